@@ -1,0 +1,97 @@
+# `make help` lists the targets. Everything runs in .venv, which `make setup` fills from requirements.lock.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+# Another interpreter: make setup PYTHON=/path/to/python3.12
+PYTHON ?=
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Only what the lock names: nothing from the user's own site-packages, whatever the environment or pip's config says.
+export PYTHONNOUSERSITE := 1
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+## Set-up
+
+.PHONY: setup
+setup: .venv/.stamp ## make .venv with the packages of requirements.lock (PYTHON=… chooses the interpreter)
+
+# Made anew each time, so that nothing of an older lock stays; --no-deps because the lock is complete (pip check proves it).
+# The Python comes from the system's PATH, not from the old .venv in front of it.
+# Compiled by all cores at the end, which pip does by one; some packages carry templates that are no Python and don't compile.
+.venv/.stamp: requirements.lock tools/doctor.sh
+	python=$$(PATH="$${PATH#*:}" tools/doctor.sh $(PYTHON)) && "$$python" -m venv --clear .venv
+	python -m pip install --no-deps --no-compile --requirement requirements.lock
+	python -m pip check
+	python -m compileall -q -j 0 .venv/lib >/dev/null || true
+	touch $@
+
+.PHONY: lock
+lock: setup ## pin requirements.lock anew from pyproject.toml, keeping the pins that still fit (UPGRADE=1: newest)
+	uv pip compile --quiet --universal --no-emit-index-url --no-annotate --group dev --custom-compile-command "make lock" \
+		$(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+
+## The pipeline
+
+.PHONY: repro
+repro: setup ## build what params.yaml asks for and has changed (STAGE=train@frostbite-spirl: only that and what it needs)
+	python -m dvc repro $(STAGE)
+
+.PHONY: recipe
+recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=1: over your edits)
+	python -m pipeline.recipe $(if $(FORCE),--force) $(NAME)
+
+.PHONY: smoke
+smoke: setup ## build every entry of the recipe NAME at tiny budgets
+	python -m pipeline.smoke $(NAME)
+
+.PHONY: verify
+verify: setup ## print the evidence: parameter counts, digests after kills, shard bytes, exported tokens
+	python -m pipeline.verify
+
+.PHONY: bench
+bench: setup ## measure paired ratios against plain baselines
+	python -m bench
+
+## The code
+
+.PHONY: check
+check: lint types contract test ## all of the four below
+
+.PHONY: lint
+lint: setup ## ruff's rules and formatting
+	ruff check .
+	ruff format --check .
+
+.PHONY: types
+types: setup ## mypy, strict
+	mypy
+
+.PHONY: contract
+contract: setup ## who may import whom
+	lint-imports --no-logo
+
+# One thread a process: two test processes with two torch threads each are slower than this on two cores.
+.PHONY: test
+test: setup ## every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
+	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 $(ARGS)
+
+.PHONY: mutants
+mutants: setup ## plant faults one at a time; each must turn a test red
+	python -m tests.mutants
+
+.PHONY: format
+format: setup ## let ruff rewrite the code
+	ruff check --fix .
+	ruff format .
+
+.PHONY: clean
+clean: ## remove .venv and the tools' caches; artifacts and DVC's cache stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Paired measurements against plain baselines; `make bench` runs them all."""

@@ -1,0 +1,1 @@
+"""Where clicks come from: a word names a file that exports `Config` and `annotate`."""

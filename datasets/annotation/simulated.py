@@ -1,0 +1,121 @@
+"""An annotator who clicks on the things of the game, which it finds in the RAM: no human needed.
+
+Stands in for the people of ViSaRL (Liang et al.), who clicked some 25 times on each of 30 frames.
+As in their released clicks the number of clicks a frame is about N(25, 5.8), scattered with a
+standard deviation of 10 pixels on a 400x400 canvas. Which object each click is meant for is our
+choice: all of a frame's objects are equally likely.
+
+The RAM cells and offsets of the objects were compared with drawn pixels (centres within about 2.5
+pixels of the 210x160 screen). Ms. Pacman's ghosts flicker: RAM knows of some that no picture shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.annotation.maps import CANVAS, Clicks
+from datasets.errors import FoveaError
+from datasets.pictures import spread
+from datasets.shards import FrameSet
+
+SCREEN = np.array([160.0, 210.0])  # width, height of the emulator's screen
+
+Points = list[tuple[float, float]]  # centres (x, y) in screen pixels
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the simulated annotator clicks."""
+
+    seed: int = 0
+    mean: float = 25.0  # clicks a frame
+    deviation: float = 5.8  # of the number of clicks
+    jitter: float = 10.0  # standard deviation of a click about its object, in canvas pixels
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for impossible values."""
+        if self.mean < 1:
+            raise ValueError(f"mean: {self.mean}, must be at least 1")
+        for name in ("seed", "deviation", "jitter"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 0")
+
+
+def annotate(config: Config, env: str, frames: FrameSet, count: int) -> dict[int, Clicks]:
+    """Clicks on up to `count` frames spread evenly over those that show objects.
+
+    Returns index into `frames` -> (n, 2) clicks. Raises FoveaError for a game whose RAM we have no
+    table of, and for frames without RAM.
+    """
+    game = env.removeprefix("atari/")
+    ram = frames.info.get("ram")
+    if game not in GAMES or ram is None:
+        known = ", ".join(f"atari/{name}" for name in GAMES)
+        raise FoveaError(f"annotator simulated: knows the objects of {known}, not of {env}")
+    shown = [i for i in range(len(frames)) if objects(game, ram[i])]
+    chosen = [shown[i] for i in spread(len(shown), count)] if shown else []
+    return {i: _clicks(config, i, objects(game, ram[i])) for i in chosen}
+
+
+def objects(game: str, ram: NDArray[np.generic]) -> Points:
+    """Centres (x, y) of the game's objects on the 160x210 screen, from RAM (128,) uint8."""
+    # Plain integers: in uint8 the offsets below would wrap around.
+    points = GAMES[game]([int(cell) for cell in ram])
+    return [(x, y) for x, y in points if 0 <= x < SCREEN[0] and 0 <= y < SCREEN[1]]
+
+
+def _clicks(config: Config, index: int, points: Points) -> Clicks:
+    rng = np.random.default_rng((config.seed, index))
+    number = max(1, round(rng.normal(config.mean, config.deviation)))
+    meant = np.array(points)[rng.integers(len(points), size=number)] * CANVAS / SCREEN
+    clicks: Clicks = meant + rng.normal(0.0, config.jitter, meant.shape)
+    return clicks.clip(0.0, CANVAS)
+
+
+def _ms_pacman(ram: list[int]) -> Points:
+    """Player, four ghosts, fruit; sprites of 9x10."""
+    ghosts = [(ram[x], ram[x + 6]) for x in (6, 7, 8, 9)] if ram[47] > 0 else []
+    fruit = [(ram[11], ram[17])] if ram[11] > 0 and ram[17] > 0 else []
+    return [(x - 13 + 4.5, y + 1 + 5) for x, y in [(ram[10], ram[16]), *ghosts, *fruit]]
+
+
+def _frostbite(ram: list[int]) -> Points:
+    """Player, bear, and in each of four rows the animals (one or two) and three ice floes."""
+    points: Points = []
+    if ram[107] < 9:  # rows of the player that have sunk, of 18
+        points.append((ram[102] + 4, ram[100] + 29 + 9))
+    if ram[104] != 140:
+        points.append((ram[104] + 3 + 7, 58 + 8))
+    for row in range(4):
+        animal, floe = ram[84 + row], ram[31 + row]
+        for nth in range(2 if ram[88 + row] else 1):
+            if animal != 0:
+                points.append(((animal + 32 * nth) % 160 + 4, 160 - 26 * row + 4))
+        for nth in range(3):
+            points.append(((floe + 32 * nth - 8) % 160 + 12, 174 - 26 * row + 3.5))
+    return points
+
+
+def _berzerk(ram: list[int]) -> Points:
+    """Player, up to eight robots, and one missile of theirs."""
+    if ram[80] >= 44:  # between two rooms
+        return []
+    points: Points = [(ram[19] + 4 + 4, ram[11] + 5 + 10)]
+    for robot in range(8):
+        x, y = ram[65 + robot], ram[56 + robot]
+        if x != 0 and y != 127:
+            points.append((x + 6 + 4, 2 * y + 4 + 8))
+    if ram[24] != 0:
+        points.append((ram[29] + 2, 2 * ram[30]))
+    return points
+
+
+GAMES: dict[str, Callable[[list[int]], Points]] = {
+    "MsPacman": _ms_pacman,
+    "Frostbite": _frostbite,
+    "Berzerk": _berzerk,
+}

@@ -1,0 +1,8 @@
+"""The one exception for what a user can put right."""
+
+
+class FoveaError(ValueError):
+    """A mistake in the input; its message names the file or key, what is wrong and what to do.
+
+    Stages print the message as it stands and exit with status 1, without a traceback.
+    """

@@ -1,0 +1,27 @@
+"""Pictures of data sets, the same pixels every time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+GAP = 2  # pixels between two frames of a sheet
+PAPER = 255  # its grey
+
+
+def contact_sheet(images: NDArray[np.uint8], columns: int) -> Image.Image:
+    """The images (N, H, W, 3), row after row of `columns`, on white."""
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3)
+    sheet = np.full(shape, PAPER, np.uint8)
+    for i, image in enumerate(images):
+        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return Image.fromarray(sheet)
+
+
+def spread(count: int, wanted: int) -> NDArray[np.int64]:
+    """Up to `wanted` indices spread evenly over `count` items, first and last among them."""
+    return np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64)

@@ -1,0 +1,1 @@
+"""Where frames come from: a word names a file that exports `Config` and `streams`."""

@@ -1,0 +1,173 @@
+"""An artifact is a folder with a manifest: published whole or not at all, checked before use.
+
+`artifacts/<table>/<name>/manifest.json` holds the entry with all defaults written out, the digests
+of the inputs, the versions and metrics, and the sha256 of every other file. An artifact's own
+digest is its manifest's. Nothing in it varies from run to run (that is kept in `artifacts/.runs/`),
+so the same entry, inputs and versions give the same bytes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import FoveaError
+from datasets.files import sha256_file, write_atomic
+
+FORMAT = "fovea/1"
+ROOT = Path("artifacts")
+MANIFEST = "manifest.json"
+# What can change the bytes of an artifact; a manifest says which of each made it.
+PACKAGES = (
+    "ale-py",
+    "gymnasium",
+    "lightning",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "safetensors",
+    "timm",
+    "torch",
+    "webdataset",
+)
+# The stage that builds a table's artifacts: what to run again when one is missing or damaged.
+STAGES = {
+    "frames": "collect",
+    "annotations": "annotate",
+    "predictors": "fit",
+    "saliency": "label",
+    "encoders": "pretrain",
+    "policies": "train",
+    "evaluations": "evaluate",
+    "report": "report",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published artifact whose files were found to be as its manifest says."""
+
+    label: str  # "frames/frostbite"
+    folder: Path
+    manifest: dict[str, Any]
+    digest: str  # sha256 of the manifest
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Relative path -> sha256 of every file but the manifest."""
+        return dict(self.manifest["files"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that an artifact's bytes can depend on."""
+    found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def open_artifact(label: str, root: Path = ROOT) -> Artifact:
+    """Open `frames/frostbite`, every file checked against the manifest.
+
+    Raises:
+        FoveaError: the artifact is missing, or a file of it is missing, damaged or not listed;
+            names the file and the command that builds it again.
+    """
+    table, name = label.split("/", 1)
+    folder = root / label
+    stage = f"{STAGES[table]}@{name}"
+    path = folder / MANIFEST
+    if not path.exists():
+        raise FoveaError(f"{folder}: not there yet; `dvc repro {stage}` builds it")
+    again = f"`dvc checkout {folder}` brings it back, `dvc repro -f {stage}` builds it again"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        files = manifest["files"]
+        known = manifest["format"] == FORMAT and all(isinstance(v, str) for v in files.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FoveaError(f"{path}: not a manifest ({error}); {again}") from error
+    if not known:
+        raise FoveaError(f"{path}: format {manifest['format']!r}, not {FORMAT!r}; {again}")
+    for file, digest in files.items():
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise FoveaError(f"{path}: names a file outside its folder, {file!r}; {again}")
+        if not (folder / file).is_file():
+            raise FoveaError(f"{folder / file}: missing from the artifact; {again}")
+        if sha256_file(folder / file) != digest:
+            raise FoveaError(
+                f"{folder / file}: not the bytes the manifest names (damaged); {again}"
+            )
+    return Artifact(label, folder, manifest, sha256_file(path))
+
+
+def seal(
+    folder: Path,
+    label: str,
+    *,
+    entry: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write the card and the manifest of a finished folder; nothing may be added afterwards."""
+    table, name = label.split("/", 1)
+    manifest = {
+        "format": FORMAT,
+        "table": table,
+        "name": name,
+        "entry": dict(entry),
+        "inputs": dict(sorted(inputs.items())),
+        "versions": versions(),
+        "metrics": dict(metrics),
+    }
+    write_atomic(folder / "README.md", _card(manifest).encode())
+    files = {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    write_atomic(
+        folder / MANIFEST, (json.dumps(manifest | {"files": files}, indent=1) + "\n").encode()
+    )
+
+
+def publish(folder: Path, label: str, root: Path = ROOT) -> None:
+    """Put a sealed folder in its place with one rename.
+
+    An artifact that stood there before (a stage run without DVC) is moved aside first and deleted
+    after, so a reader finds the old one, none, or the new one, never a mixture.
+    """
+    place = root / label
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(folder.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if place.exists():
+        os.replace(place, aside)
+    os.replace(folder, place)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _card(manifest: Mapping[str, Any]) -> str:
+    """A page for people: what this is, what it was made from, and how to make it again."""
+    table, name = manifest["table"], manifest["name"]
+    lines = [f"# {table}/{name}", "", f"Built by `python -m pipeline.{STAGES[table]} {name}`.", ""]
+    for title in ("entry", "inputs", "metrics", "versions"):
+        if manifest[title]:
+            lines += [f"## {title.capitalize()}", "", "| key | value |", "|---|---|"]
+            lines += [f"| {k} | `{_short(v)}` |" for k, v in manifest[title].items()] + [""]
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)

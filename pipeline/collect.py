@@ -1,0 +1,59 @@
+"""Stage `collect`: environment and source -> shards. `python -m pipeline.collect NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.pictures import contact_sheet
+from datasets.shards import FrameSet, read_frames
+from pipeline.parallel import side_by_side
+from pipeline.stage import Stage, main
+from pipeline.tables import word_module
+
+SHEET_FRAMES, SHEET_COLUMNS = 48, 8
+
+
+@dataclass(frozen=True)
+class Collect:
+    """One stream of frames, written by a process of its own."""
+
+    stream: Any  # of the source's file: has run(folder, progress)
+    folder: Path
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Write the stream's shards that aren't there yet."""
+        self.stream.run(self.folder, progress)
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    """Collect the frames of one entry; sealed shards survive an interruption."""
+    keys = stage.entry.keys
+    source = word_module("datasets.sources", keys.source)
+    streams = source.streams(stage.entry.config, keys.env, keys.count)
+    side_by_side(
+        [Collect(stream, stage.out) for stream in streams],
+        label=f"collect {stage.entry.name}",
+        total=keys.count,
+        unit="frames",
+    )
+    frames = read_frames(stage.out)
+    picked = range(0, len(frames), max(1, len(frames) // SHEET_FRAMES))[:SHEET_FRAMES]
+    contact_sheet(frames.images[picked], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
+    return summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
+
+
+def summary(frames: FrameSet) -> dict[str, Any]:
+    """Counts that a card shows: frames, ended games, mean reward a step, image shape."""
+    return {
+        "frames": len(frames),
+        "games_ended": int((frames.terminated | frames.truncated).sum()),
+        "reward_per_step": float(frames.reward.mean()),
+        "image_shape": list(frames.images.shape[1:]),
+    }
+
+
+if __name__ == "__main__":
+    main("collect", "frames", run)

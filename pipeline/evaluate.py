@@ -1,0 +1,141 @@
+"""Stage `evaluate`: policies -> full games. `python -m pipeline.evaluate NAME`.
+
+Every kept checkpoint of every seed plays `games` whole games, noise off, and so does the uniform
+random policy (SPIRL, App. B.3). One game of the best last checkpoint becomes a video.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.files import write_atomic
+from pipeline.parallel import side_by_side
+from pipeline.policies import checkpoints, open_policy, paper_steps
+from pipeline.stage import Stage, main
+from pipeline.tables import Entry
+from pipeline.video import write_video
+from pretrain.store import read_header
+from rl import play
+
+RANDOM = "random.json"
+GAME_SEED = 1_000_000  # away from the training seeds' games
+
+
+@dataclass(frozen=True)
+class Play:
+    """The games of one checkpoint, or of the random policy where `weights` is None."""
+
+    entry: Entry
+    encoder: Path
+    weights: Path | None
+    result: Path
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Play and keep the result, unless it is there already."""
+        keys = self.entry.keys
+        if self.weights is None:
+            played = play.evaluate_random(
+                keys.env, games=keys.games, seed=GAME_SEED, progress=progress
+            )
+        else:
+            policy = open_policy(self.entry, self.encoder, weights=self.weights)
+            played = play.evaluate(
+                policy, games=keys.games, seed=GAME_SEED, epsilon=keys.epsilon, progress=progress
+            )
+        write_atomic(self.result, (json.dumps(played) + "\n").encode())
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    """Evaluate every seed's every checkpoint and the random policy; record one game."""
+    policies, encoder = stage.inputs["policy"].folder, stage.inputs["encoder"].folder
+    plays = [Play(stage.entry, encoder, None, stage.folder / RANDOM)]
+    seeds = []
+    for folder in sorted(policies.glob("seed-*"), key=lambda path: int(path.name[5:])):
+        failed = folder / "failed.json"
+        kept = [] if failed.exists() else checkpoints(folder)
+        for step, weights in kept:
+            result = stage.folder / f"{folder.name}-{step}.json"
+            plays.append(Play(stage.entry, encoder, weights, result))
+        why = json.loads(failed.read_text())["error"] if failed.exists() else None
+        seeds.append({"seed": int(folder.name[5:]), "failed": why, "steps": [s for s, _ in kept]})
+    waiting = [play for play in plays if not play.result.exists()]
+    side_by_side(
+        waiting,
+        label=f"evaluate {stage.entry.name}",
+        total=stage.entry.keys.games * len(waiting),
+        unit="games",
+    )
+    evaluation = _evaluation(stage, seeds)
+    write_atomic(stage.out / "evaluation.json", (json.dumps(evaluation, indent=1) + "\n").encode())
+    return _summary(evaluation) | _video(stage, evaluation)
+
+
+def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    keys = stage.entry.keys
+    for seed in seeds:
+        results = {s: stage.folder / f"seed-{seed['seed']}-{s}.json" for s in seed.pop("steps")}
+        seed["checkpoints"] = [
+            {"step": step, **json.loads(path.read_text())} for step, path in results.items()
+        ]
+    return {
+        "policy": stage.entry.name,
+        "env": keys.env,
+        "encoder": keys.encoder,
+        "agent": keys.agent,
+        "features": stage.entry.features,
+        "steps": stage.entry.config.steps,
+        "paper_steps": paper_steps(keys.agent),
+        "games": keys.games,
+        "epsilon": keys.epsilon,
+        "seeds": seeds,
+        "random": json.loads((stage.folder / RANDOM).read_text()),
+    }
+
+
+def _last_means(evaluation: dict[str, Any]) -> dict[int, float]:
+    return {
+        seed["seed"]: float(np.mean(seed["checkpoints"][-1]["returns"]))
+        for seed in evaluation["seeds"]
+        if seed["checkpoints"]
+    }
+
+
+def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
+    means = _last_means(evaluation)
+    return {
+        "mean_return": float(np.mean(list(means.values()))) if means else None,
+        "random_mean_return": float(np.mean(evaluation["random"]["returns"])),
+        "failed_seeds": sum(seed["failed"] is not None for seed in evaluation["seeds"]),
+    }
+
+
+def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The first evaluation game of the seed whose last checkpoint did best."""
+    means = _last_means(evaluation)
+    if not means:
+        return {}
+    seed = max(means, key=lambda k: means[k])
+    step, weights = checkpoints(stage.inputs["policy"].folder / f"seed-{seed}")[-1]
+    encoder = stage.inputs["encoder"].folder
+    policy = open_policy(stage.entry, encoder, weights=weights)
+    game = play.record(policy, seed=GAME_SEED, epsilon=stage.entry.keys.epsilon)
+    patch = read_header(encoder)["config"].get("patch", 1)  # pixels have none to draw
+    write_video(stage.out / "video.mp4", game, patch=patch)
+    return {"video_seed": seed, "video_step": step}
+
+
+if __name__ == "__main__":
+    main(
+        "evaluate",
+        "policies",
+        run,
+        publish_as="evaluations",
+        inputs=lambda e: {"policy": e.label, "encoder": f"encoders/{e.keys.encoder}"},
+        without=frozenset({"seeds", "checkpoint_every"}),
+    )

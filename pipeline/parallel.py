@@ -1,0 +1,116 @@
+"""Tasks side by side, one process and one torch thread each; none outlives its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.sharedctypes import Synchronized
+from typing import Protocol
+
+from datasets.errors import FoveaError
+from pipeline.progress import Progress
+
+USER_ERROR = 3  # exit status of a worker that printed what the user can put right
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Task(Protocol):
+    """Picklable work."""
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Do it, telling `progress` how many more units are done each time."""
+        ...
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (Linux): no stage runs on orphaned."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def one_thread() -> None:
+    """One thread in every library: side by side, two threads a process are slower than one."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(
+    tasks: Sequence[Task], *, label: str, total: int, unit: str, workers: int | None = None
+) -> None:
+    """Run every task in one of `workers` processes (default: as many as cores).
+
+    Raises:
+        FoveaError: a task failed; the others are stopped (they resume when the stage runs again).
+    """
+    context = multiprocessing.get_context("spawn")  # fork is not safe once torch has threads
+    one_thread()  # inherited by the children
+    counter, taken = context.Value("q", 0), context.Value("q", 0)
+    count = min(workers or cores(), len(tasks))
+    processes = [
+        context.Process(target=_work, args=(tasks, taken, counter), daemon=True)
+        for _ in range(count)
+    ]
+    progress = Progress(label, total, unit)
+    try:
+        for process in processes:
+            process.start()
+        while any(process.is_alive() for process in processes):
+            time.sleep(0.02)
+            progress.reach(counter.value)
+            for process in processes:
+                if process.exitcode:
+                    raise FoveaError(_why(label, process.exitcode))
+        progress.reach(counter.value)
+        progress.finish()
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+                process.join()
+
+
+def _work(tasks: Sequence[Task], taken: Synchronized[int], counter: Synchronized[int]) -> None:
+    """One worker: takes the next task until none is left (starting a process costs seconds)."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def report(more: int = 1) -> None:
+        with counter.get_lock():
+            counter.value += more
+
+    try:
+        while True:
+            with taken.get_lock():
+                number = taken.value
+                taken.value += 1
+            if number >= len(tasks):
+                return
+            tasks[number](report)
+    except (FoveaError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(USER_ERROR)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _why(label: str, code: int) -> str:
+    if code == USER_ERROR:
+        return f"{label}: stopped by the error above; run the stage again to go on from here"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"{label}: a worker was killed by {name}; run the stage again to go on from here"
+    return f"{label}: a worker failed (its traceback is above)"

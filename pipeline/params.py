@@ -1,0 +1,202 @@
+"""`params.yaml` -> checked entries; every mistake is listed before any work starts.
+
+What an entry leaves out has the default written beside the method, which is the paper's value.
+`python -m pipeline.params` checks the whole file, names of inputs included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import envs
+from datasets.errors import FoveaError
+from pipeline.tables import TABLES, Entry, Params, feature_types, label_of, word_module
+from pipeline.typed import closest, flatten, read_into
+
+PARAMS = Path("params.yaml")
+NAME = re.compile(r"[a-z0-9-]+")
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and check a whole params.yaml.
+
+    Raises:
+        FoveaError: naming the file, and listing every mistake in it with table, entry and key.
+    """
+    written = read_yaml(path)
+    mistakes: list[str] = []
+    tables: dict[str, dict[str, Entry]] = {}
+    for table in TABLES:
+        if not isinstance(written.get(table), Mapping):
+            mistakes.append(
+                f"{table}: missing or not a table; an empty one stands as `{table}: {{}}`"
+            )
+    for table in written:
+        if table not in TABLES:
+            mistakes.append(f"{table}: unknown table{closest(table, TABLES)}")
+    models = _models(written)
+    for table in TABLES:
+        tables[table] = {}
+        entries = written.get(table)
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            where = f"{table}.{name}"
+            found, wrong = _read_entry(table, str(name), entry, models)
+            mistakes += [f"{where}{'.' if m[0] != ':' else ''}{m}" for m in wrong]
+            if found:
+                tables[table][str(name)] = found
+    mistakes += _dangling(tables, written)
+    mistakes += _misfits(Params(tables))
+    if mistakes:
+        raise FoveaError("\n  ".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
+    return Params(tables)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping, as DVC reads it (`1e-4` is a number). FoveaError if it is not one."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not path.exists():
+        raise FoveaError(f"{path}: no such file; `make recipe NAME=quick` writes one")
+    try:
+        written = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise FoveaError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(written, dict):
+        raise FoveaError(f"{path}: holds no tables; `make recipe NAME=quick` writes a good one")
+    return written
+
+
+def _read_entry(
+    table: str, name: str, written: object, models: Mapping[str, str]
+) -> tuple[Entry | None, list[str]]:
+    """One entry, or its mistakes as `key: what` (or `: what` where it is about the entry)."""
+    if not NAME.fullmatch(name):
+        return None, [": a name is made of a-z, 0-9 and '-'"]
+    if not isinstance(written, Mapping):
+        return None, [": not a mapping of keys to values"]
+    rules = TABLES[table]
+    config: type | None = None
+    mistakes: list[str] = []
+    if rules.word and isinstance(written.get(rules.word), str):
+        try:
+            config = word_module(rules.package, written[rules.word]).Config
+        except FoveaError as error:
+            return None, [f"{rules.word}: {error}"]
+    nested = {"features"} if table in ("encoders", "policies") else set()
+    flat = {key: value for key, value in written.items() if key not in nested}
+    parts = read_into([rules.keys, *([config] if config else [])], flat, mistakes, extra=nested)
+    features = written.get("features", {})
+    if not isinstance(features, Mapping):
+        mistakes.append("features: not a mapping of keys to values")
+        features = {}
+    model = written.get("model") if table == "encoders" else models.get(str(written.get("encoder")))
+    if features and isinstance(model, str):
+        try:
+            types = feature_types(model)
+        except FoveaError:  # an unknown model is told where it stands
+            types = ()
+        types = types[:1] if table == "encoders" else types
+        read_into(types, features, mistakes, prefix="features.")
+    if isinstance(written.get("env"), str):
+        try:
+            envs.check(written["env"])
+        except FoveaError as error:
+            mistakes.append(f"env: {error}")
+    if mistakes:
+        return None, mistakes
+    return Entry(table, name, parts[0], parts[1] if config else None, flatten(features)), []
+
+
+def _models(written: Mapping[str, Any]) -> dict[str, str]:
+    """Encoder name -> model, as far as they can be read, so that `features` can be checked."""
+    encoders = written.get("encoders")
+    return {
+        str(name): entry["model"]
+        for name, entry in (encoders.items() if isinstance(encoders, Mapping) else ())
+        if isinstance(entry, Mapping) and isinstance(entry.get("model"), str)
+    }
+
+
+def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -> list[str]:
+    """Inputs that name no entry (entries with mistakes of their own count as there)."""
+    known = [f"{table}/{name}" for table in TABLES for name in written.get(table) or {}]
+    mistakes = []
+    for entries in tables.values():
+        for entry in entries.values():
+            for key, allowed in TABLES[entry.table].inputs.items():
+                value = getattr(entry.keys, key)
+                fitting = [label for label in known if label.split("/")[0] in allowed]
+                if label_of(value, allowed) not in fitting:
+                    shown = [_shown(label, allowed) for label in fitting]
+                    mistakes.append(
+                        f"{entry.table}.{entry.name}.{key}: {value!r} names no entry of "
+                        f"{' or '.join(allowed)}{closest(value, shown)}"
+                    )
+    return mistakes
+
+
+def _misfits(params: Params) -> list[str]:
+    """Encoders that don't fit the images they are to see, found by building them, untrained."""
+    mistakes = []
+    for entry in params.tables["encoders"].values():
+        frames = _frames_of(entry, params)
+        if frames:
+            shape = envs.image_shape(frames.keys.env)
+            mistakes += _misfit(entry, entry, shape)
+            for policy in params.tables["policies"].values():
+                if policy.keys.encoder == entry.name:
+                    mistakes += _misfit(policy, entry, shape)
+    return mistakes
+
+
+def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[str]:
+    module = word_module("pretrain.encoders", encoder.keys.model)
+    own = {field.name for field in dataclasses.fields(module.Features)}
+    chosen = encoder.features | {k: v for k, v in where.features.items() if k in own}
+    try:
+        module.Encoder(encoder.config, module.Features(**chosen), shape)
+        shown = envs.image_shape(where.keys.env) if where.table == "policies" else shape
+        if shown != shape:
+            raise ValueError(
+                f"env: {where.keys.env} shows images {shown}, the encoder {encoder.name} sees "
+                f"{shape}; name one pretrained on frames of that size"
+            )
+    except ValueError as error:
+        return [f"{where.table}.{where.name}.{error}"]
+    return []
+
+
+def _frames_of(entry: Entry, params: Params) -> Entry | None:
+    """The frames that an encoder's data goes back to, None where the way there has mistakes."""
+    table, _, name = entry.keys.data.partition("/")
+    if table == "saliency":
+        labelled = params.tables[table].get(name)
+        name = labelled.keys.frames if labelled else ""
+    return params.tables["frames"].get(name)
+
+
+def _shown(label: str, allowed: tuple[str, ...]) -> str:
+    return label.split("/", 1)[1] if len(allowed) == 1 else label
+
+
+def main() -> None:
+    """Check params.yaml, or the files named on the command line, and say what is in them."""
+    failed = False
+    for path in [Path(arg) for arg in sys.argv[1:]] or [PARAMS]:
+        try:
+            params = load(path)
+            print(f"{path}: {sum(1 for _ in params)} entries, no mistakes")
+        except FoveaError as error:
+            print(error, file=sys.stderr)
+            failed = True
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Stage `report`: everything that params.yaml names -> one page and the numbers for DVC.
+
+`python -m pipeline.report` writes `artifacts/report/index.html` (self-contained), `metrics.json`
+(for `dvc metrics`) and `curves/<policy>.csv` (for `dvc plots`). It builds nothing: an artifact that
+is not there is named on the page.
+"""
+
+import argparse
+import sys
+
+from pipeline import params
+from pipeline.artifact import ROOT
+from pipeline.reporting.html import render
+from pipeline.stage import told_plainly
+
+OUT = ROOT / "report"
+
+
+def main() -> None:
+    """The command line."""
+    argparse.ArgumentParser(prog="python -m pipeline.report", description=main.__doc__).parse_args()
+    with told_plainly():
+        tables = {
+            table: {name: entry.resolved() for name, entry in entries.items()}
+            for table, entries in params.load().tables.items()
+        }
+        metrics = render(tables, ROOT, OUT)
+    for name, values in metrics.items():
+        mean, chance = (
+            f"{values[key + 'mean']:.1f} ({values[low]:.1f} to {values[high]:.1f})"
+            for key, low, high in (
+                ("", "mean_low", "mean_high"),
+                ("random_", "random_low", "random_high"),
+            )
+        )
+        smoke = ", smoke: not a result" if values["smoke"] else ""
+        print(f"{name}: mean {mean}, uniform random {chance}{smoke}")
+    print(OUT / "index.html", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

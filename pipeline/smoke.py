@@ -1,0 +1,116 @@
+"""Build every entry of a recipe at tiny budgets: `make smoke NAME=spirl`.
+
+It shows that a recipe's entries are good and its stages fit each other, in minutes; its scores mean
+nothing. It works in `artifacts/.smoke/<recipe>/`, stage by stage, without DVC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from datasets.errors import FoveaError
+from pipeline import params, tables
+from pipeline.artifact import ROOT, STAGES
+from pipeline.recipe import recipes
+from pipeline.stage import told_plainly
+from pipeline.typed import closest
+
+CODE = Path(__file__).parent.parent
+# Upper bounds by key: an entry that asks for less keeps it.
+TINY = {
+    "count": 192,
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "steps": 96,
+    "learn_start": 48,
+    "n_step": 4,
+    "replay_capacity": 96,
+    "checkpoint_every": 96,
+    "streams": 2,
+    "seeds": 1,
+    "games": 1,
+}
+
+
+def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
+    """A recipe's tables with every budget cut down to TINY, defaults included."""
+    return {
+        table: {
+            name: dict(entry)
+            | {
+                key: min(value, TINY[key])
+                for key, value in checked.entry(table, name).resolved().items()
+                if key in TINY
+            }
+            for name, entry in entries.items()
+        }
+        for table, entries in written.items()
+    }
+
+
+def commands(checked: tables.Params) -> list[list[str]]:
+    """Stage and entry of everything that is to be built, inputs before what needs them."""
+    ordered: list[tables.Entry] = []
+    waiting = list(checked)
+    while waiting:
+        there = {entry.label for entry in ordered}
+        ready = [e for e in waiting if set(e.inputs().values()) <= there]
+        if not ready:
+            names = ", ".join(entry.label for entry in waiting)
+            raise FoveaError(f"params: entries that need each other in a circle: {names}")
+        ordered += ready
+        waiting = [entry for entry in waiting if entry not in ready]
+    built = [[STAGES[entry.table], entry.name] for entry in ordered]
+    built += [["evaluate", name] for name in checked.tables["policies"]]
+    return [*built, ["report"]]
+
+
+def smoke(name: str) -> Path:
+    """Build a recipe small, from nothing; returns its report's page.
+
+    Raises:
+        FoveaError: there is no such recipe, or one of its stages failed.
+    """
+    known = recipes()
+    if name not in known:
+        raise FoveaError(f"no recipe {name!r} in pipeline/recipes{closest(name, known)}")
+    small = shrink(params.read_yaml(known[name]), params.load(known[name]))
+    place = (ROOT / ".smoke" / name).absolute()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    with (place / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(small, file)
+    todo = commands(params.load(place / "params.yaml"))
+    for number, words in enumerate(todo, 1):
+        print(f"[{number}/{len(todo)}] {' '.join(words)}", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", f"pipeline.{words[0]}", *words[1:]],
+            cwd=place,
+            env=os.environ | {"PYTHONPATH": str(CODE)},
+            check=False,
+        )
+        if done.returncode:
+            raise FoveaError(f"smoke of {name}: stage `{' '.join(words)}` failed, in {place}")
+    return place / ROOT / "report" / "index.html"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.smoke", description=__doc__)
+    parser.add_argument("name", help=f"one of: {', '.join(recipes())}")
+    with told_plainly():
+        page = smoke(parser.parse_args().name)
+    print(f"every entry built; the report: {page}")
+
+
+if __name__ == "__main__":
+    main()

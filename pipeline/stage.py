@@ -1,0 +1,204 @@
+"""What every stage has in common: check, lock, work where it can resume, publish, record.
+
+A stage works in `artifacts/.work/<stage>-<name>-<fingerprint>/` because DVC empties a stage's out
+before it runs. The fingerprint covers the entry, the inputs, the code and the versions: work is
+only ever resumed by a run that would have done the same. What is to be published lies in the
+folder's `out/`; everything beside it is progress.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pipeline import artifact, closure, params, tables
+from pipeline.artifact import ROOT, Artifact
+from pipeline.parallel import die_with_parent
+
+WORK = ROOT / ".work"
+RUNS = ROOT / ".runs"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of one stage instance."""
+
+    name: str  # "collect"
+    entry: tables.Entry
+    params: tables.Params
+    inputs: dict[str, Artifact]  # key of the entry -> opened, checked artifact
+    folder: Path  # progress; survives an interruption
+
+    @property
+    def out(self) -> Path:
+        """The folder that becomes the artifact."""
+        (self.folder / "out").mkdir(exist_ok=True)
+        return self.folder / "out"
+
+    @property
+    def runs(self) -> Path:
+        """Where TensorBoard logs and the like go: beside the artifact, never in it."""
+        return RUNS / f"{self.name}-{self.entry.name}"
+
+
+Run = Callable[[Stage], Mapping[str, Any]]  # does the work in stage.out, returns the metrics
+
+
+def main(
+    name: str,
+    table: str,
+    run: Run,
+    *,
+    publish_as: str | None = None,
+    inputs: Callable[[tables.Entry], dict[str, str]] = tables.Entry.inputs,
+    without: frozenset[str] = frozenset(),
+    more_of: frozenset[str] = frozenset(),
+) -> None:
+    """The command line of a stage: `python -m pipeline.<name> <entry>`.
+
+    `publish_as` is the folder in artifacts/ where it is not the table's. `without` names keys of
+    the entry that don't change what this stage makes; `more_of` those that only add to it
+    (`seeds`): work done under other values of them is kept and used.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=run.__doc__)
+    parser.add_argument("entry", help=f"the name of an entry of `{table}` in params.yaml")
+    arguments = parser.parse_args()
+    die_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    torch.set_num_threads(1)  # the same bytes on any machine, and no fight for a busy one's cores
+    with told_plainly():
+        checked = params.load()
+        entry = checked.entry(table, arguments.entry)
+        opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
+        resolved = entry.resolved(without)
+        digests = {a.label: a.digest for a in opened.values()}
+        print_ = fingerprint(name, entry.resolved(without | more_of), digests)
+        with workspace(f"{name}-{entry.name}", print_) as folder:
+            began = time.time()
+            stage = Stage(name, entry, checked, opened, folder)
+            metrics = run(stage)
+            label = f"{publish_as or table}/{entry.name}"
+            artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
+            artifact.publish(stage.out, label)
+            record(name, entry.name, began, attempts(folder))
+            if not more_of:
+                shutil.rmtree(folder)
+    print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+    """What the user can put right is one message and exit status 1, without a traceback."""
+    try:
+        yield
+    except FoveaError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:  # disk full, no permission: names the file itself
+        sys.exit(f"error: {error}; nothing was published, run the stage again to go on from here")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the stage again to go on from here")
+
+
+def fingerprint(stage: str, entry: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Sixteen hex digits over everything that decides what this run makes."""
+    decides = {
+        "stage": stage,
+        "entry": entry,
+        "inputs": dict(sorted(inputs.items())),
+        "code": closure.digest(f"pipeline.{stage}", closure.words(stage, entry)),
+        "versions": artifact.versions(),
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def workspace(label: str, print_: str) -> Iterator[Path]:
+    """The locked folder of one stage instance's progress.
+
+    Raises:
+        FoveaError: another process is at work on the same instance.
+    """
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / f"{label}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FoveaError(
+                f"{WORK / label}: another process is at work on it; wait for it, or stop it and "
+                "run again"
+            ) from None
+        folder = WORK / f"{label}-{print_}"
+        folder.mkdir(exist_ok=True)
+        with (folder / "attempts").open("a") as file:
+            file.write(f"{datetime.now(UTC).isoformat()}\n")
+        yield folder
+
+
+def attempts(folder: Path) -> int:
+    """How many runs this work took, the last one included."""
+    return len((folder / "attempts").read_text().splitlines())
+
+
+def record(stage: str, name: str, began: float, attempts: int) -> None:
+    """Keep what varies from run to run beside the artifacts: time, memory, commit, machine."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seen = {
+        "stage": stage,
+        "name": name,
+        "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_seconds": round(time.time() - began, 1),
+        "peak_memory_bytes": max(u.ru_maxrss for u in usage) * 1024,  # of the largest process
+        "resumed": attempts - 1,
+        "commit": _commit(),
+        "machine": machine(),
+    }
+    write_atomic(RUNS / f"{stage}-{name}.json", (json.dumps(seen, indent=1) + "\n").encode())
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, GPU: what a figure has to be read with."""
+    described: dict[str, Any] = {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": None,
+    }
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        described["processor"] = named[0] if named else described["processor"]
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name()
+    return described
+
+
+def _commit() -> str:
+    """The commit at work, `+` appended where tracked files differ from it; "" outside git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    return head + ("+" if head and git("status", "--porcelain", "-uno") else "")

@@ -1,0 +1,115 @@
+"""Mappings -> frozen dataclasses, strictly; mistakes are collected, never raised one at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def read_into(
+    kinds: Sequence[type],
+    written: Mapping[str, Any],
+    mistakes: list[str],
+    *,
+    prefix: str = "",
+    extra: Collection[str] = (),
+) -> list[Any]:
+    """Split one flat mapping among dataclasses, each key to the one that has it.
+
+    Unknown, missing and mistyped keys, and values a dataclass's own check refuses, are appended to
+    `mistakes` as `key: what is wrong`. Returns one instance per dataclass, or None where it has
+    mistakes. `extra` are keys that are read elsewhere but count as known.
+    """
+    hints = {key: hint for kind in kinds for key, hint in _hints(kind).items()}
+    for key in written:
+        if key not in hints:
+            mistakes.append(f"{prefix}{key}: unknown key{closest(str(key), [*hints, *extra])}")
+    return [_read(kind, written, mistakes, prefix) for kind in kinds]
+
+
+def _read(kind: type, written: Mapping[str, Any], mistakes: list[str], prefix: str) -> Any:
+    before = len(mistakes)
+    values: dict[str, Any] = {}
+    hints = _hints(kind)
+    for item in dataclasses.fields(kind):
+        if item.name in written:
+            value, wrong = convert(written[item.name], hints[item.name])
+            values[item.name] = value
+            if wrong:
+                mistakes.append(f"{prefix}{item.name}: {wrong}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            mistakes.append(f"{prefix}{item.name}: missing; {_name(hints[item.name])}")
+    if len(mistakes) > before:
+        return None
+    try:
+        return kind(**values)
+    except ValueError as error:
+        mistakes.append(f"{prefix}{error}")
+        return None
+
+
+def convert(value: Any, hint: Any) -> tuple[Any, str]:
+    """The value as the type asks, and what is wrong with it ("" when nothing is).
+
+    A whole number stands for a float; nothing else is converted: "yes" is no bool, "3" no int.
+    """
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is typing.Union:
+        options = typing.get_args(hint)
+    for option in options:
+        origin = typing.get_origin(option)
+        if option is type(None) and value is None:
+            return None, ""
+        if origin is typing.Literal and value in typing.get_args(option):
+            return value, ""
+        if origin is tuple and isinstance(value, (list, tuple)):
+            inner = typing.get_args(option)
+            each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+            read = [convert(v, h) for v, h in zip(value, each, strict=False)]
+            if len(each) == len(value) and not any(wrong for _, wrong in read):
+                return tuple(v for v, _ in read), ""
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value), ""
+        if option in (int, str, bool) and type(value) is option:
+            return value, ""
+    near = ""
+    literals = [
+        v for o in options if typing.get_origin(o) is typing.Literal for v in typing.get_args(o)
+    ]
+    if literals and isinstance(value, str):
+        near = closest(value, [str(v) for v in literals])
+    return value, f"{value!r} ({type(value).__name__}) where {_name(hint)} is asked{near}"
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'mae'?` where something known is near, else the known ones, else nothing."""
+    names = [str(name) for name in known]
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+    return f" (there are: {', '.join(sorted(names))})" if 0 < len(names) <= 30 else ""
+
+
+def flatten(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain JSON-able dict of a mapping as the YAML reader gave it."""
+    return {
+        str(key): list(value) if isinstance(value, (list, tuple)) else value
+        for key, value in written.items()
+    }
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
+
+
+def _name(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(value) for value in typing.get_args(hint))
+    if isinstance(hint, type) and typing.get_origin(hint) is None:
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("NoneType", "null").replace("None", "null")

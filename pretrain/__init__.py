@@ -1,0 +1,1 @@
+"""Frames -> saliency and encoders."""

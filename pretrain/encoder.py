@@ -1,0 +1,124 @@
+"""What an encoder is, and how one is kept: pixels in, features out, frozen.
+
+An artifact is complete: normalisation and whatever picks the patches are inside. Fovea reads its
+`model.safetensors` and `config.json`; the `torch.export` program beside them is for processes that
+have never seen this repository.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pretrain import store
+
+FORMAT = "fovea-encoder/1"
+
+Obs = dict[str, Tensor]
+"""A batch of observations, one of these kinds:
+
+pixels  {"image": (B, C, H, W) uint8}
+tokens  {"x": (B, N, D) float32, "mask": (B, N) bool, True = real, "pos": (B, N) int64, row-major
+        patch index}, with N = encoder.max_tokens always; padded rows of x are zero, their pos 0
+masked  {"image": ..., "attention": (B, h, w) float32 in [0, 1]}
+pooled features are tokens with N = 1; state {"state": (B, S) float32}
+"""
+
+
+class SaliencySource(Protocol):
+    """Says where to look: (B, 3, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """One map a frame."""
+
+
+class Encoder(Protocol):
+    """Frozen and deterministic: (B, C, H, W) uint8 -> Obs, on the device it was loaded to."""
+
+    image_shape: tuple[int, int, int]
+    max_tokens: int  # 0 where the features are not tokens
+    dim: int  # numbers a token; 0 likewise
+
+    def __call__(self, image: Tensor) -> Obs:
+        """What a policy gets of each frame."""
+
+
+def check_image(image: Tensor, image_shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless `image` is a uint8 batch of the shape an encoder was made for."""
+    if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != image_shape:
+        raise ValueError(
+            f"image: wants uint8 (B, {', '.join(map(str, image_shape))}), "
+            f"is {image.dtype} {tuple(image.shape)}"
+        )
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write `model.safetensors` and `config.json`; equal encoders give equal bytes."""
+    module = cast(Any, encoder)
+    header = store.header(
+        FORMAT,
+        module,
+        image_shape=list(encoder.image_shape),
+        config=module.config,
+        features=module.features,
+    )
+    store.save_module(module, folder, header)
+
+
+def load_encoder(
+    folder: Path | str, *, features: Mapping[str, object] | None = None, device: str = "cpu"
+) -> Encoder:
+    """The encoder of an artifact folder; `features` override those it was saved with, key by key.
+
+    Raises FileNotFoundError or FoveaError naming the file that is missing, truncated, foreign or
+    does not fit.
+    """
+    folder = Path(folder)
+    header = store.read_header(folder)
+    source = folder / store.CONFIG
+    if header.get("format") != FORMAT:
+        raise FoveaError(
+            f"{source}: format is {header.get('format')!r}, not {FORMAT!r}; "
+            "give the folder of an encoder"
+        )
+    word = store.word_module("pretrain.encoders", header.get("model"), source)
+    config = store.build(word.Config, header.get("config"), source)
+    saved = asdict(store.build(word.Features, header.get("features"), source))
+    used = store.build(word.Features, {**saved, **(features or {})}, f"features for {folder}")
+    try:
+        encoder: nn.Module = word.Encoder(config, used, store.image_shape_of(header, folder))
+    except (ValueError, RuntimeError) as error:
+        raise FoveaError(f"{folder}: {error}") from error
+    store.load_weights(encoder, folder)
+    return cast(Encoder, encoder.to(device))
+
+
+def export(encoder: Encoder, path: Path) -> None:
+    """Write the encoder as a `torch.export` program: uint8 (B, C, H, W) of any B -> the Obs as a
+    dict of tensors.
+
+    It needs nothing but torch to run: `torch.export.load(path).module()(image)`. What the tracer
+    knows of source files and classes is taken out, so the bytes depend on the encoder and torch
+    alone.
+    """
+    module = cast(nn.Module, encoder)
+    example = torch.zeros(2, *encoder.image_shape, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(module, (example,), dynamic_shapes={"image": {0: batch}})
+    for submodule in program.graph_module.modules():
+        if isinstance(submodule, torch.fx.GraphModule):
+            for node in submodule.graph.nodes:
+                for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
+                    node.meta.pop(key, None)
+    program.example_inputs = None
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Encoders by word: `Config`, `Features`, `KIND`, `Encoder` and, if one learns, `Pretraining`."""

@@ -1,0 +1,99 @@
+"""Pictures of what an encoder sees: heat maps, outlined patches, a curve, a captioned grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
+# Dark blue, green, yellow: lightness rises all the way, so the map reads in grey too.
+_HEAT = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
+
+
+def heat_map(values: NDArray[np.floating]) -> Picture:
+    """(H, W) in [0, 1] -> picture, dark blue at 0, yellow at 1."""
+    at = np.clip(values, 0, 1) * (len(_HEAT) - 1)
+    channels = [np.interp(at, np.arange(len(_HEAT)), _HEAT[:, c]) for c in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def outline(picture: Picture, patches: Sequence[int], patch: int, *, scale: int = 4) -> Picture:
+    """`scale` times larger, the border of the given patches (row-major) red, the rest dimmed."""
+    rows, columns = picture.shape[0] // patch, picture.shape[1] // patch
+    chosen = np.zeros(rows * columns, bool)
+    chosen[list(patches)] = True
+    chosen = np.pad(chosen.reshape(rows, columns), 1)
+    light = np.kron(chosen[1:-1, 1:-1], np.ones((patch, patch)))[..., None]
+    dimmed = (picture * np.where(light > 0, 1.0, 0.45)).astype(np.uint8)
+    image = Image.fromarray(dimmed).resize((picture.shape[1] * scale, picture.shape[0] * scale), 0)
+    draw = ImageDraw.Draw(image)
+    side = patch * scale
+    for row, column in np.argwhere(chosen[1:-1, 1:-1]).tolist():
+        left, top = column * side, row * side
+        right, bottom = left + side - 1, top + side - 1
+        borders = {
+            (0, 1): (left, top, right, top),
+            (2, 1): (left, bottom, right, bottom),
+            (1, 0): (left, top, left, bottom),
+            (1, 2): (right, top, right, bottom),
+        }
+        for (down, across), line in borders.items():
+            if not chosen[row + down, column + across]:
+                draw.line(line, fill=(255, 40, 40), width=2)
+    return np.asarray(image)
+
+
+def line_chart(curve: NDArray[np.floating], kept: int, like: Picture, *, scale: int = 4) -> Picture:
+    """A curve in [0, 1] in blue, a dashed red line where the last `kept` of its steps begin."""
+    height, width = like.shape[0] * scale, like.shape[1] * scale
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    x = np.linspace(0, width - 1, len(curve))
+    y = (height - 1) * (1 - np.clip(curve, 0, 1))
+    draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=(30, 80, 200), width=3)
+    cut = float(x[len(curve) - 1 - kept])
+    for top in range(0, height, 16):
+        draw.line((cut, top, cut, top + 8), fill=(220, 30, 30), width=2)
+    return np.asarray(image)
+
+
+def overlay(picture: Picture, values: NDArray[np.floating]) -> Picture:
+    """The picture, dimmed to a third where `values` (H, W) is 0 and left as it is where it is 1."""
+    light = (1 + 2 * np.clip(values, 0, 1)) / 3
+    dimmed: Picture = (picture * light[..., None]).round().astype(np.uint8)
+    return dimmed
+
+
+def overlay_sheet(images: Tensor, saliency: Tensor) -> Image.Image:
+    """Frames (B, C, H, W) uint8, their maps (B, 1, H, W) in [0, 1], and one laid over the other."""
+    pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+    maps = saliency[:, 0].cpu().numpy()
+    return grid(
+        [
+            {"frame": picture, "saliency": heat_map(values), "together": overlay(picture, values)}
+            for picture, values in zip(pictures, maps, strict=True)
+        ]
+    )
+
+
+def grid(rows: Sequence[Mapping[str, Picture]], *, cell: int = 192) -> Image.Image:
+    """Rows of captioned pictures, each drawn `cell` pixels wide and high."""
+    gap, line = 8, 20
+    columns = max(len(row) for row in rows)
+    size = (gap + columns * (cell + gap), gap + len(rows) * (cell + line + gap))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    for r, row in enumerate(rows):
+        for c, (caption, picture) in enumerate(row.items()):
+            left, top = gap + c * (cell + gap), gap + r * (cell + line + gap)
+            shrinks = picture.shape[0] > cell
+            how = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
+            sheet.paste(Image.fromarray(picture).resize((cell, cell), how), (left, top + line))
+            draw.text((left, top), caption, fill="black", font=font)
+    return sheet

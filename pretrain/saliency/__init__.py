@@ -1,0 +1,1 @@
+"""Sources of saliency by word: a file exports `Config`, `Saliency` and `fit`."""

@@ -1,0 +1,58 @@
+"""A control: looks at random places, the same ones for the same frame. Nothing is learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_PRIME = (1 << 31) - 1  # products of two numbers below it fit 63 bits
+
+
+@dataclass(frozen=True)
+class Config:
+    """How coarse the map is, and which of all random maps."""
+
+    cells: int = 12  # along each side
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cells < 1:
+            raise ValueError(f"cells: {self.cells}, must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed: {self.seed}, must not be negative")
+
+
+class Saliency(nn.Module):
+    """(B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1): uniform cells, a hash of the frame."""
+
+    keys: Tensor
+    cells: Tensor
+
+    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.image_shape = config, image_shape
+        generator = torch.Generator().manual_seed(config.seed)
+        channels, height, width = image_shape
+        keys = torch.randint(1, _PRIME, (channels * height * width,), generator=generator)
+        cells = torch.randint(1, _PRIME, (3, config.cells**2), generator=generator)
+        self.register_buffer("keys", keys, persistent=False)
+        self.register_buffer("cells", cells, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """One map a frame."""
+        frame = (image.flatten(1) * self.keys).sum(1, keepdim=True) % _PRIME
+        # A random polynomial of degree two per cell, modulo a prime: uniform, and unrelated
+        # between frames and cells.
+        value = ((self.cells[0] * frame + self.cells[1]) % _PRIME * frame + self.cells[2]) % _PRIME
+        blocks = (value.double() / _PRIME).float().clamp(max=1 - 2**-24)
+        side = self.config.cells
+        return F.interpolate(blocks.view(-1, 1, side, side), size=image.shape[2:], mode="nearest")
+
+
+def fit(config: Config, images: Tensor) -> Saliency:
+    """The source for images (N, C, H, W), of which only the size matters."""
+    channels, height, width = images.shape[1:]
+    return Saliency(config, (channels, height, width))

@@ -1,0 +1,298 @@
+"""One Lightning Trainer for every method: CPU or GPU by what is there, resumed from `last.ckpt`,
+the same bytes either way.
+
+The order of the data and all noise are pure functions of (seed, epoch) and (seed, step), so nothing
+but the weights, the optimizer and the step number has to survive an interruption. A method is a
+LightningModule whose `training_step` gets a dict of columns, cut to this process's share of the
+batch, and returns the loss; what it draws at random comes from `noise(seed, step)`. Several
+processes (torchrun) share a batch of the same global size and the same noise.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.tensorboard import SummaryWriter
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+
+CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
+_ORDER, _NOISE = 0, 1  # streams of one seed
+
+Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
+
+
+def noise(seed: int, step: int) -> np.random.Generator:
+    """The random numbers of one step, the same in every process and every run."""
+    return np.random.default_rng([seed, _NOISE, step])
+
+
+def total_steps(frames: int, *, batch_size: int, epochs: int) -> int:
+    """Steps of a run: whole batches only, and at least one an epoch."""
+    return epochs * max(1, frames // batch_size)
+
+
+def half_cosine(step: int, *, steps: int, warmup: float) -> float:
+    """The learning rate's factor: from 0 to 1 over `warmup` steps, then half a cosine to 0."""
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + float(np.cos(np.pi * (step - warmup) / max(1.0, steps - warmup))))
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """Item `step` is that step's batch, shuffled anew each epoch: tensors (B, ...) and "step"."""
+
+    def __init__(
+        self, columns: Mapping[str, NDArray[Any]], batch_size: int, seed: int, share: slice
+    ) -> None:
+        self._columns, self._seed, self._share = columns, seed, share
+        self._frames = len(next(iter(columns.values())))
+        self._batch_size = min(batch_size, self._frames)
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        epoch, batch = divmod(step, self._frames // self._batch_size)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self._seed, _ORDER, epoch])
+            self._order = epoch, rng.permutation(self._frames)
+        rows = self._order[1][batch * self._batch_size :][: self._batch_size][self._share]
+        return {k: torch.from_numpy(v[rows]) for k, v in self._columns.items()} | {"step": step}
+
+
+class StepsFrom(Sampler[int]):
+    """Steps `start` to `steps`; as long as the whole run, as Lightning counts a resumed one."""
+
+    def __init__(self, start: int, steps: int) -> None:
+        self._start, self._steps = start, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._start, self._steps))
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Checkpoints that are whole or not there, and are read without unpickling code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write and flush beside `path`, then rename onto it."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read tensors and plain values; raises FoveaError where the file holds anything else."""
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (
+            Exception
+        ) as error:  # torch raises anything here: KeyError, RuntimeError, UnpicklingError
+            raise FoveaError(
+                f"{path}: not readable as a checkpoint ({type(error).__name__}); "
+                "delete it to start this training again"
+            ) from error
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete the file if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+class Watch(L.Callback):
+    """Keeps the losses, stops where one is not finite, reports progress, saves `last.ckpt`."""
+
+    def __init__(
+        self,
+        steps: int,
+        checkpoint: Path,
+        every: int | None,
+        seconds: float,
+        progress: Callable[[int, int], None] | None,
+        tensorboard: Path | None,
+    ) -> None:
+        self.losses = torch.zeros(steps)
+        self._checkpoint, self._every, self._seconds = checkpoint, every, seconds
+        self._progress, self._tensorboard = progress, tensorboard
+        self._writer: SummaryWriter | None = None
+        self._checked = 0
+        self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses so far travel with the checkpoint."""
+        return {"losses": self.losses.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the losses of the run that was interrupted."""
+        self.losses.copy_(state_dict["losses"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The losses stay on the device until they are looked at."""
+        self.losses = self.losses.to(pl_module.device)
+        self._checked = trainer.global_step
+        if self._tensorboard is not None and trainer.is_global_zero:
+            self._writer = SummaryWriter(str(self._tensorboard), purge_step=trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Note the loss; every now and then look at it and save."""
+        step = trainer.global_step
+        self.losses[batch["step"]] = outputs["loss"].detach()
+        look = step % CHECK_EVERY == 0 or step == len(self.losses)
+        if look or pl_module.device.type == "cpu":
+            self._look(step)
+        if self._due(trainer, step, look):
+            self._look(step)
+            trainer.save_checkpoint(self._checkpoint)
+            self._saved = time.monotonic()
+        if self._progress is not None and trainer.is_global_zero:
+            self._progress(step, len(self.losses))
+
+    def _due(self, trainer: L.Trainer, step: int, look: bool) -> bool:
+        if step == len(self.losses):
+            return True
+        if self._every is not None:
+            return step % self._every == 0
+        alone = trainer.world_size == 1
+        late = time.monotonic() - self._saved >= self._seconds
+        # Processes save together, so the first one's clock decides, asked only now and then.
+        return late if alone else look and bool(trainer.strategy.broadcast(late))
+
+    def _look(self, step: int) -> None:
+        new = self.losses[self._checked : step].cpu()
+        finite = new.isfinite()
+        if not finite.all():
+            bad = int(finite.logical_not().nonzero()[0])
+            raise FoveaError(
+                f"loss is {new[bad].item()} at step {self._checked + bad + 1}: training stopped; "
+                "lower the learning rate or start from another seed"
+            )
+        if self._writer is not None and step % CHECK_EVERY == 0:
+            self._writer.add_scalar("loss", float(new[-1]), step)
+        self._checked = step
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Average the losses over the processes."""
+        self.losses = trainer.strategy.reduce(self.losses, reduce_op="mean").cpu()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def fit(
+    method: L.LightningModule,
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    folder: Path,
+    checkpoint_every: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: Callable[[int, int], None] | None = None,
+    tensorboard_dir: Path | None = None,
+) -> NDArray[np.float32]:
+    """Train `method` on `columns`, each (N, ...), or go on where `folder/last.ckpt` left off.
+
+    Returns the loss of every step of the whole run. `checkpoint_every` counts steps; without it a
+    checkpoint is written every `checkpoint_seconds`. `progress` gets (steps done, steps in all).
+    Raises FoveaError naming the step where the loss is NaN or infinite, and where `last.ckpt` is
+    damaged or of another run.
+    """
+    frames = len(next(iter(columns.values())))
+    steps = total_steps(frames, batch_size=batch_size, epochs=epochs)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+    share = slice(int(os.environ.get("RANK", "0")), None, processes)
+    if min(batch_size, frames) % processes:
+        raise FoveaError(f"batch_size: {batch_size} does not divide among {processes} processes")
+
+    checkpoint = folder / "last.ckpt"
+    checkpoints = AtomicCheckpoints()
+    start = 0
+    if checkpoint.is_file():
+        start = _step_of(checkpoints.load_checkpoint(checkpoint), steps, checkpoint)
+    watch = Watch(
+        steps, checkpoint, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
+    )
+    gpu = torch.cuda.is_available()
+    half: Precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "16-mixed"
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = L.Trainer(
+            accelerator="gpu" if gpu else "cpu",
+            devices=processes if processes > 1 else 1,
+            strategy="ddp" if processes > 1 else "auto",
+            precision=half if gpu else "32-true",
+            max_steps=steps,
+            max_epochs=1,  # one pass over all steps; the data's epochs are the loader's business
+            callbacks=[watch],
+            plugins=[checkpoints],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        loader = DataLoader(
+            Batches(columns, batch_size, seed, share),
+            batch_size=None,
+            sampler=StepsFrom(start, steps),
+        )
+        try:
+            trainer.fit(method, loader, ckpt_path=checkpoint if start else None)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+    return watch.losses.numpy()
+
+
+def _step_of(checkpoint: dict[str, Any], steps: int, path: Path) -> int:
+    losses = checkpoint.get("callbacks", {}).get("Watch", {}).get("losses", torch.empty(0))
+    if len(losses) != steps:
+        raise FoveaError(
+            f"{path}: belongs to a run of {len(losses)} steps, this one has {steps}; "
+            "delete it to start again"
+        )
+    return int(checkpoint["global_step"])
+
+
+def adamw(
+    module: torch.nn.Module, *, rate: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW that leaves biases and norms, the parameters of one dimension, undecayed."""
+    parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=rate,
+        betas=betas,
+        fused=True,
+    )

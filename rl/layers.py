@@ -1,0 +1,80 @@
+"""Layers that agents share: factorised noisy linear, the dueling distributional head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NoisyLinear(nn.Module):
+    """A linear layer whose weights carry learned noise (Fortunato et al. 2018, section 3).
+
+    The noise is factorised: in training mode y = (μ + σ∘ε_out ε_inᵀ) x + (b + σ_b∘ε_out), in
+    evaluation mode it is off. Only the two noise vectors are kept, never their outer product.
+    They change when `resample` is called and at no other time.
+    """
+
+    noise_in: Tensor
+    noise_out: Tensor
+
+    def __init__(self, inputs: int, outputs: int, sigma: float) -> None:
+        """μ ~ U(±1/√inputs), σ = `sigma`/√inputs everywhere, as the paper has it."""
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+        self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound))
+        self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
+        self.register_buffer("noise_in", torch.zeros(inputs))
+        self.register_buffer("noise_out", torch.zeros(outputs))
+
+    def resample(self, generator: torch.Generator) -> None:
+        """Draw new noise, the same for every row of the batches to come."""
+        for noise in (self.noise_in, self.noise_out):
+            noise.normal_(generator=generator)
+            noise.copy_(noise.sign() * noise.abs().sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs) to (B, outputs)."""
+        if not self.training:
+            return F.linear(x, self.weight, self.bias)
+        weight = torch.addcmul(
+            self.weight, self.weight_sigma, torch.outer(self.noise_out, self.noise_in)
+        )
+        return F.linear(x, weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out))
+
+
+class DuelingHead(nn.Module):
+    """Noisy dueling streams over value atoms (Wang et al. 2016, eq. 9; Rainbow, section 4)."""
+
+    def __init__(self, inputs: int, hidden: int, actions: int, atoms: int, sigma: float) -> None:
+        """Two streams inputs→hidden→atoms and inputs→hidden→actions·atoms."""
+        super().__init__()
+        self.atoms = atoms
+        self.value_hidden = NoisyLinear(inputs, hidden, sigma)
+        self.value = NoisyLinear(hidden, atoms, sigma)
+        self.advantage_hidden = NoisyLinear(inputs, hidden, sigma)
+        self.advantage = NoisyLinear(hidden, actions * atoms, sigma)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, inputs) to logits (B, actions, atoms)."""
+        value = self.value(F.relu(self.value_hidden(features)))
+        advantage = self.advantage(F.relu(self.advantage_hidden(features)))
+        advantage = advantage.view(features.shape[0], -1, self.atoms)
+        logits: Tensor = value[:, None] + advantage - advantage.mean(1, keepdim=True)
+        return logits
+
+
+def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
+    """New noise in every noisy layer below `module`, in their fixed order."""
+    for layer in module.modules():
+        if isinstance(layer, NoisyLinear):
+            layer.resample(generator)
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """`x` itself on the way forward, its gradient times `scale` on the way back."""
+    return x * scale + x.detach() * (1 - scale)

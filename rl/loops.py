@@ -1,0 +1,271 @@
+"""Training one seed of an off-policy agent on a frozen encoder, so that a kill loses nothing.
+
+Every frame is encoded once, when it is seen. All randomness is in generators that a checkpoint
+keeps, beside the agent, the replay's rows, the emulator and the frame stack: a run that is killed
+anywhere and started again ends with the same bytes, on CPU.
+
+What a seed's folder holds: `weights-<step>.safetensors` (the acting network), `curve.csv` (one line
+a finished game) and at the very end `metrics.json`. Until then `resume/` has the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium.vector import SyncVectorEnv
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from datasets import envs
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from rl.agent import State
+from rl.play import Policy, action_count, encode
+from rl.replay import Replay
+
+LOG_EVERY = 100  # steps between points in TensorBoard
+
+
+class DivergedError(FoveaError):
+    """The loss is no finite number any more."""
+
+    def __init__(self, step: int, seed: int) -> None:
+        """`step` counts environment steps."""
+        super().__init__(
+            f"seed {seed}: the loss is not finite at step {step}; lower learning_rate or "
+            "gradient_norm"
+        )
+        self.step = step
+
+
+def train(
+    policy: Policy,
+    *,
+    folder: Path,
+    checkpoint_every: int,
+    progress: Callable[[int], None],
+    logs: Path | None = None,
+    resume_every: int = 1_000,
+) -> None:
+    """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
+
+    `progress` is told how many more steps are done. Weights are kept every `checkpoint_every` steps
+    and at the end; `resume_every` is how much a kill may cost, and changes no result.
+
+    Raises:
+        DivergedError: the loss became infinite or NaN; `curve.csv` and earlier weights stay.
+        FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
+    """
+    steps = policy.agent.config.steps
+    if (folder / "metrics.json").exists():
+        shutil.rmtree(folder / "resume", ignore_errors=True)
+        progress(steps)
+        return
+    environment = cast(
+        SyncVectorEnv, envs.make(policy.env, num_envs=1, seed=policy.seed, life_loss_ends=True)
+    )
+    with closing(environment):
+        run = _Run(policy, environment, folder)
+        run.begin()
+        progress(run.step)
+        with closing(_Log(logs, run.step)) as log:
+            while run.step < steps:
+                scalars = run.advance()
+                log.write(run.step, scalars)
+                progress(1)
+                if run.step % checkpoint_every == 0 or run.step == steps:
+                    run.keep_weights()
+                if run.step % resume_every == 0 and run.step < steps:
+                    run.checkpoint()
+        run.finish()
+
+
+class _Run:
+    """Everything that the rest of a seed's training depends on, and one step of it."""
+
+    def __init__(self, policy: Policy, environment: SyncVectorEnv, folder: Path):
+        self.policy, self.agent, self.config = policy, policy.agent, policy.agent.config
+        self.environment = environment
+        self.actions = action_count(environment)
+        self.folder, self.resume = folder, folder / "resume"
+        height, width = policy.encoder.image_shape[1:]
+        self.obs = self._encode(np.zeros((1, height, width, 3), np.uint8))
+        self.replay = Replay(
+            self.obs,
+            capacity=max(
+                min(self.config.replay_capacity, self.config.steps),
+                self.config.n_step + self.config.stack,
+            ),
+            stack=self.config.stack,
+            steps=self.config.n_step,
+            gamma=self.config.gamma,
+            priority_exponent=self.config.priority_exponent,
+            seed=policy.seed,
+            device=self.agent.device,
+        )
+        self.random = np.random.default_rng([policy.seed, 1])  # [seed, 0] is the environment's
+        self.state: State | None = None
+        self.first = torch.ones(1, dtype=torch.bool, device=self.agent.device)
+        self.loss: Tensor | None = None
+        self.games: list[tuple[int, float, int]] = []
+        self.step = 0
+
+    def _encode(self, images: np.ndarray[Any, Any]) -> State:
+        return encode(self.policy, images)
+
+    def begin(self) -> None:
+        """Go on from the last checkpoint, or start the first game."""
+        for stray in self.folder.glob(".*.tmp"):  # a write that was cut short
+            stray.unlink()
+        if (self.resume / "state.pt").exists():
+            self._restore()
+            return
+        shutil.rmtree(self.resume, ignore_errors=True)
+        self.resume.mkdir(parents=True)
+        images, _ = self.environment.reset()
+        self.obs = self._encode(images)
+
+    def advance(self) -> dict[str, Tensor]:
+        """One environment step and the update due after it, if any; returns its scalars."""
+        greedy, self.state, _ = self.agent.act(self.obs, self.state, self.first, explore=True)
+        action = int(greedy)
+        if self.step < self.config.learn_start:
+            action = int(self.random.integers(self.actions))
+        self._check_loss()  # here the device is idle: looking costs nothing
+        images, rewards, terminated, truncated, infos = self.environment.step(np.array([action]))
+        over, cut = bool(terminated[0]), bool(truncated[0])
+        self.replay.add(
+            self.obs,
+            action,
+            float(np.sign(rewards[0])),
+            terminated=over,
+            truncated=cut,
+            final=self._encode(infos["final_obs"][0][None]) if cut else None,
+        )
+        self.obs = self._encode(images)
+        self.first = torch.full_like(self.first, over or cut)
+        self.step += 1
+        if over or cut:
+            self._note_game(infos["final_info"])
+        due = self.step - self.config.learn_start
+        return self._update() if due > 0 and due % self.config.update_every == 0 else {}
+
+    def _update(self) -> dict[str, Tensor]:
+        start = self.config.priority_weight
+        beta = start + (1 - start) * self.step / self.config.steps
+        batch = self.replay.sample(self.config.batch_size, beta)
+        scalars = self.agent.update(batch)
+        self.replay.reprioritise(batch.index, scalars.pop("priority"))
+        self.loss = scalars["loss"]
+        return scalars
+
+    def _note_game(self, info: dict[str, Any]) -> None:
+        if info["game_over"][0]:  # and not only a life lost
+            score, length = float(info["game_return"][0]), int(info["game_length"][0])
+            self.games.append((self.step, score, length))
+
+    def _check_loss(self) -> None:
+        if self.loss is not None and not math.isfinite(self.loss.item()):
+            self._write_curve()
+            shutil.rmtree(self.resume)
+            raise DivergedError(self.step, self.policy.seed)
+
+    def keep_weights(self) -> None:
+        """Write what the policy acts with now, and the curve so far."""
+        self._check_loss()
+        weights = {k: v.cpu().contiguous() for k, v in self.agent.policy.state_dict().items()}
+        path = self.folder / f"weights-{self.step:07d}.safetensors"
+        write_atomic(path, to_safetensors(weights))
+        self._write_curve()
+
+    def _write_curve(self) -> None:
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["step", "return", "length"])
+        writer.writerows(self.games)
+        write_atomic(self.folder / "curve.csv", lines.getvalue().encode())
+
+    def checkpoint(self) -> None:
+        """Write all that is needed to go on from here bit for bit: rows first, then the state."""
+        self._check_loss()
+        emulator = self.environment.call("get_state")[0]
+        state = {
+            "step": self.step,
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.save(self.resume),
+            "environment": _map(emulator, np.ndarray, torch.from_numpy),
+            "random": self.random.bit_generator.state,
+            "obs": self.obs,
+            "state": self.state,
+            "first": self.first,
+            "games": self.games,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.resume / "state.pt", buffer.getvalue())
+
+    def _restore(self) -> None:
+        path = self.resume / "state.pt"
+        try:
+            state = torch.load(path, map_location=self.agent.device, weights_only=True)
+        except RuntimeError as error:
+            raise FoveaError(
+                f"{path}: damaged checkpoint; delete {self.folder} to start this seed again"
+            ) from error
+        self.step, self.games = state["step"], state["games"]
+        self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load(self.resume, state["replay"])
+        self.random.bit_generator.state = state["random"]
+        emulator = _map(state["environment"], Tensor, lambda value: value.cpu().numpy())
+        self.environment.call("set_state", emulator)
+
+    def finish(self) -> None:
+        """Say that the seed is done, and only then drop what resuming needed."""
+        self._check_loss()
+        last = [score for _, score, _ in self.games[-10:]]
+        metrics = {
+            "steps": self.step,
+            "updates": max(0, self.step - self.config.learn_start) // self.config.update_every,
+            "games": len(self.games),
+            "last_10_games_mean_return": sum(last) / len(last) if last else None,
+            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
+        }
+        text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
+        write_atomic(self.folder / "metrics.json", text.encode())
+        shutil.rmtree(self.resume)
+
+
+class _Log:
+    """Points for TensorBoard, or nothing where no folder is given."""
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1) if folder else None
+
+    def write(self, step: int, scalars: dict[str, Tensor]) -> None:
+        """Every LOG_EVERY steps: reading a scalar waits for the device."""
+        if self.writer and step % LOG_EVERY == 0:
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value.item(), step)
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+
+def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    """`value` with every `kind` in its dicts converted: checkpoints hold tensors, not arrays."""
+    if isinstance(value, dict):
+        return {key: _map(item, kind, convert) for key, item in value.items()}
+    return convert(value) if isinstance(value, kind) else value

@@ -1,0 +1,233 @@
+"""Prioritised n-step replay of single frames' features (Schaul et al. 2016, proportional).
+
+A row is one frame's features and the step taken from them. Stacks, n-step returns and next states
+are put together when sampling, so nothing is stored twice. An episode that is truncated gets one
+row more: its true last frame, from which no step was taken; so the row after a step is always what
+the step led to, unless the episode terminated.
+
+A row can be drawn once everything its transition needs is there: n more rows or the episode's end
+behind it, and its stack not yet overwritten by the ring. New rows have priority 1. Weights are
+(N·p)^−β over the batch's maximum, in which N cancels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pretrain.encoder import Obs
+from rl.agent import Batch
+from rl.returns import n_step
+
+_STORED = {torch.float32: torch.float16, torch.int64: torch.int16}  # smaller in the ring
+_SEGMENT = re.compile(r"rows-(\d{9})-(\d{9})\.safetensors")
+
+
+class Replay:
+    """A ring of `capacity` rows on one device, filled by one environment in time order."""
+
+    def __init__(
+        self,
+        example: Obs,
+        *,
+        capacity: int,
+        stack: int,
+        steps: int,
+        gamma: float,
+        priority_exponent: float,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`example` is one frame's Obs (any batch size), `steps` the n of the n-step return."""
+        if capacity < steps + stack:
+            raise ValueError(f"capacity: {capacity}, must be at least {steps + stack}")
+        self.capacity, self.stack, self.steps = capacity, stack, steps
+        self.gamma, self.priority_exponent = gamma, priority_exponent
+        self.device = torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self._returned = {key: value.dtype for key, value in example.items()}
+        self._rows = {
+            f"obs.{key}": self._column(_STORED.get(value.dtype, value.dtype), *value.shape[1:])
+            for key, value in example.items()
+        } | {
+            "action": self._column(torch.int64),
+            "reward": self._column(torch.float32),
+            "terminated": self._column(torch.bool),
+            "truncated": self._column(torch.bool),
+            "age": self._column(torch.int64),  # steps since the episode's first frame
+        }
+        self._priority = self._column(torch.float32)  # p^α; 0 for what can't be drawn
+        self._age = 0  # of the row to come
+        self._total = 0  # rows ever added; the next one goes to slot _total % capacity
+        self._saved = 0  # rows already in segment files
+
+    def _column(self, dtype: torch.dtype, *shape: int) -> Tensor:
+        return torch.zeros(self.capacity, *shape, dtype=dtype, device=self.device)
+
+    def __len__(self) -> int:
+        """Rows held."""
+        return min(self._total, self.capacity)
+
+    def add(
+        self,
+        obs: Obs,
+        action: int,
+        reward: float,
+        *,
+        terminated: bool,
+        truncated: bool,
+        final: Obs | None = None,
+    ) -> None:
+        """One step taken from the frame `obs` (batch of one), in time order.
+
+        `final` is the frame that a truncated step led to, and must be given for those.
+        """
+        if truncated and not terminated and final is None:
+            raise ValueError("final: missing, a truncated step needs the frame it led to")
+        age = self._age
+        self._write(obs, action, reward, terminated, truncated and not terminated)
+        if age >= self.steps:
+            self._release(self._total - 1 - self.steps, 1)  # this row is the one it waited for
+        if terminated or truncated:
+            if not terminated:
+                assert final is not None
+                self._write(final, 0, 0.0, False, False)
+            waiting = min(age + 1, self.steps)
+            self._release(self._total - waiting - (not terminated), waiting)
+            self._age = 0
+
+    def _write(
+        self, obs: Obs, action: int, reward: float, terminated: bool, truncated: bool
+    ) -> None:
+        slot = self._total % self.capacity
+        for key, value in obs.items():
+            self._rows[f"obs.{key}"][slot] = value[0]
+        self._rows["action"][slot] = action
+        self._rows["reward"][slot] = reward
+        self._rows["terminated"][slot] = terminated
+        self._rows["truncated"][slot] = truncated
+        self._rows["age"][slot] = self._age
+        for broken in range(self.stack):  # rows after this one lose a frame of their stack
+            self._priority[(slot + broken) % self.capacity] = 0.0
+        self._age += 1
+        self._total += 1
+
+    def _release(self, first: int, count: int) -> None:
+        """Let rows be drawn from now on, at priority 1."""
+        rows = torch.arange(first, first + count, device=self.device)
+        self._priority[rows % self.capacity] = 1.0
+
+    def sample(self, size: int, beta: float) -> Batch:
+        """Draw `size` transitions with replacement, in proportion to their priority."""
+        cumulative = self._priority.cumsum(0, dtype=torch.float64)
+        point = torch.rand(size, generator=self.generator, device=self.device, dtype=torch.float64)
+        index = torch.searchsorted(cumulative, point * cumulative[-1], right=True)
+        index = index.clamp_max(self.capacity - 1)
+        window = (index[:, None] + torch.arange(self.steps, device=self.device)) % self.capacity
+        reward, discount, length = n_step(
+            self._rows["reward"][window],
+            self._rows["terminated"][window],
+            self._rows["truncated"][window],
+            self.gamma,
+        )
+        following = torch.where(discount > 0, index + length, index) % self.capacity
+        weight = self._priority[index] ** -beta
+        return Batch(
+            obs=self._stacked(index),
+            action=self._rows["action"][index],
+            reward=reward,
+            discount=discount,
+            next_obs=self._stacked(following),
+            weight=weight / weight.max(),
+            index=index,
+        )
+
+    def _stacked(self, index: Tensor) -> Obs:
+        """Rows (B,) with the frames before them, (B, stack, ...), zero before their episode."""
+        back = torch.arange(self.stack - 1, -1, -1, device=self.device)
+        frames = (index[:, None] - back) % self.capacity
+        inside = self._rows["age"][index][:, None] >= back
+        stacked: Obs = {}
+        for key, dtype in self._returned.items():
+            value = self._rows[f"obs.{key}"][frames].to(dtype)
+            stacked[key] = value * inside.view(*inside.shape, *[1] * (value.dim() - 2))
+        return stacked
+
+    def reprioritise(self, index: Tensor, priority: Tensor) -> None:
+        """New priorities (B,) for the rows of the batch just sampled; nothing added in between."""
+        self._priority[index] = priority.float().clamp_min(1e-6) ** self.priority_exponent
+
+    def save(self, folder: Path) -> dict[str, object]:
+        """Write the rows added since the last save as one file; return the rest of the state.
+
+        Segment files are never changed. Those that the state returned by the last save does not
+        need are deleted: that one can be loaded until the next call.
+        """
+        for _, stop, path in _segments(folder):
+            if stop <= self._saved - self.capacity:
+                path.unlink()
+        start = max(self._saved, self._total - self.capacity)
+        if start < self._total:
+            slots = torch.arange(start, self._total, device=self.device) % self.capacity
+            rows = {key: column[slots].cpu() for key, column in self._rows.items()}
+            name = f"rows-{start:09d}-{self._total:09d}.safetensors"
+            write_atomic(folder / name, save(rows))
+        self._saved = self._total
+        return {
+            "total": self._total,
+            "age": self._age,
+            "priority": self._priority.clone(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """The replay as it was when `save` returned `state`, bit for bit.
+
+        Raises FoveaError when a segment file that it needs is missing or damaged.
+        """
+        total: int = state["total"]
+        expected = max(0, total - self.capacity)
+        for start, stop, path in _segments(folder):
+            if stop > total:
+                path.unlink()  # written for a checkpoint that was never finished
+            elif stop > expected:
+                if start > expected:
+                    break
+                self._fill(path, start, stop)
+                expected = stop
+        if expected != total:
+            raise FoveaError(
+                f"{folder}: replay rows from {expected} on are missing; delete the folder to start "
+                "this seed again"
+            )
+        self._total = self._saved = total
+        self._age = state["age"]
+        self._priority.copy_(state["priority"])
+        self.generator.set_state(state["generator"].cpu())
+
+    def _fill(self, path: Path, start: int, stop: int) -> None:
+        slots = torch.arange(start, stop, device=self.device) % self.capacity
+        try:
+            rows = load_file(path)
+            for key, column in self._rows.items():
+                column[slots] = rows[key].to(self.device)
+        except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
+            raise FoveaError(
+                f"{path}: damaged replay segment ({error}); delete its folder to start this seed "
+                "again"
+            ) from error
+
+
+def _segments(folder: Path) -> list[tuple[int, int, Path]]:
+    """Start, stop and path of each segment file, in order."""
+    found = ((_SEGMENT.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((int(m[1]), int(m[2]), path) for m, path in found if m)

@@ -1,0 +1,143 @@
+"""The random source: real frames, the same bytes whoever plays them, and after any kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.errors import FoveaError
+from datasets.files import sha256_file
+from datasets.shards import read_frames
+from datasets.sources import random
+from datasets.sources.random import Config, Stream, streams
+
+
+def nothing(count: int) -> None:
+    """No progress shown."""
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Name and digest of everything there."""
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+
+
+def run_all(folder: Path, shares: list[Stream]) -> dict[str, str]:
+    """Every stream, one after another in this process."""
+    folder.mkdir(exist_ok=True)
+    for stream in shares:
+        stream.run(folder, nothing)
+    return digests(folder)
+
+
+def test_shares_are_even_and_streams_differ(tmp_path: Path) -> None:
+    """All frames are there, every stream plays other actions, games go through lost lives."""
+    shares = streams(Config(seed=3, streams=3), "atari/Breakout", 500)
+    assert [share.count for share in shares] == [167, 167, 166]
+    run_all(tmp_path, shares)
+    found = read_frames(tmp_path)
+    assert len(found) == 500 and found.images.shape == (500, 96, 96, 3)
+    assert np.bincount(found.stream).tolist() == [167, 167, 166]
+    assert set(found.action) == set(range(4))
+    first, second = (found.action[found.stream == i][:100] for i in (0, 1))
+    assert (first != second).any()
+    for stream in range(3):
+        mine = found.stream == stream
+        ends, lives = found.terminated[mine], found.info["lives"][mine]
+        starts = np.r_[True, ends[:-1]]
+        assert (found.step[mine][starts] == 0).all() and found.episode[mine][-1] == ends[:-1].sum()
+        assert (lives[starts] == 5).all() and lives.min() >= 1
+    assert len(set(found.info["lives"].tolist())) > 2 and not found.truncated.any()
+
+
+def test_info_belongs_to_the_image_beside_it(tmp_path: Path) -> None:
+    """RAM and picture of the same moment: Breakout's paddle is drawn where RAM cell 72 says."""
+    run_all(tmp_path, streams(Config(streams=1), "atari/Breakout", 120))
+    found = read_frames(tmp_path)
+    paddle = found.info["ram"][:, 72].astype(int)
+    row = found.images[:, 87, 5:91, 0] > 100
+    drawn = np.array([line.nonzero()[0].mean() for line in row])
+    assert np.corrcoef(paddle, drawn)[0, 1] > 0.99
+
+
+def test_few_frames_need_few_streams() -> None:
+    """No empty streams; impossible counts, seeds and games are refused."""
+    assert [share.index for share in streams(Config(streams=8), "atari/Pong", 3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"^count: 0"):
+        streams(Config(), "atari/Pong", 0)
+    with pytest.raises(FoveaError, match="did you mean Pong"):
+        streams(Config(), "atari/Pongg", 3)
+    with pytest.raises(ValueError, match=r"^seed: -1"):
+        Config(seed=-1)
+    with pytest.raises(ValueError, match=r"^streams: 0"):
+        Config(streams=0)
+
+
+def test_same_bytes_from_one_process_or_two(tmp_path: Path) -> None:
+    """In another order as well; streams travel by pickle."""
+    shares = streams(Config(seed=1, streams=4), "atari/Frostbite", 120)
+    assert pickle.loads(pickle.dumps(shares)) == shares
+    one = run_all(tmp_path / "one", shares)
+    (tmp_path / "two").mkdir()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for done in [pool.submit(share.run, tmp_path / "two", nothing) for share in shares[::-1]]:
+            done.result()
+    assert one == digests(tmp_path / "two") and len(set(one.values())) == 4
+
+
+def test_missing_shards_are_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only they are written, with the bytes they had; sealed ones are left alone."""
+    monkeypatch.setattr(random, "SHARD", 50)
+    [stream] = streams(Config(streams=1), "atari/MsPacman", 170)
+    told: list[int] = []
+    stream.run(tmp_path, told.append)
+    whole = digests(tmp_path)
+    assert list(whole) == [f"000-0000{i}.tar" for i in range(4)] and told == [50, 50, 50, 20]
+    (tmp_path / "000-00001.tar").unlink()
+    (tmp_path / "000-00003.tar").unlink()
+    kept = (tmp_path / "000-00002.tar").stat().st_mtime_ns
+    told.clear()
+    stream.run(tmp_path, told.append)
+    assert digests(tmp_path) == whole and sum(told) == 170
+    assert (tmp_path / "000-00002.tar").stat().st_mtime_ns == kept
+    monkeypatch.setattr(Stream, "frames", None)  # nothing is played where nothing is missing
+    stream.run(tmp_path, told.append)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from datasets.sources import random
+random.SHARD = 40
+[stream] = random.streams(random.Config(seed=5, streams=1), "atari/Frostbite", 240)
+stream.run(Path(sys.argv[1]), lambda count: print(count, flush=True))
+"""
+
+
+@pytest.mark.parametrize("sealed", [0, 2, 5])
+def test_killed_and_run_again_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: int
+) -> None:
+    """`kill -9` a random moment after so many shards."""
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(sealed):
+            process.stdout.readline()
+        time.sleep(float(np.random.default_rng().uniform(0, 0.04)))
+        process.kill()
+    left = [path for path in folder.iterdir() if path.suffix == ".tar"]
+    assert sealed <= len(left) <= 6
+    monkeypatch.setattr(random, "SHARD", 40)
+    shares = streams(Config(seed=5, streams=1), "atari/Frostbite", 240)
+    assert run_all(folder, shares) == run_all(tmp_path / "whole", shares)

@@ -1,0 +1,244 @@
+"""`python -m tests.mutants`: plants faults, one at a time; each must turn a test red.
+
+Works on a temporary copy of the tree. First the named tests must pass there as it is; then each
+fault replaces one piece of text and its test runs again. Prints a table; exits with 1 if a fault
+survives, if its text is gone, or if the test breaks down instead of failing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("datasets", "pretrain", "rl", "pipeline", "tests")
+LIMIT = 300  # seconds for one fault's test
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong, where, and the test that must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str  # file, or file::test
+
+
+FAULTS = [
+    Fault(
+        "terminated and truncated swapped",
+        "rl/returns.py",
+        "(terminated & counts)",
+        "(truncated & counts)",
+        "tests/rl/test_returns.py",
+    ),
+    Fault(
+        "n-step return runs across the episode's end",
+        "rl/returns.py",
+        "counts = (ended.cumsum(1) - ended) == 0",
+        "counts = torch.ones_like(terminated)",
+        "tests/rl/test_returns.py",
+    ),
+    Fault(
+        "C51 projection loses what lies beyond the ends",
+        "rl/returns.py",
+        "shifted = torch.minimum(torch.maximum(shifted, low), high)",
+        "shifted = shifted + 0 * low",
+        "tests/rl/test_returns.py",
+    ),
+    Fault(
+        "next state one row early",
+        "rl/replay.py",
+        "index + length, index)",
+        "index + length - 1, index)",
+        "tests/rl/test_replay.py",
+    ),
+    Fault(
+        "stack reaches into the episode before",
+        "rl/replay.py",
+        "[:, None] >= back",
+        "[:, None] >= 0 * back",
+        "tests/rl/test_replay.py",
+    ),
+    Fault(
+        "truncated episode bootstraps from the wrong frame",
+        "rl/replay.py",
+        "self._write(final, 0,",
+        "self._write(obs, 0,",
+        "tests/rl/test_replay.py",
+    ),
+    Fault(
+        "rows drawn whose stack the ring has overwritten",
+        "rl/replay.py",
+        "for broken in range(self.stack):",
+        "for broken in range(1):",
+        "tests/rl/test_replay.py",
+    ),
+    Fault(
+        "importance weights inverted",
+        "rl/replay.py",
+        "self._priority[index] ** -beta",
+        "self._priority[index] ** beta",
+        "tests/rl/test_replay.py",
+    ),
+    Fault(
+        "priorities without their exponent",
+        "rl/replay.py",
+        "clamp_min(1e-6) ** self.priority_exponent",
+        "clamp_min(1e-6)",
+        "tests/rl/test_replay.py",
+    ),
+    Fault(
+        "sigma without gradient",
+        "rl/layers.py",
+        "self.weight_sigma, torch.outer(",
+        "self.weight_sigma.detach(), torch.outer(",
+        "tests/rl/test_layers.py",
+    ),
+    Fault(
+        "noise left on in evaluation",
+        "rl/agents/rainbow.py",
+        "self.policy.train(explore)",
+        "self.policy.train()",
+        "tests/rl/test_rainbow.py",
+    ),
+    Fault(
+        "target network never copied",
+        "rl/agents/rainbow.py",
+        "if self.updates % self.config.target_every == 0:",
+        "if self.updates < 0:",
+        "tests/rl/test_rainbow.py",
+    ),
+    Fault(
+        "double Q picks with the target network",
+        "rl/agents/rainbow.py",
+        "self.policy.greedy(self.policy(batch.next_obs)[0])",
+        "self.policy.greedy(self.target(batch.next_obs)[0])",
+        "tests/rl/test_rainbow.py",
+    ),
+    Fault(
+        "pad mask flipped",
+        "rl/nets/tokens.py",
+        "~mask], dim=1)",
+        "mask], dim=1)",
+        "tests/rl/test_nets.py",
+    ),
+    Fault(
+        "rewards not clipped",
+        "rl/loops.py",
+        "float(np.sign(rewards[0]))",
+        "float(rewards[0])",
+        "tests/rl/test_loops.py::test_frames_are_encoded_once_and_rewards_reach_replay_as_signs",
+    ),
+    Fault(
+        "a resumed run draws other noise",
+        "rl/agents/rainbow.py",
+        'self.generator.set_state(state["generator"].cpu())',
+        "pass",
+        "tests/rl/test_loops.py::test_a_run_stopped_after_any_step_ends_in_the_same_bytes",
+    ),
+    Fault(
+        "positions transposed",
+        "pretrain/vit.py",
+        "torch.cat([column, row], dim=1)",
+        "torch.cat([row, column], dim=1)",
+        "tests/pretrain/test_vit.py",
+    ),
+    Fault(
+        "a centre sees itself",
+        "pretrain/error_map.py",
+        "(column[:, None] - column).abs()) == 1",
+        "(column[:, None] - column).abs()) <= 1",
+        "tests/pretrain/test_error_map.py",
+    ),
+    Fault(
+        "selection keeps the smallest errors",
+        "pretrain/select.py",
+        "argsort(dim=1, descending=True, stable=True)",
+        "argsort(dim=1, descending=False, stable=True)",
+        "tests/pretrain/test_select.py",
+    ),
+    Fault(
+        "loss on the wrong patches",
+        "pretrain/encoders/mae.py",
+        "F.mse_loss(drawn.float(), normalise(patches))",
+        "F.mse_loss(drawn.float(), normalise(patches).flip(1))",
+        "tests/pretrain/test_trainer.py::test_lightning_step_equals_a_plain_loop",
+    ),
+    Fault(
+        "shards carry the time they were written",
+        "datasets/archive.py",
+        "            entry.size = len(data)\n",
+        "            entry.size = len(data)\n            entry.mtime = id(entry) // 8 % 10**9\n",
+        "tests/datasets/test_shards.py",
+    ),
+    Fault(
+        "only the last of two frames is shown",
+        "datasets/envs/atari.py",
+        "np.maximum(third, fourth, out=third)",
+        "fourth",
+        "tests/datasets/test_atari.py",
+    ),
+]
+
+
+def run(tree: Path, tests: list[str]) -> int:
+    """Exit status of pytest in `tree`: 0 all passed, 1 some failed, else it broke down."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    # Without bytecode files: they are told apart by size and second, too coarse for these edits.
+    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return 1  # a fault that hangs is noticed too
+    if done.returncode > 1:
+        print(done.stdout[-2_000:], done.stderr[-2_000:], file=sys.stderr)
+    return done.returncode
+
+
+def plant(tree: Path, fault: Fault) -> str:
+    """What became of one fault: "caught", "SURVIVED", "TEXT GONE" or "BROKEN"."""
+    path = tree / fault.file
+    text = path.read_text() if path.exists() else ""
+    if text.count(fault.old) != 1:
+        return "TEXT GONE"
+    path.write_text(text.replace(fault.old, fault.new))
+    try:
+        return {0: "SURVIVED", 1: "caught"}.get(run(tree, [fault.test]), "BROKEN")
+    finally:
+        path.write_text(text)
+
+
+def main() -> int:
+    """Plant every fault, or those whose names contain an argument; 0 if all were caught."""
+    chosen = [f for f in FAULTS if all(word in f.name for word in sys.argv[1:])]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for name in PACKAGES:
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in ROOT.glob("*.*"):
+            if path.is_file():
+                shutil.copy(path, tree)
+        if run(tree, sorted({fault.test for fault in chosen})) != 0:
+            print("The tests fail without any fault: mend them first.", file=sys.stderr)
+            return 1
+        missed = 0
+        for fault in chosen:
+            outcome = plant(tree, fault)
+            missed += outcome != "caught"
+            print(f"{outcome:9}  {fault.name:52}  {fault.file:26}  {fault.test}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} faults turned a test red")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Projects in temporary folders: stages run there as they do at the repository's root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline import params
+from pipeline.artifact import ROOT as ARTIFACTS
+from pipeline.artifact import STAGES, seal
+
+CODE = Path(__file__).parent.parent.parent
+TINY = """
+frames:
+  pong: {env: atari/Pong, source: random, count: 96, streams: 2}
+annotations: {}
+predictors:
+  pong-motion: {data: frames/pong, model: motion}
+saliency:
+  pong-error: {frames: pong, by: encoders/pong-mae}
+encoders:
+  pong-mae: {data: frames/pong, model: mae, patch: 16, epochs: 8, warmup_epochs: 1, batch_size: 16}
+  pong-pixels: {data: frames/pong, model: pixels}
+policies:
+  pong-spirl: {env: atari/Pong, encoder: pong-mae, agent: rainbow, seeds: 1, steps: 160,
+               learn_start: 60, n_step: 3, checkpoint_every: 40, games: 1}
+  pong-der: {env: atari/Pong, encoder: pong-pixels, agent: rainbow, seeds: 1, steps: 100,
+             learn_start: 60, n_step: 3, checkpoint_every: 50, games: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a params.yaml; artifacts are built in it."""
+
+    folder: Path
+
+    def start(self, stage: str, *names: str, **env: str) -> subprocess.Popen[str]:
+        """Start a stage the way dvc.yaml does, without DVC."""
+        return subprocess.Popen(
+            [sys.executable, "-m", f"pipeline.{stage}", *names],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"} | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, stage: str, *names: str, **env: str) -> tuple[int, str]:
+        """Exit status and output of a stage run to its end."""
+        process = self.start(stage, *names, **env)
+        output, _ = process.communicate(timeout=280)
+        return process.returncode, output
+
+    def built(self, stage: str, *names: str) -> str:
+        """The output of a stage that must succeed."""
+        code, output = self.run(stage, *names)
+        assert code == 0, output
+        return output
+
+    @property
+    def artifacts(self) -> Path:
+        """The project's artifacts/."""
+        return self.folder / ARTIFACTS
+
+    def edit(self, old: str, new: str) -> None:
+        """Change params.yaml; `old` must be there."""
+        path = self.folder / "params.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project with TINY as its params.yaml."""
+    (tmp_path / "params.yaml").write_text(TINY)
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the frames and the encoders of TINY built; tests must not change it."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "params.yaml").write_text(TINY)
+    project = Project(folder)
+    for stage, name in (
+        ("collect", "pong"),
+        ("pretrain", "pong-mae"),
+        ("pretrain", "pong-pixels"),
+    ):
+        project.built(stage, name)
+    return project
+
+
+@pytest.fixture
+def on_built(built: Project, tmp_path: Path) -> Project:
+    """A project of its own that starts with what `built` has."""
+    shutil.copytree(built.folder, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A DVC project of the quick recipe in which everything counts as built.
+
+    The artifacts are placeholders that `dvc commit` takes as they are: what DVC would run again
+    depends on digests, not on what is in the files.
+    """
+    folder = tmp_path_factory.mktemp("committed")
+    for name in ("datasets", "pretrain", "rl", "pipeline", ".dvc"):
+        ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp")
+        shutil.copytree(CODE / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copy(CODE / name, folder)
+    checked = params.load(folder / "params.yaml")
+    labels = [entry.label for entry in checked] + ["report"]
+    labels += [f"evaluations/{name}" for name in checked.tables["policies"]]
+    for label in labels:
+        place = folder / ARTIFACTS / label
+        place.mkdir(parents=True)
+        (place / "placeholder").write_text(label)
+        if label != "report":
+            seal(place, label, entry={}, inputs={}, metrics={})
+    report = folder / ARTIFACTS / "report"
+    (report / "curves").mkdir()
+    for name, text in (
+        ("index.html", "page"),
+        ("metrics.json", "{}"),
+        ("curves/x.csv", "step,mean"),
+    ):
+        (report / name).write_text(text)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    dvc(folder, "commit", "--force")
+    return Project(folder)
+
+
+def dvc(folder: Path, *words: str) -> str:
+    """Output of a DVC command that must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+__all__ = ["STAGES", "Project", "dvc"]

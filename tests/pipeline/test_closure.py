@@ -1,0 +1,69 @@
+"""dvc.yaml lists what every stage imports: DVC itself does not follow imports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import closure, params
+from pipeline.artifact import STAGES
+
+DVC = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text())["stages"]
+
+
+def instances() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every stage of dvc.yaml with every entry of the recipes that it would be run for."""
+    seen = set()
+    for path in sorted(Path("pipeline/recipes").glob("*.yaml")):
+        for entry in params.load(path):
+            stages = [STAGES[entry.table], *(["evaluate"] if entry.table == "policies" else [])]
+            for stage in stages:
+                words = tuple(closure.words(stage, entry.resolved()))
+                if (stage, words) not in seen:
+                    seen.add((stage, words))
+                    yield stage, entry.resolved()
+
+
+def listed(stage: str, entry: dict[str, Any]) -> set[str]:
+    """The files of ours among a stage's deps, templates filled in from the entry."""
+    found = set()
+    for dep in DVC[stage]["do"]["deps"]:
+        for key, value in entry.items():
+            dep = dep.replace(f"${{item.{key}}}", str(value))
+        found.add(dep)
+    return {dep for dep in found if dep.endswith((".py", ".json", ".html", ".css"))}
+
+
+@pytest.mark.parametrize(("stage", "entry"), list(instances()))
+def test_deps_cover_the_imports(stage: str, entry: dict[str, Any]) -> None:
+    run = {p.as_posix() for p in closure.files([f"pipeline.{stage}", *closure.words(stage, entry)])}
+    assert run - listed(stage, entry) == set(), "imported, but DVC would not see a change in them"
+
+
+@pytest.mark.parametrize("stage", sorted(set(DVC) - {"report"}))
+def test_deps_are_there(stage: str) -> None:
+    gone = [d for d in DVC[stage]["do"]["deps"] if "$" not in d and not Path(d).exists()]
+    assert [d for d in gone if not d.startswith("artifacts/")] == []
+
+
+def test_report_lists_its_imports() -> None:
+    run = {path.as_posix() for path in closure.files(["pipeline.report"])}
+    assert run - set(DVC["report"]["deps"]) == set()
+
+
+def test_imports_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "rl" / "agents").mkdir(parents=True)
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "train.py").write_text(
+        "def f():\n    from rl import loops\nimport json\n"
+    )
+    (tmp_path / "rl" / "__init__.py").write_text("")
+    (tmp_path / "rl" / "loops.py").write_text("from . import replay\n")
+    (tmp_path / "rl" / "replay.py").write_text("")
+    (tmp_path / "rl" / "unused.py").write_text("")
+    found = {path.as_posix() for path in closure.files(["pipeline.train"], tmp_path)}
+    assert found == {"pipeline/train.py", "rl/__init__.py", "rl/loops.py", "rl/replay.py"}

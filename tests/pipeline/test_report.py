@@ -1,0 +1,386 @@
+"""The report: its numbers, what it says about what is missing, and the page in a real browser."""
+
+import csv
+import functools
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from datasets.errors import FoveaError
+from pipeline.reporting import data, plots
+from pipeline.reporting.html import data_uri, duration, memory, render
+from rl.statistics import bootstrap_interval
+from tests.pipeline.fake_artifacts import PARAMS, build, write_json
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+REFERENCES = {"source": "A table.", "games": {"Frostbite": {"random": 65.2, "human": 4334.7}}}
+
+
+@dataclass(frozen=True)
+class Report:
+    artifacts: Path
+    out: Path
+    metrics: dict[str, Any]
+
+    @property
+    def page(self) -> str:
+        return (self.out / "index.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    root = tmp_path_factory.mktemp("report")
+    write_json(root / "reference_scores.json", REFERENCES)
+    build(root / "artifacts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "REFERENCES", root / "reference_scores.json")
+        metrics = render(PARAMS, root / "artifacts", root / "report")
+    return Report(root / "artifacts", root / "report", metrics)
+
+
+@pytest.fixture
+def copied(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """An artifacts tree to spoil; its intervals are rough, to save time."""
+    rough = functools.partial(bootstrap_interval, resamples=20)
+    monkeypatch.setattr(data, "bootstrap_interval", rough)
+    shutil.copytree(report.artifacts, tmp_path / "artifacts")
+    return Report(tmp_path / "artifacts", tmp_path / "report", {})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-headless-shell")
+    if chromium is None:
+        pytest.fail("no Chromium to look at the report with; install Debian's package `chromium`")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+def edit(path: Path, **changes: object) -> None:
+    write_json(path, json.loads(path.read_text("utf-8")) | changes)
+
+
+# Numbers
+
+
+def test_metrics_are_those_of_the_last_checkpoints(report: Report) -> None:
+    folder = report.artifacts / "evaluations" / "frostbite-spirl"
+    value = json.loads((folder / "evaluation.json").read_text())
+    games = np.array([seed["checkpoints"][-1]["returns"] for seed in value["seeds"]])
+    metrics = report.metrics["frostbite-spirl"]
+    assert metrics["mean"] == pytest.approx(games.mean())
+    assert metrics["iqm"] == pytest.approx(np.sort(games, axis=None)[5:15].mean())
+    assert metrics["random_mean"] == pytest.approx(np.mean(value["random"]["returns"]))
+    assert metrics["mean_low"] < metrics["mean"] < metrics["mean_high"]
+    assert metrics["iqm_low"] <= metrics["iqm"] <= metrics["iqm_high"]
+    # The percentile bootstrap of a mean is close to the normal interval, strata kept apart.
+    error = np.sqrt(games.var(axis=1).mean() / games.size)
+    assert metrics["mean_high"] - metrics["mean_low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+    counts = {key: metrics[key] for key in ("seeds", "failed_seeds", "games", "steps", "smoke")}
+    assert counts == {"seeds": 2, "failed_seeds": 0, "games": 10, "steps": 3000, "smoke": True}
+    assert json.loads((report.out / "metrics.json").read_text()) == report.metrics
+
+
+def test_a_failed_seed_counts_as_the_random_policy_and_is_shown(report: Report) -> None:
+    folder = report.artifacts / "evaluations" / "frostbite-mae-all"
+    value = json.loads((folder / "evaluation.json").read_text())
+    games = [seed["checkpoints"][-1]["returns"] for seed in value["seeds"][:2]]
+    everything = [*games[0], *games[1], *value["random"]["returns"]]
+    metrics = report.metrics["frostbite-mae-all"]
+    assert metrics["mean"] == pytest.approx(np.mean(everything))
+    assert (metrics["seeds"], metrics["failed_seeds"]) == (3, 1)
+    assert "1 of 3 seeds failed" in report.page
+    assert "failed: loss is nan at step 1,812 &lt;b&gt;" in report.page
+
+
+def test_a_seed_that_failed_later_counts_with_its_last_checkpoint() -> None:
+    early = data.Seed(0, "nan", (1000,), (np.array([5.0, 7.0]),))
+    late = data.Seed(1, None, (1000, 2000), (np.array([1.0]), np.array([3.0])))
+    evaluation = data.Evaluation("atari/Pong", 2000, 2000, 2, (early, late), np.array([-21.0]))
+    assert [list(games) for games in evaluation.final] == [[5.0, 7.0], [3.0]]
+    assert not evaluation.smoke
+
+
+def test_curves_hold_every_checkpoint(report: Report) -> None:
+    with (report.out / "curves" / "frostbite-mae-all.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1000", "2000", "3000"]
+    assert list(rows[0]) == ["step", "mean", "seed-0", "seed-1", "seed-2"]
+    assert float(rows[-1]["mean"]) == pytest.approx(report.metrics["frostbite-mae-all"]["mean"])
+
+
+def test_human_reference_and_the_share_of_it(report: Report) -> None:
+    share = 100 * (report.metrics["frostbite-spirl"]["mean"] - 65.2) / (4334.7 - 65.2)
+    assert "4,335" in report.page
+    assert f"{share:.1f}&nbsp;%" in report.page
+    assert "A table." in report.page
+
+
+def test_smoke_is_said_of_short_runs_only(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "3,000 of the paper's 100,000 steps" in copied.page
+    assert "they are not results" in copied.page
+    for name in PARAMS["policies"]:
+        edit(copied.artifacts / "evaluations" / name / "evaluation.json", paper_steps=3000)
+    metrics = render(PARAMS, copied.artifacts, copied.out)
+    assert not any(values["smoke"] for values in metrics.values())
+    assert "not results" not in copied.page
+    assert ">Smoke<" not in copied.page
+
+
+# What is there, and what is not
+
+
+def test_only_what_params_names_is_read(copied: Report) -> None:
+    (copied.artifacts / "evaluations" / "left-over").mkdir()
+    (copied.artifacts / "evaluations" / "left-over" / "evaluation.json").write_text("not JSON")
+    params = PARAMS | {"policies": {"frostbite-der": PARAMS["policies"]["frostbite-der"]}}
+    render(PARAMS, copied.artifacts, copied.out)
+    assert list(render(params, copied.artifacts, copied.out)) == ["frostbite-der"]
+    assert "frostbite-spirl" not in copied.page
+    assert "left-over" not in copied.page
+    assert [path.name for path in (copied.out / "curves").iterdir()] == ["frostbite-der.csv"]
+
+
+def test_nothing_built_yet_is_a_page_that_says_so(tmp_path: Path) -> None:
+    assert render(PARAMS, tmp_path / "artifacts", tmp_path / "report") == {}
+    page = (tmp_path / "report" / "index.html").read_text("utf-8")
+    assert "11 of 11 artifacts are not there" in page
+    for command in ("collect@frostbite", "pretrain@frostbite-mae", "evaluate@frostbite-der"):
+        assert f"dvc repro {command}" in page
+    assert page.count("not recorded on this machine") == 11
+
+
+def test_empty_tables_are_fine(tmp_path: Path) -> None:
+    assert render({table: None for table in PARAMS}, tmp_path, tmp_path / "report") == {}
+    assert "params.yaml names no policy" in (tmp_path / "report" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("evaluations/frostbite-spirl", "dvc repro evaluate@frostbite-spirl"),
+        ("policies/frostbite-spirl", "dvc repro train@frostbite-spirl"),
+        ("evaluations/frostbite-spirl/video.mp4", "evaluations/frostbite-spirl/video.mp4"),
+        (".runs", "not recorded on this machine"),
+    ],
+)
+def test_what_is_missing_is_named(copied: Report, gone: str, said: str) -> None:
+    path = copied.artifacts / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    render(PARAMS, copied.artifacts, copied.out)
+    assert said in copied.page
+
+
+@pytest.mark.parametrize("name", ["panels.png", "curve.csv"])
+def test_a_file_that_the_manifest_lists_is_missed(copied: Report, name: str) -> None:
+    folder = copied.artifacts / "encoders" / "frostbite-mae"
+    (folder / name).unlink()
+    edit(folder / "manifest.json", files={name: "00"})
+    render(PARAMS, copied.artifacts, copied.out)
+    assert f"artifacts/encoders/frostbite-mae/{name}" in copied.page
+    assert f"frostbite-pixels/{name}" not in copied.page  # it never had one
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("evaluations/frostbite-spirl/evaluation.json", "{"),
+        ("evaluations/frostbite-spirl/evaluation.json", "{}"),
+        ("evaluations/frostbite-spirl/evaluation.json", "[]"),
+        ("evaluations/frostbite-spirl/manifest.json", "{}"),
+        ("evaluations/frostbite-spirl/video.mp4", "<html>"),
+        ("encoders/frostbite-mae/panels.png", "GIF89a"),
+        ("encoders/frostbite-mae/curve.csv", "step,accuracy\n1,2\n"),
+        (".runs/collect-frostbite.json", "null"),
+    ],
+)
+def test_what_is_malformed_is_refused_by_name(copied: Report, file: str, content: str) -> None:
+    (copied.artifacts / file).write_text(content)
+    with pytest.raises(FoveaError, match=Path(file).name.replace(".", r"\.")):
+        render(PARAMS, copied.artifacts, copied.out)
+    assert not copied.out.exists()
+
+
+@pytest.mark.parametrize("returns", [[], [float("nan")], [[1.0]], "12"])
+def test_returns_that_are_no_scores_are_refused(copied: Report, returns: object) -> None:
+    path = copied.artifacts / "evaluations" / "frostbite-der" / "evaluation.json"
+    edit(path, random={"returns": returns})
+    with pytest.raises(FoveaError, match=r"frostbite-der/evaluation\.json"):
+        render(PARAMS, copied.artifacts, copied.out)
+
+
+def test_text_from_artifacts_is_escaped(copied: Report) -> None:
+    evil = "</code><script>alert(1)</script>\"'&"
+    path = copied.artifacts / "frames" / "frostbite" / "manifest.json"
+    edit(path, entry={"env": evil, evil: evil}, metrics={evil: evil})
+    edit(copied.artifacts / ".runs" / "collect-frostbite.json", commit=evil)
+    evaluation = copied.artifacts / "evaluations" / "frostbite-der" / "evaluation.json"
+    edit(evaluation, env=evil)
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "<script" not in copied.page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in copied.page
+
+
+def test_an_input_of_another_version_is_pointed_out(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "another version" not in copied.page
+    edit(copied.artifacts / "encoders" / "frostbite-pixels" / "manifest.json", metrics={"new": 1})
+    render(PARAMS, copied.artifacts, copied.out)
+    assert copied.page.count("another version") == 2  # the policy and its evaluation
+
+
+def test_same_artifacts_same_bytes(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    render(PARAMS, copied.artifacts, copied.out.with_name("again"))
+    assert copied.page == (copied.out.with_name("again") / "index.html").read_text("utf-8")
+    names = sorted(path.name for path in copied.out.iterdir())
+    assert names == ["curves", "index.html", "metrics.json"]
+
+
+def test_lineage_puts_inputs_first_and_children_close_by(report: Report) -> None:
+    items = [item for table in data.gather(PARAMS, report.artifacts).values() for item in table]
+    ordered = [item.key for item in data.family(items)]
+    assert sorted(ordered) == sorted(item.key for item in items)
+    for item in items:
+        assert all(ordered.index(source) < ordered.index(item.key) for source in item.inputs)
+    at = ordered.index("policies/frostbite-spirl")
+    assert ordered[at + 1] == "evaluations/frostbite-spirl"
+    drawn = plots.lineage(data.family(items))
+    assert drawn.count("<circle") == len(items)
+    assert drawn.count("<path") == sum(len(item.inputs) for item in items)
+
+
+# Drawing
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 100, [0, 50, 100]),
+        (0, 3000, [0, 1000, 2000, 3000]),
+        (-21, -18, [-21, -20, -19, -18]),
+        (0.1, 0.5, [0.1, 0.2, 0.3, 0.4, 0.5]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert plots.ticks(low, high) == pytest.approx(expected)
+
+
+def test_numbers_durations_and_sizes_in_words() -> None:
+    assert [plots.number(v) for v in (12345.6, 65.24, 0.482, 0, -20.7)] == [
+        "12,346", "65.2", "0.48", "0", "\N{MINUS SIGN}20.7"
+    ]  # fmt: skip
+    assert [duration(v) for v in (4.16, 59.97, 200, 7500)] == [
+        "4.2 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"
+    ]  # fmt: skip
+    assert [memory(v) for v in (812 * 2**20, 1.44 * 2**30)] == ["812 MiB", "1.4 GiB"]
+
+
+def test_thinning_keeps_ends_and_mean() -> None:
+    curve = np.stack([np.arange(1000.0), np.arange(1000.0) ** 2], axis=1)
+    thinned = plots.thin(curve, 100)
+    assert thinned.shape == (100, 2)
+    assert thinned.mean(axis=0) == pytest.approx(curve.mean(axis=0))
+    assert plots.thin(curve, 1000) is curve
+
+
+def test_data_uri_needs_the_right_kind(report: Report, tmp_path: Path) -> None:
+    picture = report.artifacts / "frames" / "frostbite" / "contact_sheet.png"
+    uri = data_uri(picture, "image/png")
+    assert uri is not None and uri.startswith("data:image/png;base64,iVBOR")
+    with pytest.raises(FoveaError, match="not video/mp4"):
+        data_uri(picture, "video/mp4")
+    assert data_uri(tmp_path / "none.png", "image/png") is None
+
+
+# The page in a browser
+
+
+@pytest.fixture(params=[(390, 844, "light"), (1440, 900, "dark")], ids=["phone", "desktop"])
+def opened(
+    report: Report, browser: Browser, request: pytest.FixtureRequest
+) -> Iterator[tuple[Page, list[str]]]:
+    """The report, all its details open, and everything that it complained of or asked for."""
+    width, height, scheme = request.param
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    address = (report.out / "index.html").as_uri()
+    page.on(
+        "request",
+        lambda asked: (
+            heard.append(asked.url)
+            if asked.url != address and not asked.url.startswith("data:")
+            else None
+        ),
+    )
+    page.goto(address)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    yield page, heard
+    page.close()
+
+
+def test_page_is_self_contained_quiet_and_fits(opened: tuple[Page, list[str]]) -> None:
+    page, heard = opened
+    page.wait_for_load_state("networkidle")
+    assert heard == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # Nothing sticks out of what holds it either, but for tables that scroll on their own.
+    sticking = page.evaluate(
+        """[...document.querySelectorAll('main *')].filter(e => !e.closest('.wide, svg')
+            && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.className)"""
+    )
+    assert sticking == []
+
+
+def test_pictures_and_videos_decode(opened: tuple[Page, list[str]]) -> None:
+    page, _ = opened
+    widths = page.evaluate(
+        """Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"""
+    )
+    assert widths == [576, 576, 576]
+    page.wait_for_function(
+        "[...document.querySelectorAll('video')].every(v => v.readyState >= 2 || v.error)"
+    )
+    videos = page.evaluate(
+        """[...document.querySelectorAll('video')].map(
+            v => [v.videoWidth, v.videoHeight, v.duration, v.error])"""
+    )
+    assert videos == [[384, 416, pytest.approx(24 / 15), None]] * 3
+
+
+def test_rows_of_the_lineage_stay_beside_their_dots(opened: tuple[Page, list[str]]) -> None:
+    page, _ = opened
+    rows = page.locator(".tree tbody tr").all()
+    boxes = [row.bounding_box() for row in rows]
+    assert [box["height"] for box in boxes if box] == [plots.ROW] * 11
+
+
+def test_page_is_accessible(opened: tuple[Page, list[str]]) -> None:
+    page, _ = opened
+
+    def count(selector: str) -> int:
+        return page.locator(selector).count()
+
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert count("h1") == 1
+    assert count("img:not([alt]), img[alt='']") == 0
+    assert count("video:not([aria-label])") == 0
+    assert count("svg:not([aria-label]):not([aria-hidden])") == 0
+    assert count("table:has(caption)") == count("table") > 0
+    headings = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
+    assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
+    for anchor in page.locator("nav a").all():
+        assert count(anchor.get_attribute("href") or "#") == 1

@@ -1,0 +1,96 @@
+"""Every stage, killed at random points and run again, ends in the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Project
+
+KILLS = 2
+# Stage, entry, folder it publishes, and what its tables need to have the stage last a while.
+STAGES = [
+    ("collect", "pong", "frames/pong", ("count: 96, streams: 2", "count: 6000, streams: 2")),
+    ("label", "pong-error", "saliency/pong-error", ("count: 96", "count: 96")),
+    ("pretrain", "pong-mae", "encoders/pong-mae", ("epochs: 8", "epochs: 60")),
+    ("train", "pong-spirl", "policies/pong-spirl", ("steps: 160", "steps: 400")),
+    ("evaluate", "pong-spirl", "evaluations/pong-spirl", ("games: 1", "games: 2")),
+]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of an artifact."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def kill_at(project: Project, stage: str, name: str, how: signal.Signals, moment: float) -> int:
+    """Start a stage, let it work for `moment` seconds, and stop it the hard or the soft way."""
+    process = project.start(stage, name)
+    deadline = time.monotonic() + 60
+    while not list(project.artifacts.glob(f".work/{stage}-{name}-*")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    try:
+        return process.wait(moment)
+    except subprocess.TimeoutExpired:
+        process.send_signal(how)
+        return process.wait(30)
+    finally:
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "name", "folder", "longer"), STAGES, ids=lambda v: str(v)[:20])
+def test_killed_and_resumed(
+    on_built: Project, tmp_path: Path, stage: str, name: str, folder: str, longer: tuple[str, str]
+) -> None:
+    project = on_built
+    project.edit(*longer)
+    if stage == "evaluate":
+        project.built("train", name)
+    began = time.monotonic()
+    project.built(stage, name)
+    whole = time.monotonic() - began
+    expected = content(project.artifacts / folder)
+    shutil.rmtree(project.artifacts / ".work")
+    shutil.rmtree(project.artifacts / folder)
+    stopped = 0
+    chance = random.Random(stage)
+    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)[: KILLS + 1]:
+        code = kill_at(project, stage, name, how, whole * chance.uniform(0.1, 0.6))
+        stopped += code != 0
+        if code == 0:
+            shutil.rmtree(project.artifacts / folder)
+        else:
+            assert not (project.artifacts / folder).exists()
+    assert stopped, "it was always faster than the kill: nothing was shown"
+    project.built(stage, name)
+    found = content(project.artifacts / folder)
+    assert found.keys() == expected.keys()
+    assert [key for key in expected if found[key] != expected[key]] == []
+
+
+@pytest.mark.slow
+def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
+    project = on_built
+    project.edit("steps: 160", "steps: 70")
+    project.built("train", "pong-spirl")
+    first = content(project.artifacts / "policies/pong-spirl/seed-0")
+    project.edit("seeds: 1, steps: 70", "seeds: 2, steps: 70")
+    shutil.rmtree(project.artifacts / "policies")  # as DVC does before a run
+    output = project.built("train", "pong-spirl")
+    assert "1 of 2 seeds" in output
+    assert content(project.artifacts / "policies/pong-spirl/seed-0") == first
+    assert (project.artifacts / "policies/pong-spirl/seed-1/metrics.json").exists()

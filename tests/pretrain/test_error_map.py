@@ -1,0 +1,93 @@
+"""The error map against its definition: every centre alone through the whole model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pretrain.error_map import error_map, neighbourhoods
+from pretrain.vit import MaskedViT, normalise
+
+
+def plain_error(model: MaskedViT, image: Tensor, centre: int) -> Tensor:
+    """One centre: its existing neighbours in, the prediction at the centre out."""
+    rows, columns = model.grid
+    row, column = divmod(centre, columns)
+    seen = [
+        r * columns + c
+        for r in range(max(0, row - 1), min(rows, row + 2))
+        for c in range(max(0, column - 1), min(columns, column + 2))
+        if (r, c) != (row, column)
+    ]
+    patches = model.to_patches(image)
+    drawn = model(patches, torch.tensor(seen, dtype=torch.int64).repeat(len(image), 1))
+    error: Tensor = (drawn[:, centre] - normalise(patches)[:, centre]).square().mean(-1)
+    return error
+
+
+def build(patch: int, shape: tuple[int, int, int] = (3, 96, 96), seed: int = 0) -> MaskedViT:
+    model = MaskedViT(shape, patch, dim=16, depth=2, heads=2, decoder_dim=16, decoder_heads=2)
+    model.initialise(seed)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("patch", [8, 16])
+def test_equals_each_centre_alone(patch: int) -> None:
+    model = build(patch)
+    image = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    errors = error_map(model, image)
+    expected = torch.stack([plain_error(model, image, c) for c in range(model.patches)], dim=1)
+    assert errors.shape == (2, model.patches)
+    torch.testing.assert_close(errors, expected, atol=1e-5, rtol=0)
+
+
+def test_equals_the_definition_at_the_papers_size() -> None:
+    model = MaskedViT((3, 96, 96), 8).requires_grad_(False)
+    model.initialise(5)
+    image = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    errors = error_map(model, image)
+    for centre in (0, 11, 132, 143, 5, 60, 71, 138, 13, 77):  # corners, edges, inside
+        torch.testing.assert_close(
+            errors[:, centre], plain_error(model, image, centre), atol=1e-5, rtol=0
+        )
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+    centres=st.integers(1, 20),
+)
+def test_any_grid_and_any_chunk(rows: int, columns: int, seed: int, centres: int) -> None:
+    model = build(4, (3, 4 * rows, 4 * columns), seed)
+    generator = torch.Generator().manual_seed(seed)
+    size = (2, 3, 4 * rows, 4 * columns)
+    image = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    errors = error_map(model, image, centres=centres)
+    for centre in range(model.patches):
+        torch.testing.assert_close(
+            errors[:, centre], plain_error(model, image, centre), atol=1e-5, rtol=0
+        )
+
+
+def test_depends_on_nothing_but_the_nine_patches() -> None:
+    model = build(8)
+    image = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    changed = image.clone()
+    changed[:, :, 40:48, 40:48] ^= 255  # the patch in row 5, column 5
+    differs = (error_map(model, image) != error_map(model, changed)).view(12, 12)
+    expected = torch.zeros(12, 12, dtype=torch.bool)
+    expected[4:7, 4:7] = True
+    assert torch.equal(differs, expected)
+
+
+def test_neighbourhoods_of_corner_edge_and_inside() -> None:
+    index, real, place = neighbourhoods(3, 4)
+    assert real.sum(1).tolist() == [3, 5, 5, 3, 5, 8, 8, 5, 3, 5, 5, 3]
+    assert index[0][real[0]].tolist() == [1, 4, 5]
+    assert index[5].tolist() == [0, 1, 2, 4, 6, 8, 9, 10]
+    assert place[5].tolist() == [1, 2, 3, 0, 4, 0, 5, 0, 6, 7, 8, 0]

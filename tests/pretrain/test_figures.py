@@ -1,0 +1,62 @@
+"""Pictures: the right pixels in the right places, the same every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pretrain import figures
+
+
+def test_heat_map_rises_from_dark_to_light() -> None:
+    picture = figures.heat_map(np.linspace(0, 1, 50)[None])
+    assert picture.shape == (1, 50, 3) and picture.dtype == np.uint8
+    assert picture[0, 0].tolist() == [68, 1, 84] and picture[0, -1].tolist() == [253, 231, 37]
+    lightness = picture[0].astype(float) @ [0.299, 0.587, 0.114]
+    assert (np.diff(lightness) > 0).all()
+
+
+def test_outline_lights_the_chosen_patches_and_frames_them() -> None:
+    picture = np.full((16, 16, 3), 200, np.uint8)
+    drawn = figures.outline(picture, [1], 8, scale=4)  # row 0, column 1
+    assert drawn.shape == (64, 64, 3)
+    assert drawn[16, 48].tolist() == [200, 200, 200]
+    assert drawn[16, 16].tolist() == drawn[48, 48].tolist() == [90, 90, 90]
+    assert drawn[31, 48].tolist() == drawn[16, 32].tolist() == [255, 40, 40]
+
+
+def test_neighbouring_patches_share_no_border() -> None:
+    drawn = figures.outline(np.full((16, 16, 3), 200, np.uint8), [0, 1], 8, scale=4)
+    assert drawn[16, 31].tolist() == drawn[16, 32].tolist() == [200, 200, 200]
+
+
+def test_overlay_dims_what_does_not_matter() -> None:
+    picture = np.full((2, 2, 3), 90, np.uint8)
+    drawn = figures.overlay(picture, np.array([[0.0, 0.5], [1.0, 1.0]]))
+    assert drawn[..., 0].tolist() == [[30, 60], [90, 90]]
+
+
+def test_line_chart_draws_the_curve_and_the_cut() -> None:
+    like = np.zeros((24, 24, 3), np.uint8)
+    chart = figures.line_chart(np.array([0.0, 0.0, 0.0, 0.5, 1.0]), 2, like)
+    blue, red = (chart == (30, 80, 200)).all(-1), (chart == (220, 30, 30)).all(-1)
+    assert blue[-1, 20] and blue[:, 90].argmax() < 10
+    columns = np.flatnonzero(red.any(0))
+    assert columns.min() >= 46 and columns.max() <= 49  # two of four steps
+
+
+def test_grid_holds_every_picture_and_repeats() -> None:
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]  # a caption's letters are grey
+    pictures = [np.full((8, 8, 3), colour, np.uint8) for colour in colours]
+    rows = [{"a": pictures[0], "b": pictures[1]}, {"c": pictures[2]}]
+    sheet, again = (np.asarray(figures.grid(rows, cell=16)) for _ in range(2))
+    assert np.array_equal(sheet, again)
+    for colour in colours:
+        assert (sheet == colour).all(-1).sum() == 16 * 16
+
+
+def test_overlay_sheet_has_three_pictures_a_frame() -> None:
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    sheet = figures.overlay_sheet(images, torch.zeros(2, 1, 16, 16))
+    one = figures.overlay_sheet(images[:1], torch.zeros(1, 1, 16, 16))
+    assert sheet.width == one.width and sheet.height > one.height

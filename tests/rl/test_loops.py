@@ -1,0 +1,267 @@
+"""The loops: a chain is solved, a killed run ends in the same bytes, games are whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from datasets.errors import FoveaError
+from pretrain.encoder import Obs
+from rl import loops, play
+from rl.agent import Batch
+from rl.agents import rainbow
+from rl.replay import Replay
+from tests.rl import fakes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("datasets.envs.make", fakes.make_chain)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would be other bytes
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(folder: Path, policy: play.Policy, **settings: int) -> None:
+    folder.mkdir(exist_ok=True)
+    loops.train(
+        policy,
+        folder=folder,
+        checkpoint_every=settings.get("checkpoint_every", 60),
+        resume_every=settings.get("resume_every", 25),
+        progress=fakes.ignore,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_chain_of_five_states_is_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.envs.make", partial(fakes.make_chain, slip=0.0))
+    config = replace(
+        fakes.SMALL, steps=450, learn_start=200, replay_capacity=450, batch_size=16, stack=1,
+        learning_rate=3e-3, hidden=32,
+    )  # fmt: skip
+    policy = fakes.policy(config)
+    before = play.evaluate(policy, games=3, seed=9, epsilon=0.0, progress=fakes.ignore)
+    train(tmp_path, policy, checkpoint_every=10_000, resume_every=10_000)
+    after = play.evaluate(policy, games=3, seed=9, epsilon=0.0, progress=fakes.ignore)
+    assert after == {"returns": [6.0] * 3, "lengths": [8] * 3}
+    assert before != after
+
+
+def test_a_seeds_folder_holds_weights_curve_and_metrics(tmp_path: Path) -> None:
+    policy = fakes.policy()
+    train(tmp_path, policy)
+    assert sorted(contents(tmp_path)) == [
+        "curve.csv",
+        "metrics.json",
+        "weights-0000060.safetensors",
+        "weights-0000120.safetensors",
+        "weights-0000160.safetensors",
+    ]
+    weights = load_file(tmp_path / "weights-0000160.safetensors")
+    assert all(torch.equal(weights[k], v) for k, v in policy.agent.policy.state_dict().items())
+    rows = list(csv.DictReader((tmp_path / "curve.csv").open()))
+    assert list(rows[0]) == ["step", "return", "length"]
+    assert {float(row["return"]) for row in rows} <= {0.0, 3.0, 6.0}  # raw, of whole games
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["updates"] == 120
+    assert metrics["games"] == len(rows)
+
+
+def test_frames_are_encoded_once_and_rewards_reach_replay_as_signs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = fakes.Tokens()
+    added: list[tuple[float, bool, bool, bool]] = []
+    real = Replay.add
+
+    def add(self: Replay, obs: Obs, action: int, reward: float, **ends: Any) -> None:
+        added.append((reward, ends["terminated"], ends["truncated"], ends["final"] is not None))
+        real(self, obs, action, reward, **ends)
+
+    monkeypatch.setattr(Replay, "add", add)
+    policy = fakes.policy(replace(fakes.SMALL, steps=300), encoder)
+    encoder.frames = 0
+    train(tmp_path, policy)
+    truncated = sum(cut for _, _, cut, _ in added)
+    assert encoder.frames == 1 + 1 + 300 + truncated  # an example, the first, one a step, last ones
+    assert len(added) == 300
+    assert {reward for reward, *_ in added} == {0.0, 1.0}
+    assert all(final == cut for _, _, cut, final in added)
+    games = (tmp_path / "curve.csv").read_text().count("\n") - 1
+    assert sum(over for _, over, _, _ in added) + truncated > games  # lost lives end episodes too
+
+
+def test_warm_up_is_uniform_and_learning_starts_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(fakes.SMALL, steps=400, learn_start=300, update_every=4)
+    policy = fakes.policy(config)
+    taken: list[int] = []
+    real = fakes.Chain.step
+
+    def step(self: fakes.Chain, action: np.int64) -> Any:
+        taken.append(int(action))
+        return real(self, action)
+
+    monkeypatch.setattr(fakes.Chain, "step", step)
+    train(tmp_path, policy)
+    counts = np.bincount(taken[:300], minlength=3)
+    assert counts.min() > 70
+    assert getattr(policy.agent, "updates", None) == 25
+
+
+class StopError(Exception):
+    """What a test throws where a kill would come."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves that nothing stopped and that kept a single checkpoint."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.envs.make", fakes.make_chain)
+        torch.set_num_threads(1)
+        train(folder, fakes.policy(), resume_every=90)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("at", [1, 25, 59, 61, 159, 160])
+def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(
+    at: int, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    done = 0
+
+    def stop(more: int) -> None:
+        nonlocal done
+        done += more
+        if done == at:
+            raise StopError
+
+    with pytest.raises(StopError):
+        loops.train(
+            fakes.policy(), folder=tmp_path, checkpoint_every=60, resume_every=25, progress=stop
+        )
+    train(tmp_path, fakes.policy())
+    assert contents(tmp_path) == whole
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from datasets import envs
+from pretrain.encoder import Obs
+from rl import loops, play
+from rl.agent import Batch
+from rl.agents import rainbow
+from tests.rl import fakes
+torch.set_num_threads(1)
+envs.make = fakes.make_chain
+folder = Path(sys.argv[1])
+every = dict(checkpoint_every=60, resume_every=7)
+print("ready", flush=True)
+loops.train(fakes.policy(), folder=folder, progress=lambda more: None, **every)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    draw, kills = random.Random(0), 0
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    while True:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            if kills < 4:
+                time.sleep(draw.uniform(0.1, 0.5))
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+    assert kills >= 1
+    assert contents(tmp_path) == whole
+
+
+def test_a_finished_seed_is_not_trained_again(tmp_path: Path) -> None:
+    train(tmp_path, fakes.policy())
+    before = contents(tmp_path)
+    told: list[int] = []
+    loops.train(fakes.policy(), folder=tmp_path, checkpoint_every=60, progress=told.append)
+    assert contents(tmp_path) == before
+    assert told == [160]
+
+
+def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rainbow.Agent.update
+
+    def update(self: rainbow.Agent, batch: Batch) -> dict[str, Tensor]:
+        result = real(self, batch)
+        return result | {"loss": result["loss"] * (torch.nan if self.updates == 30 else 1)}
+
+    monkeypatch.setattr(rainbow.Agent, "update", update)
+    with pytest.raises(loops.DivergedError, match=r"seed 3.*step 70") as caught:
+        train(tmp_path, fakes.policy(seed=3))
+    assert caught.value.step == 70
+    assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "resume").mkdir()
+    (tmp_path / "resume" / "state.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(FoveaError, match=r"state\.pt.*delete"):
+        train(tmp_path, fakes.policy())
+
+
+def test_an_encoder_for_another_size_is_refused(tmp_path: Path) -> None:
+    class Larger(fakes.Pixels):
+        image_shape = (3, 96, 96)
+
+    with pytest.raises(FoveaError, match=r"96.*fake/Chain.*25"):
+        train(tmp_path, fakes.policy(encoder=Larger()))
+
+
+def test_pixels_train_as_tokens_do(tmp_path: Path) -> None:
+    train(tmp_path, fakes.policy(replace(fakes.SMALL, steps=60), fakes.Pixels()))
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_logs_are_for_tensorboard(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    loops.train(
+        fakes.policy(), folder=tmp_path / "run", checkpoint_every=60, progress=fakes.ignore,
+        logs=tmp_path / "logs",
+    )  # fmt: skip
+    assert [path.name.startswith("events.out") for path in (tmp_path / "logs").iterdir()] == [True]

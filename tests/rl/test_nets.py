@@ -1,0 +1,151 @@
+"""The aggregator against torch's own attention, its pad and pool variants, and the convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datasets.errors import FoveaError
+from pretrain.encoder import Obs
+from rl import nets
+from rl.nets import data_efficient_cnn, tokens
+
+
+def example(count: int = 5, dim: int = 64, batch: int = 2, stack: int = 4) -> Obs:
+    """A stack whose last two tokens are padding everywhere."""
+    x = torch.randn(batch, stack, count, dim)
+    mask = torch.ones(batch, stack, count, dtype=torch.bool)
+    mask[..., -2:] = False
+    pos = torch.arange(count).expand(batch, stack, -1)
+    return {"x": x * mask[..., None], "mask": mask, "pos": pos}
+
+
+def net(config: tokens.Config | None = None) -> tokens.Net:
+    torch.manual_seed(0)
+    made = tokens.Net(config or tokens.Config(), {k: v[:, 0] for k, v in example().items()}, 4)
+    for parameter in made.parameters():  # biases that are zero would hide mistakes
+        nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def full_block(made: tokens.Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """The whole block on CLS + tokens with torch's attention: all rows, weights per head."""
+    width = made.config.width
+    attention = nn.MultiheadAttention(width, made.config.heads, batch_first=True)
+    weight = torch.cat([made.query.weight, made.key_value.weight])
+    bias = torch.cat([made.query.bias, made.key_value.bias])
+    attention.load_state_dict(
+        {
+            "in_proj_weight": weight,
+            "in_proj_bias": bias,
+            "out_proj.weight": made.out.weight,
+            "out_proj.bias": made.out.bias,
+        }
+    )
+    x = torch.cat([made.cls.expand(len(x), -1, -1), made.project(x)], dim=1)
+    normed = made.norm1(x)
+    mask = torch.cat([hidden.new_zeros(len(x), 1), hidden], dim=1)
+    attended, weights = attention(
+        normed, normed, normed, key_padding_mask=mask, average_attn_weights=False
+    )
+    x = x + attended if made.config.residual else attended
+    update = made.mlp(made.norm2(x))
+    return made.norm(x + update if made.config.residual else update), weights
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("pad", ["zero", "learned", "masked"])
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_the_pooled_rows_are_those_of_the_whole_block(pool: str, pad: str, residual: bool) -> None:
+    made = net(tokens.Config(pool=pool, pad=pad, residual=residual))
+    obs = example()
+    features, extras = made(obs)
+    x, mask = obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1)
+    if pad == "learned":
+        x = x.clone()
+        x[~mask] = made.pad
+    rows, weights = full_block(made, x, ~mask if pad == "masked" else torch.zeros_like(mask))
+    if pool == "cls":
+        want, seen = rows[:, 0], weights[:, :, 0, 1:]
+    else:
+        kept = rows[:, 1:-2] if pad == "masked" else rows[:, 1:]
+        want, seen = kept.mean(1), weights[:, :, 1:, 1:].mean(2)
+    torch.testing.assert_close(features, want.reshape(2, -1))
+    torch.testing.assert_close(extras["attention"], seen.view(2, 4, 8, 5)[:, -1])
+
+
+def test_only_masked_ignores_what_padding_holds() -> None:
+    obs = example()
+    other = dict(obs, x=obs["x"].clone())
+    other["x"][~obs["mask"]] = 3.0
+    for pad, same in {"masked": True, "learned": True, "zero": False}.items():
+        made = net(tokens.Config(pad=pad))
+        assert torch.allclose(made(obs)[0], made(other)[0]) is same
+
+
+def test_masked_stays_finite_on_an_empty_frame() -> None:
+    obs = {key: torch.zeros_like(value) for key, value in example().items()}
+    for pool in ("cls", "mean"):
+        features, _ = net(tokens.Config(pool=pool, pad="masked"))(obs)
+        assert features.isfinite().all()
+
+
+def test_the_order_of_the_patches_does_not_matter_and_that_of_the_frames_does() -> None:
+    made, obs = net(), example()
+    swapped = {k: v[:, :, [2, 0, 1, 3, 4]] for k, v in obs.items()}
+    torch.testing.assert_close(made(obs)[0], made(swapped)[0])
+    later = {k: v[:, [1, 0, 2, 3]] for k, v in obs.items()}
+    torch.testing.assert_close(made(later)[0][:, 64:], made(obs)[0][:, 64:])
+    assert not torch.allclose(made(later)[0], made(obs)[0])
+
+
+def test_parameter_counts_are_the_papers() -> None:
+    assert sum(p.numel() for p in net().parameters()) == 14_880
+    assert sum(p.numel() for p in net(tokens.Config(pad="learned")).parameters()) == 14_944
+    pixels = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    cnn = data_efficient_cnn.Net(data_efficient_cnn.Config(), {"image": pixels}, 4)
+    assert cnn.width == 576
+    assert sum(p.numel() for p in cnn.parameters()) == 60_896
+
+
+def test_the_convolutions_see_every_frame_scaled_to_one() -> None:
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (2, 3, 3, 25, 30), dtype=torch.uint8)
+    cnn = data_efficient_cnn.Net(data_efficient_cnn.Config(), {"image": image[:, 0]}, 3)
+    features, extras = cnn({"image": image})
+    x = torch.cat(list(image.unbind(1)), dim=1).double() / 255
+    torch.testing.assert_close(features.double(), cnn.double().convolutions(x), atol=1e-5, rtol=0)
+    assert features.shape == (2, cnn.width)
+    assert extras == {}
+
+
+def test_the_net_follows_from_the_features() -> None:
+    assert isinstance(nets.make({k: v[:, 0] for k, v in example().items()}, 4), tokens.Net)
+    assert nets.config_for("pixels") is data_efficient_cnn.Config
+    assert nets.config_for("tokens") is tokens.Config
+    with pytest.raises(FoveaError, match="state"):
+        nets.make({"state": torch.zeros(1, 3)}, 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("pool", "max", "pool"),
+        ("pad", "none", "pad"),
+        ("heads", 5, "width"),
+        ("heads", 0, "width"),
+        ("mlp_ratio", 0, "mlp_ratio"),
+    ],
+)
+def test_impossible_settings_are_refused(field: str, value: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        replace(tokens.Config(), **{field: value})
+
+
+def test_impossible_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels"):
+        data_efficient_cnn.Config(channels=(0, 3))

@@ -1,0 +1,52 @@
+"""Evaluation games: whole, one an environment, reproducible one by one, and one to look at."""
+
+from __future__ import annotations
+
+import pytest
+
+from rl import play
+from tests.rl import fakes
+
+
+@pytest.fixture(autouse=True)
+def _chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.envs.make", fakes.make_chain)
+
+
+def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
+    told: list[int] = []
+    scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=told.append)
+    assert told == [1] * 8
+    assert set(scores["returns"]) <= {0.0, 3.0, 6.0}
+    alone = play.evaluate_random("fake/Chain", games=3, seed=5, progress=fakes.ignore)
+    assert scores["returns"][:3] == alone["returns"]  # a game depends on its own seeds alone
+    assert scores["lengths"][:3] == alone["lengths"]
+    assert len(set(scores["lengths"])) > 1
+
+
+def test_games_that_are_over_are_no_longer_encoded() -> None:
+    encoder = fakes.Tokens()
+    policy = fakes.policy(encoder=encoder)
+    encoder.frames = 0
+    scores = play.evaluate(policy, games=6, seed=5, epsilon=1.0, progress=fakes.ignore)
+    assert encoder.frames == sum(scores["lengths"])
+    uniform = play.evaluate_random("fake/Chain", games=6, seed=5, progress=fakes.ignore)
+    assert scores == uniform  # ε = 1 is the random policy
+
+
+def test_a_recorded_game_is_the_first_one_evaluated() -> None:
+    policy = fakes.policy()
+    scores = play.evaluate(policy, games=4, seed=2, epsilon=0.5, progress=fakes.ignore)
+    frames = play.record(policy, seed=2, epsilon=0.5)
+    assert len(frames) == scores["lengths"][0]
+    assert [frame.step for frame in frames] == list(range(len(frames)))
+    assert frames[0].score == 0
+    seen = frames[-1]
+    assert seen.selected is not None
+    assert seen.attention is not None
+    assert seen.selected.tolist() == [7, 3]  # without padding
+    assert seen.attention.shape == (2,)
+    assert 0 < seen.attention.sum() < 1
+    assert len(play.record(policy, seed=2, epsilon=0.5, limit=3)) == 3
+    without = play.record(fakes.policy(encoder=fakes.Pixels()), seed=2, epsilon=0.5, limit=1)
+    assert without[0].selected is None

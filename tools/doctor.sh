@@ -1,0 +1,56 @@
+#!/bin/sh
+# What the system must bring before there is a virtual environment: Python, its venv, git, and the
+# shared libraries that the wheels link to but do not carry. Prints the Python to use on standard
+# output and everything else on standard error. What is missing gets one line that names the Debian
+# package; root with apt-get has it installed without being asked.
+#
+#   tools/doctor.sh [python]      exit status 0 when all is there
+set -eu
+
+say() { printf '%s\n' "$*" >&2; }
+
+# need PACKAGE "what is missing and what for" COMMAND…: COMMAND succeeds, or does once PACKAGE is in.
+need() {
+    package=$1 what=$2
+    shift 2
+    "$@" >/dev/null 2>&1 && return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "$what: installing the Debian package $package"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq >/dev/null 2>&1 || true  # stale lists may do; the next line tells
+        apt-get install -qq -y --no-install-recommends "$package" >/dev/null 2>&1 || true
+        "$@" >/dev/null 2>&1 && return 0
+        say "$what: could not install the Debian package $package"
+    else
+        say "$what: install the Debian package $package (apt-get install $package)"
+    fi
+    missing=yes
+}
+
+supported() { "$1" -c 'import sys; raise SystemExit(sys.version_info[:2] not in {(3, 11), (3, 12)})'; }
+find_python() {
+    for python in "$@"; do
+        supported "$python" 2>/dev/null && return 0
+    done
+    return 1
+}
+
+missing=no
+if [ -n "${1:-}" ]; then
+    find_python "$1" || { say "$1 is not a Python 3.11 or 3.12"; exit 1; }
+else
+    need python3 "Python 3.11 or 3.12 is missing" find_python python3.12 python3.11 python3
+    # Debian's newest python3 may be newer than torch's wheels that are pinned here.
+    [ $missing = no ] || { say "then name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
+fi
+
+version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+need "$version-venv" "$version cannot make a virtual environment" "$python" -c 'import ensurepip, venv'
+need git "git is missing (DVC and the commit in every report)" git --version
+for pair in libstdc++.so.6:libstdc++6 libgcc_s.so.1:libgcc-s1 libz.so.1:zlib1g; do
+    library=${pair%%:*}
+    need "${pair#*:}" "the shared library $library is missing" \
+        "$python" -c "import ctypes; ctypes.CDLL('$library')"
+done
+[ $missing = no ] || exit 1
+"$python" -c 'import sys; print(sys.executable)'
