@@ -41,6 +41,7 @@ lock: setup ## pin requirements.lock anew from pyproject.toml, keeping the pins 
 
 .PHONY: repro
 repro: setup ## build what params.yaml asks for and has changed (STAGE=train@frostbite-spirl: only that and what it needs)
+	python -m pipeline.params
 	python -m dvc repro $(STAGE)
 
 .PHONY: recipe
@@ -77,9 +78,13 @@ types: setup ## mypy, strict
 contract: setup ## who may import whom
 	lint-imports --no-logo
 
+.PHONY: browser
+browser: ## check (as root: install) what only the tests need
+	@tools/doctor.sh browser
+
 # One thread a process: two test processes with two torch threads each are slower than this on two cores.
 .PHONY: test
-test: setup ## every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
+test: setup browser ## every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
 	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 $(ARGS)
 
 .PHONY: mutants

@@ -58,7 +58,7 @@ def run(stage: Stage) -> dict[str, Any]:
     seeds = []
     for folder in sorted(policies.glob("seed-*"), key=lambda path: int(path.name[5:])):
         failed = folder / "failed.json"
-        kept = [] if failed.exists() else checkpoints(folder)
+        kept = checkpoints(folder)  # a failed seed is judged by what it kept before
         for step, weights in kept:
             result = stage.folder / f"{folder.name}-{step}.json"
             plays.append(Play(stage.entry, encoder, weights, result))

@@ -5,6 +5,7 @@
 # package; root with apt-get has it installed without being asked.
 #
 #   tools/doctor.sh [python]      exit status 0 when all is there
+#   tools/doctor.sh browser       the same for what only the tests need
 set -eu
 
 say() { printf '%s\n' "$*" >&2; }
@@ -35,7 +36,13 @@ find_python() {
     return 1
 }
 
+find_browser() { command -v chromium || command -v chromium-headless-shell; }
+
 missing=no
+if [ "${1:-}" = browser ]; then
+    need chromium "Chromium is missing (the tests open the report in it)" find_browser
+    [ $missing = no ] && exit 0 || exit 1
+fi
 if [ -n "${1:-}" ]; then
     find_python "$1" || { say "$1 is not a Python 3.11 or 3.12"; exit 1; }
 else

@@ -120,6 +120,9 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.copytree(CODE / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(CODE / name, folder)
+    for kept in (CODE / ARTIFACTS).glob("*/.keep"):
+        (folder / ARTIFACTS / kept.parent.name).mkdir(parents=True)
+        shutil.copy(kept, folder / ARTIFACTS / kept.parent.name)
     checked = params.load(folder / "params.yaml")
     labels = [entry.label for entry in checked] + ["report"]
     labels += [f"evaluations/{name}" for name in checked.tables["policies"]]
