@@ -85,7 +85,7 @@ browser: ## check (as root: install) what only the tests need
 # One thread a process: two test processes with two torch threads each are slower than this on two cores.
 .PHONY: test
 test: setup browser ## every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
-	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 $(ARGS)
+	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## plant faults one at a time; each must turn a test red

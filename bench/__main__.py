@@ -10,12 +10,18 @@ import json
 import sys
 from pathlib import Path
 
-from bench import collect, mae, shards
+from bench import collect, error_map, mae, rainbow, shards
 from datasets.files import write_atomic
 from pipeline.artifact import versions
 from pipeline.stage import machine
 
-BENCHES = {"collect": collect.run, "shards": shards.run, "mae": mae.run}
+BENCHES = {
+    "collect": collect.run,
+    "shards": shards.run,
+    "mae": mae.run,
+    "error_map": error_map.run,
+    "rainbow": rainbow.run,
+}
 RESULT = Path("artifacts/bench.json")
 
 

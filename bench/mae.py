@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.encoders.mae import Config, network
-from pretrain.trainer import adamw
+from pretrain.schedule import adamw
 from pretrain.vit import MaskedViT, normalise, patchify
 
 SHAPE = (3, 96, 96)

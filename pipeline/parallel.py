@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
 from typing import Protocol
+
+import torch
 
 from datasets.errors import FoveaError
 from pipeline.progress import Progress
 
-USER_ERROR = 3  # exit status of a worker that printed what the user can put right
+USER_ERROR = 3  # exit status of a worker that passed on what the user can put right
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, or the limit on a file's size
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -51,24 +57,33 @@ def side_by_side(
     """Run every task in one of `workers` processes (default: as many as cores).
 
     Raises:
-        FoveaError: a task failed; the others are stopped (they resume when the stage runs again).
+        FoveaError: a task failed, with its message where that was for the user; the others are
+            stopped (they resume when the stage runs again).
     """
-    context = multiprocessing.get_context("spawn")  # fork is not safe once torch has threads
+    # CUDA does not survive a fork. Without it a fork saves the seconds that importing torch takes;
+    # it is safe because stages run torch on one thread.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     one_thread()  # inherited by the children
     counter, taken = context.Value("q", 0), context.Value("q", 0)
+    messages: SimpleQueue[str] = context.SimpleQueue()
     count = min(workers or cores(), len(tasks))
     processes = [
-        context.Process(target=_work, args=(tasks, taken, counter), daemon=True)
+        context.Process(target=_work, args=(tasks, taken, counter, messages), daemon=True)
         for _ in range(count)
     ]
     progress = Progress(label, total, unit)
     try:
         for process in processes:
             process.start()
-        while any(process.is_alive() for process in processes):
+        working = True
+        while working:
             time.sleep(0.02)
+            # Asked before the exit codes are, so that the last worker's failure is seen too.
+            working = any(process.is_alive() for process in processes)
             progress.reach(counter.value)
             for process in processes:
+                if process.exitcode == USER_ERROR:
+                    raise FoveaError(messages.get())
                 if process.exitcode:
                     raise FoveaError(_why(label, process.exitcode))
         progress.reach(counter.value)
@@ -80,7 +95,12 @@ def side_by_side(
                 process.join()
 
 
-def _work(tasks: Sequence[Task], taken: Synchronized[int], counter: Synchronized[int]) -> None:
+def _work(
+    tasks: Sequence[Task],
+    taken: Synchronized[int],
+    counter: Synchronized[int],
+    messages: SimpleQueue[str],
+) -> None:
     """One worker: takes the next task until none is left (starting a process costs seconds)."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
@@ -99,7 +119,7 @@ def _work(tasks: Sequence[Task], taken: Synchronized[int], counter: Synchronized
                 return
             tasks[number](report)
     except (FoveaError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        messages.put(explain(error))
         os._exit(USER_ERROR)
     except BaseException:
         traceback.print_exc()
@@ -107,9 +127,22 @@ def _work(tasks: Sequence[Task], taken: Synchronized[int], counter: Synchronized
         os._exit(1)
 
 
+def explain(error: FoveaError | OSError) -> str:
+    """One line for the user: what is wrong with which file or key, and what to do about it."""
+    if isinstance(error, FoveaError):
+        return str(error)
+    what = str(error) if error.filename else f"artifacts/: {error}"
+    if isinstance(error, shutil.Error):  # of copytree: what, whereto and why for each file
+        what = str(error.args[0][0][2])
+    if error.errno in FULL or any(os.strerror(code) in what for code in FULL):
+        return (
+            f"{what}; free some space, or raise the limit, and run the same command again: "
+            "finished parts are kept"
+        )
+    return f"{what}; nothing was published, run the stage again to go on from here"
+
+
 def _why(label: str, code: int) -> str:
-    if code == USER_ERROR:
-        return f"{label}: stopped by the error above; run the stage again to go on from here"
     if code < 0:
         name = signal.Signals(-code).name
         return f"{label}: a worker was killed by {name}; run the stage again to go on from here"

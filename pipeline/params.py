@@ -193,7 +193,7 @@ def main() -> None:
             params = load(path)
             print(f"{path}: {sum(1 for _ in params)} entries, no mistakes")
         except FoveaError as error:
-            print(error, file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
             failed = True
     sys.exit(failed)
 

@@ -15,7 +15,7 @@ from datasets.shards import FrameSet, read_frames
 from pipeline.progress import Progress
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
-from pretrain import figures, trainer
+from pretrain import figures
 from pretrain.encoder import export, save_encoder
 
 PICTURED = 4  # frames on the sheet of panels
@@ -46,6 +46,8 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def _train(stage: Stage, method: Any, frames: FrameSet) -> NDArray[np.float32]:
     """Fit, or go on from `last.ckpt`; keeps the loss of every step."""
+    from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
+
     config = stage.entry.config
     total = trainer.total_steps(len(frames), batch_size=config.batch_size, epochs=config.epochs)
     progress = Progress(f"pretrain {stage.entry.name}", total, "steps")

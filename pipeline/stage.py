@@ -33,7 +33,7 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline import artifact, closure, params, tables
 from pipeline.artifact import ROOT, Artifact
-from pipeline.parallel import die_with_parent
+from pipeline.parallel import die_with_parent, explain
 
 WORK = ROOT / ".work"
 RUNS = ROOT / ".runs"
@@ -111,10 +111,8 @@ def told_plainly() -> Iterator[None]:
     """What the user can put right is one message and exit status 1, without a traceback."""
     try:
         yield
-    except FoveaError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:  # disk full, no permission: names the file itself
-        sys.exit(f"error: {error}; nothing was published, run the stage again to go on from here")
+    except (FoveaError, OSError) as error:  # OSError: disk full, no permission
+        sys.exit(f"error: {explain(error)}")
     except KeyboardInterrupt:
         sys.exit("interrupted; run the stage again to go on from here")
 

@@ -3,19 +3,27 @@
 
 For a centre the encoder sees CLS and the neighbours that exist (3 in a corner, 5 at an edge, 8
 inside), the decoder gets them at their places and the mask token everywhere else, and only its
-prediction at the centre counts. Two things that cost nothing in exactness are saved: a patch is
-embedded once, not once per neighbour, and the decoder's last layer computes the centre's query
-only. The result depends on no more than the nine patches and their place.
+prediction at the centre counts. Three things that cost nothing in exactness are saved: a patch is
+embedded once, not once per neighbour; the decoder's first layer computes the queries, keys and
+values of mask tokens, which are the same for every centre, once per place; and its last layer
+computes the centre's query only. The result depends on no more than the nine patches and their
+place.
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
 from torch import Tensor
+from torch.nn import functional as F
 
-from pretrain.vit import MaskedViT, normalise
+from pretrain.vit import MaskedViT, normalise, query_one
 
-CENTRES = 36  # a pass: with 145 tokens of 128 numbers this fits a core's share of the cache
+CENTRES = 36  # a pass of all frames together
+FEW = 8  # a pass of `errors_at`: fits a core's cache, and hardly any of it is wasted on filling up
 
 
 def neighbourhoods(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,13 +50,13 @@ def reconstruct_centres(model: MaskedViT, patches: Tensor, *, centres: int = CEN
     index, real, place = (table.to(patches.device) for table in neighbourhoods(*model.grid))
     batch, count = patches.shape[:2]
     tokens = model.embed(patches)
+    masks = _masks(model)
     drawn = []
     for start in range(0, count, centres):
         chunk = torch.arange(start, min(start + centres, count), device=patches.device)
         seen = tokens[:, index[chunk]].flatten(0, 1)
-        latent = model.encode(seen, real[chunk].repeat(batch, 1))
-        x = model.place(latent, place[chunk].repeat(batch, 1))
-        pixels = model.decode_one(x, chunk.repeat(batch))
+        near = (table[chunk].repeat(batch, 1) for table in (index, real, place))
+        pixels = _draw(model, masks, seen, chunk.repeat(batch), *near)
         drawn.append(pixels.view(batch, len(chunk), -1))
     return torch.cat(drawn, dim=1)
 
@@ -58,3 +66,78 @@ def error_map(model: MaskedViT, image: Tensor, *, centres: int = CENTRES) -> Ten
     patches = model.to_patches(image)
     drawn = reconstruct_centres(model, patches, centres=centres)
     return (drawn - normalise(patches)).square().mean(-1)
+
+
+def errors_at(
+    model: MaskedViT, patches: Tensor, centres: Tensor, near: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Some entries of one frame's error map: (N, pixels) in [0, 1], at (M,) int64 -> (M,) float32.
+    `near` is the grid's `neighbourhoods`.
+
+    A centre's error is bit by bit the same whatever else is asked for: passes are always of `FEW`
+    centres, the last one filled up with any, so that all operations have the same shapes. That a
+    sum of products does not depend on the row it stands in is left to the tests to show.
+    """
+    tokens, target = model.embed(patches[None])[0], normalise(patches)
+    masks = _masks(model)
+    errors = []
+    filled = F.pad(centres, (0, -len(centres) % FEW))
+    for chunk in torch.split(filled, FEW):
+        index, real, place = (table[chunk] for table in near)
+        drawn = _draw(model, masks, tokens[index], chunk, index, real, place)
+        errors.append((drawn - target[chunk]).square().mean(-1))
+    return torch.cat(errors)[: len(centres)]
+
+
+def _masks(model: MaskedViT) -> Tensor:
+    """Mask tokens' queries, keys and values in the decoder's first layer, by row (1 + N, 3 D')."""
+    block = cast(Block, model.decoder_blocks[0])
+    qkv: Tensor = cast(Attention, block.attn).qkv(
+        block.norm1(model.mask_token[0] + model.decoder_positions)
+    )
+    return qkv
+
+
+def _draw(
+    model: MaskedViT,
+    masks: Tensor,
+    seen: Tensor,
+    centre: Tensor,
+    index: Tensor,
+    real: Tensor,
+    place: Tensor,
+) -> Tensor:
+    """Centres (S,) drawn from their neighbours' tokens (S, 8, D) -> normalised pixels (S, pixels).
+
+    The last three are the rows of `neighbourhoods` for these centres.
+    """
+    x = model.place(model.encode(seen, real), place)
+    first, *middle = (cast(Block, block) for block in model.decoder_blocks)
+    if middle:
+        last = middle.pop()
+        x = _first_block(first, x, masks, torch.where(real, index + 1, 0), place)
+        for block in middle:
+            x = block(x)
+    else:
+        last = first
+    pixels: Tensor = model.predict(model.decoder_norm(query_one(last, x, centre + 1)))
+    return pixels
+
+
+def _first_block(block: Block, x: Tensor, masks: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+    """`block(x)`, where x (S, 1 + N, D') holds mask tokens but at CLS and at `rows` (S, K).
+
+    `masks` are the mask tokens' queries, keys and values; only the others' are computed.
+    """
+    sequences, length, dim = x.shape
+    attention = cast(Attention, block.attn)
+    rows = F.pad(rows, (1, 0))
+    seen = attention.qkv(block.norm1(x.gather(1, rows[..., None].expand(-1, -1, dim))))
+    first = torch.arange(sequences, device=x.device)[:, None] * rows.shape[1]
+    mask = rows.numel() + torch.arange(1, length, device=x.device)
+    source = torch.cat([first, torch.where(place > 0, first + place, mask)], dim=1).flatten()
+    qkv = torch.cat([seen.flatten(0, 1), masks]).index_select(0, source)
+    heads = qkv.view(sequences, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+    x = x + attention.proj(attended.transpose(1, 2).reshape(x.shape))
+    return x + block.mlp(block.norm2(x))  # type: ignore[no-any-return]  # timm's modules are Any

@@ -3,9 +3,10 @@ the same bytes either way.
 
 The order of the data and all noise are pure functions of (seed, epoch) and (seed, step), so nothing
 but the weights, the optimizer and the step number has to survive an interruption. A method is a
-LightningModule whose `training_step` gets a dict of columns, cut to this process's share of the
-batch, and returns the loss; what it draws at random comes from `noise(seed, step)`. Several
-processes (torchrun) share a batch of the same global size and the same noise.
+module whose `loss` gets a dict of columns, cut to this process's share of the batch; what it draws
+at random comes from `schedule.noise(seed, step)`. Several processes (torchrun) share a batch of the
+same global size and the same noise. Only this file imports Lightning, which takes seconds: whoever
+uses an encoder does not pay for how it was trained.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
 
@@ -32,14 +33,43 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 
 CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
-_ORDER, _NOISE = 0, 1  # streams of one seed
+_ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
 
 
-def noise(seed: int, step: int) -> np.random.Generator:
-    """The random numbers of one step, the same in every process and every run."""
-    return np.random.default_rng([seed, _NOISE, step])
+class Method(Protocol):
+    """What can be trained: an nn.Module with a loss and the optimizer that goes with it."""
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """The mean loss of a batch: columns (B, ...), "step", and "share", a slice of the whole."""
+        ...
+
+    def optimizer(
+        self, steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """The optimizer and its schedule, stepped after every one of `steps` updates."""
+        ...
+
+
+class Lit(L.LightningModule):
+    """A method as Lightning wants it."""
+
+    def __init__(self, method: Method, steps: int) -> None:
+        super().__init__()
+        self.method, self.steps = cast(nn.Module, method), steps
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The method's loss."""
+        return cast(Method, self.method).loss(batch)
+
+    def configure_optimizers(self) -> Any:
+        """The method's optimizer, its rate set anew every step."""
+        optimizer, schedule = cast(Method, self.method).optimizer(self.steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
 
 def total_steps(frames: int, *, batch_size: int, epochs: int) -> int:
@@ -47,15 +77,8 @@ def total_steps(frames: int, *, batch_size: int, epochs: int) -> int:
     return epochs * max(1, frames // batch_size)
 
 
-def half_cosine(step: int, *, steps: int, warmup: float) -> float:
-    """The learning rate's factor: from 0 to 1 over `warmup` steps, then half a cosine to 0."""
-    if step < warmup:
-        return step / warmup
-    return 0.5 * (1 + float(np.cos(np.pi * (step - warmup) / max(1.0, steps - warmup))))
-
-
 class Batches(Dataset[dict[str, Any]]):
-    """Item `step` is that step's batch, shuffled anew each epoch: tensors (B, ...) and "step"."""
+    """Item `step` is that step's batch: tensors (B, ...), "step" and "share"; shuffled each epoch."""
 
     def __init__(
         self, columns: Mapping[str, NDArray[Any]], batch_size: int, seed: int, share: slice
@@ -71,7 +94,10 @@ class Batches(Dataset[dict[str, Any]]):
             rng = np.random.default_rng([self._seed, _ORDER, epoch])
             self._order = epoch, rng.permutation(self._frames)
         rows = self._order[1][batch * self._batch_size :][: self._batch_size][self._share]
-        return {k: torch.from_numpy(v[rows]) for k, v in self._columns.items()} | {"step": step}
+        return {k: torch.from_numpy(v[rows]) for k, v in self._columns.items()} | {
+            "step": step,
+            "share": self._share,
+        }
 
 
 class StepsFrom(Sampler[int]):
@@ -204,7 +230,7 @@ class Watch(L.Callback):
 
 
 def fit(
-    method: L.LightningModule,
+    method: Method,
     columns: Mapping[str, NDArray[Any]],
     *,
     batch_size: int,
@@ -264,7 +290,7 @@ def fit(
             sampler=StepsFrom(start, steps),
         )
         try:
-            trainer.fit(method, loader, ckpt_path=checkpoint if start else None)
+            trainer.fit(Lit(method, steps), loader, ckpt_path=checkpoint if start else None)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
@@ -280,19 +306,3 @@ def _step_of(checkpoint: dict[str, Any], steps: int, path: Path) -> int:
             "delete it to start again"
         )
     return int(checkpoint["global_step"])
-
-
-def adamw(
-    module: torch.nn.Module, *, rate: float, betas: tuple[float, float], weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW that leaves biases and norms, the parameters of one dimension, undecayed."""
-    parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=rate,
-        betas=betas,
-        fused=True,
-    )

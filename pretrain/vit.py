@@ -54,19 +54,22 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
 def query_one(block: Block, x: Tensor, at: Tensor) -> Tensor:
     """What `block(x)` says at one position per sequence, without computing the others.
 
-    x (S, T, D), at (S,) int64 -> (S, D). Exact: keys and values come from all T, only the query is
-    alone.
+    x (S, T, D), at (S,) int64 -> (S, D). Exact: keys and values come from all T, but their matrices
+    are applied to the query and to the softmax average of x, which are one row a head. A key's bias
+    moves all its query's scores alike.
     """
-    sequences, length, dim = x.shape
+    sequences, _, dim = x.shape
     attention = cast(Attention, block.attn)
     heads, weight, bias = attention.num_heads, attention.qkv.weight, attention.qkv.bias
+    to_key, to_value = weight[dim:].view(2, heads, -1, dim)
     seen = block.norm1(x)
     row = torch.arange(sequences, device=x.device)
-    query = F.linear(seen[row, at], weight[:dim], bias[:dim])
-    keys_values = F.linear(seen, weight[dim:], bias[dim:]).view(sequences, length, 2, heads, -1)
-    key, value = keys_values.permute(2, 0, 3, 1, 4).unbind(0)
-    attended = F.scaled_dot_product_attention(query.view(sequences, heads, 1, -1), key, value)
-    out: Tensor = x[row, at] + attention.proj(attended.reshape(sequences, dim))
+    query = F.linear(seen[row, at] * attention.scale, weight[:dim], bias[:dim] * attention.scale)
+    asked = torch.bmm(query.view(sequences, heads, -1).transpose(0, 1), to_key).transpose(0, 1)
+    average = (asked @ seen.transpose(1, 2)).softmax(-1) @ seen
+    value = torch.bmm(average.transpose(0, 1), to_value.transpose(1, 2)).transpose(0, 1)
+    attended = value.reshape(sequences, dim) + bias[2 * dim :]
+    out: Tensor = x[row, at] + attention.proj(attended)
     return out + block.mlp(block.norm2(out))  # type: ignore[no-any-return]  # timm's modules are Any
 
 
@@ -186,14 +189,6 @@ class MaskedViT(nn.Module):
         for block in self.decoder_blocks:
             x = block(x)
         pixels: Tensor = self.predict(self.decoder_norm(x[:, 1:]))
-        return pixels
-
-    def decode_one(self, x: Tensor, at: Tensor) -> Tensor:
-        """`decode` at one patch per sequence only: (S, 1 + N, D'), at (S,) -> (S, pixels)."""
-        for block in self.decoder_blocks[:-1]:
-            x = block(x)
-        out = query_one(cast(Block, self.decoder_blocks[-1]), x, at + 1)
-        pixels: Tensor = self.predict(self.decoder_norm(out))
         return pixels
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:

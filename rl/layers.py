@@ -14,7 +14,7 @@ class NoisyLinear(nn.Module):
 
     The noise is factorised: in training mode y = (μ + σ∘ε_out ε_inᵀ) x + (b + σ_b∘ε_out), in
     evaluation mode it is off. Only the two noise vectors are kept, never their outer product.
-    They change when `resample` is called and at no other time.
+    They change when `resample_noise` is called and at no other time.
     """
 
     noise_in: Tensor
@@ -30,12 +30,6 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
         self.register_buffer("noise_in", torch.zeros(inputs))
         self.register_buffer("noise_out", torch.zeros(outputs))
-
-    def resample(self, generator: torch.Generator) -> None:
-        """Draw new noise, the same for every row of the batches to come."""
-        for noise in (self.noise_in, self.noise_out):
-            noise.normal_(generator=generator)
-            noise.copy_(noise.sign() * noise.abs().sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs) to (B, outputs)."""
@@ -69,10 +63,17 @@ class DuelingHead(nn.Module):
 
 
 def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
-    """New noise in every noisy layer below `module`, in their fixed order."""
-    for layer in module.modules():
-        if isinstance(layer, NoisyLinear):
-            layer.resample(generator)
+    """New noise in every noisy layer in `module`, the same for all rows of the batches to come.
+
+    All of it is one draw, dealt out in the layers' fixed order.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
+    noises = [noise for layer in layers for noise in (layer.noise_in, layer.noise_out)]
+    sizes = [len(noise) for noise in noises]
+    normal = torch.randn(sum(sizes), generator=generator, device=generator.device)
+    drawn = normal.sign() * normal.abs().sqrt()
+    for noise, part in zip(noises, drawn.split_with_sizes(sizes), strict=True):
+        noise.copy_(part)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:

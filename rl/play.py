@@ -7,13 +7,13 @@ random action with probability ε.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
@@ -77,7 +77,10 @@ def encode(policy: Policy, images: Images) -> Obs:
 
 def action_count(environment: VectorEnv[Any, Any, Any]) -> int:
     """How many actions there are. Raises FoveaError where they are not discrete."""
-    space = environment.single_action_space
+    return _actions(environment.single_action_space)
+
+
+def _actions(space: Space[Any]) -> int:
     if not isinstance(space, Discrete):
         raise FoveaError(f"env: its actions are {space}, this agent needs discrete ones")
     return int(space.n)
@@ -98,17 +101,17 @@ def evaluate_random(env: str, *, games: int, seed: int, progress: Callable[[int]
 def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[GameFrame]:
     """The first game of `evaluate` with the same seed, frame by frame, at most `limit` of them."""
     frames: list[GameFrame] = []
-    with closing(envs.make(policy.env, num_envs=1, seed=seed)) as environment:
-        player = _Player(policy, 1, seed, epsilon, action_count(environment))
-        images, _ = environment.reset()
+    with closing(envs.single(policy.env, seed=seed, index=0)) as environment:
+        player = _Player(policy, 1, seed, epsilon, _actions(environment.action_space))
+        image, _ = environment.reset()
         score, ended = 0.0, False
         while not ended and len(frames) < limit:
-            action, obs, extras = player.act(images)
+            action, obs, extras = player.act(image[None])
             selected, attention = _looked_at(obs, extras)
-            frames.append(GameFrame(images[0].copy(), score, len(frames), selected, attention))
-            images, rewards, terminated, truncated, _ = environment.step(action)
-            score += float(rewards[0])
-            ended = bool(terminated[0] or truncated[0])
+            frames.append(GameFrame(image, score, len(frames), selected, attention))
+            image, reward, terminated, truncated, _ = environment.step(action[0])
+            score += float(reward)
+            ended = terminated or truncated
     return frames
 
 
@@ -120,24 +123,27 @@ def _play(
     epsilon: float,
     progress: Callable[[int], None],
 ) -> Scores:
-    """One game in each of `games` environments; those that are over are no longer encoded."""
-    returns, lengths = np.zeros(games), np.zeros(games, np.int64)
-    with closing(envs.make(env, num_envs=games, seed=seed)) as environment:
-        player = _Player(policy, games, seed, epsilon, action_count(environment))
-        images, _ = environment.reset()
-        going = np.arange(games)
-        while len(going):
-            actions = np.zeros(games, np.int64)
-            actions[going] = player.act(images[going])[0]
-            images, _, terminated, truncated, infos = environment.step(actions)
-            ended = (terminated | truncated)[going]
-            for game in going[ended]:
-                returns[game] = infos["final_info"]["game_return"][game]
-                lengths[game] = infos["final_info"]["game_length"][game]
-                progress(1)
-            player.keep(~ended)
-            going = going[~ended]
-    return {"returns": returns.tolist(), "lengths": lengths.tolist()}
+    """One game in each of `games` environments; those that are over are left alone."""
+    returns, lengths = [0.0] * games, [0] * games
+    with ExitStack() as stack:
+        environments = [
+            stack.enter_context(closing(envs.single(env, seed=seed, index=game)))
+            for game in range(games)
+        ]
+        player = _Player(policy, games, seed, epsilon, _actions(environments[0].action_space))
+        going = {game: environments[game].reset()[0] for game in range(games)}  # to its frame
+        while going:
+            actions, _, _ = player.act(np.stack(list(going.values())))
+            kept = np.ones(len(going), np.bool_)
+            for row, (game, action) in enumerate(zip(list(going), actions, strict=True)):
+                going[game], _, terminated, truncated, info = environments[game].step(action)
+                if terminated or truncated:
+                    returns[game], lengths[game] = info["game_return"], info["game_length"]
+                    kept[row] = False
+                    del going[game]
+                    progress(1)
+            player.keep(kept)
+    return {"returns": returns, "lengths": lengths}
 
 
 class _Player:
@@ -147,7 +153,8 @@ class _Player:
         self, policy: Policy | None, games: int, seed: int, epsilon: float, actions: int
     ) -> None:
         self.policy, self.epsilon, self.actions = policy, epsilon, actions
-        self.random = [np.random.default_rng([seed, game]) for game in range(games)]
+        # [seed, game] itself is the environment's, which draws the no-ops from it.
+        self.random = [np.random.default_rng([seed, game, 1]) for game in range(games)]
         self.state: State | None = None
 
     def act(self, images: Images) -> tuple[Actions, Obs, dict[str, Tensor]]:

@@ -1,7 +1,8 @@
-"""Aggregate scores: interquartile mean and its stratified bootstrap interval.
+"""Aggregate scores: interquartile mean and its bootstrap interval over seeds and their games.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
-section 4.
+section 4. They resample runs; here each run (seed) also has many games, which are resampled within
+it, so that the interval has both spreads.
 """
 
 from __future__ import annotations
@@ -24,25 +25,34 @@ def interquartile_mean(scores: Scores) -> float:
 
 
 def bootstrap_interval(
-    strata: Sequence[Scores],
+    games_per_seed: Sequence[Scores],
     statistic: Callable[[Scores], float] = interquartile_mean,
     *,
     level: float = 0.95,
     resamples: int = 2_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of `statistic` over all scores, each stratum resampled on its own.
+    """Percentile interval of `statistic` over all scores, by the two-level bootstrap.
 
-    A stratum is what is compared on equal terms: one task's scores, or one seed's games. With
-    one score a stratum the interval is that point: say so beside it.
+    Each resample draws as many seeds as there are, with replacement, then as many games from each
+    drawn seed as that one played. With a single seed the interval tells nothing of how seeds
+    differ, with one game a seed nothing of how games do: say so beside it.
     """
     if not 0 < level < 1:
         raise ValueError(f"level: {level}, must be between 0 and 1")
+    seeds = [np.asarray(games, dtype=np.float64).ravel() for games in games_per_seed]
+    counts = np.array([len(games) for games in seeds])
+    if not len(counts) or not counts.all():
+        raise ValueError(f"games_per_seed: {counts.tolist()} games, each seed needs at least one")
+    scores, starts = np.concatenate(seeds), counts.cumsum() - counts
     generator = np.random.default_rng(seed)
-    columns = [np.asarray(stratum, dtype=np.float64).ravel() for stratum in strata]
+    drawn = generator.integers(len(seeds), size=(resamples, len(seeds)))
+    # A game for every place of the largest seed; places that the drawn seed lacks are left out.
+    played, most = counts[drawn][..., None], counts.max()
+    place = generator.integers(played, size=(*drawn.shape, most))
+    resampled = scores[starts[drawn][..., None] + place]
     values = [
-        statistic(np.concatenate([generator.choice(column, len(column)) for column in columns]))
-        for _ in range(resamples)
+        statistic(row[real]) for row, real in zip(resampled, np.arange(most) < played, strict=True)
     ]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -126,8 +126,8 @@ FAULTS = [
     Fault(
         "pad mask flipped",
         "rl/nets/tokens.py",
-        "~mask], dim=1)",
-        "mask], dim=1)",
+        "masked_fill(~mask[:, None]",
+        "masked_fill(mask[:, None]",
         "tests/rl/test_nets.py",
     ),
     Fault(

@@ -16,10 +16,9 @@ Expect 162,432 + 628,160 + 64 + 128 = 790,784 parameters at the defaults, and 46
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,8 +29,9 @@ from pretrain import select
 from pretrain.encoder import Obs, check_image
 from pretrain.error_map import error_map, reconstruct_centres
 from pretrain.figures import heat_map, line_chart, outline
+from pretrain.memory import ErrorMemory
 from pretrain.saliency_source import unit_range
-from pretrain.trainer import adamw, half_cosine, noise
+from pretrain.schedule import adamw, half_cosine, noise
 from pretrain.vit import MaskedViT, normalise, unpatchify
 
 CPU_FRAMES, GPU_FRAMES = (
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
 
     def errors(self, image: Tensor) -> Tensor:
         """The reconstruction error map: (B, C, H, W) uint8 -> (B, N) float32."""
-        return torch.cat([error_map(self.model, part) for part in self._passes(image)])
+        return torch.cat([self._error_map(part) for part in self._passes(image)])
 
     def saliency(self, image: Tensor) -> Tensor:
         """The error map as (B, 1, H, W) float32, stretched to 0..1 frame by frame."""
@@ -166,10 +166,20 @@ class Encoder(nn.Module):
     def _passes(self, image: Tensor) -> tuple[Tensor, ...]:
         return torch.split(image, CPU_FRAMES if image.device.type == "cpu" else GPU_FRAMES)
 
+    @cached_property
+    def memory(self) -> ErrorMemory:
+        """The errors computed so far; this encoder's own, so no other weights' can be in it."""
+        return ErrorMemory(self.model)
+
+    def _error_map(self, image: Tensor) -> Tensor:
+        if image.device.type == "cpu" and not torch.compiler.is_exporting():
+            return self.memory(image)
+        return error_map(self.model, image)
+
     def _select(self, image: Tensor) -> tuple[Tensor, Tensor]:
         if self.features.select == "all":
             return select.every(image.shape[0], self.model.patches, image.device)
-        error = error_map(self.model, image)
+        error = self._error_map(image)
         if self.features.select == "fixed":
             return select.fixed(error, self.max_tokens)
         return select.dynamic(error, self.features.slope, self.max_tokens)
@@ -224,7 +234,7 @@ class Encoder(nn.Module):
         return np.asarray(picture.cpu())
 
 
-class Pretraining(L.LightningModule):
+class Pretraining(nn.Module):
     """Draws all patches of a frame from the quarter it sees; the loss counts seen ones too."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
@@ -234,36 +244,31 @@ class Pretraining(L.LightningModule):
         self.model.initialise(config.seed)
         self._seen = max(1, round(self.model.patches * (1 - config.mask)))
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def loss(self, batch: dict[str, Any]) -> Tensor:
         """Mean squared error over normalised pixels; batch: image (B, H, W, C) uint8 and step."""
         patches = self.model.to_patches(batch["image"].permute(0, 3, 1, 2))
-        drawn = self.model(patches, self._visible(len(patches), batch["step"]))
+        visible = self._visible(len(patches), batch["step"], batch["share"])
+        drawn = self.model(patches, visible.to(patches.device))
         return F.mse_loss(drawn.float(), normalise(patches))
 
-    def _visible(self, batch: int, step: int) -> Tensor:
+    def _visible(self, batch: int, step: int, share: slice) -> Tensor:
         """The patches each frame shows: (B, seen), this process's share of the step's noise."""
-        world = self.trainer.world_size
-        draws = noise(self.config.seed, step).random(
-            (batch * world, self.model.patches), np.float32
-        )
-        mine = torch.from_numpy(draws[self.global_rank :: world]).to(self.device)
-        return mine.argsort(dim=1)[:, : self._seen]
+        whole = (batch * (share.step or 1), self.model.patches)
+        draws = noise(self.config.seed, step).random(whole, np.float32)
+        return torch.from_numpy(draws[share]).argsort(dim=1)[:, : self._seen]
 
-    def configure_optimizers(self) -> Any:
+    def optimizer(
+        self, steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """AdamW under a linear warm-up and half a cosine, set anew every step."""
         c = self.config
         rate = c.base_lr * c.batch_size / 256
         betas = (c.beta1, c.beta2)
         optimizer = adamw(self, rate=rate, betas=betas, weight_decay=c.weight_decay)
-        steps = self.trainer.max_steps
         factor = partial(
             half_cosine, steps=steps, warmup=steps * min(1, c.warmup_epochs / c.epochs)
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def encoder(self, features: Features | None = None) -> Encoder:
         """The frozen encoder with the weights as they are now."""

@@ -123,13 +123,14 @@ class Agent:
         self.updates = 0
         resample_noise(self.policy, self.generator)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(
         self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
         """Greedy actions, with the present noise where `explore`, else without any."""
         state = push(obs, state, first, self.config.stack)
-        self.policy.train(explore)
+        if self.policy.training is not explore:
+            self.policy.train(explore)
         logits, extras = self.policy(state)
         return self.policy.greedy(logits), state, extras
 
@@ -137,7 +138,8 @@ class Agent:
         """One gradient step on KL(target ‖ prediction); scalars stay on the device."""
         size = (self.config.batch_size,)
         assert batch.action.shape == batch.reward.shape == batch.weight.shape == size
-        self.policy.train()
+        if not self.policy.training:
+            self.policy.train()
         resample_noise(self.policy, self.generator)
         resample_noise(self.target, self.generator)
         goal = self.targets(batch)
@@ -146,9 +148,11 @@ class Agent:
         divergence = (torch.xlogy(goal, goal) - goal * log_probability).sum(-1)
         assert divergence.shape == size
         loss = (batch.weight * divergence).mean()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm)
+        for parameter, gradient in zip(
+            self.trained, torch.autograd.grad(loss, self.trained), strict=True
+        ):
+            parameter.grad = gradient
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm, foreach=True)
         self.optimizer.step()
         self.updates += 1
         if self.updates % self.config.target_every == 0:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pretrain.encoder import Obs
 from rl.net import Net as BaseNet
@@ -48,7 +50,26 @@ class Net(BaseNet):
 
     def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
         """No extras: convolutions attend to nothing in particular."""
-        return self.convolutions(stack["image"].flatten(1, 2).float().div_(255)), {}
+        first, *rest = self.convolutions
+        assert isinstance(first, nn.Conv2d)
+        x = _convolve_bytes(stack["image"].flatten(1, 2), first)
+        for layer in rest:
+            x = layer(x)
+        return x, {}
+
+
+def _convolve_bytes(image: Tensor, layer: nn.Conv2d) -> Tensor:
+    """`layer`, 5×5 at stride 5, on image (B, C, H, W) uint8 scaled to 0…1; twice as fast on a CPU.
+
+    CPU convolutions want channels last, and interleaving 12 planes of bytes is slow. As the kernels
+    don't overlap, the 5 neighbours in a row can be the channels (they are last already), the planes
+    the depth: a 3-D convolution whose kernel is 12 deep, 5 high and 1 wide.
+    """
+    channels, _, width = image.shape[1:]
+    rows = image[..., : width - width % 5].to(torch.float32, memory_format=torch.contiguous_format)
+    x = rows.view(*rows.shape[:-1], -1, 5).permute(0, 4, 1, 2, 3)  # (B, 5, C, H, W/5)
+    kernel = (layer.weight / 255).permute(0, 3, 1, 2)[..., None]
+    return F.conv3d(x, kernel, layer.bias, stride=(channels, 5, 1)).squeeze(2)
 
 
 def _after(size: int) -> int:

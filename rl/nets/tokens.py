@@ -10,6 +10,7 @@ Where the paper is silent or divided:
   layer": here `residual` switches both skips of the block, off by default. The released code has
   them on.
 - Only the pooled rows of the block are computed. At depth 1 this is exact, not an approximation.
+  And the CLS token is alike in all frames, so its question to the patches is one for all of them.
 - `pad` (Table 14): "zero" attends to the zero rows, the paper's best; "learned" puts a trained
   vector in their place; "masked" does not attend to them.
 - `pool` "mean" (Table 15) averages the patches' rows, only the real ones where `pad` is "masked".
@@ -89,36 +90,37 @@ class Net(BaseNet):
         """Single frames: x (F, N, D), mask (F, N) to (F, width) and attention (F, heads, N)."""
         if self.config.pad == "learned":
             x = torch.where(mask[..., None], x, self.pad)
-        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), self.project(x)], dim=1)
-        normed = self.norm1(x)
-        if self.config.pool == "cls":
-            x, normed_query = x[:, :1], normed[:, :1]
-        else:
-            x, normed_query = x[:, 1:], normed[:, 1:]
-        attended, attention = self._attend(normed_query, normed, mask)
-        x = x + attended if self.config.residual else attended
+        patches = self.project(x)
+        cls, memory = self.norm1(self.cls), self.norm1(patches)
+        rows, query = (self.cls, cls) if self.config.pool == "cls" else (patches, memory)
+        attended, attention = self._attend(query, cls, memory, mask)
+        x = rows + attended if self.config.residual else attended
         update = self.mlp(self.norm2(x))
         x = self.norm(x + update if self.config.residual else update)
-        return self._average(x, mask), attention[..., 1:].mean(1)
+        return self._average(x, mask), attention.mean(1)
 
-    def _attend(self, query: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of Q rows to CLS + N; returns (F, Q, width) and (F, Q, heads, 1+N).
+    def _attend(
+        self, query: Tensor, cls: Tensor, memory: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attention of Q rows (F or 1, Q, width) to CLS (1, 1, width) and memory (F, N, width).
 
+        Returns (F, Q, width), and what the N got of each head's attention, (F, Q, heads, N).
         Keys and values are linear in the memory, so instead of the whole memory the few queries are
         projected: q·(W m) = (Wᵀ q)·m. The keys' bias moves all scores alike and cancels.
         """
         heads, width = self.config.heads, self.config.width
         to_key, to_value = self.key_value.weight.view(2, heads, -1, width).unbind()
         q = self.query(query).unflatten(-1, (heads, -1))
-        wanted = torch.einsum("fqhd,hdw->fqhw", q, to_key * q.shape[-1] ** -0.5)
-        scores = (wanted.flatten(1, 2) @ memory.mT).view(*q.shape[:3], -1)
+        wanted = _per_head(q, to_key * q.shape[-1] ** -0.5).flatten(1, 2)
+        scores = wanted @ memory.mT
         if self.config.pad == "masked":
-            hidden = torch.cat([mask.new_zeros(len(mask), 1), ~mask], dim=1)
-            scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
-        attention = scores.softmax(-1)
-        gathered = (attention.flatten(1, 2) @ memory).view_as(wanted)
-        value = torch.einsum("fqhw,hdw->fqhd", gathered, to_value).flatten(2)
-        return self.out(value + self.key_value.bias.chunk(2)[1]), attention
+            scores = scores.masked_fill(~mask[:, None], -torch.inf)
+        own = (wanted @ cls.mT).expand(len(scores), -1, -1)
+        own, attention = torch.cat([own, scores], dim=-1).softmax(-1).tensor_split([1], dim=-1)
+        gathered = (attention @ memory + own * cls).view(len(memory), -1, heads, width)
+        value = _per_head(gathered, to_value.mT).flatten(2)
+        attended: Tensor = self.out(value + self.key_value.bias.chunk(2)[1])
+        return attended, attention.view(len(memory), -1, heads, memory.shape[1])
 
     def _average(self, x: Tensor, mask: Tensor) -> Tensor:
         """Rows (F, Q, width) to one: CLS has a single row already."""
@@ -126,6 +128,12 @@ class Net(BaseNet):
             real = mask[..., None]
             return (x * real).sum(1) / real.sum(1).clamp_min(1)
         return x.mean(1)
+
+
+def _per_head(x: Tensor, weight: Tensor) -> Tensor:
+    """x (F, Q, heads, i) times each head's weight (heads, i, o); einsum takes twice as long."""
+    product = x.flatten(0, 1).transpose(0, 1) @ weight
+    return product.transpose(0, 1).view(*x.shape[:3], -1)
 
 
 def _initialise(module: nn.Module) -> None:

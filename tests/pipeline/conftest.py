@@ -13,12 +13,12 @@ import pytest
 
 from pipeline import params
 from pipeline.artifact import ROOT as ARTIFACTS
-from pipeline.artifact import STAGES, seal
+from pipeline.artifact import seal
 
 CODE = Path(__file__).parent.parent.parent
 TINY = """
 frames:
-  pong: {env: atari/Pong, source: random, count: 96, streams: 2}
+  pong: {env: atari/Breakout, source: random, count: 96, streams: 2}
 annotations: {}
 predictors:
   pong-motion: {data: frames/pong, model: motion}
@@ -28,9 +28,9 @@ encoders:
   pong-mae: {data: frames/pong, model: mae, patch: 16, epochs: 8, warmup_epochs: 1, batch_size: 16}
   pong-pixels: {data: frames/pong, model: pixels}
 policies:
-  pong-spirl: {env: atari/Pong, encoder: pong-mae, agent: rainbow, seeds: 1, steps: 160,
+  pong-spirl: {env: atari/Breakout, encoder: pong-mae, agent: rainbow, seeds: 1, steps: 160,
                learn_start: 60, n_step: 3, checkpoint_every: 40, games: 1}
-  pong-der: {env: atari/Pong, encoder: pong-pixels, agent: rainbow, seeds: 1, steps: 100,
+  pong-der: {env: atari/Breakout, encoder: pong-pixels, agent: rainbow, seeds: 1, steps: 100,
              learn_start: 60, n_step: 3, checkpoint_every: 50, games: 1}
 """
 
@@ -115,14 +115,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     depends on digests, not on what is in the files.
     """
     folder = tmp_path_factory.mktemp("committed")
-    for name in ("datasets", "pretrain", "rl", "pipeline", ".dvc"):
-        ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp")
-        shutil.copytree(CODE / name, folder / name, ignore=ignored)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
-        shutil.copy(CODE / name, folder)
-    for kept in (CODE / ARTIFACTS).glob("*/.keep"):
-        (folder / ARTIFACTS / kept.parent.name).mkdir(parents=True)
-        shutil.copy(kept, folder / ARTIFACTS / kept.parent.name)
+    fresh_clone(folder)
     checked = params.load(folder / "params.yaml")
     labels = [entry.label for entry in checked] + ["report"]
     labels += [f"evaluations/{name}" for name in checked.tables["policies"]]
@@ -140,9 +133,28 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ("curves/x.csv", "step,mean"),
     ):
         (report / name).write_text(text)
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     dvc(folder, "commit", "--force")
     return Project(folder)
+
+
+def fresh_clone(folder: Path) -> None:
+    """Put what a clone of the working tree would have into `folder`, as a repository of its own."""
+    ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+    for name in ("datasets", "pretrain", "rl", "pipeline", ".dvc"):
+        shutil.copytree(CODE / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(CODE / name, folder)
+    (folder / ARTIFACTS).mkdir()
+    shutil.copy(CODE / ARTIFACTS / ".gitignore", folder / ARTIFACTS)
+    for kept in (CODE / ARTIFACTS).glob("*/.keep"):
+        (folder / ARTIFACTS / kept.parent.name).mkdir()
+        shutil.copy(kept, folder / ARTIFACTS / kept.parent.name)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+
+def with_python() -> dict[str, str]:
+    """An environment in which `python` is this one, as in an activated .venv."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def dvc(folder: Path, *words: str) -> str:
@@ -150,12 +162,10 @@ def dvc(folder: Path, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *words],
         cwd=folder,
+        env=with_python(),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-__all__ = ["STAGES", "Project", "dvc"]

@@ -45,7 +45,7 @@ def test_all_tasks_run_with_one_thread_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fails", "says"), [("user", "error above"), ("crash", "traceback"), ("kill", "SIGKILL")]
+    ("fails", "says"), [("user", "count: too small"), ("crash", "traceback"), ("kill", "SIGKILL")]
 )
 def test_a_failure_stops_the_others(tmp_path: Path, fails: str, says: str) -> None:
     slow, began = Touch(tmp_path / "slow", "sleep"), time.monotonic()

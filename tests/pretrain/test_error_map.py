@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pretrain.error_map import error_map, neighbourhoods
+from pretrain.error_map import FEW, error_map, errors_at, neighbourhoods
 from pretrain.vit import MaskedViT, normalise
 
 
@@ -28,9 +28,24 @@ def plain_error(model: MaskedViT, image: Tensor, centre: int) -> Tensor:
     return error
 
 
-def build(patch: int, shape: tuple[int, int, int] = (3, 96, 96), seed: int = 0) -> MaskedViT:
-    model = MaskedViT(shape, patch, dim=16, depth=2, heads=2, decoder_dim=16, decoder_heads=2)
+def build(
+    patch: int, shape: tuple[int, int, int] = (3, 96, 96), seed: int = 0, decoder_depth: int = 3
+) -> MaskedViT:
+    """Small, and with biases, norms and tokens as training leaves them: nowhere 0 or 1."""
+    model = MaskedViT(
+        shape,
+        patch,
+        dim=16,
+        depth=2,
+        heads=2,
+        decoder_dim=16,
+        decoder_depth=decoder_depth,
+        decoder_heads=2,
+    )
     model.initialise(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
     return model.requires_grad_(False)
 
 
@@ -72,6 +87,32 @@ def test_any_grid_and_any_chunk(rows: int, columns: int, seed: int, centres: int
         torch.testing.assert_close(
             errors[:, centre], plain_error(model, image, centre), atol=1e-5, rtol=0
         )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_any_depth_of_the_decoder(depth: int) -> None:
+    model = build(8, (3, 32, 40), decoder_depth=depth)
+    image = torch.randint(0, 256, (1, 3, 32, 40), dtype=torch.uint8)
+    expected = torch.stack([plain_error(model, image, c) for c in range(model.patches)], dim=1)
+    torch.testing.assert_close(error_map(model, image), expected, atol=1e-5, rtol=0)
+
+
+def test_single_centres_have_the_same_bits_in_any_company() -> None:
+    """At the paper's size, in every row of a pass: what makes a memory of errors invisible."""
+    model = MaskedViT((3, 96, 96), 8).requires_grad_(False)
+    model.initialise(5)
+    image = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    patches, near = model.to_patches(image)[0], neighbourhoods(*model.grid)
+    watched = (0, 6, 77)  # a corner, an edge, inside
+    expected = torch.cat([plain_error(model, image, c) for c in watched])
+    alone = [errors_at(model, patches, torch.tensor([c]), near) for c in watched]
+    torch.testing.assert_close(torch.cat(alone), expected, atol=1e-5, rtol=0)
+    for row in range(FEW):
+        for centre, error in zip(watched, alone, strict=True):
+            company = torch.randint(0, 144, (FEW + 3,))
+            company[row] = centre
+            found = errors_at(model, patches, company, near)
+            assert found.shape == company.shape and torch.equal(found[row : row + 1], error)
 
 
 def test_depends_on_nothing_but_the_nine_patches() -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from pretrain import trainer
+from pretrain import schedule, trainer
 from pretrain.encoders import mae
 from tests.pretrain import training_run
 
@@ -57,10 +57,10 @@ def train(
 
 
 def test_schedule_against_the_formula() -> None:
-    rates = [trainer.half_cosine(s, steps=100, warmup=10) for s in range(101)]
+    rates = [schedule.half_cosine(s, steps=100, warmup=10) for s in range(101)]
     assert rates[0] == 0 and rates[5] == 0.5 and rates[10] == 1
     assert rates[55] == pytest.approx(0.5) and rates[100] == pytest.approx(0, abs=1e-12)
-    assert trainer.half_cosine(4, steps=4, warmup=4) == 1  # all of it warm-up: no division by zero
+    assert schedule.half_cosine(4, steps=4, warmup=4) == 1  # all of it warm-up: no division by zero
 
 
 def test_each_epoch_shows_whole_batches_in_a_new_order() -> None:
@@ -101,7 +101,7 @@ def test_lightning_step_equals_a_plain_loop(tmp_path: Path) -> None:
         mean, std = patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
         loss = ((drawn - (patches - mean) / std) ** 2).mean()
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * 8 / 256 * trainer.half_cosine(step, steps=10, warmup=10)
+            group["lr"] = 1e-3 * 8 / 256 * schedule.half_cosine(step, steps=10, warmup=10)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -156,13 +156,13 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_nan_loss_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = mae.Pretraining.training_step
+    plain = mae.Pretraining.loss
 
-    def poisoned(self: mae.Pretraining, batch: dict[str, object], batch_idx: int) -> Tensor:
-        loss = plain(self, batch, batch_idx)
+    def poisoned(self: mae.Pretraining, batch: dict[str, object]) -> Tensor:
+        loss = plain(self, batch)
         return loss * float("nan") if batch["step"] == 3 else loss
 
-    monkeypatch.setattr(mae.Pretraining, "training_step", poisoned)
+    monkeypatch.setattr(mae.Pretraining, "loss", poisoned)
     with pytest.raises(FoveaError, match="loss is nan at step 4"):
         train(tmp_path, checkpoint_every=1)
     saved = trainer.AtomicCheckpoints().load_checkpoint(tmp_path / "last.ckpt")

@@ -97,6 +97,11 @@ def make_chain(
     )
 
 
+def single_chain(word: str, *, seed: int, index: int, slip: float = 0.1) -> Chain:
+    """What datasets.envs.single gives, for the chain."""
+    return Chain((seed, index), slip, life_loss_ends=False)
+
+
 class Pixels:
     """The frames as they are."""
 

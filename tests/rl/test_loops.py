@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("datasets.envs.make", fakes.make_chain)
+    monkeypatch.setattr("datasets.envs.single", fakes.single_chain)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would be other bytes
     yield
@@ -59,6 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_chain_of_five_states_is_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.envs.make", partial(fakes.make_chain, slip=0.0))
+    monkeypatch.setattr("datasets.envs.single", partial(fakes.single_chain, slip=0.0))
     config = replace(
         fakes.SMALL, steps=450, learn_start=200, replay_capacity=450, batch_size=16, stack=1,
         learning_rate=3e-3, hidden=32,

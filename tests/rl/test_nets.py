@@ -75,6 +75,15 @@ def test_the_pooled_rows_are_those_of_the_whole_block(pool: str, pad: str, resid
         kept = rows[:, 1:-2] if pad == "masked" else rows[:, 1:]
         want, seen = kept.mean(1), weights[:, :, 1:, 1:].mean(2)
     torch.testing.assert_close(features, want.reshape(2, -1))
+    parameters = [p for name, p in made.named_parameters() if name in ("cls", "project.weight")]
+    gradient = torch.randn_like(features)
+    pairs = zip(
+        torch.autograd.grad(features, parameters, gradient, retain_graph=True),
+        torch.autograd.grad(want.reshape(2, -1), parameters, gradient),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(extras["attention"], seen.view(2, 4, 8, 5)[:, -1])
 
 
@@ -121,6 +130,25 @@ def test_the_convolutions_see_every_frame_scaled_to_one() -> None:
     torch.testing.assert_close(features.double(), cnn.double().convolutions(x), atol=1e-5, rtol=0)
     assert features.shape == (2, cnn.width)
     assert extras == {}
+
+
+@pytest.mark.parametrize("size", [(96, 96), (25, 25), (29, 34)])
+def test_the_first_convolution_is_torchs_own(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 6, *size), dtype=torch.uint8)
+    plain = nn.Conv2d(6, 7, 5, stride=5)
+    got = data_efficient_cnn._convolve_bytes(image, plain)
+    want = plain(image.float() / 255)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    parameters = list(plain.parameters())
+    gradient = torch.randn_like(want)
+    pairs = zip(
+        torch.autograd.grad(got, parameters, gradient),
+        torch.autograd.grad(want, parameters, gradient),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_the_net_follows_from_the_features() -> None:

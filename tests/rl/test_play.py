@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from rl import play
@@ -10,7 +13,7 @@ from tests.rl import fakes
 
 @pytest.fixture(autouse=True)
 def _chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.envs.make", fakes.make_chain)
+    monkeypatch.setattr("datasets.envs.single", fakes.single_chain)
 
 
 def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
@@ -22,6 +25,47 @@ def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
     assert scores["returns"][:3] == alone["returns"]  # a game depends on its own seeds alone
     assert scores["lengths"][:3] == alone["lengths"]
     assert len(set(scores["lengths"])) > 1
+
+
+def test_games_that_are_over_are_no_longer_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+    real = fakes.Chain.step
+
+    def step(self: fakes.Chain, action: np.int64) -> Any:
+        nonlocal steps
+        steps += 1
+        return real(self, action)
+
+    monkeypatch.setattr(fakes.Chain, "step", step)
+    scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=fakes.ignore)
+    assert steps == sum(scores["lengths"])
+
+
+def test_a_vector_environment_gives_the_same_games() -> None:
+    """Against gymnasium's, which plays on where a game is over."""
+    games, seed = 5, 3
+    environment = fakes.make_chain("fake/Chain", num_envs=games, seed=seed)
+    environment.reset()
+    random = [np.random.default_rng([seed, game, 1]) for game in range(games)]
+    first: dict[int, tuple[float, int]] = {}
+    while len(first) < games:
+        for generator in random:
+            generator.random()  # whether the action is random: always
+        actions = np.array([generator.integers(3) for generator in random])
+        _, _, terminated, truncated, infos = environment.step(actions)
+        for game in np.flatnonzero(terminated | truncated).tolist():
+            info = infos["final_info"]
+            first.setdefault(game, (info["game_return"][game], info["game_length"][game]))
+    scores = play.evaluate_random("fake/Chain", games=games, seed=seed, progress=fakes.ignore)
+    assert list(zip(scores["returns"], scores["lengths"], strict=True)) == [
+        first[game] for game in range(games)
+    ]
+
+
+def test_random_actions_do_not_follow_the_environments_own_draws() -> None:
+    player = play._Player(None, 3, seed=7, epsilon=1.0, actions=18)
+    for game, random in enumerate(player.random):
+        assert random.random() != np.random.default_rng((7, game)).random()
 
 
 def test_games_that_are_over_are_no_longer_encoded() -> None:

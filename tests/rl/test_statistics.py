@@ -31,10 +31,45 @@ def test_bootstrap_of_a_mean_is_the_normal_interval() -> None:
     assert (low, high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.03)
 
 
-def test_strata_are_resampled_apart() -> None:
-    """Between strata that never vary there is nothing to resample; pooled there would be."""
-    strata = [np.zeros(10), np.full(10, 100.0)]
-    assert statistics.bootstrap_interval(strata, lambda x: float(x.mean())) == (50, 50)
+def mean(scores: statistics.Scores) -> float:
+    return float(scores.mean())
+
+
+def test_bootstrap_is_the_plain_loop_with_the_same_draws() -> None:
+    """Seeds of 3, 1 and 4 games; a seed that played fewer uses the first of its row's draws."""
+    seeds = [np.array([1.0, 5.0, 2.0]), np.array([40.0]), np.array([7.0, 8.0, 20.0, 9.0])]
+    generator, values = np.random.default_rng(3), []
+    drawn = generator.integers(3, size=(200, 3))
+    most = np.array([[[len(seeds[index])] for index in row] for row in drawn])
+    places = generator.integers(most, size=(200, 3, 4))
+    for row, place in zip(drawn, places, strict=True):
+        games: list[float] = []
+        for index, game in zip(row, place, strict=True):
+            for number in game[: len(seeds[index])]:
+                games.append(seeds[index][number])
+        values.append(statistics.interquartile_mean(np.array(games)))
+    want = np.quantile(values, [0.05, 0.95])
+    got = statistics.bootstrap_interval(seeds, level=0.9, resamples=200, seed=3)
+    assert got == pytest.approx(tuple(want))
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    """Between seeds whose games never vary, only which seeds are drawn does: 0 to 2 of the 2."""
+    seeds = [np.zeros(10), np.full(10, 100.0)]
+    assert statistics.bootstrap_interval(seeds, mean) == (0, 100)
+
+
+def test_the_interval_covers_the_truth_where_seeds_differ() -> None:
+    """Ten seeds' means are N(0, 1), their games N(mean, 0.1): games alone would cover it rarely."""
+    random, covered, alone = np.random.default_rng(0), 0, 0
+    for trial in range(100):
+        seeds = list(random.normal(size=(10, 1)) + 0.1 * random.normal(size=(10, 20)))
+        low, high = statistics.bootstrap_interval(seeds, mean, resamples=200, seed=trial)
+        covered += low <= 0 <= high
+        low, high = statistics.bootstrap_interval([np.concatenate(seeds)], mean, resamples=200)
+        alone += low <= 0 <= high
+    assert 83 <= covered <= 99  # percentile intervals of ten are a little short
+    assert alone < 50
 
 
 def test_same_seed_same_interval() -> None:
@@ -47,6 +82,10 @@ def test_same_seed_same_interval() -> None:
 def test_impossible_input_is_refused() -> None:
     with pytest.raises(ValueError, match="scores"):
         statistics.interquartile_mean(np.array([]))
+    with pytest.raises(ValueError, match="games_per_seed"):
+        statistics.bootstrap_interval([np.ones(3), np.array([])])
+    with pytest.raises(ValueError, match="games_per_seed"):
+        statistics.bootstrap_interval([])
     with pytest.raises(ValueError, match="level"):
         statistics.bootstrap_interval([np.ones(3)], level=1.0)
 

@@ -1,0 +1,124 @@
+"""The error map of real frames against the released procedure, which knows no shortcut.
+
+The plain one takes one frame at a time in three passes (4 corner, 40 edge and 100 inside centres at
+patch 8), embeds every neighbour anew and runs the whole decoder on all tokens, of which it uses one
+a centre. Ours is timed twice: remembering nothing, and remembering the game's earlier frames. Same
+weights and frames; the maps are compared. How many centres are new differs much from frame to
+frame, so what remembers is timed on all frames of a stretch, the others on some of them between.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets import envs
+from pretrain.encoders.mae import Config, network
+from pretrain.error_map import errors_at, neighbourhoods
+from pretrain.memory import ErrorMemory
+from pretrain.vit import MaskedViT, normalise
+
+ENV = "atari/Frostbite"
+EARLIER, TIMED, PLAIN = 100, 60, 10  # frames: seen before; then timed; the others on every tenth
+
+
+@torch.no_grad()
+def run() -> dict[str, object]:
+    """Milliseconds a frame on one thread: medians and the median of the frames' ratios (plain /
+    ours) without memory; with it the mean, which plain's median is divided by.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = network(Config(), envs.image_shape(ENV))
+    model.initialise(0)
+    frames = torch.split(_frames(EARLIER + TIMED), 1)
+    plain, forgetful, memory = _plain(model), _forgetful(model), ErrorMemory(model)
+    for frame in frames[:EARLIER]:
+        memory(frame)
+    earlier = _hit_rate(memory)
+    plain(frames[0])  # the warm-up
+    forgetting: list[tuple[float, float]] = []
+    remembering = []
+    for number, frame in enumerate(frames[EARLIER:]):
+        remembered, milliseconds = _timed(memory, frame)
+        remembering.append(milliseconds)
+        if number % PLAIN == 0:
+            expected, other = _timed(plain, frame)
+            computed, own = _timed(forgetful, frame)
+            forgetting.append((other, own))
+            torch.testing.assert_close(computed, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(remembered, expected, atol=1e-5, rtol=0)
+    torch.set_num_threads(threads)
+    plain_ms = statistics.median(other for other, _ in forgetting)
+    return {
+        "what": f"error map, {ENV}, patch 8, one thread, against three passes a frame",
+        "frames": len(forgetting),
+        "plain_ms": plain_ms,
+        "ours_ms": statistics.median(own for _, own in forgetting),
+        "ours_ratio": statistics.median(other / own for other, own in forgetting),
+        "remembering_frames": TIMED,
+        "remembering_ms": statistics.mean(remembering),
+        "remembering_ratio": plain_ms / statistics.mean(remembering),
+        "remembered_frames": EARLIER,
+        "remembered_bytes": memory.nbytes,
+        "hit_rate_earlier": earlier,
+        "hit_rate": _hit_rate(memory),
+    }
+
+
+def _hit_rate(memory: ErrorMemory) -> float:
+    """The share of centres that were remembered since this was last asked."""
+    rate = memory.hits / (memory.hits + memory.misses)
+    memory.hits = memory.misses = 0
+    return rate
+
+
+def _timed(way: Callable[[Tensor], Tensor], frame: Tensor) -> tuple[Tensor, float]:
+    begun = time.perf_counter()
+    errors = way(frame)
+    return errors, 1000 * (time.perf_counter() - begun)
+
+
+def _frames(count: int) -> Tensor:
+    """A random policy's frames, (count, 3, H, W) uint8."""
+    env = envs.single(ENV, seed=0, index=0)
+    env.action_space.seed(0)
+    frames = [env.reset()[0]]
+    while len(frames) < count:
+        image, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        frames.append(env.reset()[0] if terminated or truncated else image)
+    env.close()
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def _forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
+    near, centres = neighbourhoods(*model.grid), torch.arange(model.patches)
+    return lambda frame: errors_at(model, model.to_patches(frame)[0], centres, near)[None]
+
+
+def _plain(model: MaskedViT) -> Callable[[Tensor], Tensor]:
+    """Corners, edges and inside, each kind's neighbours gathered and drawn in one pass."""
+    index, real, _ = neighbourhoods(*model.grid)
+    kinds = [(real.sum(1) == count).nonzero()[:, 0] for count in (3, 5, 8)]
+    seen = [index[kind][real[kind]].view(len(kind), -1) for kind in kinds]
+
+    def error_map(frame: Tensor) -> Tensor:
+        patches = model.to_patches(frame)
+        target, errors = normalise(patches)[0], torch.empty(1, model.patches)
+        for centres, neighbours in zip(kinds, seen, strict=True):
+            drawn = model(patches.expand(len(centres), -1, -1), neighbours)
+            own = drawn[torch.arange(len(centres)), centres]
+            errors[0, centres] = (own - target[centres]).square().mean(-1)
+        return errors
+
+    return error_map
+
+
+if __name__ == "__main__":
+    for key, value in run().items():
+        print(key, value)

@@ -1,0 +1,191 @@
+"""One Rainbow update, sampling included, against the same maths written as it is usually told.
+
+The plain one attends in full, from every token to every token (nn.MultiheadAttention), or convolves
+with nn.Conv2d on frames turned to floats; it indexes the replay with [...], masks the stacks by
+multiplying, and runs Adam and the norm's clipping parameter by parameter. Same weights, noise,
+batches and loss; the first losses are compared, so both do the same work.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.encoder import Obs
+from rl import nets
+from rl.agents.rainbow import Agent, Config, _chosen
+from rl.layers import resample_noise
+from rl.net import Net
+from rl.nets import tokens
+from rl.replay import Replay
+
+ACTIONS, PATCHES, DIM = 18, 50, 64
+ROWS = 2_000
+ROUNDS = 5
+
+
+def run() -> dict[str, object]:
+    """Median updates/s on one thread, and of the rounds' ratios (ours / plain)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    figures: dict[str, object] = {
+        "what": "Rainbow update, batch 32, 4 frames, 18 actions, one thread, against plain torch",
+        "rounds": ROUNDS,
+    }
+    for kind, updates in (("tokens", 10), ("pixels", 3)):
+        ours, plain = _ours(kind), _plain(kind)
+        first = ours(), plain()  # also the warm-up
+        torch.testing.assert_close(*first, atol=1e-4, rtol=1e-4)
+        rounds = [(_rate(ours, updates), _rate(plain, updates)) for _ in range(ROUNDS)]
+        figures[f"{kind}_updates_per_second"] = statistics.median(own for own, _ in rounds)
+        figures[f"{kind}_plain_per_second"] = statistics.median(other for _, other in rounds)
+        figures[f"{kind}_ratio"] = statistics.median(own / other for own, other in rounds)
+    torch.set_num_threads(threads)
+    return figures
+
+
+def _rate(update: Callable[[], Tensor], count: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(count):
+        update()
+    return count / (time.perf_counter() - begun)
+
+
+def _frame(kind: str, generator: torch.Generator) -> Obs:
+    if kind == "pixels":
+        image = torch.randint(256, (1, 3, 96, 96), generator=generator, dtype=torch.uint8)
+        return {"image": image}
+    return {
+        "x": torch.randn(1, PATCHES, DIM, generator=generator),
+        "mask": torch.ones(1, PATCHES, dtype=torch.bool),
+        "pos": torch.arange(PATCHES)[None],
+    }
+
+
+def _fill(kind: str, ring: type[Replay]) -> Replay:
+    """Episodes of 100 random frames."""
+    config, generator = Config(), torch.Generator().manual_seed(0)
+    replay = ring(
+        _frame(kind, generator), capacity=ROWS, stack=config.stack, steps=config.n_step,
+        gamma=config.gamma, priority_exponent=config.priority_exponent, seed=0,
+    )  # fmt: skip
+    for row in range(ROWS):
+        over = row % 100 == 99
+        replay.add(
+            _frame(kind, generator), row % ACTIONS, row % 3 - 1, terminated=over, truncated=False
+        )
+    return replay
+
+
+def _agent(kind: str, change: Callable[[Net], Net]) -> Agent:
+    torch.manual_seed(0)
+    net = change(nets.make(_frame(kind, torch.Generator()), Config().stack))
+    torch.manual_seed(1)  # the head begins alike whatever the net has drawn
+    return Agent(Config(), net, actions=ACTIONS, seed=0, device="cpu")
+
+
+def _ours(kind: str) -> Callable[[], Tensor]:
+    agent, replay = _agent(kind, lambda net: net), _fill(kind, Replay)
+
+    def update() -> Tensor:
+        batch = replay.sample(agent.config.batch_size, 0.4)
+        scalars = agent.update(batch)
+        replay.reprioritise(batch.index, scalars["priority"])
+        return scalars["loss"]
+
+    return update
+
+
+def _plain(kind: str) -> Callable[[], Tensor]:
+    agent = _agent(kind, _PlainTokens if kind == "tokens" else _PlainPixels)
+    replay = _fill(kind, _PlainReplay)
+    config, policy, target = agent.config, agent.policy, agent.target
+    optimizer = torch.optim.Adam(
+        agent.trained, lr=config.learning_rate, eps=config.adam_epsilon, foreach=False
+    )
+
+    def update() -> Tensor:
+        batch = replay.sample(config.batch_size, 0.4)
+        resample_noise(policy, agent.generator)
+        resample_noise(target, agent.generator)
+        goal = agent.targets(batch)
+        log_probability = _chosen(policy(batch.obs)[0], batch.action).log_softmax(-1)
+        divergence = (torch.xlogy(goal, goal) - goal * log_probability).sum(-1)
+        loss = (batch.weight * divergence).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(agent.trained, config.gradient_norm, foreach=False)
+        optimizer.step()
+        replay.reprioritise(batch.index, divergence.detach())
+        return loss.detach()
+
+    return update
+
+
+class _PlainReplay(Replay):
+    """Every number indexed on its own, frames before the episode multiplied by zero."""
+
+    def _stacked(self, *index: Tensor) -> list[Obs]:
+        return [self._one(part) for part in index]
+
+    def _one(self, index: Tensor) -> Obs:
+        back = torch.arange(self.stack - 1, -1, -1)
+        frames = (index[:, None] - back) % self.capacity
+        inside = self._rows["age"][index][:, None] >= back
+        stacked: Obs = {}
+        for key, dtype in self._returned.items():
+            value = self._rows[f"obs.{key}"][frames].to(dtype)
+            stacked[key] = value * inside.view(*inside.shape, *[1] * (value.dim() - 2))
+        return stacked
+
+
+class _PlainTokens(Net):
+    """The aggregator's weights in torch's own attention: every row of the block is computed."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        ours = cast(tokens.Net, deepcopy(net))
+        self.width = ours.width
+        self.project, self.cls, self.mlp = ours.project, ours.cls, ours.mlp
+        self.norm1, self.norm2, self.norm = ours.norm1, ours.norm2, ours.norm
+        width = ours.config.width
+        self.attention = nn.MultiheadAttention(width, ours.config.heads, batch_first=True)
+        self.attention.load_state_dict(
+            {
+                "in_proj_weight": torch.cat([ours.query.weight, ours.key_value.weight]),
+                "in_proj_bias": torch.cat([ours.query.bias, ours.key_value.bias]),
+                "out_proj.weight": ours.out.weight,
+                "out_proj.bias": ours.out.bias,
+            }
+        )
+
+    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.project(stack["x"].flatten(0, 1))
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1)
+        x = self.norm1(x)
+        x, attention = self.attention(x, x, x)
+        x = self.norm(self.mlp(self.norm2(x)))[:, 0]
+        return x.reshape(-1, self.width), {"attention": attention}
+
+
+class _PlainPixels(Net):
+    """nn.Conv2d on floats between 0 and 1."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.width = net.width
+        self.convolutions = net.get_submodule("convolutions")
+
+    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.convolutions(stack["image"].flatten(1, 2).float() / 255), {}
+
+
+if __name__ == "__main__":
+    for key, value in run().items():
+        print(key, value)

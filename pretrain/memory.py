@@ -1,0 +1,144 @@
+"""Errors that an encoder has computed before, so that most of a game's patches are only looked up.
+
+A patch's reconstruction error depends on the weights, its place and the bytes of nine patches, and
+an Atari game shows the same nine again and again: under a random policy about nine in ten. The
+distinct patches are numbered as they come, and an error is kept under its centre and the nine
+numbers. Both dictionaries compare whole keys and no number is given twice, so a wrong hit is not
+unlikely but impossible.
+
+What is remembered never shows in a result: `errors_at` computes a centre to the same bits in any
+company, so to have forgotten it costs time alone. An interrupted run that starts with nothing ends
+in the same bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretrain.error_map import errors_at, neighbourhoods
+from pretrain.vit import MaskedViT, patchify
+
+LIMIT = 256 * 2**20  # bytes an encoder; runs of several seeds have one each
+
+# Bytes that CPython takes beyond the key's own: the objects' heads, a number, rounding, and the
+# entry's share of a dictionary that has just grown threefold.
+OVERHEAD = 48 + 32 + 64
+
+
+class ErrorMemory:
+    """`error_map` for a CPU, remembering: (B, C, H, W) uint8 -> (B, N) float32.
+
+    Entries live in two generations. What is used moves to the young one; when that is full the old
+    one is dropped and the young one takes its place. All is forgotten when the model's weights
+    change, by `load_state_dict` or otherwise in place, which their tensors' version counters tell.
+
+    Attributes:
+        hits, misses: centres looked up and computed since the start.
+        nbytes: what the entries take, rounded up; never more than `limit`.
+
+    Raises ValueError where `limit` does not hold two frames.
+    """
+
+    def __init__(self, model: MaskedViT, *, limit: int = LIMIT) -> None:
+        channels, height, width = model.image_shape
+        self._patch_bytes = channels * height * width // model.patches + OVERHEAD
+        self._error_bytes = 4 * 10 + OVERHEAD
+        self._frame_bytes = model.patches * (self._patch_bytes + self._error_bytes)
+        if limit < 2 * self._frame_bytes:
+            raise ValueError(
+                f"limit: {limit} bytes, must be at least two frames', {2 * self._frame_bytes}"
+            )
+        self.model, self.limit = model, limit
+        self.hits = self.misses = 0
+        self._numbers = 0  # given out so far, and never again
+        self._near = neighbourhoods(*model.grid)
+        centre = torch.arange(model.patches)[:, None]
+        index, real, _ = self._near
+        # Where a border cuts a neighbour off, the centre stands in: the key names the centre too.
+        self._nine = torch.cat([centre, torch.where(real, index, centre)], dim=1).numpy()
+        self._centre = centre.numpy().astype(np.int32)
+        self.forget()
+
+    @property
+    def nbytes(self) -> int:
+        """What all entries take, at most."""
+        return self._size(self._young) + self._size(self._old)
+
+    def forget(self) -> None:
+        """Drop all entries."""
+        self._young, self._old = _Generation(), _Generation()
+        # Held, so that no new weights can come to lie at their addresses.
+        self._weights = [weight.detach() for weight in self.model.parameters()]
+        self._state = self._versions()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """One frame after another; a frame's errors do not depend on the others."""
+        if self._versions() != self._state:
+            self.forget()
+        errors = torch.empty(len(image), self.model.patches)
+        for row, frame in zip(errors, image, strict=True):
+            row.copy_(self._frame(frame))
+        return errors
+
+    def _frame(self, image: Tensor) -> Tensor:
+        if self._size(self._young) + self._frame_bytes > self.limit // 2:
+            self._old, self._young = self._young, _Generation()
+        keys = self._keys(image)
+        errors = [self._young.errors.get(key) for key in keys]
+        for centre, key in enumerate(keys):
+            if errors[centre] is None and key in self._old.errors:
+                errors[centre] = self._young.errors[key] = self._old.errors[key]
+        missing = [centre for centre, error in enumerate(errors) if error is None]
+        self.hits += len(keys) - len(missing)
+        self.misses += len(missing)
+        if missing:
+            patches = self.model.to_patches(image[None])[0]
+            found = errors_at(self.model, patches, torch.tensor(missing), self._near)
+            for centre, error in zip(missing, found.tolist(), strict=True):
+                errors[centre] = self._young.errors[keys[centre]] = error
+        return torch.tensor(errors, dtype=torch.float32)
+
+    def _keys(self, image: Tensor) -> list[bytes]:
+        """A key for each centre: itself and the numbers of its nine patches."""
+        pixels = patchify(image[None], self.model.patch)[0].numpy()
+        numbers = np.array([self._number(patch) for patch in _rows(pixels)], np.int32)
+        return _rows(np.concatenate([self._centre, numbers[self._nine]], axis=1))
+
+    def _number(self, patch: bytes) -> int:
+        """The number of a patch's content, a new one where it is not remembered."""
+        number = self._young.numbers.get(patch)
+        if number is None:
+            number = self._old.numbers.get(patch)
+            if number is None:
+                number = self._numbers
+                self._numbers += 1
+            self._young.numbers[patch] = number
+        return number
+
+    def _size(self, generation: _Generation) -> int:
+        numbers, errors = len(generation.numbers), len(generation.errors)
+        return numbers * self._patch_bytes + errors * self._error_bytes
+
+    def _versions(self) -> list[tuple[int, int]]:
+        return [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in self.model.parameters()
+        ]
+
+
+class _Generation:
+    """The numbers of patches, and the errors of centres by `ErrorMemory._keys`."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+        self.errors: dict[bytes, float] = {}
+
+
+def _rows(table: NDArray[np.generic]) -> list[bytes]:
+    """Each row's bytes."""
+    table = np.ascontiguousarray(table)
+    rows: list[bytes] = table.view(f"V{table.strides[0]}").ravel().tolist()
+    return rows

@@ -1,0 +1,572 @@
+"""What every word's file promises, checked over all files that there are: a new word is in by being
+there. A word of params.yaml is a file of one of these folders; what it exports is what the stages
+use without looking who it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import itertools
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
+
+from datasets import envs
+from datasets.shards import FrameSet, read_frames
+from pipeline import typed
+from pretrain.encoder import Encoder, Obs, export, load_encoder, save_encoder
+from pretrain.saliency_source import load_saliency, save_saliency
+from rl import agents, nets
+from rl.agent import Agent, Batch, push
+
+CODE = Path(__file__).parents[2]
+PACKAGES = (
+    "datasets.envs",
+    "datasets.sources",
+    "datasets.annotation",
+    "pretrain.encoders",
+    "pretrain.saliency",
+    "rl.agents",
+    "rl.nets",
+)
+PARTS = {"datasets.annotation.maps"}  # stand in a folder of words and are none
+GIVEN = {"datasets.envs": {"game"}}  # fields that the word itself fills in, so without a default
+SHAPE = (3, 32, 32)
+ACTIONS = 3
+# Everything that has one of these fields is built small; what has none of them is small already.
+SMALL: dict[str, Any] = dict(
+    patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
+    batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
+    stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01,
+)  # fmt: skip
+
+
+def words(package: str) -> list[str]:
+    """Every word of a folder, as `package.word`."""
+    files = (CODE / package.replace(".", "/")).glob("*.py")
+    names = [f"{package}.{path.stem}" for path in sorted(files) if path.stem != "__init__"]
+    return [name for name in names if name not in PARTS]
+
+
+WORDS = [name for package in PACKAGES for name in words(package)]
+
+
+def of(package: str) -> pytest.MarkDecorator:
+    """The test runs once for every word of a folder."""
+    return pytest.mark.parametrize("word", words(package))
+
+
+def small(config: Callable[..., Any], **given: Any) -> Any:
+    """A Config with what SMALL says of the fields it has."""
+    known = inspect.signature(config).parameters
+    return config(**given, **{key: value for key, value in SMALL.items() if key in known})
+
+
+def images(count: int = 4, seed: int = 0) -> Tensor:
+    """Frames (count, *SHAPE) of noise; the last is one thing on an even ground, so that little is
+    selected of it."""
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+    thing = made[-1, :, 8:16, 8:16].clone()
+    made[-1] = 90
+    made[-1, :, 8:16, 8:16] = thing
+    return made
+
+
+def make_encoder(word: str) -> Any:
+    """As the stage `pretrain` makes one, less the training."""
+    module = importlib.import_module(word)
+    config = small(module.Config)
+    if hasattr(module, "Pretraining"):
+        return module.Pretraining(config, SHAPE).encoder(module.Features())
+    return module.Encoder(config, module.Features(), SHAPE)
+
+
+def make_agent(word: str, encoder: Encoder, seed: int = 0) -> Agent:
+    name, config = word.rsplit(".", 1)[1], small(importlib.import_module(word).Config)
+    return agents.make(name, config, encoder, actions=ACTIONS, seed=seed)
+
+
+def equal(one: Obs, other: Obs) -> bool:
+    """Equal keys and equal bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def same_files(one: Path, other: Path) -> bool:
+    files = {path.name: path.read_bytes() for path in one.iterdir()}
+    return files == {path.name: path.read_bytes() for path in other.iterdir()} and bool(files)
+
+
+# Every word
+
+
+def test_every_folder_has_words() -> None:
+    assert {name.rsplit(".", 1)[0] for name in WORDS} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_one_file_that_says_what_it_is(word: str) -> None:
+    """It opens with a docstring and imports no other word's file: it can be read on its own."""
+    source = (CODE / word.replace(".", "/")).with_suffix(".py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    assert len(ast.get_docstring(tree) or "") > 40
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            imported |= {str(node.module)}
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert imported.isdisjoint(set(WORDS))
+
+
+def configs() -> Iterator[tuple[str, type]]:
+    for word in WORDS:
+        for name in ("Config", "Features"):
+            if hasattr(importlib.import_module(word), name) or name == "Config":
+                yield word, getattr(importlib.import_module(word), name)
+
+
+CONFIGS = pytest.mark.parametrize(("word", "config"), list(configs()))
+
+
+def default(word: str, config: Any) -> Any:
+    """The Config at its defaults; the given fields filled in."""
+    given = {"game": game_of(word)} if word.startswith("datasets.envs.") else {}
+    return config(**given)
+
+
+@CONFIGS
+def test_settings_are_a_flat_frozen_dataclass_of_defaults(word: str, config: Any) -> None:
+    """What goes into a manifest as JSON comes back as it was, through params.yaml's own reader."""
+    assert isinstance(config, type) and dataclasses.is_dataclass(config)
+    required = {
+        field.name
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    assert required == GIVEN.get(word.rsplit(".", 1)[0], set())
+    made = default(word, config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.anything = 1
+    written = json.loads(json.dumps(dataclasses.asdict(made), allow_nan=False))
+    assert not any(isinstance(value, dict) for value in written.values())
+    mistakes: list[str] = []
+    assert typed.read_into([config], written, mistakes) == [made]
+    assert mistakes == []
+
+
+@CONFIGS
+def test_impossible_settings_are_refused_by_name(word: str, config: Any) -> None:
+    """A negative count and a name that is none, in every field that holds one."""
+    made = default(word, config)
+    for field in dataclasses.fields(config):
+        value = getattr(made, field.name)
+        bad: Any = {int: -1, str: "no such thing"}.get(type(value))
+        if bad is None and isinstance(value, tuple):
+            bad = (-1,) * len(value)
+        if bad is not None:
+            with pytest.raises(ValueError, match=r"^[a-z_0-9]+: ") as refused:
+                dataclasses.replace(made, **{field.name: bad})
+            known = {other.name for other in dataclasses.fields(config)}
+            assert str(refused.value).split(":")[0] in known
+
+
+# Encoders
+
+
+def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
+    """Keys, shapes and types of the kinds of features there are; padding is zero."""
+    batch, (channels, height, width) = len(image), encoder.image_shape
+    kind = nets.kind_of(obs)
+    if kind == "pixels":
+        assert obs["image"].shape == (batch, channels, height, width)
+        assert obs["image"].dtype == torch.uint8
+        assert encoder.max_tokens == encoder.dim == 0
+        return
+    assert kind == "tokens"
+    x, mask, pos = obs["x"], obs["mask"], obs["pos"]
+    assert encoder.max_tokens >= 1 and encoder.dim >= 1
+    assert x.shape == (batch, encoder.max_tokens, encoder.dim) and x.dtype == torch.float32
+    assert mask.shape == pos.shape == (batch, encoder.max_tokens)
+    assert mask.dtype == torch.bool and pos.dtype == torch.int64
+    assert x.isfinite().all() and pos.min() >= 0
+    assert mask.any(dim=1).all(), "a frame without any token"
+    assert not x[~mask].any() and not pos[~mask].any(), "padding that is not zero"
+    for b in range(batch):
+        positions = pos[b][mask[b]].tolist()
+        assert positions == sorted(set(positions)), "a patch twice, or out of order"
+
+
+@of("pretrain.encoders")
+def test_an_encoder_gives_the_features_it_names(word: str) -> None:
+    encoder, image = make_encoder(word), images()
+    assert encoder.image_shape == SHAPE
+    obs = encoder(image)
+    check_obs(encoder, image, obs)
+    assert nets.kind_of(obs) == importlib.import_module(word).KIND
+    assert equal(encoder(image), obs), "twice is not the same"
+    assert equal(make_encoder(word)(image), obs), "made twice is not the same"
+    for b in range(len(image)):
+        alone = encoder(image[b : b + 1])
+        assert equal(alone, {key: value[b : b + 1] for key, value in obs.items()}), "company"
+
+
+@of("pretrain.encoders")
+def test_an_encoder_is_frozen(word: str) -> None:
+    """Nothing in it asks for gradients or is in training mode, and seeing changes nothing."""
+    encoder = make_encoder(word)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    with torch.enable_grad():
+        obs = encoder(images())
+    assert not any(value.requires_grad for value in obs.values())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    if before:
+        assert not any(module.training for module in encoder.modules())
+    assert equal(encoder.state_dict(), before)
+
+
+@of("pretrain.encoders")
+def test_an_encoder_is_saved_and_loaded(word: str, tmp_path: Path) -> None:
+    encoder, image = make_encoder(word), images()
+    save_encoder(encoder, tmp_path / "a")
+    save_encoder(make_encoder(word), tmp_path / "b")
+    loaded = load_encoder(tmp_path / "a")
+    save_encoder(loaded, tmp_path / "c")
+    assert equal(loaded(image), encoder(image))
+    assert loaded.image_shape == SHAPE
+    assert (loaded.max_tokens, loaded.dim) == (encoder.max_tokens, encoder.dim)
+    assert same_files(tmp_path / "a", tmp_path / "b") and same_files(tmp_path / "a", tmp_path / "c")
+
+
+@of("pretrain.encoders")
+def test_an_encoder_is_exported(word: str, tmp_path: Path) -> None:
+    """The program gives the same of any batch."""
+    encoder = make_encoder(word)
+    export(encoder, tmp_path / "encoder.pt2")
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    for count in (1, 4):
+        expected, found = encoder(images(count)), program(images(count))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key].dtype == value.dtype and found[key].shape == value.shape
+            assert (found[key].double() - value.double()).abs().max() <= 1e-5, key
+
+
+@of("pretrain.encoders")
+def test_an_encoder_refuses_other_images(word: str) -> None:
+    good = images()
+    wrong = [
+        good.float(),
+        good.bool(),
+        good[0],
+        good[:, :1],
+        good[..., :24],
+        good[..., :24, :],
+        good.permute(0, 2, 3, 1),
+    ]
+    for image in wrong:
+        with pytest.raises(ValueError, match="image: wants uint8"):
+            make_encoder(word)(image)
+
+
+SPOILT: dict[str, Callable[[Obs], Obs]] = {
+    "half": lambda o: o | {"x": o["x"].half()},
+    "padding": lambda o: o | {"x": o["x"] + 1},
+    "mask": lambda o: o | {"mask": o["mask"].byte()},
+    "position": lambda o: o | {"pos": o["pos"].int()},
+    "twice": lambda o: o | {"pos": torch.zeros_like(o["pos"])},
+    "short": lambda o: {key: value[:, 1:] for key, value in o.items()},
+    "empty": lambda o: o | {"x": 0 * o["x"], "pos": 0 * o["pos"], "mask": o["mask"] & False},
+    "infinite": lambda o: o | {"x": o["x"].masked_fill(o["mask"][..., None], torch.inf)},
+    "batch": lambda o: {key: value[:1] for key, value in o.items()},
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_the_check_of_features_finds_faults(fault: str) -> None:
+    encoder, image = make_encoder("pretrain.encoders.mae"), images()
+    obs = encoder(image)
+    assert not obs["mask"].all(), "no padding to look at"
+    with pytest.raises(AssertionError):
+        check_obs(encoder, image, SPOILT[fault](obs))
+
+
+# Saliency
+
+
+@of("pretrain.saliency")
+def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None:
+    module, image = importlib.import_module(word), images()
+    source = module.fit(small(module.Config), images(7, seed=1))
+    assert isinstance(source, module.Saliency)
+    maps = source(image)
+    assert maps.shape == (4, 1, *SHAPE[1:]) and maps.dtype == torch.float32
+    assert maps.min() >= 0 and maps.max() <= 1 and maps.std() > 0
+    assert not maps.requires_grad
+    assert torch.equal(source(image), maps), "twice is not the same"
+    assert torch.equal(source(image[1:2]), maps[1:2]), "a map depends on the other frames"
+    again = module.fit(small(module.Config), images(7, seed=1))
+    for number, made in enumerate((source, again)):
+        save_saliency(made, tmp_path / str(number))
+    assert same_files(tmp_path / "0", tmp_path / "1")
+    loaded = load_saliency(tmp_path / "0")
+    assert torch.equal(loaded(image), maps)
+    save_saliency(loaded, tmp_path / "2")
+    assert same_files(tmp_path / "0", tmp_path / "2")
+
+
+# Nets and agents
+
+
+MATRIX = pytest.mark.parametrize(
+    ("word", "encoder"), list(itertools.product(words("rl.agents"), words("pretrain.encoders")))
+)
+
+
+def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
+    """`count` states of `depth` frames, drawn from encoded ones."""
+    size, generator = len(next(iter(pool.values()))), torch.Generator().manual_seed(seed)
+    rows = torch.randint(size, (count, depth), generator=generator)
+    return {key: value[rows] for key, value in pool.items()}
+
+
+def test_every_net_is_somebodys() -> None:
+    kinds = {importlib.import_module(word).KIND for word in words("pretrain.encoders")}
+    assert {nets.config_for(kind).__module__ for kind in kinds} == set(words("rl.nets"))
+
+
+@of("pretrain.encoders")
+def test_the_net_of_an_encoders_features(word: str) -> None:
+    """One finite vector a state, each state on its own; every parameter learns; kept weights act
+    the same."""
+    encoder, depth = make_encoder(word), 2
+    stack, example = stacked(encoder(images(6)), 3, depth), encoder(images(1))
+    torch.manual_seed(0)
+    made, other = nets.make(example, depth), nets.make(example, depth)
+    vectors, extras = made(stack)
+    assert vectors.shape == (3, made.width) and vectors.dtype == torch.float32
+    assert vectors.isfinite().all()
+    alone, _ = made({key: value[1:2] for key, value in stack.items()})
+    torch.testing.assert_close(alone, vectors[1:2])
+    if "attention" in extras:
+        attention = extras["attention"]
+        assert attention.ndim == 3 and attention.shape[::2] == (3, encoder.max_tokens)
+        assert attention.min() >= 0 and attention.sum(-1).max() <= 1 + 1e-5
+    vectors.square().sum().backward()
+    for name, parameter in made.named_parameters():
+        assert not parameter.requires_grad or parameter.grad is not None, f"{name} never learns"
+    assert not torch.equal(other(stack)[0], vectors)
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(other(stack)[0], vectors)
+
+
+def make_batch(agent: Agent, pool: Obs, seed: int) -> Batch:
+    size, generator = agent.config.batch_size, torch.Generator().manual_seed(seed)
+    return Batch(
+        obs=stacked(pool, size, agent.config.stack, seed),
+        action=torch.randint(ACTIONS, (size,), generator=generator),
+        reward=torch.randn(size, generator=generator),
+        discount=torch.tensor([0.9, 0.0] * size)[:size],
+        next_obs=stacked(pool, size, agent.config.stack, seed + 100),
+        weight=torch.rand(size, generator=generator),
+        index=torch.arange(size),
+    )
+
+
+@MATRIX
+def test_an_agent_acts(word: str, encoder: str) -> None:
+    """Actions that exist, and a state that is the last frames, zero before an episode begins."""
+    eyes = make_encoder(encoder)
+    agent = make_agent(word, eyes)
+    frames = [eyes(images(4, seed=n)) for n in range(3)]
+    state: Obs | None = None
+    for number, obs in enumerate(frames):
+        first = torch.tensor([True] * 4 if number == 0 else [False, False, True, False])
+        expected = push(obs, state, first, agent.config.stack)
+        before = {key: value.clone() for key, value in (state or {}).items()}
+        action, new, extras = agent.act(obs, state, first, explore=number % 2 == 0)
+        assert action.shape == (4,) and action.dtype == torch.int64
+        assert action.min() >= 0 and action.max() < ACTIONS
+        assert equal(new, expected)
+        assert state is None or equal(before, state), "the caller's state was written to"
+        assert not any(value.requires_grad for value in extras.values())
+        state = new
+    begun = {key: value[2, :-1] for key, value in (state or {}).items()}
+    assert not any(value.any() for value in begun.values())
+    again = [agent.act(frames[2], None, first, explore=False)[0] for _ in range(2)]
+    assert torch.equal(*again)
+
+
+@MATRIX
+def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_path: Path) -> None:
+    """Its state dict, written and read without pickle, is all that the next updates depend on."""
+    eyes = make_encoder(encoder)
+    agent, other = make_agent(word, eyes), make_agent(word, eyes, seed=1)
+    pool = eyes(images(8))
+    start = {key: value.clone() for key, value in agent.policy.state_dict().items()}
+    assert equal(make_agent(word, eyes).policy.state_dict(), start), "made twice is not the same"
+    for number in range(3):
+        scalars = agent.update(make_batch(agent, pool, number))
+        priority = scalars.pop("priority")
+        assert priority.shape == (agent.config.batch_size,) and (priority >= 0).all()
+        assert all(value.shape == () and value.isfinite() for value in scalars.values())
+        assert not any(value.requires_grad for value in [*scalars.values(), priority])
+    for name, parameter in agent.policy.named_parameters():
+        changed = not torch.equal(parameter, start[name])
+        assert changed == parameter.requires_grad, f"{name}: changed {changed}"
+    torch.save(agent.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for number in range(3, 6):
+        batch = make_batch(agent, pool, number)
+        assert equal(agent.update(batch), other.update(batch))
+    assert flat(agent.state_dict()) == flat(other.state_dict())
+    states = [each.act(eyes(images()), None, torch.ones(4).bool(), explore=True)[0]
+              for each in (agent, other)]  # fmt: skip
+    assert torch.equal(*states)
+
+
+def flat(state: Any) -> bytes:
+    """Equal bytes for equal states, whatever is in them."""
+    if isinstance(state, Tensor):
+        return repr((state.dtype, state.shape)).encode() + state.numpy().tobytes()
+    if isinstance(state, dict):
+        return b"".join(repr(key).encode() + flat(value) for key, value in state.items())
+    if isinstance(state, list | tuple):
+        return b"".join(map(flat, state))
+    return repr(state).encode()
+
+
+# Environments and sources
+
+
+def game_of(word: str) -> str:
+    """A game in which something moves at once, if we know one."""
+    games = list(importlib.import_module(word).games())
+    return "Breakout" if "Breakout" in games else games[0]
+
+
+def make_env(word: str, num_envs: int = 2, seed: int = 0) -> VectorEnv[Any, Any, Any]:
+    module = importlib.import_module(word)
+    config = small(module.Config, game=game_of(word), num_envs=num_envs)
+    made: VectorEnv[Any, Any, Any] = module.make(config, seed)
+    return made
+
+
+def make_single(word: str, seed: int, index: int) -> Any:
+    module = importlib.import_module(word)
+    return module.single(small(module.Config, game=game_of(word)), seed, index)
+
+
+def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
+    """What actions 0, 1, 0, 1 … lead to; the same actions in every environment."""
+    with closing(env):
+        seen: list[Any] = [env.reset()]
+        for number in range(steps):
+            seen.append(env.step(np.full(env.num_envs, number % 2)))
+        return seen
+
+
+@of("datasets.envs")
+def test_a_suite_is_a_vector_env_with_same_step_resets(word: str) -> None:
+    """The step that ends an episode gives the next one's first frame, and the last one beside."""
+    module, env = importlib.import_module(word), make_env(word)
+    suite = word.rsplit(".", 1)[1]
+    assert isinstance(env, VectorEnv) and env.num_envs == 2
+    assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert list(module.games()) == sorted(module.games()) == envs.games(suite)
+    shape = envs.image_shape(f"{suite}/{game_of(word)}")
+    seen = play(env, SMALL["horizon"])
+    for obs, *_ in seen:
+        assert obs.shape == (2, *shape[1:], shape[0]) and obs.dtype == np.uint8
+    for _, reward, terminated, truncated, info in seen[1:-1]:
+        assert reward.shape == (2,) and not terminated.any() and not truncated.any()
+        assert "final_obs" not in info
+        assert all(len(info[name]) == 2 for name in module.FRAME_INFO)
+    obs, _, terminated, truncated, info = seen[-1]
+    assert truncated.all() and not terminated.any()
+    assert set(module.FRAME_INFO) <= info["final_info"].keys()
+    for index in range(2):
+        assert info["final_obs"][index].shape == obs[index].shape
+        assert not np.array_equal(info["final_obs"][index], obs[index])
+
+
+@of("datasets.envs")
+def test_an_environment_depends_on_seed_and_index_alone(word: str) -> None:
+    pair, three, other = (
+        np.stack([step[0] for step in play(make_env(word, number, seed), 12)])
+        for number, seed in ((2, 0), (3, 0), (2, 1))
+    )
+    assert np.array_equal(pair, three[:, :2])
+    assert not np.array_equal(pair, other) and not np.array_equal(pair[:, 0], pair[:, 1])
+    for index in range(2):
+        with closing(make_single(word, 0, index)) as single:
+            found = [single.reset()[0]] + [single.step(n % 2)[0] for n in range(6)]
+        assert np.array_equal(np.stack(found), pair[:7, index])
+
+
+@of("datasets.envs")
+def test_an_environment_goes_on_from_its_state(word: str) -> None:
+    env, other = make_single(word, 0, 0), make_single(word, 5, 1)
+    env.reset()
+    image = env.step(1)[0]
+    state = env.get_state()
+    expected = [env.step(n % 2) for n in range(3)]
+    other.set_state(state)
+    assert np.array_equal(other.observe()[0], image)
+    for number, (image, *rest) in enumerate(expected):
+        again, *others = other.step(number % 2)
+        assert np.array_equal(image, again) and rest[:3] == others[:3]
+    env.close()
+    other.close()
+
+
+@of("datasets.sources")
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_sources_streams_write_as_many_frames_as_asked(
+    word: str, count: int, tmp_path: Path
+) -> None:
+    """They travel to other processes, run in any order, and tell of each frame once."""
+    module = importlib.import_module(word)
+
+    def run(folder: Path, order: int) -> FrameSet:
+        made = module.streams(small(module.Config), "atari/Pong", count)
+        told: list[int] = []
+        folder.mkdir(exist_ok=True)
+        for stream in pickle.loads(pickle.dumps(made))[::order]:
+            stream.run(folder, told.append)
+        assert sum(told) == count
+        return read_frames(folder)
+
+    frames = run(tmp_path / "a", 1)
+    assert len(frames) == count
+    assert frames.images.shape[1:] == (96, 96, 3)
+    assert set(envs.frame_info("atari/Pong")) == set(frames.info)
+    run(tmp_path / "b", -1)
+    assert same_files(tmp_path / "a", tmp_path / "b")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()}
+    run(tmp_path / "a", 1)  # everything is there already
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()} == before
+
+
+@of("datasets.sources")
+def test_a_source_refuses_what_is_no_environment(word: str) -> None:
+    module: ModuleType = importlib.import_module(word)
+    with pytest.raises(ValueError, match="Pong"):
+        module.streams(module.Config(), "atari/Pnog", 5)
+    with pytest.raises(ValueError, match="count"):
+        module.streams(module.Config(), "atari/Pong", 0)

@@ -1,0 +1,389 @@
+"""Bad input, stage by stage: a non-zero exit, one message that names the file or key and the
+remedy, nothing half-published, and what was there before untouched.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from datasets.files import sha256_file
+from pipeline.artifact import open_artifact
+from pretrain.encoder import save_encoder
+from pretrain.encoders import mae
+from tests.pipeline.conftest import CODE, Project
+
+SHARD = Path("frames/pong/000-00000.tar")
+WEIGHTS = Path("encoders/pong-mae/model.safetensors")
+KEY = "000-00000000.npz"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a project but its progress (`.work`) and its records (`.runs`)."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not {".work", ".runs"} & set(path.parts)
+    }
+
+
+def told(output: str) -> str:
+    """The one message of a stage that failed as it should."""
+    assert "Traceback" not in output and "Exception" not in output, output
+    lines = output.splitlines()
+    begins = [number for number, line in enumerate(lines) if line.startswith("error:")]
+    assert len(begins) == 1, output
+    return "\n".join(lines[begins[0] :])
+
+
+class Warm:
+    """Runs stages in processes forked from one that has the libraries loaded already."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WARM],
+            env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, project: Project, stage: str, name: str, limit: int = 0) -> tuple[int, str]:
+        """Exit status and output; files may not grow beyond `limit` bytes, where it isn't 0."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        output = project.folder / "output"
+        asked = [str(project.folder), str(output), f"pipeline.{stage}", name, limit]
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        text = output.read_text()
+        output.unlink()
+        return code, text
+
+
+WARM = """
+import json, os, resource, runpy, sys
+import pipeline.parallel, pipeline.policies, pipeline.stage, pretrain.figures, pretrain.trainer
+import pretrain.encoders.mae, pretrain.encoders.pixels, pretrain.saliency_source, rl.loops
+import rl.agents.rainbow
+for line in sys.stdin:
+    folder, output, module, name, limit = json.loads(line)
+    child = os.fork()
+    if not child:
+        file = os.open(output, os.O_CREAT | os.O_WRONLY)
+        os.dup2(file, 1), os.dup2(file, 2)
+        os.chdir(folder)
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        sys.argv = [module, name]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    made = Warm()
+    yield made
+    made.process.communicate("")
+
+
+def refused(warm: Warm, project: Project, stage: str, name: str, *says: str) -> None:
+    """The stage fails with one message that holds all of `says`, and changes nothing."""
+    before = content(project.folder)
+    code, output = warm.run(project, stage, name)
+    assert code == 1, output
+    message = told(output)
+    for words in says:
+        assert words in message, message
+    assert content(project.folder) == before
+
+
+# params.yaml
+
+
+@dataclass(frozen=True)
+class Slip:
+    """An edit of params.yaml, and what the message must hold."""
+
+    old: str
+    new: str
+    says: tuple[str, ...]
+    stage: tuple[str, str] = ("pretrain", "pong-mae")
+
+
+SLIPS = {
+    "unknown game": Slip(
+        "atari/Breakout, source",
+        "atari/Brekout, source",
+        ("frames.pong.env", "did you mean", "Breakout"),
+    ),
+    "unknown suite": Slip(
+        "atari/Breakout, source", "atarri/Pong, source", ("frames.pong.env", "'atarri'", "atari")
+    ),
+    "entry that is not there": Slip(
+        "by: encoders/pong-mae", "by: encoders/pong-mea", ("saliency.pong-error.by", "pong-mae")
+    ),
+    "name that is not there": Slip(
+        "seeds: 1", "seeds: 1", ("no entry 'pnog'", "did you mean 'pong'"), ("collect", "pnog")
+    ),
+    "missing key": Slip("count: 96, ", "", ("frames.pong.count: missing", "int")),
+    "unknown key": Slip("epochs: 8", "epohcs: 8", ("epohcs: unknown key", "did you mean 'epochs'")),
+    "wrong type": Slip("count: 96", "count: '96'", ("frames.pong.count: '96' (str)", "int")),
+    "not YAML": Slip("annotations: {}", "annotations: {", ("params.yaml: not valid YAML",)),
+    "patch that does not divide": Slip(
+        "patch: 16", "patch: 7", ("encoders.pong-mae.patch: 7", "divide")
+    ),
+    "nothing selected": Slip(
+        "patch: 16", "patch: 16, features: {max_ratio: 0}",
+        ("encoders.pong-mae.features.max_ratio: 0", "above 0"),
+    ),
+    "nothing selected by a policy": Slip(
+        "seeds: 1, steps: 160", "features: {max_ratio: 0}, steps: 160",
+        ("policies.pong-spirl.features.max_ratio: 0", "above 0"),
+        ("train", "pong-spirl"),
+    ),
+    "too little selected": Slip(
+        "patch: 16", "patch: 16, features: {max_ratio: 0.01}",
+        ("encoders.pong-mae.max_ratio: 0.01", "not even one"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_slip_in_params(warm: Warm, on_built: Project, name: str) -> None:
+    slip = SLIPS[name]
+    on_built.edit(slip.old, slip.new)
+    refused(warm, on_built, *slip.stage, "params.yaml", *slip.says)
+
+
+def test_an_input_that_is_not_built(warm: Warm, project: Project) -> None:
+    refused(
+        warm,
+        project,
+        "train",
+        "pong-spirl",
+        "artifacts/encoders/pong-mae",
+        "dvc repro pretrain@pong",
+    )
+    assert not list(project.artifacts.rglob("*")), "something was begun"
+
+
+# Damaged artifacts
+
+
+def reseal(project: Project, file: Path) -> None:
+    """Write the manifest anew for a changed file, as whoever meant harm would."""
+    folder = project.artifacts.joinpath(*file.parts[:2])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file.relative_to(*file.parts[:2]).name] = sha256_file(
+        project.artifacts / file
+    )
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    open_artifact("/".join(file.parts[:2]), project.artifacts)  # it is good as far as that shows
+
+
+def flip(data: bytes) -> bytes:
+    """The data with one bit changed, in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def tar_of(name: str, *, claims: int = 0, **attributes: object) -> bytes:
+    """A tar of one empty member."""
+    entry = tarfile.TarInfo(name)
+    entry.size = claims
+    for key, value in attributes.items():
+        setattr(entry, key, value)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(entry, io.BytesIO(bytes(0)) if not claims else None)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a file of an artifact, who reads it, and what the message must hold."""
+
+    file: Path
+    spoil: Callable[[bytes], bytes]
+    resealed: bool
+    says: tuple[str, ...]
+
+
+CHECKOUT = ("not the bytes the manifest names", "dvc checkout", "dvc repro -f")
+AGAIN = ("build it again",)
+DAMAGES = {
+    "truncated shard": Damage(SHARD, half, False, CHECKOUT),
+    "flipped bit in a shard": Damage(SHARD, flip, False, CHECKOUT),
+    "truncated weights": Damage(WEIGHTS, half, False, CHECKOUT),
+    "truncated shard, resealed": Damage(SHARD, half, True, ("end of the archive", *AGAIN)),
+    "flipped bit in a shard, resealed": Damage(SHARD, flip, True, ("damaged", *AGAIN)),
+    "member outside its folder": Damage(
+        SHARD, lambda _: tar_of(f"../{KEY}"), True, ("is not named like", *AGAIN)
+    ),
+    "member that is a symlink": Damage(
+        SHARD,
+        lambda _: tar_of(KEY, type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        True,
+        ("is not a regular file", *AGAIN),
+    ),
+    "member that claims 10 GB": Damage(
+        SHARD, lambda _: tar_of(KEY, claims=10 << 30), True, ("claims 10737418240 bytes", *AGAIN)
+    ),
+    "truncated weights, resealed": Damage(
+        WEIGHTS, half, True, ("not readable as safetensors", "build the artifact again")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_input(warm: Warm, on_built: Project, name: str) -> None:
+    damage, path = DAMAGES[name], on_built.artifacts / DAMAGES[name].file
+    path.write_bytes(damage.spoil(path.read_bytes()))
+    if damage.resealed:
+        reseal(on_built, damage.file)
+    reader = ("pretrain", "pong-mae") if damage.file == SHARD else ("train", "pong-spirl")
+    refused(warm, on_built, *reader, f"artifacts/{damage.file}", *damage.says)
+
+
+def test_an_encoder_of_another_image_size(warm: Warm, on_built: Project) -> None:
+    """Its files agree with each other and with the manifest: only the environment doesn't fit."""
+    other = mae.Pretraining(mae.Config(patch=16), (3, 48, 48)).encoder()
+    save_encoder(other, on_built.artifacts / "encoders/pong-mae")
+    for name in ("model.safetensors", "config.json"):
+        file = WEIGHTS.with_name(name)
+        manifest = on_built.artifacts / file.with_name("manifest.json")
+        written = json.loads(manifest.read_text())
+        written["files"][name] = sha256_file(on_built.artifacts / file)
+        manifest.write_text(json.dumps(written))
+    says = ("encoder", "(3, 48, 48)", "(3, 96, 96)", "use an encoder pretrained on frames of")
+    refused(warm, on_built, "train", "pong-spirl", *says)
+
+
+# A full disk
+
+
+@pytest.fixture
+def mounted(on_built: Project) -> Iterator[bool]:
+    """artifacts/ on a small disk of its own, where mounting is allowed; False where it isn't."""
+    aside = on_built.folder / "aside"
+    on_built.artifacts.rename(aside)
+    on_built.artifacts.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "fovea-test", str(on_built.artifacts)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    shutil.copytree(aside, on_built.artifacts, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+    yield done.returncode == 0
+    if done.returncode == 0:
+        subprocess.run(["umount", str(on_built.artifacts)], check=True)
+
+
+FULL = [
+    ("collect", "pong", 0),  # nothing at all can be written
+    ("collect", "pong", 30),  # a stream's shard
+    ("pretrain", "pong-mae", 1_500),  # the checkpoint
+    ("label", "pong-error", 100),  # the copy of the source
+    ("train", "pong-spirl", 100),  # a seed's weights
+    ("train", "pong-spirl", 7_000),  # the copy of the seed's folder
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "name", "left"), FULL)
+def test_a_full_disk(
+    warm: Warm, on_built: Project, mounted: bool, stage: str, name: str, left: int
+) -> None:
+    """With `left` kB to go, the stage stops in a different place each; with room it goes on.
+
+    Where no disk can be mounted, files may not become larger than that instead.
+    """
+    filler, before = on_built.artifacts / "filler", content(on_built.folder)
+    if mounted:
+        filler.write_bytes(bytes(shutil.disk_usage(on_built.artifacts).free - 1024 * left))
+    code, output = warm.run(on_built, stage, name, 0 if mounted else 1024 * min(left + 4, 2_000))
+    filler.unlink(missing_ok=True)
+    assert code == 1, output
+    message = told(output)
+    assert "artifacts/" in message and "free some space" in message, message
+    assert content(on_built.folder) == before
+    code, output = warm.run(on_built, stage, name)
+    assert code == 0, output
+
+
+# Two at once
+
+
+def wait_for(project: Project, pattern: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not list(project.artifacts.glob(pattern)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_same_entry_twice_at_once(project: Project) -> None:
+    """The second is refused, the first is unharmed."""
+    project.edit("count: 96", "count: 4000")
+    first = project.start("collect", "pong")
+    wait_for(project, ".work/collect-pong-*/out", first)
+    code, output = project.run("collect", "pong")
+    assert first.poll() is None, "the first was too fast: nothing was shown"
+    assert code == 1, output
+    assert "another process is at work on it; wait for it, or stop it" in told(output)
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    assert open_artifact("frames/pong", project.artifacts).manifest["metrics"]["frames"] == 4000
+    assert not list(project.artifacts.glob(".work/collect-pong-*"))
+
+
+@pytest.mark.slow
+def test_two_dvc_repro_at_once(committed: Project, project: Project) -> None:
+    """DVC, or we, refuse the second; the first is unharmed and its work is what DVC then has."""
+    tables = (project.folder / "params.yaml").read_text().replace("count: 96", "count: 4000")
+    shutil.copytree(committed.folder, project.folder, dirs_exist_ok=True, symlinks=True)
+    (project.folder / "params.yaml").write_text(tables)
+    before = content(project.artifacts)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    def dvc(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dvc", *words],
+            cwd=project.folder,
+            env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    first = dvc("repro", "collect@pong")
+    wait_for(project, ".work/collect-pong-*/out", first)
+    second = dvc("repro", "collect@pong")
+    output, _ = second.communicate(timeout=120)
+    assert first.poll() is None, "the first was too fast: nothing was shown"
+    assert second.returncode != 0, output
+    assert "Traceback" not in output, output
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    assert open_artifact("frames/pong", project.artifacts).manifest["metrics"]["frames"] == 4000
+    after = content(project.artifacts)
+    assert {name: after.get(name) for name in before} == before, "an older artifact was lost"
+    status = dvc("status", "collect@pong")
+    output, _ = status.communicate(timeout=60)
+    assert "up to date" in output, output
