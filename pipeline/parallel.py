@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
 from typing import Protocol
@@ -62,7 +63,11 @@ def side_by_side(
     """
     # CUDA does not survive a fork. Without it a fork saves the seconds that importing torch takes;
     # it is safe because stages run torch on one thread.
-    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    context: SpawnContext | ForkContext = (
+        multiprocessing.get_context("spawn")
+        if torch.cuda.is_available()
+        else multiprocessing.get_context("fork")
+    )
     one_thread()  # inherited by the children
     counter, taken = context.Value("q", 0), context.Value("q", 0)
     messages: SimpleQueue[str] = context.SimpleQueue()

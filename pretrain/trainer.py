@@ -78,7 +78,7 @@ def total_steps(frames: int, *, batch_size: int, epochs: int) -> int:
 
 
 class Batches(Dataset[dict[str, Any]]):
-    """Item `step` is that step's batch: tensors (B, ...), "step" and "share"; shuffled each epoch."""
+    """Item `step` is that step's batch, tensors (B, ...), "step", "share"; shuffled each epoch."""
 
     def __init__(
         self, columns: Mapping[str, NDArray[Any]], batch_size: int, seed: int, share: slice
@@ -210,6 +210,8 @@ class Watch(L.Callback):
         return late if alone else look and bool(trainer.strategy.broadcast(late))
 
     def _look(self, step: int) -> None:
+        if step == self._checked:  # looked at already, for another reason
+            return
         new = self.losses[self._checked : step].cpu()
         finite = new.isfinite()
         if not finite.all():

@@ -221,7 +221,7 @@ def read_curve(path: Path, column: str) -> Floats | None:
 
 
 def score(games: list[Floats]) -> Score:
-    """Score of some seeds' games; the intervals resample the games within each seed."""
+    """Score of some seeds' games; the intervals resample seeds, and games within each."""
     pooled = np.concatenate(games)
     return Score(
         float(pooled.mean()),

@@ -18,20 +18,21 @@ from pipeline.artifact import seal
 CODE = Path(__file__).parent.parent.parent
 TINY = """
 frames:
-  pong: {env: atari/Breakout, source: random, count: 96, streams: 2}
+  breakout: {env: atari/Breakout, source: random, count: 96, streams: 2}
 annotations: {}
 predictors:
-  pong-motion: {data: frames/pong, model: motion}
+  breakout-motion: {data: frames/breakout, model: motion}
 saliency:
-  pong-error: {frames: pong, by: encoders/pong-mae}
+  breakout-error: {frames: breakout, by: encoders/breakout-mae}
 encoders:
-  pong-mae: {data: frames/pong, model: mae, patch: 16, epochs: 8, warmup_epochs: 1, batch_size: 16}
-  pong-pixels: {data: frames/pong, model: pixels}
+  breakout-mae: {data: frames/breakout, model: mae, patch: 16, epochs: 8, warmup_epochs: 1,
+                 batch_size: 16}
+  breakout-pixels: {data: frames/breakout, model: pixels}
 policies:
-  pong-spirl: {env: atari/Breakout, encoder: pong-mae, agent: rainbow, seeds: 1, steps: 160,
-               learn_start: 60, n_step: 3, checkpoint_every: 40, games: 1}
-  pong-der: {env: atari/Breakout, encoder: pong-pixels, agent: rainbow, seeds: 1, steps: 100,
-             learn_start: 60, n_step: 3, checkpoint_every: 50, games: 1}
+  breakout-spirl: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: 1,
+                   steps: 160, learn_start: 60, n_step: 3, checkpoint_every: 40, games: 1}
+  breakout-der: {env: atari/Breakout, encoder: breakout-pixels, agent: rainbow, seeds: 1,
+                 steps: 100, learn_start: 60, n_step: 3, checkpoint_every: 50, games: 1}
 """
 
 
@@ -92,9 +93,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (folder / "params.yaml").write_text(TINY)
     project = Project(folder)
     for stage, name in (
-        ("collect", "pong"),
-        ("pretrain", "pong-mae"),
-        ("pretrain", "pong-pixels"),
+        ("collect", "breakout"),
+        ("pretrain", "breakout-mae"),
+        ("pretrain", "breakout-pixels"),
     ):
         project.built(stage, name)
     return project

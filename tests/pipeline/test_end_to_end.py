@@ -18,7 +18,7 @@ from pretrain.encoder import load_encoder
 from tests.pipeline.conftest import TINY, Project, dvc, fresh_clone, with_python
 
 SECOND = """\
-  pong-all: {env: atari/Breakout, encoder: pong-mae, agent: rainbow, seeds: 1, steps: 100,
+  breakout-all: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: 1, steps: 100,
              learn_start: 60, n_step: 3, checkpoint_every: 100, games: 1, features: {select: all}}
 """
 # An untrained policy's game may last to the horizon; one of random actions is short.
@@ -42,7 +42,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.mark.slow
 def test_everything_is_there_and_nothing_is_left_to_do(whole: Project) -> None:
     page = (whole.artifacts / "report/index.html").read_text()
-    for name in ("pong-spirl", "pong-der", "pong-mae", "pong-error", "pong-motion"):
+    for name in (
+        "breakout-spirl",
+        "breakout-der",
+        "breakout-mae",
+        "breakout-error",
+        "breakout-motion",
+    ):
         assert name in page
     assert "SMOKE" in page.upper()
     assert "mean" in dvc(whole.folder, "metrics", "show")
@@ -60,10 +66,12 @@ def test_everything_is_there_and_nothing_is_left_to_do(whole: Project) -> None:
 
 @pytest.mark.slow
 def test_manifests_tell_the_lineage(whole: Project) -> None:
-    policy = json.loads((whole.artifacts / "policies/pong-spirl/manifest.json").read_text())
-    assert set(policy["inputs"]) == {"encoders/pong-mae"}
+    policy = json.loads((whole.artifacts / "policies/breakout-spirl/manifest.json").read_text())
+    assert set(policy["inputs"]) == {"encoders/breakout-mae"}
     assert policy["entry"]["gamma"] == 0.99  # left out in params.yaml
-    played = json.loads((whole.artifacts / "evaluations/pong-spirl/evaluation.json").read_text())
+    played = json.loads(
+        (whole.artifacts / "evaluations/breakout-spirl/evaluation.json").read_text()
+    )
     assert [c["step"] for c in played["seeds"][0]["checkpoints"]] == [40, 80, 120, 160]
     assert all(len(c["returns"]) == 1 for c in played["seeds"][0]["checkpoints"])
     assert len(played["random"]["returns"]) == 1
@@ -71,7 +79,7 @@ def test_manifests_tell_the_lineage(whole: Project) -> None:
 
 @pytest.mark.slow
 def test_exported_and_loaded_encoders_agree(whole: Project) -> None:
-    folder = whole.artifacts / "encoders/pong-mae"
+    folder = whole.artifacts / "encoders/breakout-mae"
     image = torch.randint(0, 256, (3, 3, 96, 96), dtype=torch.uint8)
     ours = load_encoder(folder)(image)
     theirs = torch.export.load(folder / "encoder.pt2").module()(image)
@@ -83,13 +91,17 @@ def test_exported_and_loaded_encoders_agree(whole: Project) -> None:
 def test_a_second_policy_reuses_the_encoder_and_back_is_free(whole: Project) -> None:
     path = whole.folder / "params.yaml"
     path.write_text(PLAYABLE + SECOND.replace("games: 1,", "games: 1, epsilon: 1.0,"))
-    assert ran(dvc(whole.folder, "repro")) == {"train@pong-all", "evaluate@pong-all", "report"}
-    assert "pong-all" in (whole.artifacts / "report/index.html").read_text()
+    assert ran(dvc(whole.folder, "repro")) == {
+        "train@breakout-all",
+        "evaluate@breakout-all",
+        "report",
+    }
+    assert "breakout-all" in (whole.artifacts / "report/index.html").read_text()
     path.write_text(PLAYABLE)
     output = dvc(whole.folder, "repro")
     # Nothing is built again. The page is written anew: the other policy's folder is still there.
     assert ran(output) <= {"report"}, output
-    assert "pong-all" not in (whole.artifacts / "report/index.html").read_text()
+    assert "breakout-all" not in (whole.artifacts / "report/index.html").read_text()
 
 
 @pytest.mark.slow
@@ -98,10 +110,10 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
     fresh_clone(tmp_path)
     longer = PLAYABLE.replace("count: 96", "count: 4000").replace("epochs: 8", "epochs: 1")
     (tmp_path / "params.yaml").write_text(longer)
-    words = [sys.executable, "-m", "dvc", "repro", "collect@pong"]
+    words = [sys.executable, "-m", "dvc", "repro", "collect@breakout"]
     process = subprocess.Popen(words, cwd=tmp_path, env=with_python())
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("artifacts/.work/collect-pong-*/out/*.tar")):
+    while not list(tmp_path.glob("artifacts/.work/collect-breakout-*/out/*.tar")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -111,11 +123,11 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
         time.sleep(0.05)
     assert left == []
     sealed = {p.name: p.read_bytes() for p in tmp_path.glob("artifacts/.work/collect*/out/*.tar")}
-    dvc(tmp_path, "repro", "collect@pong")
-    built = {p.name: p.read_bytes() for p in (tmp_path / "artifacts/frames/pong").glob("*.tar")}
+    dvc(tmp_path, "repro", "collect@breakout")
+    built = {p.name: p.read_bytes() for p in (tmp_path / "artifacts/frames/breakout").glob("*.tar")}
     assert len(built) == 4
     assert {name: built[name] for name in sealed} == sealed
-    run = json.loads((tmp_path / "artifacts/.runs/collect-pong.json").read_text())
+    run = json.loads((tmp_path / "artifacts/.runs/collect-breakout.json").read_text())
     assert run["resumed"] == 1
 
 

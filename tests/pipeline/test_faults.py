@@ -24,8 +24,8 @@ from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
 from tests.pipeline.conftest import CODE, Project
 
-SHARD = Path("frames/pong/000-00000.tar")
-WEIGHTS = Path("encoders/pong-mae/model.safetensors")
+SHARD = Path("frames/breakout/000-00000.tar")
+WEIGHTS = Path("encoders/breakout-mae/model.safetensors")
 KEY = "000-00000000.npz"
 
 
@@ -121,43 +121,47 @@ class Slip:
     old: str
     new: str
     says: tuple[str, ...]
-    stage: tuple[str, str] = ("pretrain", "pong-mae")
+    stage: tuple[str, str] = ("pretrain", "breakout-mae")
 
 
 SLIPS = {
     "unknown game": Slip(
         "atari/Breakout, source",
         "atari/Brekout, source",
-        ("frames.pong.env", "did you mean", "Breakout"),
+        ("frames.breakout.env", "did you mean", "Breakout"),
     ),
     "unknown suite": Slip(
-        "atari/Breakout, source", "atarri/Pong, source", ("frames.pong.env", "'atarri'", "atari")
+        "atari/Breakout, source",
+        "atarri/Breakout, source",
+        ("frames.breakout.env", "'atarri'", "atari"),
     ),
     "entry that is not there": Slip(
-        "by: encoders/pong-mae", "by: encoders/pong-mea", ("saliency.pong-error.by", "pong-mae")
+        "by: encoders/breakout-mae",
+        "by: encoders/breakout-mea",
+        ("saliency.breakout-error.by", "breakout-mae"),
     ),
     "name that is not there": Slip(
-        "seeds: 1", "seeds: 1", ("no entry 'pnog'", "did you mean 'pong'"), ("collect", "pnog")
+        "seeds: 1", "seeds: 1", ("no entry 'braekout'", "did you mean 'breakout'"), ("collect", "braekout")
     ),
-    "missing key": Slip("count: 96, ", "", ("frames.pong.count: missing", "int")),
+    "missing key": Slip("count: 96, ", "", ("frames.breakout.count: missing", "int")),
     "unknown key": Slip("epochs: 8", "epohcs: 8", ("epohcs: unknown key", "did you mean 'epochs'")),
-    "wrong type": Slip("count: 96", "count: '96'", ("frames.pong.count: '96' (str)", "int")),
+    "wrong type": Slip("count: 96", "count: '96'", ("frames.breakout.count: '96' (str)", "int")),
     "not YAML": Slip("annotations: {}", "annotations: {", ("params.yaml: not valid YAML",)),
     "patch that does not divide": Slip(
-        "patch: 16", "patch: 7", ("encoders.pong-mae.patch: 7", "divide")
+        "patch: 16", "patch: 7", ("encoders.breakout-mae.patch: 7", "divide")
     ),
     "nothing selected": Slip(
         "patch: 16", "patch: 16, features: {max_ratio: 0}",
-        ("encoders.pong-mae.features.max_ratio: 0", "above 0"),
+        ("encoders.breakout-mae.features.max_ratio: 0", "above 0"),
     ),
     "nothing selected by a policy": Slip(
-        "seeds: 1, steps: 160", "features: {max_ratio: 0}, steps: 160",
-        ("policies.pong-spirl.features.max_ratio: 0", "above 0"),
-        ("train", "pong-spirl"),
+        "steps: 160", "features: {max_ratio: 0}, steps: 160",
+        ("policies.breakout-spirl.features.max_ratio: 0", "above 0"),
+        ("train", "breakout-spirl"),
     ),
     "too little selected": Slip(
         "patch: 16", "patch: 16, features: {max_ratio: 0.01}",
-        ("encoders.pong-mae.max_ratio: 0.01", "not even one"),
+        ("encoders.breakout-mae.max_ratio: 0.01", "not even one"),
     ),
 }  # fmt: skip
 
@@ -174,9 +178,9 @@ def test_an_input_that_is_not_built(warm: Warm, project: Project) -> None:
         warm,
         project,
         "train",
-        "pong-spirl",
-        "artifacts/encoders/pong-mae",
-        "dvc repro pretrain@pong",
+        "breakout-spirl",
+        "artifacts/encoders/breakout-mae",
+        "dvc repro pretrain@breakout",
     )
     assert not list(project.artifacts.rglob("*")), "something was begun"
 
@@ -259,14 +263,14 @@ def test_a_damaged_input(warm: Warm, on_built: Project, name: str) -> None:
     path.write_bytes(damage.spoil(path.read_bytes()))
     if damage.resealed:
         reseal(on_built, damage.file)
-    reader = ("pretrain", "pong-mae") if damage.file == SHARD else ("train", "pong-spirl")
+    reader = ("pretrain", "breakout-mae") if damage.file == SHARD else ("train", "breakout-spirl")
     refused(warm, on_built, *reader, f"artifacts/{damage.file}", *damage.says)
 
 
 def test_an_encoder_of_another_image_size(warm: Warm, on_built: Project) -> None:
     """Its files agree with each other and with the manifest: only the environment doesn't fit."""
     other = mae.Pretraining(mae.Config(patch=16), (3, 48, 48)).encoder()
-    save_encoder(other, on_built.artifacts / "encoders/pong-mae")
+    save_encoder(other, on_built.artifacts / "encoders/breakout-mae")
     for name in ("model.safetensors", "config.json"):
         file = WEIGHTS.with_name(name)
         manifest = on_built.artifacts / file.with_name("manifest.json")
@@ -274,7 +278,7 @@ def test_an_encoder_of_another_image_size(warm: Warm, on_built: Project) -> None
         written["files"][name] = sha256_file(on_built.artifacts / file)
         manifest.write_text(json.dumps(written))
     says = ("encoder", "(3, 48, 48)", "(3, 96, 96)", "use an encoder pretrained on frames of")
-    refused(warm, on_built, "train", "pong-spirl", *says)
+    refused(warm, on_built, "train", "breakout-spirl", *says)
 
 
 # A full disk
@@ -296,12 +300,12 @@ def mounted(on_built: Project) -> Iterator[bool]:
 
 
 FULL = [
-    ("collect", "pong", 0),  # nothing at all can be written
-    ("collect", "pong", 30),  # a stream's shard
-    ("pretrain", "pong-mae", 1_500),  # the checkpoint
-    ("label", "pong-error", 100),  # the copy of the source
-    ("train", "pong-spirl", 100),  # a seed's weights
-    ("train", "pong-spirl", 7_000),  # the copy of the seed's folder
+    ("collect", "breakout", 0),  # nothing at all can be written
+    ("collect", "breakout", 30),  # a stream's shard
+    ("pretrain", "breakout-mae", 1_500),  # the checkpoint
+    ("label", "breakout-error", 100),  # the copy of the source
+    ("train", "breakout-spirl", 100),  # a seed's weights
+    ("train", "breakout-spirl", 7_000),  # the copy of the seed's folder
 ]
 
 
@@ -312,12 +316,12 @@ def test_a_full_disk(
 ) -> None:
     """With `left` kB to go, the stage stops in a different place each; with room it goes on.
 
-    Where no disk can be mounted, files may not become larger than that instead.
+    Where no disk can be mounted, files may not become larger than a few kB instead.
     """
     filler, before = on_built.artifacts / "filler", content(on_built.folder)
     if mounted:
         filler.write_bytes(bytes(shutil.disk_usage(on_built.artifacts).free - 1024 * left))
-    code, output = warm.run(on_built, stage, name, 0 if mounted else 1024 * min(left + 4, 2_000))
+    code, output = warm.run(on_built, stage, name, 0 if mounted else 1024 * min(left + 4, 16))
     filler.unlink(missing_ok=True)
     assert code == 1, output
     message = told(output)
@@ -341,16 +345,16 @@ def wait_for(project: Project, pattern: str, process: subprocess.Popen[str]) -> 
 def test_the_same_entry_twice_at_once(project: Project) -> None:
     """The second is refused, the first is unharmed."""
     project.edit("count: 96", "count: 4000")
-    first = project.start("collect", "pong")
-    wait_for(project, ".work/collect-pong-*/out", first)
-    code, output = project.run("collect", "pong")
+    first = project.start("collect", "breakout")
+    wait_for(project, ".work/collect-breakout-*/out", first)
+    code, output = project.run("collect", "breakout")
     assert first.poll() is None, "the first was too fast: nothing was shown"
     assert code == 1, output
     assert "another process is at work on it; wait for it, or stop it" in told(output)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
-    assert open_artifact("frames/pong", project.artifacts).manifest["metrics"]["frames"] == 4000
-    assert not list(project.artifacts.glob(".work/collect-pong-*"))
+    assert open_artifact("frames/breakout", project.artifacts).manifest["metrics"]["frames"] == 4000
+    assert not list(project.artifacts.glob(".work/collect-breakout-*"))
 
 
 @pytest.mark.slow
@@ -372,18 +376,18 @@ def test_two_dvc_repro_at_once(committed: Project, project: Project) -> None:
             text=True,
         )
 
-    first = dvc("repro", "collect@pong")
-    wait_for(project, ".work/collect-pong-*/out", first)
-    second = dvc("repro", "collect@pong")
+    first = dvc("repro", "collect@breakout")
+    wait_for(project, ".work/collect-breakout-*/out", first)
+    second = dvc("repro", "collect@breakout")
     output, _ = second.communicate(timeout=120)
     assert first.poll() is None, "the first was too fast: nothing was shown"
     assert second.returncode != 0, output
     assert "Traceback" not in output, output
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
-    assert open_artifact("frames/pong", project.artifacts).manifest["metrics"]["frames"] == 4000
+    assert open_artifact("frames/breakout", project.artifacts).manifest["metrics"]["frames"] == 4000
     after = content(project.artifacts)
     assert {name: after.get(name) for name in before} == before, "an older artifact was lost"
-    status = dvc("status", "collect@pong")
+    status = dvc("status", "collect@breakout")
     output, _ = status.communicate(timeout=60)
     assert "up to date" in output, output

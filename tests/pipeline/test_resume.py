@@ -16,11 +16,16 @@ from tests.pipeline.conftest import Project
 KILLS = 2
 # Stage, entry, folder it publishes, and what its tables need to have the stage last a while.
 STAGES = [
-    ("collect", "pong", "frames/pong", ("count: 96, streams: 2", "count: 6000, streams: 2")),
-    ("label", "pong-error", "saliency/pong-error", ("count: 96", "count: 96")),
-    ("pretrain", "pong-mae", "encoders/pong-mae", ("epochs: 8", "epochs: 60")),
-    ("train", "pong-spirl", "policies/pong-spirl", ("steps: 160", "steps: 400")),
-    ("evaluate", "pong-spirl", "evaluations/pong-spirl", ("games: 1", "games: 2")),
+    (
+        "collect",
+        "breakout",
+        "frames/breakout",
+        ("count: 96, streams: 2", "count: 6000, streams: 2"),
+    ),
+    ("label", "breakout-error", "saliency/breakout-error", ("count: 96", "count: 96")),
+    ("pretrain", "breakout-mae", "encoders/breakout-mae", ("epochs: 8", "epochs: 60")),
+    ("train", "breakout-spirl", "policies/breakout-spirl", ("steps: 160", "steps: 400")),
+    ("evaluate", "breakout-spirl", "evaluations/breakout-spirl", ("games: 1", "games: 2")),
 ]
 
 
@@ -86,11 +91,13 @@ def test_killed_and_resumed(
 def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     project = on_built
     project.edit("steps: 160", "steps: 70")
-    project.built("train", "pong-spirl")
-    first = content(project.artifacts / "policies/pong-spirl/seed-0")
-    project.edit("seeds: 1, steps: 70", "seeds: 2, steps: 70")
+    project.built("train", "breakout-spirl")
+    first = content(project.artifacts / "policies/breakout-spirl/seed-0")
+    project.edit(
+        "seeds: 1,\n                   steps: 70", "seeds: 2,\n                   steps: 70"
+    )
     shutil.rmtree(project.artifacts / "policies")  # as DVC does before a run
-    output = project.built("train", "pong-spirl")
+    output = project.built("train", "breakout-spirl")
     assert "1 of 2 seeds" in output
-    assert content(project.artifacts / "policies/pong-spirl/seed-0") == first
-    assert (project.artifacts / "policies/pong-spirl/seed-1/metrics.json").exists()
+    assert content(project.artifacts / "policies/breakout-spirl/seed-0") == first
+    assert (project.artifacts / "policies/breakout-spirl/seed-1/metrics.json").exists()

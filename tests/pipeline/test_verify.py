@@ -30,8 +30,8 @@ def test_everything_is_shown_and_good(tmp_path: Path) -> None:
     for number in ("790784", "645093", "409167", "1149861", "14880"):
         assert f": {number}, expected {number}: ok" in done.stdout
     assert len(re.findall(r"^shard .*: ([0-9a-f]{64}), expected \1: ok$", done.stdout, re.M)) == 2
-    kept = [int(step) for step in re.findall(r"killed, (\d+) of 64 .*: -9,", done.stdout)]
-    assert len(kept) == 2 and 0 < kept[0] < kept[1] < 64
+    kept = [int(step) for step in re.findall(r"killed, step \[(\d+)\] of 32 .*: -9,", done.stdout)]
+    assert len(kept) == 2 and 0 < kept[0] < kept[1] < 32
     assert re.search(r"^encoder after .*: ([0-9a-f]{64}), expected \1: ok$", done.stdout, re.M)
     assert re.search(r"^exported tokens .*: [0-9.e-]+, expected <= 1e-5: ok$", done.stdout, re.M)
     assert list(tmp_path.iterdir()) == [], "something stayed behind"

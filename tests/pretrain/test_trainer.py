@@ -169,6 +169,14 @@ def test_nan_loss_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert saved["global_step"] == 3  # the last sound one
 
 
+def test_a_checkpoint_may_fall_on_a_logged_step(tmp_path: Path) -> None:
+    steps = trainer.total_steps(len(images()), batch_size=8, epochs=1)
+    epochs = -(-trainer.CHECK_EVERY // steps)
+    _, losses = train(tmp_path, epochs=epochs, checkpoint_every=5, tensorboard_dir=tmp_path / "tb")
+    assert len(losses) >= trainer.CHECK_EVERY
+    assert list((tmp_path / "tb").glob("events*"))
+
+
 def test_damaged_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
     checkpoint = tmp_path / "last.ckpt"
