@@ -141,7 +141,10 @@ SLIPS = {
         ("saliency.breakout-error.by", "breakout-mae"),
     ),
     "name that is not there": Slip(
-        "seeds: 1", "seeds: 1", ("no entry 'braekout'", "did you mean 'breakout'"), ("collect", "braekout")
+        "seeds: 1",
+        "seeds: 1",
+        ("no entry 'braekout'", "did you mean 'breakout'"),
+        ("collect", "braekout"),
     ),
     "missing key": Slip("count: 96, ", "", ("frames.breakout.count: missing", "int")),
     "unknown key": Slip("epochs: 8", "epohcs: 8", ("epohcs: unknown key", "did you mean 'epochs'")),
