@@ -1,4 +1,4 @@
-"""Atari 2600 games as SPIRL (ECCV 2022, Table 9) shows them, straight on ale_py's interface.
+"""Atari 2600 games as SPIRL shows them (Jiang and Weng 2023, Table 9), straight on ale_py.
 
 One agent step is four emulator frames of the same action; the observation is the pixelwise maximum
 of the third and fourth, resized bilinearly from 210x160 to 96x96 RGB. A game starts with 1 to 30

@@ -1,4 +1,4 @@
-"""Frames of a uniformly random policy, as SPIRL pretrains on (ECCV 2022, Appendix A.2).
+"""Frames of a uniformly random policy, as SPIRL pretrains on (Jiang and Weng 2023, App. A.2).
 
 Streams are independent: each has its own environment and its own actions, both seeded by
 (seed, index) alone, so the shards have the same bytes whichever processes run them. Games are

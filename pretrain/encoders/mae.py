@@ -1,9 +1,10 @@
 """SPIRL's encoder: a small masked autoencoder that also says which patches deserve a look.
 
-"Unsupervised Salient Patch Selection for Data-Efficient Reinforcement Learning" (SPIRL), §4.1-4.2,
-Tables 4 and 5. The autoencoder learns on a random policy's frames; frozen, it draws every patch
-from its neighbours, keeps the patches that this gets wrong, and encodes them together. What the
-policy gets is their embeddings with their positions added once more.
+Jiang and Weng, "Unsupervised Salient Patch Selection for Data-Efficient Reinforcement Learning"
+(SPIRL, ECML PKDD 2023), §4.1-4.2, Tables 4 and 5. The autoencoder learns on a random policy's
+frames; frozen, it draws every patch from its neighbours, keeps the patches that this gets wrong,
+and encodes them together. What the policy gets is their embeddings with their positions added once
+more.
 
 Differs from the paper: errors are taken on normalised pixels, and the neighbours are all eight, as
 in the released code; the cut is at a slope of 45° as in the paper, where the released code cuts at
@@ -34,10 +35,8 @@ from pretrain.saliency_source import unit_range
 from pretrain.schedule import adamw, half_cosine, noise
 from pretrain.vit import MaskedViT, normalise, unpatchify
 
-CPU_FRAMES, GPU_FRAMES = (
-    1,
-    64,
-)  # a pass; one by one on CPU a frame's tokens never depend on its company
+# Frames a pass: one by one on CPU, so that a frame's tokens never depend on its company.
+CPU_FRAMES, GPU_FRAMES = 1, 64
 
 KIND = "tokens"  # of its features: which nets take them
 

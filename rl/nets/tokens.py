@@ -1,6 +1,6 @@
 """SPIRL's aggregator: one attention block pools a frame's salient patches into a short vector.
 
-Liang et al., "Unsupervised Salient Patch Selection for Data-Efficient Reinforcement Learning"
+Jiang and Weng, "Unsupervised Salient Patch Selection for Data-Efficient Reinforcement Learning"
 (ECML PKDD 2023), section 4.3, Tables 13-15. Every frame of the stack goes through on its own:
 shared Linear to `width`, a learned CLS token in front, one pre-norm transformer block, a final
 norm, the CLS row out; the rows of the stacked frames are concatenated.
