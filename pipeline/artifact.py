@@ -119,6 +119,8 @@ def seal(
     metrics: Mapping[str, Any],
 ) -> None:
     """Write the card and the manifest of a finished folder; nothing may be added afterwards."""
+    for stray in folder.rglob(".*.tmp"):  # a write that a kill cut short
+        stray.unlink()
     table, name = label.split("/", 1)
     manifest = {
         "format": FORMAT,

@@ -28,6 +28,14 @@ def test_what_was_published_opens(tmp_path: Path) -> None:
     assert "torch" in opened.manifest["versions"]
 
 
+def test_what_a_killed_write_left_is_not_sealed(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / ".shard.tar.tmp").write_bytes(b"half")
+    artifact.seal(work, "frames/x", entry={}, inputs={}, metrics={})
+    assert [path.name for path in sorted(work.iterdir())] == ["README.md", "manifest.json"]
+
+
 def test_same_content_same_digest_and_other_content_another(tmp_path: Path) -> None:
     digests = []
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
