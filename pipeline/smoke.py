@@ -39,6 +39,8 @@ TINY = {
     "seeds": 1,
     "games": 1,
 }
+# An untrained policy may stand still until the horizon, 27,000 steps; random actions end its game.
+EPSILON = 1.0
 
 
 def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]
                 for key, value in checked.entry(table, name).resolved().items()
                 if key in TINY
             }
+            | ({"epsilon": EPSILON} if table == "policies" else {})
             for name, entry in entries.items()
         }
         for table, entries in written.items()

@@ -49,6 +49,8 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     small = smoke.shrink(params.read_yaml(path), params.load(path))
     assert small["frames"]["mspacman"]["count"] == smoke.TINY["count"]
     assert small["policies"]["frostbite-spirl"]["seeds"] == 1
+    assert small["policies"]["frostbite-spirl"]["epsilon"] == 1.0
+    assert "epsilon" not in small["frames"]["mspacman"]
     assert small["policies"]["frostbite-spirl"]["steps"] == smoke.TINY["steps"]
     assert small["policies"]["frostbite-spirl"]["features"] == {"max_ratio": 0.35}
 
