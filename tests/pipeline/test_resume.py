@@ -74,7 +74,7 @@ def test_killed_and_resumed(
     stopped = 0
     chance = random.Random(stage)
     for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)[: KILLS + 1]:
-        kill_at(project, stage, name, how, work["wall_seconds"] * chance.uniform(0.1, 0.8))
+        kill_at(project, stage, name, how, work["wall_seconds"] * chance.uniform(0.05, 0.5))
         if (project.artifacts / folder).exists():  # the kill came late: it must be whole
             assert content(project.artifacts / folder) == expected
             shutil.rmtree(project.artifacts / folder)
