@@ -5,11 +5,15 @@ patch 8), embeds every neighbour anew and runs the whole decoder on all tokens, 
 a centre. Ours is timed twice: remembering nothing, and remembering the game's earlier frames. Same
 weights and frames; the maps are compared. How many centres are new differs much from frame to
 frame, so what remembers is timed on all frames of a stretch, the others on some of them between.
+
+The targets are for 9,600 earlier frames, minutes a game: `python -m bench.error_map 9600`. `make
+bench` remembers few and so shows less.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -23,50 +27,61 @@ from pretrain.error_map import errors_at, neighbourhoods
 from pretrain.memory import ErrorMemory
 from pretrain.vit import MaskedViT, normalise
 
-ENV = "atari/Frostbite"
 EARLIER, TIMED, PLAIN = 100, 60, 10  # frames: seen before; then timed; the others on every tenth
+FORGETFUL_TARGET = 2.0
+TARGETS = {"Frostbite": 14.0, "MsPacman": 9.0, "Seaquest": 9.0, "BattleZone": 3.0}  # remembering
+
+
+def run(earlier: int = EARLIER) -> dict[str, object]:
+    """Each game's figures under its name; see `measure`."""
+    figures: dict[str, object] = {
+        "what": "error map, patch 8, one thread, against three passes a frame",
+        "remembered_frames": earlier,
+        "target_ratio": FORGETFUL_TARGET,
+    }
+    for game, target in TARGETS.items():
+        for key, value in measure(f"atari/{game}", earlier).items():
+            figures[f"{game}_{key}"] = value
+        figures[f"{game}_target_remembering_ratio"] = target
+    return figures
 
 
 @torch.no_grad()
-def run() -> dict[str, object]:
-    """Milliseconds a frame on one thread: medians and the median of the frames' ratios (plain /
-    ours) without memory; with it the mean, which plain's median is divided by.
+def measure(env: str, earlier: int) -> dict[str, float]:
+    """Milliseconds a frame of one thread's time: medians and the median of the frames' ratios
+    (plain / ours) without memory; with it the mean, which plain's median is divided by.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    model = network(Config(), envs.image_shape(ENV))
+    model = network(Config(), envs.image_shape(env))
     model.initialise(0)
-    frames = torch.split(_frames(EARLIER + TIMED), 1)
-    plain, forgetful, memory = _plain(model), _forgetful(model), ErrorMemory(model)
-    for frame in frames[:EARLIER]:
+    frames = torch.split(random_frames(env, earlier + TIMED), 1)
+    plain, without, memory = _plain(model), forgetful(model), ErrorMemory(model)
+    for frame in frames[:earlier]:
         memory(frame)
-    earlier = _hit_rate(memory)
+    before = _hit_rate(memory)
     plain(frames[0])  # the warm-up
     forgetting: list[tuple[float, float]] = []
     remembering = []
-    for number, frame in enumerate(frames[EARLIER:]):
+    for number, frame in enumerate(frames[earlier:]):
         remembered, milliseconds = _timed(memory, frame)
         remembering.append(milliseconds)
         if number % PLAIN == 0:
             expected, other = _timed(plain, frame)
-            computed, own = _timed(forgetful, frame)
+            computed, own = _timed(without, frame)
             forgetting.append((other, own))
             torch.testing.assert_close(computed, expected, atol=1e-5, rtol=0)
             torch.testing.assert_close(remembered, expected, atol=1e-5, rtol=0)
     torch.set_num_threads(threads)
     plain_ms = statistics.median(other for other, _ in forgetting)
     return {
-        "what": f"error map, {ENV}, patch 8, one thread, against three passes a frame",
-        "frames": len(forgetting),
         "plain_ms": plain_ms,
         "ours_ms": statistics.median(own for _, own in forgetting),
         "ours_ratio": statistics.median(other / own for other, own in forgetting),
-        "remembering_frames": TIMED,
         "remembering_ms": statistics.mean(remembering),
         "remembering_ratio": plain_ms / statistics.mean(remembering),
-        "remembered_frames": EARLIER,
         "remembered_bytes": memory.nbytes,
-        "hit_rate_earlier": earlier,
+        "hit_rate_earlier": before,
         "hit_rate": _hit_rate(memory),
     }
 
@@ -79,24 +94,25 @@ def _hit_rate(memory: ErrorMemory) -> float:
 
 
 def _timed(way: Callable[[Tensor], Tensor], frame: Tensor) -> tuple[Tensor, float]:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     errors = way(frame)
-    return errors, 1000 * (time.perf_counter() - begun)
+    return errors, 1000 * (time.thread_time() - begun)
 
 
-def _frames(count: int) -> Tensor:
+def random_frames(env: str, count: int) -> Tensor:
     """A random policy's frames, (count, 3, H, W) uint8."""
-    env = envs.single(ENV, seed=0, index=0)
-    env.action_space.seed(0)
-    frames = [env.reset()[0]]
+    game = envs.single(env, seed=0, index=0)
+    game.action_space.seed(0)
+    frames = [game.reset()[0]]
     while len(frames) < count:
-        image, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        frames.append(env.reset()[0] if terminated or truncated else image)
-    env.close()
+        image, _, terminated, truncated, _ = game.step(game.action_space.sample())
+        frames.append(game.reset()[0] if terminated or truncated else image)
+    game.close()
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def _forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
+def forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
+    """The project's map of one frame, with nothing remembered."""
     near, centres = neighbourhoods(*model.grid), torch.arange(model.patches)
     return lambda frame: errors_at(model, model.to_patches(frame)[0], centres, near)[None]
 
@@ -120,5 +136,5 @@ def _plain(model: MaskedViT) -> Callable[[Tensor], Tensor]:
 
 
 if __name__ == "__main__":
-    for key, value in run().items():
+    for key, value in run(*(int(word) for word in sys.argv[1:])).items():
         print(key, value)

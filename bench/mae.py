@@ -37,7 +37,7 @@ def run() -> dict[str, object]:
         "rounds": ROUNDS,
     }
     for patch in (8, 16):
-        ours, plain = _ours(patch), _plain(patch)
+        ours, plain = our_step(patch), _plain(patch)
         first = ours(), plain()  # also the warm-up
         torch.testing.assert_close(*first, atol=1e-4, rtol=1e-4)
         rounds = [(_milliseconds(ours), _milliseconds(plain)) for _ in range(ROUNDS)]
@@ -54,7 +54,7 @@ def _milliseconds(step: Callable[[], Tensor]) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def _inputs(patch: int) -> tuple[Tensor, Tensor]:
+def inputs(patch: int) -> tuple[Tensor, Tensor]:
     """Frames as they come from disk (B, H, W, C) uint8, and the patches shown (B, K)."""
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.integers(0, 256, (BATCH, *SHAPE[1:], 3), np.uint8))
@@ -69,8 +69,9 @@ def _network(patch: int) -> MaskedViT:
     return model
 
 
-def _ours(patch: int) -> Callable[[], Tensor]:
-    model, (frames, shown) = _network(patch), _inputs(patch)
+def our_step(patch: int) -> Callable[[], Tensor]:
+    """The project's training step, returning its loss."""
+    model, (frames, shown) = _network(patch), inputs(patch)
     optimizer = adamw(model, rate=2.5e-4, betas=(0.9, 0.95), weight_decay=0.05)
 
     def step() -> Tensor:
@@ -85,7 +86,7 @@ def _ours(patch: int) -> Callable[[], Tensor]:
 
 
 def _plain(patch: int) -> Callable[[], Tensor]:
-    model, (frames, shown) = _network(patch), _inputs(patch)
+    model, (frames, shown) = _network(patch), inputs(patch)
     for module in model.modules():
         if isinstance(module, Attention):
             setattr(module, "fused_attn", False)  # noqa: B010  # declared Final for TorchScript

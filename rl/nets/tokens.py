@@ -112,7 +112,8 @@ class Net(BaseNet):
         to_key, to_value = self.key_value.weight.view(2, heads, -1, width).unbind()
         q = self.query(query).unflatten(-1, (heads, -1))
         wanted = _per_head(q, to_key * q.shape[-1] ** -0.5).flatten(1, 2)
-        scores = wanted @ memory.mT
+        # The CLS token's question is the same for all frames: one product instead of F.
+        scores = (memory @ (wanted[0] if len(wanted) == 1 else wanted).mT).mT
         if self.config.pad == "masked":
             scores = scores.masked_fill(~mask[:, None], -torch.inf)
         own = (wanted @ cls.mT).expand(len(scores), -1, -1)
