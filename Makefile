@@ -56,6 +56,10 @@ smoke: setup ## build every entry of the recipe NAME at tiny budgets
 verify: setup ## print the evidence: parameter counts, digests after kills, shard bytes, exported tokens
 	python -m pipeline.verify
 
+.PHONY: results
+results: setup ## render RESULTS.md from the seeds measured so far (pipeline/recipes/measured)
+	python -m pipeline.results
+
 .PHONY: bench
 bench: setup ## measure paired ratios against plain baselines
 	python -m bench

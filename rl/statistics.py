@@ -1,4 +1,4 @@
-"""Aggregate scores: interquartile mean and its bootstrap interval over seeds and their games.
+"""Aggregate scores: interquartile mean, and bootstrap intervals over seeds and their games.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
 section 4. They resample runs; here each run (seed) also has many games, which are resampled within
@@ -56,3 +56,41 @@ def bootstrap_interval(
     ]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def difference_interval(
+    ours: Sequence[Scores],
+    theirs: Sequence[Scores],
+    statistic: Callable[[Scores], float],
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of how far the seeds' mean `statistic` of `ours` lies above `theirs`.
+
+    The two-level bootstrap again, for each side on its own: seeds, then each drawn seed's games.
+    """
+    generator = np.random.default_rng(seed)
+    values = _resampled(ours, statistic, resamples, generator) - _resampled(
+        theirs, statistic, resamples, generator
+    )
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(
+    games_per_seed: Sequence[Scores],
+    statistic: Callable[[Scores], float],
+    resamples: int,
+    generator: np.random.Generator,
+) -> Scores:
+    """The seeds' mean statistic in each resample, (resamples,)."""
+    if not games_per_seed or not all(len(games) for games in games_per_seed):
+        raise ValueError("games_per_seed: each side needs a seed, each seed a game")
+    count = len(games_per_seed)
+    means = np.empty(resamples)
+    for row in range(resamples):
+        drawn = [games_per_seed[i] for i in generator.integers(count, size=count)]
+        means[row] = np.mean([statistic(generator.choice(games, len(games))) for games in drawn])
+    return means

@@ -98,3 +98,24 @@ def test_reference_scores_are_of_games_there_are() -> None:
     assert set(table["games"]) <= set(games())
     assert all(row["human"] > row["random"] for row in table["games"].values())
     assert table["games"]["Frostbite"] == {"random": 65.2, "human": 4334.7}
+
+
+def test_the_difference_interval_is_that_of_two_resampled_means() -> None:
+    """Against the normal theory of two samples of seeds whose games are all alike."""
+    generator = np.random.default_rng(0)
+    ours = [np.full(3, x) for x in generator.normal(10.0, 2.0, 40)]
+    theirs = [np.full(3, x) for x in generator.normal(4.0, 1.0, 40)]
+    low, high = statistics.difference_interval(ours, theirs, lambda games: float(games.mean()))
+    means = [np.array([games[0] for games in side]) for side in (ours, theirs)]
+    error = np.sqrt(sum(side.var() / len(side) for side in means))
+    middle = means[0].mean() - means[1].mean()
+    assert abs(low - (middle - 1.96 * error)) < 0.1 * error
+    assert abs(high - (middle + 1.96 * error)) < 0.1 * error
+
+
+def test_the_difference_interval_has_the_spread_of_games_too() -> None:
+    games = np.random.default_rng(0).normal(0.0, 1.0, 100)
+    low, high = statistics.difference_interval([games], [np.zeros(5)], lambda g: float(g.mean()))
+    assert high - low == pytest.approx(2 * 1.96 * games.std() / 10, rel=0.1)
+    with pytest.raises(ValueError, match="each side needs a seed"):
+        statistics.difference_interval([], [games], lambda g: float(g.mean()))
