@@ -1,7 +1,8 @@
 """Stage `evaluate`: policies -> full games. `python -m pipeline.evaluate NAME`.
 
 Every kept checkpoint of every seed plays `games` whole games, noise off, and so does the uniform
-random policy (SPIRL, App. B.3). One game of the best last checkpoint becomes a video.
+random policy (SPIRL, App. B.3). One game of the best last checkpoint becomes a video, and a sheet
+of pictures where the policy attends to patches.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.parallel import side_by_side
 from pipeline.policies import checkpoints, open_policy, paper_steps
 from pipeline.stage import Stage, main
 from pipeline.tables import Entry
-from pipeline.video import write_video
+from pipeline.video import sheet, write_video
 from pretrain.store import read_header
 from rl import play
 
@@ -127,6 +128,8 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     game = play.record(policy, seed=GAME_SEED, epsilon=stage.entry.keys.epsilon)
     patch = read_header(encoder)["config"].get("patch", 1)  # pixels have none to draw
     write_video(stage.out / "video.mp4", game, patch=patch)
+    if game[0].attention is not None:
+        sheet(game, patch=patch).save(stage.out / "attention.png")
     return {"video_seed": seed, "video_step": step}
 
 

@@ -1,4 +1,4 @@
-"""One game as a film: what the encoder selected and what the policy looked at (SPIRL, Fig. 6).
+"""One game as a film and as a sheet: what was selected, what the policy looked at (SPIRL, Fig. 6).
 
 Selected patches get a red outline, the patches that carry 60 % of the policy's attention a
 transparent yellow fill, and a patch that is both an orange outline. The file is H.264 in MP4 with
@@ -6,7 +6,7 @@ transparent yellow fill, and a patch that is both an orange outline. The file is
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
+from datasets.pictures import spread
 from rl.play import GameFrame
 
 RED, ORANGE = (226, 50, 45, 255), (255, 150, 20, 255)
 YELLOW = (255, 221, 51, 107)  # transparent
 INK, LIGHT, DIM = (17, 19, 22), (240, 240, 236), (160, 164, 168)
 STRIP = 32  # height of the caption over the picture, in pixels; a player's controls cover the foot
+SHOWN, COLUMNS = 8, 4  # pictures of a sheet
 FPS = 15  # one frame an agent step; Atari's 60 Hz over the four repeats of an action
 
 
@@ -61,6 +63,19 @@ def draw(frame: GameFrame, *, patch: int | None, scale: int = 4) -> NDArray[np.u
     pen.text((10, middle), f"score {frame.score:,.0f}", LIGHT, font, anchor="lm")
     pen.text((right, middle), f"step {frame.step:,}", DIM, font, anchor="rm")
     return np.asarray(canvas)
+
+
+def sheet(frames: Sequence[GameFrame], *, patch: int | None, scale: int = 3) -> Image.Image:
+    """Some steps of a game, evenly spread, as one picture."""
+    drawn = [draw(frames[i], patch=patch, scale=scale) for i in spread(len(frames), SHOWN)]
+    height, width = drawn[0].shape[:2]
+    gap = 8
+    columns, rows = min(COLUMNS, len(drawn)), -(-len(drawn) // COLUMNS)
+    whole = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for place, picture in enumerate(drawn):
+        row, column = divmod(place, COLUMNS)
+        whole.paste(Image.fromarray(picture), (column * (width + gap), row * (height + gap)))
+    return whole
 
 
 def write_video(

@@ -1,4 +1,4 @@
-"""Pictures of what an encoder sees: heat maps, outlined patches, a curve, a captioned grid."""
+"""Pictures of what an encoder sees: heat maps, outlined patches, charts, a captioned grid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
@@ -69,16 +68,28 @@ def overlay(picture: Picture, values: NDArray[np.floating]) -> Picture:
     return dimmed
 
 
-def overlay_sheet(images: Tensor, saliency: Tensor) -> Image.Image:
-    """Frames (B, C, H, W) uint8, their maps (B, 1, H, W) in [0, 1], and one laid over the other."""
-    pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-    maps = saliency[:, 0].cpu().numpy()
-    return grid(
-        [
-            {"frame": picture, "saliency": heat_map(values), "together": overlay(picture, values)}
-            for picture, values in zip(pictures, maps, strict=True)
-        ]
-    )
+def bar_chart(
+    counts: Sequence[int], marks: Mapping[str, float], *, size: tuple[int, int] = (640, 320)
+) -> Picture:
+    """How often each of 0, 1, 2, ... was counted, as bars; `marks` are captioned lines, red."""
+    width, height = size
+    left, top, bottom = 12, 28, height - 24
+    image = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    step = (width - 2 * left) / len(counts)
+    for value, count in enumerate(counts):
+        high = round((bottom - top) * count / max(*counts, 1))
+        if high:
+            x = left + value * step
+            draw.rectangle((x, bottom - high, x + step - 1, bottom - 1), fill=(30, 80, 200))
+    draw.line((left, bottom, width - left, bottom), fill="black")
+    for value in range(0, len(counts), 20):
+        draw.text((left + (value + 0.5) * step, bottom + 3), str(value), "black", font, anchor="ma")
+    for caption, at in marks.items():
+        x = left + (at + 0.5) * step
+        draw.line((x, top - 6, x, bottom), fill=(220, 30, 30), width=2)
+        draw.text((x, top - 8), caption, (220, 30, 30), font, anchor="mb")
+    return np.asarray(image)
 
 
 def grid(rows: Sequence[Mapping[str, Picture]], *, cell: int = 192) -> Image.Image:

@@ -153,6 +153,7 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
         "curve": plots.learning_curve(policy.name, evaluation, total, chance, known),
         "filmed": evaluated.manifest["metrics"] if evaluated.manifest else {},
         "video": data_uri(evaluated.folder / "video.mp4", "video/mp4"),
+        "attention": data_uri(evaluated.folder / "attention.png", "image/png"),
     }
 
 

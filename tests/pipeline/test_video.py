@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from datasets.errors import FoveaError
-from pipeline.video import ORANGE, RED, STRIP, YELLOW, attended, draw, write_video
+from pipeline.video import ORANGE, RED, STRIP, YELLOW, attended, draw, sheet, write_video
 from rl.play import GameFrame
 from tests.pipeline.fake_artifacts import game
 
@@ -106,3 +106,14 @@ def test_no_frames_and_odd_sides_are_refused_and_leave_no_file(tmp_path: Path) -
     with pytest.raises(FoveaError, match="even"):
         write_video(path, [odd], patch=None, scale=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_shows_steps_from_the_whole_game() -> None:
+    frames = game(24)
+    picture = np.asarray(sheet(frames, patch=16, scale=2))
+    first, last = (draw(frame, patch=16, scale=2) for frame in (frames[0], frames[-1]))
+    height, width = first.shape[:2]
+    assert picture.shape == (2 * height + 8, 4 * (width + 8) - 8, 3)
+    assert (picture[:height, :width] == first).all()
+    assert (picture[-height:, -width:] == last).all()
+    assert sheet(frames[:1], patch=16, scale=2).size == (width, height)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from pretrain import figures
 
@@ -55,8 +54,9 @@ def test_grid_holds_every_picture_and_repeats() -> None:
         assert (sheet == colour).all(-1).sum() == 16 * 16
 
 
-def test_overlay_sheet_has_three_pictures_a_frame() -> None:
-    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    sheet = figures.overlay_sheet(images, torch.zeros(2, 1, 16, 16))
-    one = figures.overlay_sheet(images[:1], torch.zeros(1, 1, 16, 16))
-    assert sheet.width == one.width and sheet.height > one.height
+def test_bar_chart_is_as_high_as_the_counts() -> None:
+    chart = figures.bar_chart([0, 2, 4], {"here": 1}, size=(124, 152))
+    blue, red = (chart == (30, 80, 200)).all(-1), (chart == (220, 30, 30)).all(-1)
+    # Three columns of a hundred pixels, and a hundred pixels of height; the line is in the second.
+    assert [blue[:, 12 + 5 + int(33.4 * i)].sum() for i in range(3)] == [0, 50, 100]
+    assert 60 <= np.flatnonzero(red[100]).mean() <= 64

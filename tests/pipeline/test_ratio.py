@@ -1,0 +1,54 @@
+"""mr* and the histogram of salient patches, on counts with a known answer and a real encoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.shards import read_frames
+from pipeline.ratio import summary
+from pretrain.encoder import load_encoder
+from tests.pipeline.conftest import Project
+
+
+@pytest.mark.parametrize(("most", "expected"), [(43, 30), (44, 35), (50, 35), (51, 40), (144, 100)])
+def test_mr_star_is_the_smallest_that_is_enough(most: int, expected: int) -> None:
+    """The paper's 144 patches: 30 % are 43.2, 35 % are 50.4."""
+    counts = np.full(1000, 20)
+    counts[:2] = most  # two of a thousand may not lack room
+    assert summary(counts, 144)["mr_star"] == expected
+
+
+def test_one_frame_in_a_thousand_is_not_few_enough() -> None:
+    """More than 99.9 % must have room, not just as many."""
+    counts = np.full(1000, 20)
+    counts[0] = 140
+    assert summary(counts, 144)["mr_star"] == 100
+    assert summary(np.append(counts, [20]), 144)["mr_star"] == 15
+
+
+@pytest.mark.slow
+def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> None:
+    code, output = on_built.run("ratio", "breakout-mae", "--frames", "6")
+    assert code == 0, output
+    folder = on_built.folder / "artifacts/.runs/ratio-breakout-mae"
+    found = json.loads((folder / "ratio.json").read_text())
+    encoder = load_encoder(on_built.folder / "artifacts/encoders/breakout-mae")
+    images = read_frames(on_built.folder / "artifacts/frames/breakout").images
+    picked = torch.from_numpy(images[np.linspace(0, len(images) - 1, 6).round().astype(int)])
+    error = encoder.errors(picked.permute(0, 3, 1, 2).contiguous())  # type: ignore[attr-defined]
+    counts = (error > error.mean(1, keepdim=True)).sum(1)
+    assert found["mean"] == pytest.approx(float(counts.float().mean()))
+    assert (found["frames"], found["patches"]) == (6, 36)
+    assert Image.open(folder / "ratio.png").size == (640, 320)
+    assert "mr*" in output
+
+
+@pytest.mark.slow
+def test_an_encoder_without_a_map_is_refused(on_built: Project) -> None:
+    code, output = on_built.run("ratio", "breakout-pixels")
+    assert code == 1 and "encoders.breakout-pixels: model pixels has no error map" in output
