@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -38,14 +38,11 @@ LOG_EVERY = 100  # steps between points in TensorBoard
 
 
 class DivergedError(FoveaError):
-    """The loss is no finite number any more."""
+    """A number that training lives on is not finite any more."""
 
-    def __init__(self, step: int, seed: int) -> None:
+    def __init__(self, what: str, step: int, seed: int, remedy: str) -> None:
         """`step` counts environment steps."""
-        super().__init__(
-            f"seed {seed}: the loss is not finite at step {step}; lower learning_rate or "
-            "gradient_norm"
-        )
+        super().__init__(f"seed {seed}: {what} not finite at step {step}; {remedy}")
         self.step = step
 
 
@@ -64,7 +61,8 @@ def train(
     and at the end; `resume_every` is how much a kill may cost, and changes no result.
 
     Raises:
-        DivergedError: the loss became infinite or NaN; `curve.csv` and earlier weights stay.
+        DivergedError: the loss or the features became infinite or NaN; `curve.csv` and earlier
+            weights stay.
         FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
     """
     steps = policy.agent.config.steps
@@ -142,7 +140,8 @@ class _Run:
         action = int(greedy)
         if self.step < self.config.learn_start:
             action = int(self.random.integers(self.actions))
-        self._check_loss()  # here the device is idle: looking costs nothing
+        self._check_loss()  # here the device is idle: looking costs next to nothing
+        self._check_features()
         images, rewards, terminated, truncated, infos = self.environment.step(np.array([action]))
         over, cut = bool(terminated[0]), bool(truncated[0])
         self.replay.add(
@@ -177,9 +176,17 @@ class _Run:
 
     def _check_loss(self) -> None:
         if self.loss is not None and not math.isfinite(self.loss.item()):
-            self._write_curve()
-            shutil.rmtree(self.resume)
-            raise DivergedError(self.step, self.policy.seed)
+            self._give_up("the loss is", "lower learning_rate or gradient_norm")
+
+    def _check_features(self) -> None:
+        sound = all(value.isfinite().all() for value in self.obs.values())
+        if not sound:
+            self._give_up("the encoder's features are", "pretrain the encoder again")
+
+    def _give_up(self, what: str, remedy: str) -> NoReturn:
+        self._write_curve()
+        shutil.rmtree(self.resume)
+        raise DivergedError(what, self.step, self.policy.seed, remedy)
 
     def keep_weights(self) -> None:
         """Write what the policy acts with now, and the curve so far."""

@@ -175,20 +175,27 @@ class Encoder(nn.Module):
             return self.memory(image)
         return error_map(self.model, image)
 
-    def _select(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _select(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Index and mask of the patches to keep, and a zero a frame, NaN if its map is no number:
+        sorting gives a NaN some place or other, and the tokens would look sound.
+        """
         if self.features.select == "all":
-            return select.every(image.shape[0], self.model.patches, image.device)
+            kept = select.every(image.shape[0], self.model.patches, image.device)
+            return *kept, torch.zeros(image.shape[0], device=image.device)
         error = self._error_map(image)
         if self.features.select == "fixed":
-            return select.fixed(error, self.max_tokens)
-        return select.dynamic(error, self.features.slope, self.max_tokens)
+            kept = select.fixed(error, self.max_tokens)
+        else:
+            kept = select.dynamic(error, self.features.slope, self.max_tokens)
+        return *kept, 0 * error.sum(1)
 
     def _tokens(self, image: Tensor) -> Obs:
-        index, mask = self._select(image)
+        index, mask, zero = self._select(image)
         patches = self.model.to_patches(image)
         chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
         latent = self.model.encode(self.model.embed(chosen, index), mask)[:, 1:]
         x = (latent + self.model.positions[index]).masked_fill(~mask[..., None], 0)
+        x = x + zero[:, None, None]
         return {"x": x, "mask": mask, "pos": index}
 
     def panels(self, image: Tensor) -> dict[str, NDArray[np.uint8]]:
@@ -199,7 +206,7 @@ class Encoder(nn.Module):
         """
         model = self.model
         patches = model.to_patches(image)
-        index, mask = self._select(image)
+        index, mask, _ = self._select(image)
         kept = index[mask].cpu().tolist()
         original = image[0].permute(1, 2, 0).cpu().numpy()
         error = self.errors(image)

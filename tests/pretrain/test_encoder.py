@@ -133,6 +133,19 @@ def test_saliency_is_the_error_map_stretched() -> None:
         torch.testing.assert_close(maps[b, 0], expected.repeat_interleave(8, 1))
 
 
+@pytest.mark.parametrize("features", [mae.Features(), mae.Features(select="fixed", k=2)])
+def test_a_map_that_is_no_number_is_told_by_the_tokens(
+    features: mae.Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build(features)
+    errors = torch.ones(2, encoder.model.patches)
+    errors[1, 3] = torch.nan
+    monkeypatch.setattr(encoder, "_error_map", lambda image: errors[: len(image)])
+    monkeypatch.setattr(mae, "CPU_FRAMES", 2)
+    x = encoder(frames(2))["x"]
+    assert x[0].isfinite().all() and x[1].isnan().all()
+
+
 def test_panels_are_pictures_and_repeat() -> None:
     encoder, image = build(), frames(1)
     first, second = encoder.panels(image), encoder.panels(image)

@@ -240,6 +240,18 @@ def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
     assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
 
 
+def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path) -> None:
+    class Broken(fakes.Tokens):
+        def __call__(self, image: Tensor) -> Obs:
+            found = super().__call__(image)
+            return found | {"x": found["x"] * (torch.nan if self.frames == 31 else 1)}
+
+    # A blank frame as an example, the first of the game, one a step, and three true last ones.
+    with pytest.raises(loops.DivergedError, match=r"seed 3.*features.*step 26.*pretrain"):
+        train(tmp_path, fakes.policy(seed=3, encoder=Broken()))
+    assert contents(tmp_path).keys() == {"curve.csv"}
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "resume").mkdir()
     (tmp_path / "resume" / "state.pt").write_bytes(b"PK\x03\x04 not a checkpoint")

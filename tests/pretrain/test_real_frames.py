@@ -1,0 +1,78 @@
+"""Error maps of real games against the definition: the proof that the shortcuts are exact.
+
+Of each game 256 frames of a random policy, at the paper's size. All maps are made by the memory;
+in every frame some centres, corners and edges among them, are compared with the centre drawn alone
+by the whole model, and in some frames the whole map and the patches selected from it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.error_map import random_frames
+from pretrain import select
+from pretrain.error_map import error_map, neighbourhoods
+from pretrain.memory import ErrorMemory
+from pretrain.vit import MaskedViT, normalise
+
+FRAMES, WHOLE = 256, 2  # frames of a game; those of them compared at all 144 centres
+CLOSE = 1e-5
+
+
+def definition(model: MaskedViT, image: Tensor, centres: list[int]) -> Tensor:
+    """Each centre from its existing neighbours alone, through the whole decoder: (centres,)."""
+    index, real, _ = neighbourhoods(*model.grid)
+    patches = model.to_patches(image[None])
+    target = normalise(patches)[0]
+    errors = []
+    for centre in centres:
+        drawn = model(patches, index[centre][real[centre]][None])[0, centre]
+        errors.append((drawn - target[centre]).square().mean())
+    return torch.stack(errors)
+
+
+def trained_like() -> MaskedViT:
+    """At the paper's size, with no weight where initialisation leaves it."""
+    model = MaskedViT((3, 96, 96), 8)
+    model.initialise(0)
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        weight.data += 0.05 * torch.randn(weight.shape, generator=generator)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", ["Frostbite", "MsPacman", "Seaquest", "BattleZone"])
+@torch.no_grad()
+def test_maps_of_a_game_equal_the_definition(game: str) -> None:
+    model, frames = trained_like(), random_frames(f"atari/{game}", FRAMES)
+    memory, random = ErrorMemory(model), np.random.default_rng(0)
+    border = [c for c in range(144) if c // 12 in (0, 11) or c % 12 in (0, 11)]
+    for number, frame in enumerate(frames):
+        found = memory(frame[None])[0]
+        corner = (0, 11, 132, 143)[number % 4]
+        centres = [corner, int(random.choice(border)), int(random.integers(144))]
+        torch.testing.assert_close(
+            found[centres], definition(model, frame, centres), atol=CLOSE, rtol=0
+        )
+        if number % (FRAMES // WHOLE) == FRAMES // WHOLE - 1:
+            expected = definition(model, frame, list(range(144)))
+            torch.testing.assert_close(found, expected, atol=CLOSE, rtol=0)
+            torch.testing.assert_close(
+                error_map(model, frame[None])[0], expected, atol=CLOSE, rtol=0
+            )
+            assert same_selection(found, expected)
+    assert memory.hits > 0.5 * FRAMES * 144 or game == "BattleZone"
+
+
+def same_selection(found: Tensor, expected: Tensor) -> bool:
+    """Whether both maps select the same patches, those on the brink aside."""
+    kept = []
+    for error in (found, expected):
+        index, mask = select.dynamic(error[None], 1.0, 144)
+        kept.append(set(index[mask].tolist()))
+    brink = float(expected.mean())
+    return all(abs(float(expected[p]) - brink) < CLOSE for p in kept[0] ^ kept[1])
