@@ -26,15 +26,16 @@ def main() -> None:
         }
         metrics = render(tables, ROOT, OUT)
     for name, values in metrics.items():
-        mean, chance = (
-            f"{values[key + 'mean']:.1f} ({values[low]:.1f} to {values[high]:.1f})"
-            for key, low, high in (
-                ("", "mean_low", "mean_high"),
-                ("random_", "random_low", "random_high"),
+        mean, chance, above = (
+            f"{values[key]:{sign}.1f} ({values[low]:{sign}.1f} to {values[high]:{sign}.1f})"
+            for key, low, high, sign in (
+                ("mean", "mean_low", "mean_high", ""),
+                ("random_mean", "random_low", "random_high", ""),
+                ("above_random", "above_random_low", "above_random_high", "+"),
             )
         )
-        smoke = ", smoke: not a result" if values["smoke"] else ""
-        print(f"{name}: mean {mean}, uniform random {chance}{smoke}")
+        smoke = "; smoke: not a result" if values["smoke"] else ""
+        print(f"{name}: mean {mean}, uniform random {chance}, difference {above}{smoke}")
     print(OUT / "index.html", file=sys.stderr)
 
 

@@ -27,6 +27,7 @@ from pipeline.reporting.data import (
     reference_source,
     score,
 )
+from rl.statistics import difference_interval
 
 SECTIONS = {
     "encoders": "Encoders",
@@ -236,6 +237,9 @@ def _machines(items: Sequence[Item]) -> dict[str, str]:
 def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
     evaluation: Evaluation = policy["evaluation"]
     total, chance = policy["total"], policy["chance"]
+    low, high = difference_interval(
+        evaluation.final, [evaluation.random], lambda games: float(games.mean())
+    )
     return {
         "mean": total.mean,
         "mean_low": total.mean_interval[0],
@@ -246,6 +250,9 @@ def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
         "random_mean": chance.mean,
         "random_low": chance.mean_interval[0],
         "random_high": chance.mean_interval[1],
+        "above_random": total.mean - chance.mean,
+        "above_random_low": low,
+        "above_random_high": high,
         "seeds": len(evaluation.seeds),
         "failed_seeds": evaluation.failed,
         "games": evaluation.games,

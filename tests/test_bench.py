@@ -1,0 +1,25 @@
+"""The benchmarks' table says honestly what is met."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.__main__ import table
+
+
+@pytest.mark.parametrize(("ours", "ratio", "met"), [(99.9, 9.0, "no"), (100.0, 0.5, "yes")])
+def test_a_rate_is_held_against_its_target(ours: float, ratio: float, met: str) -> None:
+    figures = {
+        "tokens_updates_per_second": ours,
+        "tokens_plain_per_second": 10.0,
+        "tokens_ratio": ratio,
+    }
+    _, line = table({"rainbow": figures})
+    assert line.split()[-1] == met and line.split()[-2] == "100"
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(1.99, "no"), (2.0, "yes")])
+def test_a_ratio_is_held_against_its_target(ratio: float, met: str) -> None:
+    figures = {"patch_8_ours_ms": 1e3, "patch_8_plain_ms": 2e3, "patch_8_ratio": ratio}
+    _, line = table({"mae": figures})
+    assert line.split()[-1] == met and line.split()[-2] == "2x"
