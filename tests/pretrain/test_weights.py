@@ -1,0 +1,36 @@
+"""The weights that are shipped: whole, as their manifest says, and good for what they are for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.error_map import random_frames
+from datasets.files import sha256_file
+from pipeline import params
+from pipeline.recipe import RECIPES, recipes
+from pretrain.encoder import load_encoder
+
+FOLDERS = sorted(path.parent for path in (RECIPES / "weights").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_shipped_weights_are_those_of_a_recipe(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = params.load(recipes()["spirl"]).entry("encoders", folder.name)
+    assert manifest["entry"] == entry.resolved()
+    for name in ("model.safetensors", "config.json", "curve.csv"):
+        assert sha256_file(folder / name) == manifest["files"][name]
+
+
+@torch.no_grad()
+def test_frostbites_encoder_selects_some_patches_of_every_frame() -> None:
+    """The paper keeps 50 at most; its authors' code, at 45 degrees, selects 46 to 54."""
+    encoder = load_encoder(RECIPES / "weights" / "frostbite-mae")
+    frames = random_frames("atari/Frostbite", 60)[::10]
+    kept = torch.cat([encoder(frame[None])["mask"].sum(1) for frame in frames])
+    assert encoder.max_tokens == 50
+    assert ((kept >= 20) & (kept <= 50)).all(), kept
