@@ -49,7 +49,7 @@ recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=
 	python -m pipeline.recipe $(if $(FORCE),--force) $(NAME)
 
 .PHONY: smoke
-smoke: setup ## build every entry of the recipe NAME at tiny budgets
+smoke: setup ## build the recipe NAME at tiny budgets, one policy of each kind
 	python -m pipeline.smoke $(NAME)
 
 .PHONY: verify

@@ -2,7 +2,7 @@
 
 Every kept checkpoint of every seed plays `games` whole games, noise off, and so does the uniform
 random policy (SPIRL, App. B.3). One game of the best last checkpoint becomes a video, and a sheet
-of pictures where the policy attends to patches.
+of pictures where the policy attends to patches (SPIRL, Fig. 6).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from datasets.files import write_atomic
 from pipeline.parallel import side_by_side
@@ -129,8 +132,17 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     patch = read_header(encoder)["config"].get("patch", 1)  # pixels have none to draw
     write_video(stage.out / "video.mp4", game, patch=patch)
     if game[0].attention is not None:
-        sheet(game, patch=patch).save(stage.out / "attention.png")
+        sheet(game, patch=patch, salient=_salient(policy)).save(stage.out / "attention.png")
     return {"video_seed": seed, "video_step": step}
+
+
+def _salient(policy: play.Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:
+    """What the policy's encoder finds salient in an image (H, W, 3), if it can tell."""
+    find: Callable[[Tensor], list[int]] | None = getattr(policy.encoder, "salient", None)
+    if find is None:
+        return None
+    device = policy.agent.device
+    return lambda image: find(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))
 
 
 if __name__ == "__main__":

@@ -168,7 +168,8 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
                 f"{shape}; name one pretrained on frames of that size"
             )
     except ValueError as error:
-        return [f"{where.table}.{where.name}.{error}"]
+        inside = "features." if str(error).partition(":")[0] in own else ""
+        return [f"{where.table}.{where.name}.{inside}{error}"]
     return []
 
 

@@ -1,7 +1,7 @@
 """The ledger: `python -m pipeline.results` renders RESULTS.md from the measured seeds.
 
 `python -m pipeline.results add POLICY [--note TEXT]` first keeps the scores of an evaluation in
-`artifacts/`, one file a seed, to be committed.
+`artifacts/` (or in another clone's, `--artifacts PATH`), one file a seed, to be committed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from datasets.files import write_atomic
+from pipeline.artifact import ROOT
 from pipeline.ledger.claims import read_claims
 from pipeline.ledger.measured import add, read_measured
 from pipeline.ledger.render import render
@@ -26,10 +27,11 @@ def main() -> None:
     adding = commands.add_parser("add", help="keep the scores of an evaluation")
     adding.add_argument("policy")
     adding.add_argument("--note", default="", help="what a reader of the ledger must know")
+    adding.add_argument("--artifacts", type=Path, default=ROOT, help="where it was evaluated")
     arguments = parser.parse_args()
     with told_plainly():
         if arguments.command == "add":
-            for path in add(arguments.policy, arguments.note):
+            for path in add(arguments.policy, arguments.note, root=arguments.artifacts):
                 print(path, file=sys.stderr)
         write_atomic(RESULTS, render(read_claims(), read_measured()).encode())
     print(RESULTS, file=sys.stderr)

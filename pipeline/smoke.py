@@ -1,7 +1,8 @@
-"""Build every entry of a recipe at tiny budgets: `make smoke NAME=spirl`.
+"""Build the entries of a recipe at tiny budgets: `make smoke NAME=spirl`.
 
 It shows that a recipe's entries are good and its stages fit each other, in minutes; its scores mean
-nothing. It works in `artifacts/.smoke/<recipe>/`, stage by stage, without DVC.
+nothing. Of policies that differ in numbers only, such as `max_ratio`, the first stands for all. It
+works in `artifacts/.smoke/<recipe>/`, stage by stage, without DVC.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ EPSILON = 1.0
 
 
 def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
-    """A recipe's tables with every budget cut down to TINY, defaults included."""
+    """A recipe's tables, every budget cut down to TINY, defaults included, `repeats` left out."""
+    alike = repeats(checked)
     return {
         table: {
             name: dict(entry)
@@ -55,9 +57,31 @@ def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]
             }
             | ({"epsilon": EPSILON} if table == "policies" else {})
             for name, entry in entries.items()
+            if table != "policies" or name not in alike
         }
         for table, entries in written.items()
     }
+
+
+def repeats(checked: tables.Params) -> dict[str, str]:
+    """Policy -> the earlier one from which it differs in the values of numbers only.
+
+    A policy that another entry needs is never left out.
+    """
+    needed = {label for entry in checked for label in entry.inputs().values()}
+    first: dict[str, str] = {}
+    found = {}
+    for name, entry in checked.tables["policies"].items():
+        shape = str(_without_numbers(entry.resolved()))
+        if first.setdefault(shape, name) != name and entry.label not in needed:
+            found[name] = first[shape]
+    return found
+
+
+def _without_numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted((key, _without_numbers(inner)) for key, inner in value.items())
+    return "number" if type(value) in (int, float) else value  # not bool, an int to isinstance
 
 
 def commands(checked: tables.Params) -> list[list[str]]:
@@ -86,12 +110,15 @@ def smoke(name: str) -> Path:
     known = recipes()
     if name not in known:
         raise FoveaError(f"no recipe {name!r} in pipeline/recipes{closest(name, known)}")
-    small = shrink(params.read_yaml(known[name]), params.load(known[name]))
+    checked = params.load(known[name])
+    small = shrink(params.read_yaml(known[name]), checked)
     place = (ROOT / ".smoke" / name).absolute()
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     with (place / "params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(small, file)
+    for left_out, stand_in in repeats(checked).items():
+        print(f"{left_out}: {stand_in} stands for it", flush=True)
     todo = commands(params.load(place / "params.yaml"))
     for number, words in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {' '.join(words)}", flush=True)
@@ -112,7 +139,7 @@ def main() -> None:
     parser.add_argument("name", help=f"one of: {', '.join(recipes())}")
     with told_plainly():
         page = smoke(parser.parse_args().name)
-    print(f"every entry built; the report: {page}")
+    print(f"all built; the report: {page}")
 
 
 if __name__ == "__main__":

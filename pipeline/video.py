@@ -1,12 +1,12 @@
-"""One game as a film and as a sheet: what was selected, what the policy looked at (SPIRL, Fig. 6).
+"""One game as a film and as a sheet: what is salient, what the policy looks at (SPIRL, Fig. 6).
 
-Selected patches get a red outline, the patches that carry 60 % of the policy's attention a
-transparent yellow fill, and a patch that is both an orange outline. The file is H.264 in MP4 with
+Salient patches get a red outline, the patches that carry 60 % of the policy's attention a
+transparent yellow fill, and a patch that is both an orange outline. The film is H.264 in MP4 with
 4:2:0 colour, which every browser plays; equal frames give equal bytes.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,10 +38,14 @@ def attended(weights: NDArray[np.float32], mass: float = 0.6) -> NDArray[np.int6
     return order[: int(np.searchsorted(held, (mass - 1e-6) * held[-1])) + 1]
 
 
-def draw(frame: GameFrame, *, patch: int | None, scale: int = 4) -> NDArray[np.uint8]:
+def draw(
+    frame: GameFrame, *, patch: int | None, salient: Sequence[int] | None = None, scale: int = 4
+) -> NDArray[np.uint8]:
     """The step as a picture (STRIP + H * scale, W * scale, 3) uint8 with its caption.
 
     `patch` is the side of the encoder's patches in pixels, None for an encoder that has none.
+    `salient` (row-major) are outlined; left out, it is the selected ones, or none where those are
+    all there are.
     """
     height, width = frame.image.shape[:2]
     picture = frame.image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -49,14 +53,16 @@ def draw(frame: GameFrame, *, patch: int | None, scale: int = 4) -> NDArray[np.u
     canvas.paste(Image.fromarray(picture), (0, STRIP))
     pen = ImageDraw.Draw(canvas, "RGBA")
     if frame.selected is not None and patch is not None:
+        if salient is None:
+            salient = [] if sees_all(frame, patch) else frame.selected.tolist()
         weights = frame.attention
-        looked = set() if weights is None else set(attended(weights).tolist())
-        # Attended ones last: where two patches share an edge, it is orange.
-        for i in sorted(range(len(frame.selected)), key=lambda i: i in looked):
-            row, column = divmod(int(frame.selected[i]), width // patch)
+        looked = set() if weights is None else set(frame.selected[attended(weights)].tolist())
+        for place in sorted(looked | set(salient)):
+            row, column = divmod(place, width // patch)
             left, top, side = column * patch * scale, STRIP + row * patch * scale, patch * scale
             square = (left, top, left + side - 1, top + side - 1)
-            fill, outline = (YELLOW, ORANGE) if i in looked else (None, RED)
+            fill = YELLOW if place in looked else None
+            outline = None if place not in salient else ORANGE if place in looked else RED
             pen.rectangle(square, fill, outline, 2)
     font = ImageFont.load_default(size=16)
     middle, right = STRIP // 2, canvas.width - 10
@@ -65,9 +71,34 @@ def draw(frame: GameFrame, *, patch: int | None, scale: int = 4) -> NDArray[np.u
     return np.asarray(canvas)
 
 
-def sheet(frames: Sequence[GameFrame], *, patch: int | None, scale: int = 3) -> Image.Image:
-    """Some steps of a game, evenly spread, as one picture."""
-    drawn = [draw(frames[i], patch=patch, scale=scale) for i in spread(len(frames), SHOWN)]
+def sees_all(frame: GameFrame, patch: int) -> bool:
+    """Whether every patch was selected, so that being selected says nothing."""
+    height, width = frame.image.shape[:2]
+    return frame.selected is not None and len(frame.selected) == height * width // patch**2
+
+
+def sheet(
+    frames: Sequence[GameFrame],
+    *,
+    patch: int,
+    salient: Callable[[NDArray[np.uint8]], Sequence[int]] | None = None,
+    scale: int = 3,
+) -> Image.Image:
+    """Some steps of a game, evenly spread, as one picture.
+
+    `salient` finds the patches that are salient in an image (H, W, 3), to be outlined where all
+    were selected: Fig. 6's row of MAE-All.
+    """
+    shown = [frames[i] for i in spread(len(frames), SHOWN)]
+    drawn = [
+        draw(
+            frame,
+            patch=patch,
+            salient=salient(frame.image) if salient and sees_all(frame, patch) else None,
+            scale=scale,
+        )
+        for frame in shown
+    ]
     height, width = drawn[0].shape[:2]
     gap = 8
     columns, rows = min(COLUMNS, len(drawn)), -(-len(drawn) // COLUMNS)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
+_RED, _BLUE = (220, 30, 30), (30, 80, 200)
 # Dark blue, green, yellow: lightness rises all the way, so the map reads in grey too.
 _HEAT = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
@@ -47,6 +48,15 @@ def outline(picture: Picture, patches: Sequence[int], patch: int, *, scale: int 
     return np.asarray(image)
 
 
+def tint(picture: Picture, patches: Sequence[int], patch: int) -> Picture:
+    """The picture with the given patches (row-major) under a transparent red."""
+    chosen = np.zeros((picture.shape[0] // patch, picture.shape[1] // patch, 1))
+    chosen.reshape(-1)[list(patches)] = 0.5
+    share = chosen.repeat(patch, 0).repeat(patch, 1)
+    tinted: Picture = (picture * (1 - share) + share * np.array(_RED)).round().astype(np.uint8)
+    return tinted
+
+
 def line_chart(curve: NDArray[np.floating], kept: int, like: Picture, *, scale: int = 4) -> Picture:
     """A curve in [0, 1] in blue, a dashed red line where the last `kept` of its steps begin."""
     height, width = like.shape[0] * scale, like.shape[1] * scale
@@ -54,10 +64,10 @@ def line_chart(curve: NDArray[np.floating], kept: int, like: Picture, *, scale: 
     draw = ImageDraw.Draw(image)
     x = np.linspace(0, width - 1, len(curve))
     y = (height - 1) * (1 - np.clip(curve, 0, 1))
-    draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=(30, 80, 200), width=3)
+    draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_BLUE, width=3)
     cut = float(x[len(curve) - 1 - kept])
     for top in range(0, height, 16):
-        draw.line((cut, top, cut, top + 8), fill=(220, 30, 30), width=2)
+        draw.line((cut, top, cut, top + 8), fill=_RED, width=2)
     return np.asarray(image)
 
 
@@ -69,11 +79,17 @@ def overlay(picture: Picture, values: NDArray[np.floating]) -> Picture:
 
 
 def bar_chart(
-    counts: Sequence[int], marks: Mapping[str, float], *, size: tuple[int, int] = (640, 320)
+    counts: Sequence[int],
+    marks: Mapping[str, float],
+    *,
+    name: str,
+    size: tuple[int, int] = (640, 340),
 ) -> Picture:
-    """How often each of 0, 1, 2, ... was counted, as bars; `marks` are captioned lines, red."""
+    """How often each of 0, 1, 2, ... was counted, as bars; `marks` are captioned lines, red; `name`
+    says what was counted.
+    """
     width, height = size
-    left, top, bottom = 12, 28, height - 24
+    left, top, bottom = 12, 28, height - 44
     image = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     step = (width - 2 * left) / len(counts)
@@ -81,27 +97,37 @@ def bar_chart(
         high = round((bottom - top) * count / max(*counts, 1))
         if high:
             x = left + value * step
-            draw.rectangle((x, bottom - high, x + step - 1, bottom - 1), fill=(30, 80, 200))
+            draw.rectangle((x, bottom - high, x + step - 1, bottom - 1), fill=_BLUE)
     draw.line((left, bottom, width - left, bottom), fill="black")
     for value in range(0, len(counts), 20):
         draw.text((left + (value + 0.5) * step, bottom + 3), str(value), "black", font, anchor="ma")
+    draw.text((width / 2, bottom + 22), name, "black", font, anchor="ma")
     for caption, at in marks.items():
         x = left + (at + 0.5) * step
-        draw.line((x, top - 6, x, bottom), fill=(220, 30, 30), width=2)
-        draw.text((x, top - 8), caption, (220, 30, 30), font, anchor="mb")
+        draw.line((x, top - 6, x, bottom), fill=_RED, width=2)
+        draw.text((x, top - 8), caption, _RED, font, anchor="mb")
     return np.asarray(image)
 
 
-def grid(rows: Sequence[Mapping[str, Picture]], *, cell: int = 192) -> Image.Image:
-    """Rows of captioned pictures, each drawn `cell` pixels wide and high."""
+def grid(
+    groups: Sequence[Mapping[str, Picture]], *, columns: int = 7, cell: int = 192
+) -> Image.Image:
+    """Captioned pictures, each drawn `cell` pixels wide and high; each group begins a row, and goes
+    on in the next one after `columns` of them.
+    """
     gap, line = 8, 20
+    rows = [
+        list(group.items())[start : start + columns]
+        for group in groups
+        for start in range(0, len(group), columns)
+    ]
     columns = max(len(row) for row in rows)
     size = (gap + columns * (cell + gap), gap + len(rows) * (cell + line + gap))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
     for r, row in enumerate(rows):
-        for c, (caption, picture) in enumerate(row.items()):
+        for c, (caption, picture) in enumerate(row):
             left, top = gap + c * (cell + gap), gap + r * (cell + line + gap)
             shrinks = picture.shape[0] > cell
             how = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST

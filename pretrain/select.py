@@ -25,8 +25,12 @@ def dynamic(error: Tensor, slope: float, k_max: int) -> tuple[Tensor, Tensor]:
 
     A frame keeps at least one patch, even where all errors are equal.
     """
-    count = (error > slope * error.mean(dim=1, keepdim=True)).sum(1, keepdim=True)
-    return _worst(error, count.clamp(1, k_max), k_max)
+    return _worst(error, salient(error, slope)[:, None].clamp(1, k_max), k_max)
+
+
+def salient(error: Tensor, slope: float) -> Tensor:
+    """How many patches lie past the cut, without any limit: (B, N) -> (B,) int64."""
+    return (error > slope * error.mean(dim=1, keepdim=True)).sum(1)
 
 
 def fixed(error: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -38,8 +38,6 @@ def bootstrap_interval(
     drawn seed as that one played. With a single seed the interval tells nothing of how seeds
     differ, with one game a seed nothing of how games do: say so beside it.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: {level}, must be between 0 and 1")
     seeds = [np.asarray(games, dtype=np.float64).ravel() for games in games_per_seed]
     counts = np.array([len(games) for games in seeds])
     if not len(counts) or not counts.all():
@@ -54,8 +52,24 @@ def bootstrap_interval(
     values = [
         statistic(row[real]) for row, real in zip(resampled, np.arange(most) < played, strict=True)
     ]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _percentiles(np.array(values), level)
+
+
+def mean_interval(
+    games_per_seed: Sequence[Scores],
+    statistic: Callable[[Scores], float],
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the seeds' mean `statistic`, by the two-level bootstrap.
+
+    For means of equally many games this is `bootstrap_interval`'s; a mean of the seeds' medians is
+    not the median of all games.
+    """
+    generator = np.random.default_rng(seed)
+    return _percentiles(_resampled(games_per_seed, statistic, resamples, generator), level)
 
 
 def difference_interval(
@@ -69,14 +83,11 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Percentile interval of how far the seeds' mean `statistic` of `ours` lies above `theirs`.
 
-    The two-level bootstrap again, for each side on its own: seeds, then each drawn seed's games.
+    As `mean_interval`, each side resampled on its own.
     """
     generator = np.random.default_rng(seed)
-    values = _resampled(ours, statistic, resamples, generator) - _resampled(
-        theirs, statistic, resamples, generator
-    )
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    mine = _resampled(ours, statistic, resamples, generator)
+    return _percentiles(mine - _resampled(theirs, statistic, resamples, generator), level)
 
 
 def _resampled(
@@ -88,9 +99,18 @@ def _resampled(
     """The seeds' mean statistic in each resample, (resamples,)."""
     if not games_per_seed or not all(len(games) for games in games_per_seed):
         raise ValueError("games_per_seed: each side needs a seed, each seed a game")
-    count = len(games_per_seed)
-    means = np.empty(resamples)
-    for row in range(resamples):
-        drawn = [games_per_seed[i] for i in generator.integers(count, size=count)]
-        means[row] = np.mean([statistic(generator.choice(games, len(games))) for games in drawn])
-    return means
+    drawn = generator.integers(len(games_per_seed), size=(resamples, len(games_per_seed)))
+    values = np.empty(drawn.shape)
+    for index, games in enumerate(games_per_seed):
+        places = drawn == index
+        size = (int(places.sum()), len(games))
+        played = generator.choice(np.asarray(games, dtype=np.float64), size)
+        values[places] = [statistic(row) for row in played]
+    return np.asarray(values.mean(axis=1))
+
+
+def _percentiles(values: Scores, level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level}, must be between 0 and 1")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

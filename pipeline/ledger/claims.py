@@ -9,21 +9,21 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline import params
+from pipeline.ledger.verdict import STATISTICS, Gap
 from pipeline.recipe import recipes
 
 CLAIMS = Path(__file__).parent / "spirl.yaml"
-PROTOCOLS = ("mean", "median")
 
 
 @dataclass(frozen=True)
 class Score:
     """One number of a table, and the policy that measures it here."""
 
-    policy: str
+    policy: str  # "" for what Fovea does not have
     method: str
     game: str
-    mean: float
-    deviation: float  # over the paper's trials
+    mean: float | None  # None where the paper has no number
+    deviation: float | None  # over the paper's trials
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Table:
     recipe: str  # that has the policies
     protocol: str  # "mean" at the end of training, or best "median" of the checkpoints
     trials: int
-    why: str  # nothing is measured yet
+    why: str  # not everything is measured yet
     note: str
     scores: dict[str, Score]  # by policy
-    comparisons: list[tuple[Score, Score]]  # the paper's better one first
+    others: list[Score]  # of methods that Fovea does not have
+    comparisons: list[tuple[Score, Score]]  # the one first that the paper puts forward
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Claims:
     paper: str
     tables: list[Table]
     lines: list[Line]
+
+
+def gap(better: Score, other: Score) -> Gap | None:
+    """By how much the paper puts one score above another, None where it does not say."""
+    if better.mean is None or other.mean is None:
+        return None
+    deviations = (better.deviation or 0.0, other.deviation or 0.0)
+    return Gap(better.mean - other.mean, deviations)
 
 
 def read_claims(path: Path = CLAIMS) -> Claims:
@@ -79,23 +88,34 @@ def read_claims(path: Path = CLAIMS) -> Claims:
 
 def _table(written: Mapping[str, Any], path: Path) -> Table:
     name, recipe, protocol = written["name"], written["recipe"], written["protocol"]
-    scores = {
-        policy: Score(policy, method, game, float(mean), float(deviation))
-        for policy, (method, game, mean, deviation) in written["scores"].items()
-    }
-    if protocol not in PROTOCOLS:
-        raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {PROTOCOLS}")
+    scores = {policy: _score(policy, row) for policy, row in written["scores"].items()}
+    if protocol not in STATISTICS:
+        raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {tuple(STATISTICS)}")
     known = params.read_yaml(recipes()[recipe])["policies"]
     lost = [policy for policy in scores if policy not in known]
     if lost:
         raise FoveaError(f"{path}: {name}: recipe {recipe} has no policies {', '.join(lost)}")
     pairs = [(scores[better], scores[other]) for better, other in written["comparisons"]]
     for better, other in pairs:
-        if better.game != other.game or better.mean <= other.mean:
+        ahead = gap(better, other)
+        if better.game != other.game or (ahead and ahead.size <= 0):
             raise FoveaError(
                 f"{path}: {name}: {better.policy} must be above {other.policy} on the same game"
             )
     return Table(
-        name, recipe, protocol, int(written["trials"]), written["why"], written.get("note", ""),
-        scores, pairs,
-    )  # fmt: skip
+        name=name,
+        recipe=recipe,
+        protocol=protocol,
+        trials=int(written["trials"]),
+        why=written["why"],
+        note=written.get("note", ""),
+        scores=scores,
+        others=[_score("", row) for row in written.get("others", [])],
+        comparisons=pairs,
+    )
+
+
+def _score(policy: str, row: Any) -> Score:
+    method, game, mean, deviation = row
+    numbers = [None if number is None else float(number) for number in (mean, deviation)]
+    return Score(policy, str(method), str(game), numbers[0], numbers[1])

@@ -4,7 +4,9 @@ The interval is that of the difference of two methods' scores, 95 %, over seeds 
 
 - reproduced: it excludes 0, on the paper's side.
 - not reproduced: it excludes 0 on the other side, or holds 0 but not the difference in the paper.
-- under-powered: it holds both, so nothing follows; with how many seeds it might is said.
+- under-powered: it holds both, so nothing follows; with how many seeds it might is said. So is a
+  comparison with fewer than three seeds on a side, whatever they scored, and one that holds 0 where
+  the paper gives no number.
 """
 
 from __future__ import annotations
@@ -19,49 +21,62 @@ from numpy.typing import NDArray
 from rl.statistics import difference_interval
 
 Games = NDArray[np.float64]
+Statistic = Callable[[Games], float]  # a seed's games -> its score
 
+# By a table's protocol: how a seed's games become its score.
+STATISTICS: dict[str, Statistic] = {
+    "mean": lambda games: float(games.mean()),
+    "median": lambda games: float(np.median(games)),
+}
+WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
 # Standard normal quantiles: a two-sided test at 5 % that finds a true difference in 80 % of cases.
 SIGNIFICANT, FOUND = 1.960, 0.842
 FEWEST = 3  # seeds a side; fewer say next to nothing of how seeds differ
 
 
 @dataclass(frozen=True)
+class Gap:
+    """By how much a paper's better method is ahead, > 0, and both methods' deviations there."""
+
+    size: float
+    deviations: tuple[float, float]
+
+    @property
+    def seeds_needed(self) -> int:
+        """Seeds a side that find such a gap in four of five cases (normal theory).
+
+        The paper's deviations stand in for our own, which few seeds tell badly.
+        """
+        variance = self.deviations[0] ** 2 + self.deviations[1] ** 2
+        return max(FEWEST, math.ceil((SIGNIFICANT + FOUND) ** 2 * variance / self.size**2))
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """The word, and the interval that it rests on."""
+    """The word, and the interval that it rests on; NaN where there are too few seeds for one."""
 
     word: str
     difference: float
     low: float
     high: float
-    seeds_needed: int | None = None  # a side; for under-powered ones
 
 
 def judge(
-    better: Sequence[Games],
-    other: Sequence[Games],
-    gap: float,
-    statistic: Callable[[Games], float],
-    deviations: tuple[float, float],
+    better: Sequence[Games], other: Sequence[Games], gap: Gap | None, statistic: Statistic
 ) -> Verdict:
-    """Compare two methods' seeds with a paper that sees the first `gap` > 0 above the second.
+    """Compare the seeds of two methods, the one first that the paper puts forward.
 
-    `deviations` are the paper's, over its trials: they stand in for our own, which few seeds tell
-    badly, in the number of seeds needed.
+    `gap` is None where the paper says which is better but not by how much.
     """
     means = [float(np.mean([statistic(games) for games in side])) for side in (better, other)]
     difference = means[0] - means[1]
-    needed = seeds_needed(gap, deviations)
     if min(len(better), len(other)) < FEWEST:
-        return Verdict("under-powered", difference, math.nan, math.nan, needed)
+        return Verdict(UNDER_POWERED, difference, math.nan, math.nan)
     low, high = difference_interval(better, other, statistic)
     if low > 0:
-        return Verdict("reproduced", difference, low, high)
-    if high < 0 or high < gap:
-        return Verdict("not reproduced", difference, low, high)
-    return Verdict("under-powered", difference, low, high, needed)
-
-
-def seeds_needed(gap: float, deviations: tuple[float, float]) -> int:
-    """Seeds a side that find a true difference of `gap` in four of five cases (normal theory)."""
-    variance = deviations[0] ** 2 + deviations[1] ** 2
-    return max(FEWEST, math.ceil((SIGNIFICANT + FOUND) ** 2 * variance / gap**2))
+        word = REPRODUCED
+    elif high < 0 or (gap is not None and high < gap.size):
+        word = NOT_REPRODUCED
+    else:
+        word = UNDER_POWERED
+    return Verdict(word, difference, low, high)

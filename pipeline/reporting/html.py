@@ -55,7 +55,7 @@ PICTURES = {
     "encoders": (
         "panels.png",
         "Reconstructions, error map and selected patches of {}",
-        "Frames, what the encoder makes of them, and where it looks.",
+        "Frames, what the encoder makes of them, and where it looks. Figure numbers are SPIRL's.",
     ),
     "saliency": (
         "overlay.png",
@@ -118,6 +118,7 @@ def _template() -> Template:
     )
     templates.filters |= {
         "number": plots.number,
+        "percent": percent,
         "duration": duration,
         "memory": memory,
         "commit": commit,
@@ -146,9 +147,14 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
     ]
     known = [points for points in games if points is not None]
     human = reference(evaluation.env)
+    above = difference_interval(
+        evaluation.final, [evaluation.random], lambda games: float(games.mean())
+    )
     return shown | {
         "total": total,
         "chance": chance,
+        "above": total.mean - chance.mean,
+        "above_interval": above,
         "human": human.get("human"),
         "normalised": _normalised(total.mean, human),
         "curve": plots.learning_curve(policy.name, evaluation, total, chance, known),
@@ -237,9 +243,6 @@ def _machines(items: Sequence[Item]) -> dict[str, str]:
 def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
     evaluation: Evaluation = policy["evaluation"]
     total, chance = policy["total"], policy["chance"]
-    low, high = difference_interval(
-        evaluation.final, [evaluation.random], lambda games: float(games.mean())
-    )
     return {
         "mean": total.mean,
         "mean_low": total.mean_interval[0],
@@ -250,9 +253,9 @@ def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
         "random_mean": chance.mean,
         "random_low": chance.mean_interval[0],
         "random_high": chance.mean_interval[1],
-        "above_random": total.mean - chance.mean,
-        "above_random_low": low,
-        "above_random_high": high,
+        "above_random": policy["above"],
+        "above_random_low": policy["above_interval"][0],
+        "above_random_high": policy["above_interval"][1],
         "seeds": len(evaluation.seeds),
         "failed_seeds": evaluation.failed,
         "games": evaluation.games,
@@ -293,6 +296,11 @@ def describe(machine: Mapping[str, Any]) -> str:
 def commit(name: str) -> str:
     """A commit's first digits; a `+` for changes on top of it stays."""
     return name[:8] + "+" * name.endswith("+") if name else "no commit"
+
+
+def percent(value: float) -> str:
+    """A percentage as the page prints it: 12.3, with a true minus sign, and no minus zero."""
+    return f"{round(value, 1) + 0:.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float) -> str:

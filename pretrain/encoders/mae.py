@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from pretrain import select
 from pretrain.encoder import Obs, check_image
 from pretrain.error_map import error_map, reconstruct_centres
-from pretrain.figures import heat_map, line_chart, outline
+from pretrain.figures import heat_map, line_chart, outline, tint
 from pretrain.memory import ErrorMemory
 from pretrain.saliency_source import unit_range
 from pretrain.schedule import adamw, half_cosine, noise
@@ -39,6 +39,7 @@ from pretrain.vit import MaskedViT, normalise, unpatchify
 CPU_FRAMES, GPU_FRAMES = 1, 64
 
 KIND = "tokens"  # of its features: which nets take them
+FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the panels compare with
 
 
 @dataclass(frozen=True)
@@ -198,39 +199,54 @@ class Encoder(nn.Module):
         x = x + zero[:, None, None]
         return {"x": x, "mask": mask, "pos": index}
 
+    def salient(self, image: Tensor) -> list[int]:
+        """The patches of one frame (1, C, H, W) uint8 that a dynamic K without a limit selects."""
+        index, mask = select.dynamic(self.errors(image), self.features.slope, self.model.patches)
+        found: list[int] = index[mask].tolist()
+        return found
+
     def panels(self, image: Tensor) -> dict[str, NDArray[np.uint8]]:
-        """SPIRL's Figs. 2 and 3 of one frame (1, C, H, W) uint8: caption -> picture (H, W, 3).
+        """SPIRL's Figs. 2, 3 and 4 (its own column) of one frame (1, C, H, W) uint8: caption ->
+        picture (H, W, 3).
 
         The network draws patches normalised by their own mean and deviation; grey is a patch's mean
         here, and one deviation a quarter of the range.
         """
-        model = self.model
+        model, side = self.model, self.config.patch
         patches = model.to_patches(image)
-        index, mask, _ = self._select(image)
-        kept = index[mask].cpu().tolist()
         original = image[0].permute(1, 2, 0).cpu().numpy()
-        error = self.errors(image)
+        error, kept = self.errors(image), self.salient(image)
+        fixed = {
+            f"fixed {100 * share:.0f} %: {k} (Fig. 3)": outline(
+                original, select.fixed(error, k)[0][0].tolist(), side
+            )
+            for share, k in ((share, max(1, round(share * model.patches))) for share in FIXED)
+        }
         hidden = noise(self.config.seed, 0).permutation(model.patches)
         seen = torch.from_numpy(hidden[: round(model.patches * (1 - self.config.mask))])[None]
         covered = torch.full_like(patches, 0.5)
         covered[:, seen[0]] = patches[:, seen[0]]
-        nothing = model.encode(model.embed(patches[:, :0], index[:, :0]))
-        blank = model.place(nothing, torch.zeros_like(patches[..., 0], dtype=torch.int64))
+        none = torch.zeros_like(patches[..., 0], dtype=torch.int64)
+        blank = model.place(model.encode(model.embed(patches[:, :0], none[:, :0])), none)
         mask_only = blank - model.decoder_positions
         positions_only = torch.cat([blank[:, :1], blank[:, 1:] - model.mask_token], dim=1)
         draw = partial(self._picture, normalised=True)
         return {
             "frame": original,
             "frame, normalised": draw(normalise(patches)),
-            "from neighbours": draw(reconstruct_centres(model, patches)),
-            "error": heat_map(self.saliency(image)[0, 0].cpu().numpy()),
-            "errors summed": line_chart(select.lorenz(error)[0].cpu().numpy(), len(kept), original),
-            f"selected: {len(kept)}": outline(original, kept, self.config.patch),
+            "from neighbours (Fig. 2)": draw(reconstruct_centres(model, patches)),
+            "error map (Fig. 2)": heat_map(self.saliency(image)[0, 0].cpu().numpy()),
+            "mask and position (Fig. 2)": draw(model.decode(blank)),
+            "position only (Fig. 2)": draw(model.decode(positions_only)),
+            "mask only (Fig. 2)": draw(model.decode(mask_only)),
             f"{100 * (1 - self.config.mask):.0f} % seen": self._picture(covered, normalised=False),
             "drawn from these": draw(model(patches, seen.to(image.device))),
-            "mask and position": draw(model.decode(blank)),
-            "position only": draw(model.decode(positions_only)),
-            "mask only": draw(model.decode(mask_only)),
+            "errors summed (Fig. 3)": line_chart(
+                select.lorenz(error)[0].cpu().numpy(), len(kept), original
+            ),
+            f"dynamic K: {len(kept)} (Fig. 3)": outline(original, kept, side),
+            **fixed,
+            "salient (Figs. 4, 7)": tint(original, kept, side),
         }
 
     def _picture(self, patches: Tensor, *, normalised: bool) -> NDArray[np.uint8]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.errors import FoveaError
 from datasets.shards import read_frames
-from pipeline.ratio import summary
+from pipeline.ratio import measure, summary
 from pretrain.encoder import load_encoder
 from tests.pipeline.conftest import Project
 
@@ -43,8 +44,9 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
     error = encoder.errors(picked.permute(0, 3, 1, 2).contiguous())  # type: ignore[attr-defined]
     counts = (error > error.mean(1, keepdim=True)).sum(1)
     assert found["mean"] == pytest.approx(float(counts.float().mean()))
-    assert (found["frames"], found["patches"]) == (6, 36)
-    assert Image.open(folder / "ratio.png").size == (640, 320)
+    assert found["histogram"] == np.bincount(counts, minlength=37).tolist()
+    assert (found["frames"], found["patches"], found["slope"]) == (6, 36, 1)
+    assert Image.open(folder / "ratio.png").size == (640, 340)
     assert "mr*" in output
 
 
@@ -52,3 +54,20 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
 def test_an_encoder_without_a_map_is_refused(on_built: Project) -> None:
     code, output = on_built.run("ratio", "breakout-pixels")
     assert code == 1 and "encoders.breakout-pixels: model pixels has no error map" in output
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--slope", "0"), ("--slope", "nan"), ("--frames", "0")]
+)
+def test_wrong_options_are_refused_before_any_work(option: str, value: str) -> None:
+    slope = float(value) if option == "--slope" else None
+    with pytest.raises(FoveaError, match=f"{option}: {value}"):
+        measure("no-such-encoder", slope, int(value) if option == "--frames" else None)
+
+
+def test_what_to_try_is_a_step_to_either_side() -> None:
+    found = summary(np.array([3, 3, 5]), 20)
+    assert found["histogram"] == [0, 0, 0, 2, 0, 1] + [0] * 15
+    assert (found["mr_star"], found["try"]) == (25, [20, 25, 30])
+    assert summary(np.array([1]), 20)["try"] == [5, 10]
+    assert summary(np.array([20]), 20)["try"] == [95, 100]

@@ -55,6 +55,17 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     assert small["policies"]["frostbite-spirl"]["features"] == {"max_ratio": 0.35}
 
 
+def test_smoke_builds_one_of_policies_that_differ_in_numbers_only() -> None:
+    checked = params.load(recipe.recipes()["spirl"])
+    alike = smoke.repeats(checked)
+    assert alike["frostbite-der-p"] == "frostbite-der"
+    built = set(smoke.shrink(params.read_yaml(recipe.recipes()["spirl"]), checked)["policies"])
+    assert built.isdisjoint(alike) and built | set(alike) == set(checked.tables["policies"])
+    # Another game, selection, padding or key of its own is another shape.
+    assert {"mspacman-spirl", "frostbite-mae-all", "seaquest-pad-masked", "seaquest-pad-learned",
+            "battlezone-steep", "battlezone-fixed"} <= built  # fmt: skip
+
+
 def test_smoke_builds_inputs_before_what_needs_them() -> None:
     todo = [tuple(words) for words in smoke.commands(params.load(recipe.recipes()["quick"]))]
     for first, then in (
@@ -65,3 +76,39 @@ def test_smoke_builds_inputs_before_what_needs_them() -> None:
     ):
         assert todo.index(first) < todo.index(then)
     assert todo[-1] == ("report",)
+
+
+PAPER = ("frostbite", "spirl", "spirl-400k", "spirl-ablations")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_entries_of_one_name_are_the_same_in_every_recipe_of_the_paper(name: str) -> None:
+    """So DVC builds an artifact once for all of them."""
+    mine = params.load(recipe.recipes()[name])
+    for other in PAPER:
+        theirs = params.load(recipe.recipes()[other]).tables
+        for entry in mine:
+            if entry.name in theirs[entry.table]:
+                assert entry == theirs[entry.table][entry.name]
+
+
+def test_the_smallest_recipe_is_a_part_of_the_largest() -> None:
+    whole = params.load(recipe.recipes()["spirl"]).tables
+    for entry in params.load(recipe.recipes()["frostbite"]):
+        assert whole[entry.table][entry.name] == entry
+
+
+def test_no_policy_of_the_paper_is_trained_twice_under_two_names() -> None:
+    trained: dict[str, str] = {}
+    for name in PAPER:
+        for entry in params.load(recipe.recipes()[name]).tables["policies"].values():
+            settings = repr(entry.resolved(frozenset({"seeds"})))
+            assert trained.setdefault(settings, entry.name) == entry.name
+
+
+def test_rainbow_updates_as_often_under_every_protocol() -> None:
+    """Table 10's 100K updates, and Table 12: as many with a random start of any length."""
+    for name in PAPER:
+        for entry in params.load(recipe.recipes()[name]).tables["policies"].values():
+            config = entry.config
+            assert (config.steps - config.learn_start) // config.update_every in (98_400, 99_600)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from datasets.errors import FoveaError
 from pipeline.reporting import data, plots
-from pipeline.reporting.html import data_uri, duration, memory, render
+from pipeline.reporting.html import data_uri, duration, memory, percent, render
 from rl.statistics import bootstrap_interval
 from tests.pipeline.fake_artifacts import PARAMS, build, write_json
 
@@ -123,7 +123,31 @@ def test_human_reference_and_the_share_of_it(report: Report) -> None:
     share = 100 * (report.metrics["frostbite-spirl"]["mean"] - 65.2) / (4334.7 - 65.2)
     assert "4,335" in report.page
     assert f"{share:.1f}&nbsp;%" in report.page
+
+
+def test_the_difference_from_the_random_policy_is_there_with_its_interval(report: Report) -> None:
+    metrics = report.metrics["frostbite-spirl"]
+    low, high = metrics["above_random_low"], metrics["above_random_high"]
+    assert low < metrics["above_random"] < high
+    assert metrics["above_random"] == pytest.approx(metrics["mean"] - metrics["random_mean"])
+    said = f"difference to it: +{plots.number(metrics['above_random'])}, "
+    assert (
+        f'{said}<span class="interval">{plots.number(low)} to {plots.number(high)}' in report.page
+    )
+
+
+def test_the_paper_s_source_is_named(report: Report) -> None:
     assert "A table." in report.page
+
+
+def test_where_the_policy_looks_is_shown_as_the_paper_s_figure(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "Fig. 6" not in copied.page
+    sheet = copied.artifacts / "evaluations" / "frostbite-spirl" / "attention.png"
+    shutil.copy(copied.artifacts / "encoders" / "frostbite-mae" / "panels.png", sheet)
+    render(PARAMS, copied.artifacts, copied.out)
+    assert copied.page.count("SPIRL, Fig. 6") == 1
+    assert str(data_uri(sheet, "image/png")) in copied.page.split("SPIRL, Fig. 6")[0]
 
 
 def test_smoke_is_said_of_short_runs_only(copied: Report) -> None:
@@ -281,6 +305,7 @@ def test_numbers_durations_and_sizes_in_words() -> None:
     assert [plots.number(v) for v in (12345.6, 65.24, 0.482, 0, -20.7)] == [
         "12,346", "65.2", "0.48", "0", "\N{MINUS SIGN}20.7"
     ]  # fmt: skip
+    assert [percent(v) for v in (12.34, -0.01, -1.06)] == ["12.3", "0.0", "\N{MINUS SIGN}1.1"]
     assert [duration(v) for v in (4.16, 59.97, 200, 7500)] == [
         "4.2 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"
     ]  # fmt: skip

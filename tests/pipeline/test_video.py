@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from datasets.errors import FoveaError
-from pipeline.video import ORANGE, RED, STRIP, YELLOW, attended, draw, sheet, write_video
+from pipeline.video import (
+    ORANGE,
+    RED,
+    STRIP,
+    YELLOW,
+    attended,
+    draw,
+    sees_all,
+    sheet,
+    write_video,
+)
 from rl.play import GameFrame
 from tests.pipeline.fake_artifacts import game
 
@@ -57,6 +67,31 @@ def test_patches_are_drawn_where_they_are_and_in_their_colours() -> None:
     untouched = np.ones((384, 384), bool)
     untouched[:32, :32] = untouched[32:64, 32:64] = False
     assert (game_only[untouched] == 100).all()
+
+
+def test_where_all_are_selected_the_salient_ones_are_outlined() -> None:
+    """Fig. 6's row of MAE-All: attention may go to patches that are not salient."""
+    frame = GameFrame(GREY, 0.0, 0, np.arange(36), np.eye(36, dtype=np.float32)[[0, 7]].sum(0))
+    assert sees_all(frame, 16) and not sees_all(GameFrame(GREY, 0.0, 0, np.arange(35)), 16)
+    mixed = draw(frame, patch=16)[STRIP, 0].tolist()
+    for picture in (
+        draw(frame, patch=16, salient=[7, 8]),
+        np.asarray(sheet([frame], patch=16, scale=4, salient=lambda image: [7, 8])),
+    ):
+        seen = picture[STRIP:]
+        assert seen[0, 0].tolist() == seen[32, 32].tolist() == mixed  # attended, nothing else
+        assert seen[64, 64].tolist() == list(ORANGE[:3])
+        assert seen[64, 128].tolist() == list(RED[:3])
+        assert seen[96, 160].tolist() == [100, 100, 100]
+    assert mixed[0] > 100 > mixed[2]
+    plain = draw(frame, patch=16)[STRIP:]
+    assert not (plain == RED[:3]).all(-1).any() and not (plain == ORANGE[:3]).all(-1).any()
+
+
+def test_a_sheet_outlines_what_was_selected_where_that_says_something() -> None:
+    frames = game(3)
+    alone = np.asarray(sheet(frames, patch=16))
+    assert (alone == np.asarray(sheet(frames, patch=16, salient=lambda image: [0]))).all()
 
 
 def test_without_attention_everything_selected_is_red() -> None:

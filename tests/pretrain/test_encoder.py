@@ -146,10 +146,17 @@ def test_a_map_that_is_no_number_is_told_by_the_tokens(
     assert x[0].isfinite().all() and x[1].isnan().all()
 
 
+@pytest.mark.parametrize("features", [mae.Features(select="all"), mae.Features(max_ratio=0.1)])
+def test_salient_knows_no_limit_and_no_select(features: mae.Features) -> None:
+    encoder, image = build(features), frames(1)
+    error = error_map(encoder.model, image)[0]
+    assert encoder.salient(image) == (error > error.mean()).nonzero()[:, 0].tolist()
+
+
 def test_panels_are_pictures_and_repeat() -> None:
     encoder, image = build(), frames(1)
     first, second = encoder.panels(image), encoder.panels(image)
-    assert len(first) == 11
+    assert len(first) == 14
     for caption, picture in first.items():
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         assert np.array_equal(picture, second[caption]), caption

@@ -29,6 +29,13 @@ def test_neighbouring_patches_share_no_border() -> None:
     assert drawn[16, 31].tolist() == drawn[16, 32].tolist() == [200, 200, 200]
 
 
+def test_tint_reddens_the_chosen_patches() -> None:
+    drawn = figures.tint(np.full((16, 24, 3), 100, np.uint8), [1, 5], 8)
+    red = (drawn == (160, 65, 65)).all(-1)
+    assert (drawn[~red] == 100).all()
+    assert red[:8, 8:16].all() and red[8:, 16:].all() and red.sum() == 2 * 64
+
+
 def test_overlay_dims_what_does_not_matter() -> None:
     picture = np.full((2, 2, 3), 90, np.uint8)
     drawn = figures.overlay(picture, np.array([[0.0, 0.5], [1.0, 1.0]]))
@@ -54,9 +61,18 @@ def test_grid_holds_every_picture_and_repeats() -> None:
         assert (sheet == colour).all(-1).sum() == 16 * 16
 
 
+def test_a_group_of_the_grid_goes_on_in_the_next_row() -> None:
+    pictures = {c: np.full((8, 8, 3), (0, 40 * i, 255), np.uint8) for i, c in enumerate("abcde")}
+    groups = [dict(list(pictures.items())[:3]), dict(list(pictures.items())[3:])]
+    sheet = np.asarray(figures.grid(groups, columns=2, cell=16))
+    corners = [tuple(np.argwhere((sheet == (0, 40 * i, 255)).all(-1)).min(0)) for i in range(5)]
+    assert corners == [(28, 8), (28, 32), (72, 8), (116, 8), (116, 32)]
+
+
 def test_bar_chart_is_as_high_as_the_counts() -> None:
-    chart = figures.bar_chart([0, 2, 4], {"here": 1}, size=(124, 152))
+    chart = figures.bar_chart([0, 2, 4], {"here": 1}, name="eggs", size=(124, 172))
     blue, red = (chart == (30, 80, 200)).all(-1), (chart == (220, 30, 30)).all(-1)
     # Three columns of a hundred pixels, and a hundred pixels of height; the line is in the second.
     assert [blue[:, 12 + 5 + int(33.4 * i)].sum() for i in range(3)] == [0, 50, 100]
+    assert chart[152:].min() < 100  # the name
     assert 60 <= np.flatnonzero(red[100]).mean() <= 64

@@ -100,22 +100,62 @@ def test_reference_scores_are_of_games_there_are() -> None:
     assert table["games"]["Frostbite"] == {"random": 65.2, "human": 4334.7}
 
 
+def median(scores: statistics.Scores) -> float:
+    return float(np.median(scores))
+
+
 def test_the_difference_interval_is_that_of_two_resampled_means() -> None:
     """Against the normal theory of two samples of seeds whose games are all alike."""
     generator = np.random.default_rng(0)
     ours = [np.full(3, x) for x in generator.normal(10.0, 2.0, 40)]
     theirs = [np.full(3, x) for x in generator.normal(4.0, 1.0, 40)]
-    low, high = statistics.difference_interval(ours, theirs, lambda games: float(games.mean()))
-    means = [np.array([games[0] for games in side]) for side in (ours, theirs)]
-    error = np.sqrt(sum(side.var() / len(side) for side in means))
-    middle = means[0].mean() - means[1].mean()
+    low, high = statistics.difference_interval(ours, theirs, mean)
+    sides = [np.array([games[0] for games in side]) for side in (ours, theirs)]
+    error = np.sqrt(sum(side.var() / len(side) for side in sides))
+    middle = sides[0].mean() - sides[1].mean()
     assert abs(low - (middle - 1.96 * error)) < 0.1 * error
     assert abs(high - (middle + 1.96 * error)) < 0.1 * error
 
 
 def test_the_difference_interval_has_the_spread_of_games_too() -> None:
     games = np.random.default_rng(0).normal(0.0, 1.0, 100)
-    low, high = statistics.difference_interval([games], [np.zeros(5)], lambda g: float(g.mean()))
+    low, high = statistics.difference_interval([games], [np.zeros(5)], mean)
     assert high - low == pytest.approx(2 * 1.96 * games.std() / 10, rel=0.1)
     with pytest.raises(ValueError, match="each side needs a seed"):
-        statistics.difference_interval([], [games], lambda g: float(g.mean()))
+        statistics.difference_interval([], [games], mean)
+
+
+def test_the_difference_interval_is_scipys_where_seeds_have_one_game() -> None:
+    random = np.random.default_rng(2)
+    ours, theirs = random.exponential(9.0, 12), random.exponential(5.0, 8)
+    want = stats.bootstrap(
+        (ours, theirs),
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        method="percentile",
+        n_resamples=20_000,
+        rng=random,
+    ).confidence_interval
+    got = statistics.difference_interval(
+        [np.array([x]) for x in ours], [np.array([y]) for y in theirs], mean, resamples=10_000
+    )
+    assert got == pytest.approx(tuple(want), abs=0.03 * (want.high - want.low))
+
+
+def test_the_mean_interval_is_the_plain_loop_over_seeds_of_unequal_games() -> None:
+    seeds = [np.array([1.0, 5.0, 2.0]), np.array([40.0]), np.array([7.0, 8.0, 20.0, 9.0])]
+    random, values = np.random.default_rng(1), []
+    for _ in range(5_000):
+        drawn = [seeds[i] for i in random.integers(3, size=3)]
+        values.append(np.mean([np.median(random.choice(games, len(games))) for games in drawn]))
+    got = statistics.mean_interval(seeds, median, resamples=20_000)
+    assert got == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1.0)
+
+
+def test_a_mean_of_medians_is_not_the_median_of_all_games() -> None:
+    """Medians 0, 0 and 90: their mean of 30 must lie in the interval, as the pooled 0 would not."""
+    seeds = [np.zeros(9), np.zeros(9), np.full(9, 90.0)]
+    low, high = statistics.mean_interval(seeds, median)
+    assert (low, high) == (0, 90)
+    assert statistics.mean_interval([np.full(9, 90.0)] * 2, median) == (90, 90)
+    with pytest.raises(ValueError, match="level"):
+        statistics.mean_interval(seeds, median, level=0.0)

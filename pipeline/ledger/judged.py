@@ -1,0 +1,89 @@
+"""Claims and measured seeds brought together: our score for theirs, a verdict on each pair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.ledger.claims import Claims, Score, Table, gap
+from pipeline.ledger.measured import Seed
+from pipeline.ledger.verdict import STATISTICS, UNDER_POWERED, WORDS, Gap, Verdict, judge
+from rl.statistics import bootstrap_interval, interquartile_mean, mean_interval
+
+Measured = Mapping[str, Sequence[Seed]]  # by policy
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A policy's score over its seeds, with 95 % intervals."""
+
+    mean: float
+    mean_interval: tuple[float, float]
+    iqm: float
+    iqm_interval: tuple[float, float]
+    seeds: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two scores that a paper sets against each other, and what was found of it here."""
+
+    table: Table
+    better: Score
+    other: Score
+    gap: Gap | None  # the paper's
+    lacking: list[str]  # the methods that are not measured
+    verdict: Verdict | None  # None while one is lacking
+
+    @property
+    def word(self) -> str:
+        """The verdict's word, or that there is none yet."""
+        return self.verdict.word if self.verdict else NOT_RUN
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """A side, where more of them would tell."""
+        return self.gap.seeds_needed if self.gap and self.word == UNDER_POWERED else None
+
+
+def ours(seeds: Sequence[Seed], protocol: str) -> Ours:
+    """The score of a policy's seeds, failed ones too; interquartile means are of all games."""
+    games, statistic = [seed.games(protocol) for seed in seeds], STATISTICS[protocol]
+    return Ours(
+        mean=float(np.mean([statistic(g) for g in games])),
+        mean_interval=mean_interval(games, statistic),
+        iqm=interquartile_mean(np.concatenate(games)),
+        iqm_interval=bootstrap_interval(games, interquartile_mean),
+        seeds=len(seeds),
+        failed=sum(seed.failed is not None for seed in seeds),
+    )
+
+
+def compare(claims: Claims, measured: Measured) -> list[Comparison]:
+    """Every comparison of a paper, in its order."""
+    return [
+        _compare(table, better, other, measured)
+        for table in claims.tables
+        for better, other in table.comparisons
+    ]
+
+
+def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
+    """Verdict -> how many comparisons have it."""
+    found = Counter(one.word for one in comparisons)
+    return {word: found[word] for word in (*WORDS, NOT_RUN)}
+
+
+def _compare(table: Table, better: Score, other: Score, measured: Measured) -> Comparison:
+    ahead = gap(better, other)
+    lacking = [score.method for score in (better, other) if score.policy not in measured]
+    if lacking:
+        return Comparison(table, better, other, ahead, lacking, None)
+    sides = [[s.games(table.protocol) for s in measured[x.policy]] for x in (better, other)]
+    found = judge(sides[0], sides[1], ahead, STATISTICS[table.protocol])
+    return Comparison(table, better, other, ahead, [], found)

@@ -1,0 +1,87 @@
+"""A seed whose error map is no number any more ends; the others go on, and later stages say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.pipeline.conftest import CODE, Project
+
+# `pipeline.train`, but at the 90th map of seed 1 a weight of the decoder is spoilt: from there on
+# the map is NaN, while what the policy gets of each patch would look sound.
+PLANTED = """
+import runpy, torch
+from pipeline import policies
+
+opened = policies.open_policy
+
+def planted(entry, encoder, *, seed=0, weights=None):
+    policy = opened(entry, encoder, seed=seed, weights=weights)
+    errors, maps = policy.encoder._error_map, []
+    def spoilt(image):
+        maps.append(image)
+        if seed == {seed} and len(maps) == 90:
+            policy.encoder.model.mask_token.data[0, 0, 0] = torch.nan
+        return errors(image)
+    policy.encoder._error_map = spoilt
+    return policy
+
+policies.open_policy = planted
+runpy.run_module("pipeline.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def train_planted(project: Project, seed: int) -> tuple[int, str]:
+    """Train breakout-spirl with the fault in one seed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLANTED.replace("{seed}", str(seed)), "breakout-spirl"],
+        cwd=project.folder,
+        env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+def test_a_map_that_is_no_number_ends_its_seed_only(on_built: Project) -> None:
+    spirl = "breakout-spirl: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: "
+    on_built.edit(f"{spirl}1", f"{spirl}2")
+    code, output = train_planted(on_built, seed=1)
+    assert code == 0, output
+    policy = on_built.artifacts / "policies/breakout-spirl"
+    assert (policy / "seed-0/metrics.json").exists()
+    # A blank frame as an example and the first of the game come before those of the steps.
+    failed = json.loads((policy / "seed-1/failed.json").read_text())
+    assert failed["step"] == 88
+    assert failed["error"].startswith("seed 1: the encoder's features are not finite at step 88;")
+    assert sorted(path.name for path in (policy / "seed-1").glob("weights-*")) == [
+        "weights-0000040.safetensors",
+        "weights-0000080.safetensors",
+    ]
+
+    on_built.built("evaluate", "breakout-spirl")
+    evaluation = on_built.artifacts / "evaluations/breakout-spirl/evaluation.json"
+    seeds = json.loads(evaluation.read_text())["seeds"]
+    assert [seed["failed"] for seed in seeds] == [None, failed["error"]]
+    assert [seed["checkpoints"][-1]["step"] for seed in seeds] == [160, 80]
+    on_built.built("report")
+    page = (on_built.artifacts / "report/index.html").read_text("utf-8")
+    assert "1 of 2 seeds failed" in page
+    assert "features are not finite at step 88" in page
+
+
+@pytest.mark.slow
+def test_no_seed_left_is_an_error_that_names_seed_and_step(on_built: Project) -> None:
+    code, output = train_planted(on_built, seed=0)
+    assert code == 1
+    assert "policies.breakout-spirl: every seed failed; the first: seed 0:" in output
+    assert "not finite at step 88" in output
+    assert not (on_built.artifacts / "policies/breakout-spirl").exists()
