@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from datasets import envs
 from datasets.errors import FoveaError
+from pipeline.artifact import ROOT
 from pipeline.tables import Entry, feature_types, word_module
 from pipeline.typed import read_into
 from pretrain.encoder import load_encoder
@@ -22,6 +23,7 @@ from rl import agents
 from rl.agent import Agent
 from rl.play import Policy, action_count
 
+SHARED = ROOT / ".errors"  # what encoders remember: a cache, not an artifact
 WEIGHTS = re.compile(r"weights-(\d{7,})\.safetensors")
 
 
@@ -41,7 +43,7 @@ def open_policy(
     net = read_into(types, entry.features, mistakes)[1]
     own = {field.name for field in dataclasses.fields(types[0])}
     chosen = {key: value for key, value in entry.features.items() if key in own}
-    frozen = load_encoder(encoder, features=chosen, device=device)
+    frozen = load_encoder(encoder, features=chosen, device=device, shared=SHARED)
     if mistakes:
         raise FoveaError(f"policies.{entry.name}.features: {'; '.join(mistakes)}")
     with closing(envs.make(entry.keys.env, num_envs=1, seed=0)) as env:

@@ -47,6 +47,10 @@ class TrainSeed:
         except loops.DivergedError as error:
             failed = {"error": str(error), "step": error.step}
             write_atomic(self.folder / "failed.json", (json.dumps(failed) + "\n").encode())
+        memory = getattr(policy.encoder, "memory", None)  # how often it helped, since the start
+        if memory and memory.misses:
+            found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
+            write_atomic(self.logs / "errors.json", (json.dumps(found) + "\n").encode())
 
 
 def run(stage: Stage) -> dict[str, Any]:

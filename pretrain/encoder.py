@@ -74,9 +74,16 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
 
 def load_encoder(
-    folder: Path | str, *, features: Mapping[str, object] | None = None, device: str = "cpu"
+    folder: Path | str,
+    *,
+    features: Mapping[str, object] | None = None,
+    device: str = "cpu",
+    shared: Path | None = None,
 ) -> Encoder:
     """The encoder of an artifact folder; `features` override those it was saved with, key by key.
+
+    An encoder that remembers what it has computed shares it through the folder `shared` with other
+    processes and later runs; no result depends on it.
 
     Raises FileNotFoundError or FoveaError naming the file that is missing, truncated, foreign or
     does not fit.
@@ -98,6 +105,9 @@ def load_encoder(
     except (ValueError, RuntimeError) as error:
         raise FoveaError(f"{folder}: {error}") from error
     store.load_weights(encoder, folder)
+    share = getattr(encoder, "share", None)
+    if shared and share and device == "cpu":
+        share(shared)
     return cast(Encoder, encoder.to(device))
 
 

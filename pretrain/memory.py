@@ -8,20 +8,26 @@ unlikely but impossible.
 
 What is remembered never shows in a result: `errors_at` computes a centre to the same bits in any
 company, so to have forgotten it costs time alone. An interrupted run that starts with nothing ends
-in the same bytes.
+in the same bytes, and so does one that starts with what others remembered (`share`).
 """
 
 from __future__ import annotations
+
+from array import array
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pretrain.error_log import Block, ErrorLog, stamp
 from pretrain.error_map import errors_at, neighbourhoods
 from pretrain.vit import MaskedViT, patchify
 
-LIMIT = 256 * 2**20  # bytes an encoder; runs of several seeds have one each
+LIMIT = 512 * 2**20  # bytes an encoder; runs of several seeds have one each
+LOOK = 20  # frames between looks at what the others have computed
+CHECKED = 4  # errors of each of the others' files that are computed again before it is used
 
 # Bytes that CPython takes beyond the key's own: the objects' heads, a number, rounding, and the
 # entry's share of a dictionary that has just grown threefold.
@@ -53,6 +59,8 @@ class ErrorMemory:
             )
         self.model, self.limit = model, limit
         self.hits = self.misses = 0
+        self._log: ErrorLog | None
+        self._frames = 0  # looked up so far
         self._numbers = 0  # given out so far, and never again
         self._near = neighbourhoods(*model.grid)
         centre = torch.arange(model.patches)[:, None]
@@ -67,8 +75,18 @@ class ErrorMemory:
         """What all entries take, at most."""
         return self._size(self._young) + self._size(self._old)
 
+    def share(self, folder: Path) -> None:
+        """Take what others with the same weights wrote below `folder`, now and from time to time,
+        and write what is computed here: see `pretrain/error_log.py`.
+        """
+        patch_bytes = self._patch_bytes - OVERHEAD
+        self._log = ErrorLog(folder / stamp(self.model), patch_bytes)
+        self._theirs: dict[Path, array[int]] = {}  # numbers of a file's patches
+        self._take(self._log)
+
     def forget(self) -> None:
-        """Drop all entries."""
+        """Drop all entries, and share no more."""
+        self._log = None
         self._young, self._old = _Generation(), _Generation()
         # Held, so that no new weights can come to lie at their addresses.
         self._weights = [weight.detach() for weight in self.model.parameters()]
@@ -84,9 +102,14 @@ class ErrorMemory:
         return errors
 
     def _frame(self, image: Tensor) -> Tensor:
-        if self._size(self._young) + self._frame_bytes > self.limit // 2:
-            self._old, self._young = self._young, _Generation()
-        keys = self._keys(image)
+        self._frames += 1
+        if self._log and self._frames % LOOK == 0:
+            self._take(self._log)
+        self._make_room()
+        pixels = patchify(image[None], self.model.patch)[0].numpy()
+        numbers = np.array([self._number(patch) for patch in _rows(pixels)], np.int32)
+        table = np.concatenate([self._centre, numbers[self._nine]], axis=1)
+        keys = _rows(table)  # of each centre: itself and the numbers of its nine patches
         errors = [self._young.errors.get(key) for key in keys]
         for centre, key in enumerate(keys):
             if errors[centre] is None and key in self._old.errors:
@@ -99,13 +122,43 @@ class ErrorMemory:
             found = errors_at(self.model, patches, torch.tensor(missing), self._near)
             for centre, error in zip(missing, found.tolist(), strict=True):
                 errors[centre] = self._young.errors[keys[centre]] = error
+            if self._log:
+                places = np.unique(self._nine[missing])
+                shown, first = np.unique(numbers[places], return_index=True)
+                self._log.append(shown, pixels[places[first]], table[missing], found.numpy())
         return torch.tensor(errors, dtype=torch.float32)
 
-    def _keys(self, image: Tensor) -> list[bytes]:
-        """A key for each centre: itself and the numbers of its nine patches."""
-        pixels = patchify(image[None], self.model.patch)[0].numpy()
-        numbers = np.array([self._number(patch) for patch in _rows(pixels)], np.int32)
-        return _rows(np.concatenate([self._centre, numbers[self._nine]], axis=1))
+    def _make_room(self) -> None:
+        """For one frame, or for one block of another process."""
+        if self._size(self._young) + self._frame_bytes > self.limit // 2:
+            self._old, self._young = self._young, _Generation()
+
+    def _take(self, log: ErrorLog) -> None:
+        """Remember what the others have computed since the last look, in our own numbers."""
+        for path, block in log.news():
+            if path not in self._theirs and not self._agrees(block):
+                log.distrust(path)
+                continue
+            self._make_room()
+            known = self._theirs.setdefault(path, array("i"))
+            known.extend(self._number(patch) for patch in _rows(block.contents))
+            nine = np.frombuffer(known, np.int32)[block.keys[:, 1:]]
+            keys = _rows(np.hstack([block.keys[:, :1], nine]))
+            self._young.errors.update(zip(keys, block.errors.tolist(), strict=True))
+
+    def _agrees(self, block: Block) -> bool:
+        """Whether some errors of a file's first block are what we compute, bit by bit."""
+        rows = np.linspace(0, len(block.keys) - 1, CHECKED).astype(int)
+        for (centre, *nine), error in zip(block.keys[rows], block.errors[rows], strict=True):
+            if not 0 <= centre < len(self._nine):
+                return False
+            pixels = np.zeros((self.model.patches, block.contents.shape[1]), np.uint8)
+            pixels[self._nine[centre]] = block.contents[nine]
+            patches = torch.from_numpy(pixels).float() / 255
+            found = errors_at(self.model, patches, torch.tensor([centre]), self._near)
+            if found.numpy().tobytes() != error.tobytes():
+                return False
+        return True
 
     def _number(self, patch: bytes) -> int:
         """The number of a patch's content, a new one where it is not remembered."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,10 @@ class Encoder(nn.Module):
     def memory(self) -> ErrorMemory:
         """The errors computed so far; this encoder's own, so no other weights' can be in it."""
         return ErrorMemory(self.model)
+
+    def share(self, folder: Path) -> None:
+        """Share the errors with others that use this encoder on a CPU, through files there."""
+        self.memory.share(folder)
 
     def _error_map(self, image: Tensor) -> Tensor:
         if image.device.type == "cpu" and not torch.compiler.is_exporting():

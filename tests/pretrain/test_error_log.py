@@ -1,0 +1,188 @@
+"""Errors shared through files: always the bits that one process alone computes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pretrain import error_log
+from pretrain.error_log import HEAD, MAGIC, ErrorLog, stamp
+from pretrain.memory import LOOK, ErrorMemory
+from tests.pretrain.test_memory import PATCHES, SHAPE, build, game, same_bits
+
+PATCH_BYTES = 3 * 8 * 8
+
+
+def sharing(folder: Path, seed: int = 0) -> ErrorMemory:
+    memory = ErrorMemory(build(seed))
+    memory.share(folder)
+    return memory
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = folder.rglob("*.errors")
+    return path
+
+
+def noise(count: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+
+
+def test_a_later_run_computes_nothing_again(tmp_path: Path) -> None:
+    frames = game(40)
+    first = sharing(tmp_path)
+    errors = first(frames)
+    later = sharing(tmp_path)
+    assert same_bits(later(frames), errors) and same_bits(ErrorMemory(build())(frames), errors)
+    assert later.misses == 0 and later.hits == 40 * PATCHES
+    assert len(list(tmp_path.rglob("*.errors"))) == 1  # who computes nothing writes nothing
+    assert later._log and later._log.nbytes == only_file(tmp_path).stat().st_size
+
+
+def test_two_at_work_take_turns(tmp_path: Path) -> None:
+    """Whoever sees a frame second looks it up, `LOOK` frames later at the latest."""
+    frames = noise(2 * LOOK)
+    one, other = sharing(tmp_path), sharing(tmp_path)
+    errors = one(frames)
+    other(noise(LOOK, seed=1))  # and looks
+    assert same_bits(other(frames), errors) and other.misses == LOOK * PATCHES
+    assert same_bits(one(noise(LOOK, seed=1)), ErrorMemory(build())(noise(LOOK, seed=1)))
+    one(noise(LOOK, seed=1))
+    assert one.hits == (LOOK + 1) * PATCHES  # the last of them after a look
+
+
+def _work(folder: Path, order: list[int], results: Callable[[Tensor], None]) -> None:
+    torch.set_num_threads(1)
+    results(sharing(folder)(game(60)[order]))
+
+
+def test_processes_side_by_side(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    orders = [
+        torch.randperm(60, generator=torch.Generator().manual_seed(s)).tolist() for s in (0, 1)
+    ]
+    expected = ErrorMemory(build())(game(60))
+
+    def put(order: list[int]) -> Callable[[Tensor], None]:
+        return lambda errors: queue.put((order, errors.numpy()))
+
+    workers = [context.Process(target=_work, args=(tmp_path, o, put(o))) for o in orders]
+    for worker in workers:
+        worker.start()
+    for _ in workers:
+        order, errors = queue.get()
+        assert same_bits(torch.from_numpy(errors), expected[order])
+    for worker in workers:
+        worker.join(timeout=30)
+        assert worker.exitcode == 0
+    assert sharing(tmp_path)(game(60)).shape == expected.shape
+
+
+def test_other_weights_have_another_folder(tmp_path: Path) -> None:
+    assert stamp(build()) == stamp(build()) != stamp(build(1))
+    frames = game(5)
+    sharing(tmp_path)(frames)
+    other = sharing(tmp_path, seed=1)
+    assert same_bits(other(frames), ErrorMemory(build(1))(frames))
+    assert other.misses and len(list(tmp_path.iterdir())) == 2
+
+
+def test_errors_of_other_weights_are_not_believed(tmp_path: Path) -> None:
+    """Even in the wrong folder, as a machine's that rounds otherwise would be."""
+    frames = game(5)
+    sharing(tmp_path / "theirs", seed=1)(frames)
+    ours = tmp_path / "ours" / stamp(build())
+    ours.mkdir(parents=True)
+    only_file(tmp_path / "theirs").rename(ours / "stray.errors")
+    memory, alone = sharing(tmp_path / "ours"), ErrorMemory(build())
+    assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
+
+
+def test_changed_weights_share_no_more(tmp_path: Path) -> None:
+    memory, frames = sharing(tmp_path), game(5)
+    memory(frames)
+    before = only_file(tmp_path).read_bytes()
+    memory.model.load_state_dict(build(1).state_dict())
+    assert same_bits(memory(frames), ErrorMemory(build(1))(frames))
+    assert only_file(tmp_path).read_bytes() == before
+
+
+def test_every_damage_is_noticed(tmp_path: Path) -> None:
+    """A byte changed or lost anywhere costs hits, and never changes a result."""
+    frames = game(8)
+    errors = sharing(tmp_path)(frames)
+    path = only_file(tmp_path)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 40)):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        for damaged in (bytes(changed), whole[:at], whole[:at] + whole[at + 1 :]):
+            path.write_bytes(damaged)
+            memory = sharing(tmp_path)
+            assert same_bits(memory(frames), errors)
+            assert memory.misses or damaged == whole
+            for other in set(tmp_path.rglob("*.errors")) - {path}:
+                other.unlink()
+    path.write_bytes(b"")
+    assert same_bits(sharing(tmp_path)(frames), errors)
+
+
+def forge(path: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
+    """Change keys and errors of a file's first block, and make its checksum good again."""
+    whole = path.read_bytes()
+    patches, count, _ = HEAD.unpack_from(whole, len(MAGIC))
+    begin = len(MAGIC) + HEAD.size
+    middle = begin + patches * PATCH_BYTES
+    end = middle + 44 * count
+    keys = np.frombuffer(whole[middle : end - 4 * count], np.int32).reshape(count, 10).copy()
+    errors = np.frombuffer(whole[end - 4 * count : end], np.float32).copy()
+    change(keys, errors)
+    payload = whole[begin:middle] + keys.tobytes() + errors.tobytes()
+    head = HEAD.pack(patches, count, error_log._checksum(payload))
+    path.write_bytes(MAGIC + head + payload + whole[end:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda keys, errors: errors.__setitem__(-1, np.nextafter(errors[-1], np.float32(9))),
+        lambda keys, errors: errors.fill(np.nan),
+        lambda keys, errors: keys.__setitem__((0, 0), PATCHES),
+        lambda keys, errors: keys.__setitem__((0, 0), -1),
+        lambda keys, errors: keys.__setitem__((0, 5), 2**31 - 1),
+        lambda keys, errors: keys.__setitem__((0, 5), -(2**31)),
+    ],
+)
+def test_a_block_that_is_whole_and_wrong_is_not_believed(
+    tmp_path: Path, change: Callable[[np.ndarray, np.ndarray], None]
+) -> None:
+    frames = game(6)
+    errors = sharing(tmp_path)(frames)
+    forge(only_file(tmp_path), lambda keys, errors: None)
+    good = sharing(tmp_path)
+    assert same_bits(good(frames), errors) and good.misses == 0
+    forge(only_file(tmp_path), change)
+    memory = sharing(tmp_path)
+    assert same_bits(memory(frames), errors) and memory.misses > 0
+
+
+def test_a_folder_keeps_its_bytes(tmp_path: Path) -> None:
+    memory = ErrorMemory(build())
+    memory._log = log = ErrorLog(tmp_path, PATCH_BYTES, limit=60_000)
+    for seed in range(12):
+        memory(noise(1, seed))
+    assert log.nbytes == only_file(tmp_path).stat().st_size <= 60_000
+    assert same_bits(memory(noise(1, 11)), ErrorMemory(build())(noise(1, 11)))
+    old = only_file(tmp_path)
+    again = ErrorLog(tmp_path, PATCH_BYTES, limit=60_000)
+    assert again.nbytes == 0 and not old.exists()  # the oldest go when half the room is taken
+    memory(noise(20, 99))  # ours is gone: what we go on writing is not read as if it were whole
+    assert list(again.news()) == []
