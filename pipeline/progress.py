@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 
 TERMINAL_EVERY = 0.2  # seconds between updates on a terminal ...
 PLAIN_EVERY = 10.0  # ... and between plain lines elsewhere
+WINDOW = 60.0  # seconds back that the rate is taken over: work gets slower and faster
 
 
 class Progress:
-    """Call it with how much more is done. `start` is what an interrupted run had done before."""
+    """Call it with how much more is done.
 
-    def __init__(self, label: str, total: int, unit: str, start: int = 0) -> None:
+    The rate counts from the first that is told, which is what an interrupted run had done before.
+    """
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self._start = start
+        self.done = 0
         self._began = self._told = time.monotonic()
+        self._seen: deque[tuple[float, int]] = deque()  # when how much was done
         self._terminal = sys.stderr.isatty()
         self._say()
 
@@ -26,8 +32,10 @@ class Progress:
     def reach(self, done: int) -> None:
         """`done` units are done in all."""
         self.done = done
-        every = TERMINAL_EVERY if self._terminal else PLAIN_EVERY
-        if time.monotonic() - self._told >= every:
+        now = time.monotonic()
+        if done and not self._seen:
+            self._seen.append((now, done))
+        if now - self._told >= (TERMINAL_EVERY if self._terminal else PLAIN_EVERY):
             self._say()
 
     def finish(self) -> None:
@@ -38,21 +46,28 @@ class Progress:
 
     def _say(self) -> None:
         self._told = time.monotonic()
-        passed = self._told - self._began
-        fresh = self.done - self._start
         line = f"{self.label}: {self.done:,}/{self.total:,} {self.unit}"
-        if fresh and passed > 0:
-            rate = fresh / passed
-            left = max(self.total - self.done, 0) / rate
-            line += f", {rate:,.1f}/s, " + (
-                f"{_clock(left)} left" if left else f"in {_clock(passed)}"
-            )
-        elif self._start:
-            line += " (going on from there)"
+        rate, left = self._rate(), max(self.total - self.done, 0)
+        if rate:
+            line += f", {rate:,.1f}/s"
+        if not left:
+            line += f", in {_clock(self._told - self._began)}"
+        elif rate:
+            line += f", {_clock(left / rate)} left"
         if self._terminal:
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def _rate(self) -> float:
+        """Units a second of late, 0 where there is nothing to tell it from."""
+        if not self._seen:
+            return 0.0
+        self._seen.append((self._told, self.done))
+        while self._told - self._seen[1][0] >= WINDOW:
+            self._seen.popleft()
+        (begun, before), (now, done) = self._seen[0], self._seen[-1]
+        return (done - before) / (now - begun) if now > begun else 0.0
 
 
 def _clock(seconds: float) -> str:
