@@ -11,6 +11,7 @@ else was done to them. Weights are told apart by the folder, which `stamp` names
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 import os
 import struct
@@ -125,19 +126,28 @@ class ErrorLog:
             if path != self._own and path not in self._damaged:
                 yield from ((path, block) for block in self._unread(path))
 
-    def distrust(self, path: Path) -> None:
-        """Read nothing more of a file."""
+    def distrust(self, path: Path, why: str) -> None:
+        """Read nothing more of a file, and say so."""
+        logging.getLogger(__name__).warning("%s: ignored from here on, %s", path, why)
         self._damaged.add(path)
 
+    def tell_of_torn_ends(self) -> None:
+        """Say which files end in part of a block, as a killed process leaves them."""
+        for path, (taken, _) in self._read.items():
+            torn = _size(path) - taken
+            if torn > 0 and path not in self._damaged:
+                message = "%s: its last %d bytes are ignored, they are part of a block only"
+                logging.getLogger(__name__).warning(message, path, torn)
+
     def _unread(self, path: Path) -> Iterator[Block]:
-        begun, known = self._read.get(path, (0, 0))
+        begun, known = self._read.setdefault(path, (0, 0))
         if _size(path) <= begun:
             return
         with path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         at = begun or len(MAGIC)
         if not begun and data[:at] != MAGIC:
-            self.distrust(path)
+            self.distrust(path, "it does not begin as a file of errors")
         while path not in self._damaged and at + HEAD.size <= len(data):
             patches, errors, checksum = HEAD.unpack_from(data, at)
             end = at + HEAD.size + patches * self.patch_bytes + errors * 44
@@ -147,7 +157,7 @@ class ErrorLog:
             block = self._parse(payload, patches, errors)
             known += patches
             if _checksum(payload) != checksum or not _within(block, known):
-                self.distrust(path)
+                self.distrust(path, "a block is damaged")
                 break
             at = end
             self._read[path] = at, known

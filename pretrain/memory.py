@@ -83,6 +83,7 @@ class ErrorMemory:
         self._log = ErrorLog(folder / stamp(self.model), patch_bytes)
         self._theirs: dict[Path, array[int]] = {}  # numbers of a file's patches
         self._take(self._log)
+        self._log.tell_of_torn_ends()
 
     def forget(self) -> None:
         """Drop all entries, and share no more."""
@@ -137,7 +138,7 @@ class ErrorMemory:
         """Remember what the others have computed since the last look, in our own numbers."""
         for path, block in log.news():
             if path not in self._theirs and not self._agrees(block):
-                log.distrust(path)
+                log.distrust(path, "it has not the errors of this encoder on this machine")
                 continue
             self._make_room()
             known = self._theirs.setdefault(path, array("i"))

@@ -95,7 +95,9 @@ def test_other_weights_have_another_folder(tmp_path: Path) -> None:
     assert other.misses and len(list(tmp_path.iterdir())) == 2
 
 
-def test_errors_of_other_weights_are_not_believed(tmp_path: Path) -> None:
+def test_errors_of_other_weights_are_not_believed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Even in the wrong folder, as a machine's that rounds otherwise would be."""
     frames = game(5)
     sharing(tmp_path / "theirs", seed=1)(frames)
@@ -104,6 +106,17 @@ def test_errors_of_other_weights_are_not_believed(tmp_path: Path) -> None:
     only_file(tmp_path / "theirs").rename(ours / "stray.errors")
     memory, alone = sharing(tmp_path / "ours"), ErrorMemory(build())
     assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
+    assert "stray.errors: ignored from here on, it has not the errors of this enc" in caplog.text
+
+
+def test_a_torn_end_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = game(5)
+    errors = sharing(tmp_path)(frames)
+    path = only_file(tmp_path)
+    path.write_bytes(path.read_bytes()[:-7])
+    memory = sharing(tmp_path)
+    assert same_bits(memory(frames), errors) and 0 < memory.misses < PATCHES
+    assert "bytes are ignored, they are part of a block only" in caplog.text
 
 
 def test_changed_weights_share_no_more(tmp_path: Path) -> None:
