@@ -10,6 +10,9 @@ import sys
 
 from pipeline import params
 from pipeline.artifact import ROOT
+from pipeline.ledger.claims import read_claims
+from pipeline.ledger.measured import read_measured
+from pipeline.ledger.render import fragment
 from pipeline.reporting.html import render
 from pipeline.stage import told_plainly
 
@@ -24,7 +27,8 @@ def main() -> None:
             table: {name: entry.resolved() for name, entry in entries.items()}
             for table, entries in params.load().tables.items()
         }
-        metrics = render(tables, ROOT, OUT)
+        ledger = fragment(read_claims(), read_measured())
+        metrics = render(tables, ROOT, OUT, ledger=ledger)
     for name, values in metrics.items():
         mean, chance, above = (
             f"{values[key]:{sign}.1f} ({values[low]:{sign}.1f} to {values[high]:{sign}.1f})"

@@ -67,10 +67,24 @@ def fragment(claims: Claims, measured: Measured) -> str:
     """The summary and the verdicts there are as HTML, a heading and what follows, no styles."""
     compared = compare(claims, measured)
     rows = [_verdict_row(one) for one in compared if one.verdict]
-    text = f"<h2>Results</h2>\n<p>{_html(_summary(claims, compared, measured))}</p>\n"
+    text = f"""\
+<h2>Against the paper</h2>
+<p>{_html(claims.paper)}. {_html(_summary(claims, compared, measured))} These are runs at the
+paper's settings, not those above; all of them, and how to read a verdict, are in
+<code>RESULTS.md</code>.</p>
+"""
     if rows:
         head, body = _html_row("th", VERDICT_HEAD), "".join(_html_row("td", row) for row in rows)
-        text += f"<table>\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
+        text += f"""\
+<div class="wide" role="region" aria-label="Verdicts" tabindex="0">
+<table>
+<thead>
+{head}</thead>
+<tbody>
+{body}</tbody>
+</table>
+</div>
+"""
     return text
 
 

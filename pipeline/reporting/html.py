@@ -65,11 +65,14 @@ PICTURES = {
 }
 
 
-def render(params: Mapping[str, Any], artifacts: Path, out: Path) -> dict[str, Any]:
+def render(
+    params: Mapping[str, Any], artifacts: Path, out: Path, *, ledger: str = ""
+) -> dict[str, Any]:
     """Write index.html, metrics.json and curves/<policy>.csv into `out`; return the metrics.
 
     `params` holds the tables of params.yaml; only what they name is read from `artifacts`, and an
-    artifact that is not there is named on the page. Raises FoveaError for one that is malformed.
+    artifact that is not there is named on the page. `ledger` is HTML: what was found of a paper's
+    claims. Raises FoveaError for an artifact that is malformed.
     """
     found = gather(params, artifacts)
     items = [item for table in found.values() for item in table]
@@ -89,6 +92,7 @@ def render(params: Mapping[str, Any], artifacts: Path, out: Path) -> dict[str, A
             for table, title in SECTIONS.items()
             if found[table]
         ],
+        ledger=ledger,
         items=items,
         family=family(items),
         lineage=plots.lineage(family(items)),

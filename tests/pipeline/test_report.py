@@ -140,6 +140,14 @@ def test_the_paper_s_source_is_named(report: Report) -> None:
     assert "A table." in report.page
 
 
+def test_what_became_of_the_paper_s_claims_has_its_section(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "#paper" not in copied.page
+    render(PARAMS, copied.artifacts, copied.out, ledger="<h2>Against the paper</h2>")
+    assert '<section id="paper">\n<h2>Against the paper</h2>\n</section>' in copied.page
+    assert '<a href="#paper">' in copied.page
+
+
 def test_where_the_policy_looks_is_shown_as_the_paper_s_figure(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     assert "Fig. 6" not in copied.page
