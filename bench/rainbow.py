@@ -42,7 +42,7 @@ def run() -> dict[str, object]:
         ours, plain = _ours(kind), _plain(kind)
         first = ours(), plain()  # also the warm-up
         torch.testing.assert_close(*first, atol=1e-4, rtol=1e-4)
-        rounds = [(_rate(ours, updates), _rate(plain, updates)) for _ in range(ROUNDS)]
+        rounds = [(rate(ours, updates), rate(plain, updates)) for _ in range(ROUNDS)]
         figures[f"{kind}_updates_per_second"] = statistics.median(own for own, _ in rounds)
         figures[f"{kind}_plain_per_second"] = statistics.median(other for _, other in rounds)
         figures[f"{kind}_ratio"] = statistics.median(own / other for own, other in rounds)
@@ -50,7 +50,8 @@ def run() -> dict[str, object]:
     return figures
 
 
-def _rate(update: Callable[[], Tensor], count: int) -> float:
+def rate(update: Callable[[], object], count: int) -> float:
+    """Updates a second."""
     begun = time.perf_counter()
     for _ in range(count):
         update()
