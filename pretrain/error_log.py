@@ -87,6 +87,7 @@ class ErrorLog:
         self._own: Path | None = None
         self._shown: dict[int, int] = {}  # our numbers of patches -> our file's
         self._read: dict[Path, tuple[int, int]] = {}  # bytes and patches taken from the others
+        self._torn: dict[Path, int] = {}  # bytes after the last whole block, when last read
         self._damaged: set[Path] = set()
         self.nbytes = self._drop_oldest()
 
@@ -133,9 +134,8 @@ class ErrorLog:
 
     def tell_of_torn_ends(self) -> None:
         """Say which files end in part of a block, as a killed process leaves them."""
-        for path, (taken, _) in self._read.items():
-            torn = _size(path) - taken
-            if torn > 0 and path not in self._damaged:
+        for path, torn in self._torn.items():
+            if torn and path not in self._damaged:
                 message = "%s: its last %d bytes are ignored, they are part of a block only"
                 logging.getLogger(__name__).warning(message, path, torn)
 
@@ -162,6 +162,7 @@ class ErrorLog:
             at = end
             self._read[path] = at, known
             yield block
+        self._torn[path] = len(data) - at
 
     def _parse(self, payload: memoryview, patches: int, errors: int) -> Block:
         sizes = patches * self.patch_bytes, 40 * errors

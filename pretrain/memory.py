@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from array import array
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -91,6 +92,12 @@ class ErrorMemory:
         self._young, self._old = _Generation(), _Generation()
         # Held, so that no new weights can come to lie at their addresses.
         self._weights = [weight.detach() for weight in self.model.parameters()]
+        self._places = [
+            (part._parameters, name)  # as `parameters()` finds them, in a tenth of the time
+            for part in self.model.modules()
+            for name, weight in part._parameters.items()
+            if weight is not None
+        ]
         self._state = self._versions()
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -177,10 +184,8 @@ class ErrorMemory:
         return numbers * self._patch_bytes + errors * self._error_bytes
 
     def _versions(self) -> list[tuple[int, int]]:
-        return [
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-            for weight in self.model.parameters()
-        ]
+        weights = (cast(Tensor, table[name]) for table, name in self._places)
+        return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
 
 class _Generation:
