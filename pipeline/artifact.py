@@ -29,6 +29,8 @@ PACKAGES = (
     "ale-py",
     "gymnasium",
     "lightning",
+    "metaworld",
+    "mujoco",
     "numpy",
     "opencv-python-headless",
     "pillow",

@@ -36,6 +36,10 @@ find_python() {
     return 1
 }
 
+# Meta-World is drawn off screen by either; EGL may use a GPU.
+find_canvas() {
+    "$python" -c 'import ctypes.util as u; raise SystemExit(not any(map(u.find_library, ("EGL", "OSMesa"))))'
+}
 find_browser() { command -v chromium || command -v chromium-headless-shell; }
 
 missing=no
@@ -59,5 +63,6 @@ for pair in libstdc++.so.6:libstdc++6 libgcc_s.so.1:libgcc-s1 libz.so.1:zlib1g; 
     need "${pair#*:}" "the shared library $library is missing" \
         "$python" -c "import ctypes; ctypes.CDLL('$library')"
 done
+need libosmesa6 "Neither libEGL nor libOSMesa is there, to draw Meta-World with" find_canvas
 [ $missing = no ] || exit 1
 "$python" -c 'import sys; print(sys.executable)'

@@ -1,0 +1,257 @@
+"""Meta-World v3's manipulation tasks, rendered: "metaworld/drawer-open" is `drawer-open-v3`.
+
+As ViSaRL plays them (Liang et al. 2024, sec. IV): 64x64 RGB of one fixed camera, object and goal
+drawn anew for every episode from their whole ranges, 500 steps and then cut, never terminated. An
+episode succeeds if any of its steps does: doors swing past their goal.
+
+What metaworld itself does is put right here (tests/datasets/test_metaworld.py shows each). Its
+`reset(seed=)` is ignored, and its 50 fixed layouts are not the continuous ranges: we draw from a
+generator of our own. After its reset, bodies and sites stand where the last episode left them, in
+the image and in the first state: kinematics are computed again. Its `corner` cameras stand upside
+down, and of several renderers in a process one shows the other's shapes: there is one a process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes.util
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as TASKS
+from numpy.typing import NDArray
+
+from datasets.errors import FoveaError
+
+Observation = NDArray[np.uint8]
+
+FRAME_INFO = ("state", "points", "success")
+POINTS = ("tip", "object", "goal")  # what the rows of info["points"] are
+NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
+CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is shown of a task; the defaults are ViSaRL's.
+
+    `view` is `reference`, the buffer as the authors' code takes it, a mirror image, or `upright`.
+    `render: full` draws shadows and reflections too, sixteen times slower on a CPU.
+    """
+
+    game: str  # as games() spells it
+    num_envs: int = 1
+    life_loss_ends: bool = False  # there are no lives
+    view: Literal["reference", "upright"] = "reference"
+    render: Literal["fast", "full"] = "fast"
+    camera: str = "corner"
+    height: int = 64
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no task can be."""
+        if self.game not in games():
+            raise ValueError(f"game: {self.game!r}, must be one of games('metaworld')")
+        if self.camera not in CAMERAS:
+            raise ValueError(f"camera: {self.camera!r}, must be one of {', '.join(CAMERAS)}")
+        for name in ("num_envs", "height", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+
+
+@cache
+def games() -> tuple[str, ...]:
+    """All tasks, sorted: "assembly", "basketball", ..."""
+    return tuple(sorted(name.removesuffix(NAME.format("")) for name in TASKS))
+
+
+def single(config: Config, seed: int, index: int) -> MetaWorldTask:
+    """The `index`-th task of make(config, seed), alone."""
+    return MetaWorldTask(config, (seed, index))
+
+
+def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
+    """`num_envs` tasks side by side, each in a process of its own unless it is the only one.
+
+    The i-th is seeded by (seed, i) alone; reset() takes no seed. Where a step ends an episode, the
+    observation is already the next one's first (SAME_STEP), as in `envs/atari.py`.
+    """
+    tasks = [partial(single, config, seed, index) for index in range(config.num_envs)]
+    if len(tasks) == 1:
+        return SyncVectorEnv(tasks, autoreset_mode=AutoresetMode.SAME_STEP)
+    return AsyncVectorEnv(  # not forked: a context to draw in does not survive that
+        tasks, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
+    )
+
+
+class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
+    """One task; actions (4,) in [-1, 1]: the hand's movement, and the gripper's force.
+
+    `info` goes with the observation beside it: state (39,) float64, the task's own observation with
+    the goal in it; points (3, 2) float32, where tip, object and goal are in the image as (x, y) in
+    pixels, hidden or not; success, of the step that led here; game_over. Where an episode has ended
+    it also has game_return, game_length and game_success, of any of its steps.
+    """
+
+    def __init__(self, config: Config, seed: int | Sequence[int] = 0) -> None:
+        """Compile the task's model; the first episode starts with reset()."""
+        self._config = config
+        tasks: dict[str, Any] = TASKS
+        self._task = tasks[NAME.format(config.game)](seed=0)
+        self._task._freeze_rand_vec = False
+        self._task.seeded_rand_vec = True
+        self._task.np_random = np.random.default_rng(seed)
+        self._camera = self._task.model.camera(config.camera).id
+        self._begun_with: dict[str, Any] = {}  # the generator's state before this episode
+        self._actions: list[NDArray[np.float32]] = []  # of this episode
+        self._return, self._success, self._succeeds = 0.0, False, False
+        self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+        shape = (config.height, config.width, 3)
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """A new episode, object and goal drawn anew."""
+        if seed is not None:
+            self._task.np_random = np.random.default_rng(seed)
+        self._begun_with = self._task.np_random.bit_generator.state
+        self._task.reset()
+        mujoco.mj_forward(self._task.model, self._task.data)
+        self._task._prev_obs = self._task._get_curr_obs_combined_no_goal()
+        self._state = self._task._get_obs()
+        self._actions, self._return = [], 0.0
+        self._success = self._succeeds = False
+        return self.observe()
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One action for five steps of the simulation, 0.0125 s."""
+        reward, truncated = self._advance(np.array(action, np.float32))
+        image, info = self.observe()
+        if truncated:
+            info |= {"game_over": True, "game_return": self._return}
+            info |= {"game_length": len(self._actions), "game_success": self._success}
+        return image, reward, False, truncated, info
+
+    def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool]:
+        self._state, reward, _, truncated, info = self._task.step(action)
+        self._succeeds = bool(info["success"])
+        self._success |= self._succeeds
+        self._return += float(reward)
+        self._actions.append(action)
+        return float(reward), bool(truncated)
+
+    def observe(self) -> tuple[Observation, dict[str, Any]]:
+        """The current observation and info once more, as a run needs them after set_state()."""
+        config, task = self._config, self._task
+        for site in task._target_site_config:  # the simulation puts them back
+            task._set_pos_site(*site)
+        image = _canvas(task, config).draw(task.model, task.data, self._camera)
+        info = {"state": self._state.copy(), "success": self._succeeds, "game_over": False}
+        info["points"] = self._project(
+            np.stack([task.tcp_center, task._get_pos_objects()[:3], task._target_pos])
+        )
+        if config.view == "upright":
+            upside_down = config.camera.startswith("corner")
+            image = image[:, ::-1] if upside_down else image[::-1]
+        return image.copy(), info  # the canvas is drawn on again
+
+    def _project(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Places (K, 3) in the world to (x, y) in the image, from its upper left corner."""
+        config, model, data = self._config, self._task.model, self._task.data
+        turned = (points - data.cam_xpos[self._camera]) @ data.cam_xmat[self._camera].reshape(3, 3)
+        focus = config.height / 2 / np.tan(np.radians(model.cam_fovy[self._camera]) / 2)
+        x, y = (turned[:, :2] / -turned[:, 2:] * focus).T
+        if config.view == "upright" and config.camera.startswith("corner"):
+            x = -x  # the buffer's rows go upwards, so that it is y that is right as it is
+        elif config.view == "upright":
+            y = -y
+        return np.stack([config.width / 2 + x, config.height / 2 + y], 1).astype(np.float32)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: how the episode began, and its actions."""
+        actions = np.array(self._actions, np.float32).reshape(-1, 4)
+        return {"rng": self._begun_with, "actions": actions}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly from where get_state() was called: the episode is played again."""
+        self._task.np_random.bit_generator.state = dict(state["rng"])
+        self.reset()
+        for action in state["actions"]:
+            self._advance(np.array(action, np.float32))
+
+    def close(self) -> None:
+        """Nothing is open: the process's canvas stays for other tasks."""
+
+
+_CANVASES: dict[tuple[object, ...], _Canvas] = {}
+
+
+def _canvas(task: Any, config: Config) -> _Canvas:
+    """This process's canvas for a scene: tasks of one kind share its shapes."""
+    key = os.getpid(), task.model_name, config.render, config.height, config.width
+    if key not in _CANVASES:
+        _CANVASES[key] = _Canvas(task.model, config.render, config.height, config.width)
+    return _CANVASES[key]
+
+
+def gl_context() -> Any:
+    """The class that MUJOCO_GL names, or EGL's (on a GPU where there is one), or OSMesa's.
+
+    mujoco itself reads MUJOCO_GL when it is first imported, wherever that was, and wants a screen
+    where it finds none. Raises FoveaError where nothing can be drawn with.
+    """
+    found = [word for word in ("EGL", "OSMesa") if ctypes.util.find_library(word)]
+    word = os.environ.get("MUJOCO_GL") or "".join(found[:1])
+    try:
+        return importlib.import_module(f"mujoco.{word.lower()}").GLContext
+    except (ImportError, AttributeError, RuntimeError, ValueError) as error:
+        raise FoveaError(
+            f"nothing to draw Meta-World with (MUJOCO_GL={word!r}: {error}); install the Debian "
+            "package libosmesa6 and set MUJOCO_GL=osmesa"
+        ) from error
+
+
+class _Canvas:
+    """Where one kind of scene is drawn, off screen."""
+
+    def __init__(self, model: mujoco.MjModel, render: str, height: int, width: int) -> None:
+        self._fast = render == "fast"
+        if self._fast:
+            model.vis.quality.offsamples = 0
+            model.vis.quality.shadowsize = 0
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
+        self._gl = gl_context()(width, height)
+        atexit.register(self._gl.free)  # when the interpreter ends, mujoco's own finalizer fails
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2_000)
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
+        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._pixels = np.empty((height, width, 3), np.uint8)
+
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> Observation:
+        """What a camera sees, (H, W, 3), the lowest row first."""
+        self._gl.make_current()
+        self._view.fixedcamid = camera
+        mujoco.mjv_updateScene(
+            model, data, self._option, None, self._view, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        if self._fast:
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
+        return self._pixels
