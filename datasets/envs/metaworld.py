@@ -20,7 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -36,6 +36,7 @@ Observation = NDArray[np.uint8]
 FRAME_INFO = ("state", "points", "success")
 POINTS = ("tip", "object", "goal")  # what the rows of info["points"] are
 NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
+VIEWS, RENDERS = ("reference", "upright"), ("fast", "full")
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
 
 
@@ -50,21 +51,27 @@ class Config:
     game: str  # as games() spells it
     num_envs: int = 1
     life_loss_ends: bool = False  # there are no lives
-    view: Literal["reference", "upright"] = "reference"
-    render: Literal["fast", "full"] = "fast"
+    view: str = "reference"
+    render: str = "fast"
     camera: str = "corner"
     height: int = 64
     width: int = 64
+    horizon: int = 500  # steps before an episode is truncated; metaworld allows no more
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no task can be."""
         if self.game not in games():
             raise ValueError(f"game: {self.game!r}, must be one of games('metaworld')")
-        if self.camera not in CAMERAS:
-            raise ValueError(f"camera: {self.camera!r}, must be one of {', '.join(CAMERAS)}")
-        for name in ("num_envs", "height", "width"):
+        words = {"view": VIEWS, "render": RENDERS, "camera": CAMERAS}
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                word = getattr(self, name)
+                raise ValueError(f"{name}: {word!r}, must be one of {', '.join(known)}")
+        for name in ("num_envs", "height", "width", "horizon"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+        if self.horizon > 500:
+            raise ValueError(f"horizon: {self.horizon}, must be at most 500")
 
 
 @cache
@@ -108,6 +115,7 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._task = tasks[NAME.format(config.game)](seed=0)
         self._task._freeze_rand_vec = False
         self._task.seeded_rand_vec = True
+        self._task.max_path_length = config.horizon
         self._task.np_random = np.random.default_rng(seed)
         self._camera = self._task.model.camera(config.camera).id
         self._begun_with: dict[str, Any] = {}  # the generator's state before this episode

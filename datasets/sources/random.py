@@ -1,24 +1,17 @@
 """Frames of a uniformly random policy, as SPIRL pretrains on (Jiang and Weng 2023, App. A.2).
 
-Streams are independent: each has its own environment and its own actions, both seeded by
-(seed, index) alone, so the shards have the same bytes whichever processes run them. Games are
-played whole: the authors' released code keeps first lives only, here the later ones are there too.
+Games are played whole: the authors' released code keeps first lives only, here the later ones are
+there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from typing import Any
 
-import numpy as np
+import gymnasium
 
-from datasets import envs
-from datasets.frame import Frame
-from datasets.shards import write_shard
-
-SHARD = 1024  # frames in a shard
+from datasets.streams import Act, Stream, check_shares, shared_out
 
 
 @dataclass(frozen=True)
@@ -30,69 +23,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
-        if self.seed < 0:
-            raise ValueError(f"seed: {self.seed}, must be at least 0")
-        if not 1 <= self.streams <= 999:
-            raise ValueError(f"streams: {self.streams}, must be 1 to 999")
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One environment's share of the frames. Picklable: run() it in any process."""
-
-    env: str  # "atari/Frostbite"
-    seed: int
-    index: int
-    count: int
-
-    def run(self, folder: Path, progress: Callable[[int], None]) -> None:
-        """Write the shards `{index:03d}-{shard:05d}.tar` that `folder` does not have yet.
-
-        After an interruption the stream is played again from its start up to the first missing
-        shard, which needs no state on disk. `progress` is called after each shard with its number
-        of frames, those that were there already included.
-        """
-        starts = range(0, self.count, SHARD)
-        paths = [folder / f"{self.index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
-        if all(path.exists() for path in paths):
-            progress(self.count)
-            return
-        frames = self.frames()
-        for path, start in zip(paths, starts, strict=True):
-            shard = list(islice(frames, SHARD))
-            if not path.exists():
-                write_shard(path, shard, stream=self.index, start=start)
-            progress(len(shard))
-
-    def frames(self) -> Iterator[Frame]:
-        """The stream's frames, played now."""
-        env = envs.single(self.env, seed=self.seed, index=self.index)
-        kept = envs.frame_info(self.env)
-        # The last word keeps the actions' random numbers apart from those of the environment.
-        words = np.random.SeedSequence((self.seed, self.index, 1)).generate_state(1)
-        env.action_space.seed(int(words[0]))
-        episode, step = 0, 0
-        image, info = env.reset()
-        for _ in range(self.count):
-            action = env.action_space.sample()
-            columns = {name: np.asarray(info[name]) for name in kept}
-            following, reward, terminated, truncated, info = env.step(action)
-            yield Frame(image, action, float(reward), terminated, truncated, episode, step, columns)
-            image, step = following, step + 1
-            if terminated or truncated:
-                image, info = env.reset()
-                episode, step = episode + 1, 0
-        env.close()
+        check_shares(self.seed, self.streams)
 
 
 def streams(config: Config, env: str, count: int) -> list[Stream]:
-    """`count` frames of `env` in equal shares, the first streams one frame longer where it must be.
+    """`count` frames of `env`; see `shared_out` for what is refused."""
+    return shared_out(env, uniform, seed=config.seed, streams=config.streams, count=count)
 
-    Raises FoveaError for an unknown environment, ValueError for a count below 1.
-    """
-    envs.check(env)
-    if count < 1:
-        raise ValueError(f"count: {count}, must be at least 1")
-    share, rest = divmod(count, config.streams)
-    counts = [share + (index < rest) for index in range(config.streams)]
-    return [Stream(env, config.seed, index, n) for index, n in enumerate(counts) if n]
+
+def uniform(env: gymnasium.Env[Any, Any], seed: int) -> Act:
+    """Any action, whatever is seen."""
+    env.action_space.seed(seed)
+    return lambda _: env.action_space.sample()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
@@ -472,12 +473,20 @@ def make_single(word: str, seed: int, index: int) -> Any:
     return module.single(small(module.Config, game=game_of(word)), seed, index)
 
 
+def action(space: Space[Any], number: int) -> Any:
+    """0, 1, 0, 1 …, or all of a continuous action half way down, half way up, …"""
+    if isinstance(space, Discrete):
+        return number % 2
+    return np.full(space.shape, number % 2 - 0.5, space.dtype)
+
+
 def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
-    """What actions 0, 1, 0, 1 … lead to; the same actions in every environment."""
+    """What the same actions in every environment lead to."""
     with closing(env):
         seen: list[Any] = [env.reset()]
         for number in range(steps):
-            seen.append(env.step(np.full(env.num_envs, number % 2)))
+            one = action(env.single_action_space, number)
+            seen.append(env.step(np.stack([one] * env.num_envs)))
         return seen
 
 
@@ -515,7 +524,8 @@ def test_an_environment_depends_on_seed_and_index_alone(word: str) -> None:
     assert not np.array_equal(pair, other) and not np.array_equal(pair[:, 0], pair[:, 1])
     for index in range(2):
         with closing(make_single(word, 0, index)) as single:
-            found = [single.reset()[0]] + [single.step(n % 2)[0] for n in range(6)]
+            actions = [action(single.action_space, number) for number in range(6)]
+            found = [single.reset()[0]] + [single.step(one)[0] for one in actions]
         assert np.array_equal(np.stack(found), pair[:7, index])
 
 
@@ -523,16 +533,20 @@ def test_an_environment_depends_on_seed_and_index_alone(word: str) -> None:
 def test_an_environment_goes_on_from_its_state(word: str) -> None:
     env, other = make_single(word, 0, 0), make_single(word, 5, 1)
     env.reset()
-    image = env.step(1)[0]
+    actions = [action(env.action_space, number) for number in range(3)]
+    image = env.step(actions[1])[0]
     state = env.get_state()
-    expected = [env.step(n % 2) for n in range(3)]
+    expected = [env.step(one) for one in actions]
     other.set_state(state)
     assert np.array_equal(other.observe()[0], image)
-    for number, (image, *rest) in enumerate(expected):
-        again, *others = other.step(number % 2)
+    for one, (image, *rest) in zip(actions, expected, strict=True):
+        again, *others = other.step(one)
         assert np.array_equal(image, again) and rest[:3] == others[:3]
     env.close()
     other.close()
+
+
+SUITES = {"datasets.sources.expert": "metaworld/reach"}  # sources that Atari has not
 
 
 @of("datasets.sources")
@@ -541,10 +555,10 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
     word: str, count: int, tmp_path: Path
 ) -> None:
     """They travel to other processes, run in any order, and tell of each frame once."""
-    module = importlib.import_module(word)
+    module, env = importlib.import_module(word), SUITES.get(word, "atari/Pong")
 
     def run(folder: Path, order: int) -> FrameSet:
-        made = module.streams(small(module.Config), "atari/Pong", count)
+        made = module.streams(small(module.Config), env, count)
         told: list[int] = []
         folder.mkdir(exist_ok=True)
         for stream in pickle.loads(pickle.dumps(made))[::order]:
@@ -554,8 +568,9 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
 
     frames = run(tmp_path / "a", 1)
     assert len(frames) == count
-    assert frames.images.shape[1:] == (96, 96, 3)
-    assert set(envs.frame_info("atari/Pong")) == set(frames.info)
+    channels, *size = envs.image_shape(env)
+    assert frames.images.shape[1:] == (*size, channels)
+    assert set(envs.frame_info(env)) == set(frames.info)
     run(tmp_path / "b", -1)
     assert same_files(tmp_path / "a", tmp_path / "b")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()}
@@ -566,7 +581,8 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
 @of("datasets.sources")
 def test_a_source_refuses_what_is_no_environment(word: str) -> None:
     module: ModuleType = importlib.import_module(word)
-    with pytest.raises(ValueError, match="Pong"):
-        module.streams(module.Config(), "atari/Pnog", 5)
+    env = SUITES.get(word, "atari/Pong")
+    with pytest.raises(ValueError, match=f"did you mean .*{env.split('/')[1]}"):
+        module.streams(module.Config(), f"{env}g", 5)
     with pytest.raises(ValueError, match="count"):
-        module.streams(module.Config(), "atari/Pong", 0)
+        module.streams(module.Config(), env, 0)

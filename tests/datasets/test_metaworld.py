@@ -216,7 +216,10 @@ def test_nothing_to_draw_with_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"game": "drawer"}, "game: 'drawer'"),
         ({"camera": "top"}, "camera: 'top', must be one of corner"),
+        ({"view": "mirror"}, "view: 'mirror', must be one of reference, upright"),
+        ({"render": "slow"}, "render: 'slow', must be one of fast, full"),
         ({"height": 0}, "height: 0, must be at least 1"),
+        ({"horizon": 501}, "horizon: 501, must be at most 500"),
     ],
 )
 def test_what_no_task_can_be_is_refused(words: dict[str, Any], told: str) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets import streams as parts
 from datasets.errors import FoveaError
 from datasets.files import sha256_file
 from datasets.shards import read_frames
-from datasets.sources import random
-from datasets.sources.random import Config, Stream, streams
+from datasets.sources.random import Config, streams
+from datasets.streams import Stream
 
 
 def nothing(count: int) -> None:
@@ -95,7 +96,7 @@ def test_same_bytes_from_one_process_or_two(tmp_path: Path) -> None:
 
 def test_missing_shards_are_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only they are written, with the bytes they had; sealed ones are left alone."""
-    monkeypatch.setattr(random, "SHARD", 50)
+    monkeypatch.setattr(parts, "SHARD", 50)
     [stream] = streams(Config(streams=1), "atari/MsPacman", 170)
     told: list[int] = []
     stream.run(tmp_path, told.append)
@@ -115,8 +116,9 @@ def test_missing_shards_are_played_again(tmp_path: Path, monkeypatch: pytest.Mon
 PROGRAM = """
 import sys
 from pathlib import Path
+from datasets import streams
 from datasets.sources import random
-random.SHARD = 40
+streams.SHARD = 40
 [stream] = random.streams(random.Config(seed=5, streams=1), "atari/Frostbite", 240)
 stream.run(Path(sys.argv[1]), lambda count: print(count, flush=True))
 """
@@ -138,6 +140,6 @@ def test_killed_and_run_again_gives_the_same_bytes(
         process.kill()
     left = [path for path in folder.iterdir() if path.suffix == ".tar"]
     assert sealed <= len(left) <= 6
-    monkeypatch.setattr(random, "SHARD", 40)
+    monkeypatch.setattr(parts, "SHARD", 40)
     shares = streams(Config(seed=5, streams=1), "atari/Frostbite", 240)
     assert run_all(folder, shares) == run_all(tmp_path / "whole", shares)

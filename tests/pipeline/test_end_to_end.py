@@ -108,7 +108,7 @@ def test_a_second_policy_reuses_the_encoder_and_back_is_free(whole: Project) -> 
 def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
     """`kill -9` of DVC alone takes its stage along; the next repro picks the work up."""
     fresh_clone(tmp_path)
-    (tmp_path / "params.yaml").write_text(PLAYABLE.replace("count: 96", "count: 12288"))
+    (tmp_path / "params.yaml").write_text(PLAYABLE.replace("count: 96", "count: 36864"))
     words = [sys.executable, "-m", "dvc", "repro", "collect@breakout"]
     process = subprocess.Popen(words, cwd=tmp_path, env=with_python())
     deadline = time.monotonic() + 120
@@ -124,7 +124,7 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
     sealed = {p.name: p.read_bytes() for p in tmp_path.glob("artifacts/.work/collect*/out/*.tar")}
     dvc(tmp_path, "repro", "collect@breakout")
     built = {p.name: p.read_bytes() for p in (tmp_path / "artifacts/frames/breakout").glob("*.tar")}
-    assert len(built) == 12
+    assert len(built) == 36
     assert 0 < len(sealed) < len(built)  # or the kill came too late to show anything
     assert {name: built[name] for name in sealed} == sealed
     run = json.loads((tmp_path / "artifacts/.runs/collect-breakout.json").read_text())

@@ -1,0 +1,66 @@
+"""Frames of Meta-World's scripted policies, which solve their tasks (Yu et al. 2019).
+
+They act on the task's state. `noise` is the standard deviation of a normal number added to each of
+the four actions, so that episodes stray from the one way; an action is within -1 and 1 at the end.
+A share of `random` steps is a uniformly random action instead, which shows more of the scene.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from datasets.errors import FoveaError
+from datasets.streams import Act, Stream, check_shares, shared_out
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the frames are drawn."""
+
+    seed: int = 0
+    streams: int = 8  # environments; each gives an equal share of the frames
+    noise: float = 0.1
+    random: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for impossible values."""
+        check_shares(self.seed, self.streams)
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"noise: {self.noise}, must be 0 or above")
+        if not 0 <= self.random <= 1:
+            raise ValueError(f"random: {self.random}, must be a share, 0 to 1")
+
+
+def streams(config: Config, env: str, count: int) -> list[Stream]:
+    """`count` frames of `env`, a task of Meta-World; FoveaError for another suite's."""
+    suite, _, game = env.partition("/")
+    if suite != "metaworld":
+        raise FoveaError(f"source expert: {env} has no scripted policy, Meta-World's tasks have")
+    policy = partial(scripted, game, config.noise, config.random)
+    return shared_out(env, policy, seed=config.seed, streams=config.streams, count=count)
+
+
+def scripted(
+    game: str, noise: float, random: float, env: gymnasium.Env[Any, Any], seed: int
+) -> Act:
+    """The task's own policy, disturbed."""
+    from metaworld.policies import ENV_POLICY_MAP  # takes a second: only who plays it waits
+
+    # They ask for more than 1 and say so every time; below it is clipped, as the task would.
+    warnings.filterwarnings("ignore", r"Constant\(s\) may be too high")
+    experts: dict[str, Any] = ENV_POLICY_MAP
+    expert, rng = experts[f"{game}-v3"](), np.random.default_rng(seed)
+
+    def act(info: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if rng.random() < random:
+            return rng.uniform(-1, 1, 4).astype(np.float32)
+        wanted = np.clip(expert.get_action(info["state"]), -1, 1) + rng.normal(0, noise, 4)
+        return np.asarray(np.clip(wanted, -1, 1), np.float32)
+
+    return act

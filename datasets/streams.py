@@ -1,0 +1,96 @@
+"""Independent streams of frames, played and written by whichever processes there are.
+
+Each stream has its own environment and its own policy, both seeded by (seed, index) alone, so the
+shards have the same bytes whoever runs them. A file of `sources/` says what the policy is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from datasets import envs
+from datasets.frame import Frame
+from datasets.shards import write_shard
+
+SHARD = 1024  # frames in a shard
+
+Act = Callable[[dict[str, Any]], Any]  # an observation's info -> the action to take
+Policy = Callable[[gymnasium.Env[Any, Any], int], Act]  # environment, seed -> how to act in it
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One environment's share of the frames. Picklable: run() it in any process."""
+
+    env: str  # "atari/Frostbite"
+    policy: Policy
+    seed: int
+    index: int
+    count: int
+
+    def run(self, folder: Path, progress: Callable[[int], None]) -> None:
+        """Write the shards `{index:03d}-{shard:05d}.tar` that `folder` does not have yet.
+
+        After an interruption the stream is played again from its start up to the first missing
+        shard, which needs no state on disk. `progress` is called after each shard with its number
+        of frames, those that were there already included.
+        """
+        starts = range(0, self.count, SHARD)
+        paths = [folder / f"{self.index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
+        if all(path.exists() for path in paths):
+            progress(self.count)
+            return
+        frames = self.frames()
+        for path, start in zip(paths, starts, strict=True):
+            shard = list(islice(frames, SHARD))
+            if not path.exists():
+                write_shard(path, shard, stream=self.index, start=start)
+            progress(len(shard))
+
+    def frames(self) -> Iterator[Frame]:
+        """The stream's frames, played now."""
+        env = envs.single(self.env, seed=self.seed, index=self.index)
+        kept = envs.frame_info(self.env)
+        # The last word keeps the actions' random numbers apart from those of the environment.
+        words = np.random.SeedSequence((self.seed, self.index, 1)).generate_state(1)
+        act = self.policy(env, int(words[0]))
+        episode, step = 0, 0
+        image, info = env.reset()
+        for _ in range(self.count):
+            action = act(info)
+            columns = {name: np.asarray(info[name]) for name in kept}
+            following, reward, terminated, truncated, info = env.step(action)
+            yield Frame(image, action, float(reward), terminated, truncated, episode, step, columns)
+            image, step = following, step + 1
+            if terminated or truncated:
+                image, info = env.reset()
+                episode, step = episode + 1, 0
+        env.close()
+
+
+def shared_out(env: str, policy: Policy, *, seed: int, streams: int, count: int) -> list[Stream]:
+    """`count` frames of `env` in equal shares, the first streams one frame longer where it must be.
+
+    Raises FoveaError for an unknown environment, ValueError for a count below 1.
+    """
+    envs.check(env)
+    if count < 1:
+        raise ValueError(f"count: {count}, must be at least 1")
+    share, rest = divmod(count, streams)
+    counts = [share + (index < rest) for index in range(streams)]
+    return [Stream(env, policy, seed, index, n) for index, n in enumerate(counts) if n]
+
+
+def check_shares(seed: int, streams: int) -> None:
+    """Raise ValueError for a source's seed or number of streams that cannot be."""
+    if seed < 0:
+        raise ValueError(f"seed: {seed}, must be at least 0")
+    if not 1 <= streams <= 999:
+        raise ValueError(f"streams: {streams}, must be 1 to 999")
