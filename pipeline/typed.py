@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -73,6 +74,8 @@ def convert(value: Any, hint: Any) -> tuple[Any, str]:
             if len(each) == len(value) and not any(wrong for _, wrong in read):
                 return tuple(v for v, _ in read), ""
         if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                return value, f"{value}, must be a finite number"
             return float(value), ""
         if option in (int, str, bool) and type(value) is option:
             return value, ""

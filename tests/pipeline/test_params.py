@@ -78,7 +78,8 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
         ("seeds: 2", "features: {max_ratio: 0}", r"features\.max_ratio"),
         ("seeds: 2", "features: {max_ratio: 1.5}", r"spirl\.features\.max_ratio: 1.5.*at most 1"),
         ("seeds: 2", "features: {select: fixed, k: 0}", r"spirl\.features\.k: 0.*at least 1"),
-        ("seeds: 2", "features: {slope: .nan}", r"spirl\.features\.slope: nan.*above 0"),
+        ("seeds: 2", "features: {slope: .nan}", r"spirl\.features\.slope: nan.*finite"),
+        ("seeds: 2", "gamma: .inf", r"spirl\.gamma: inf, must be a finite number"),
         ("seeds: 2", "features: {slope: 0}", r"spirl\.features\.slope: 0.*above 0"),
         (
             "seeds: 2",
