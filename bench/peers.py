@@ -66,7 +66,13 @@ def ours() -> Update:
     """Our data-efficient CNN on frames of their size."""
     config = Config()
     one: Obs = {"image": torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)}
-    agent = Agent(config, nets.make(one, config.stack), actions=ACTIONS, seed=0, device="cpu")
+    agent = Agent(
+        config,
+        nets.make("data_efficient_cnn", one, config.stack),
+        actions=ACTIONS,
+        seed=0,
+        device="cpu",
+    )
     replay = Replay(
         one, capacity=ROWS, stack=config.stack, steps=config.n_step, gamma=config.gamma,
         priority_exponent=config.priority_exponent, seed=0,

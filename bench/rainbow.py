@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pretrain.encoder import Obs
 from rl import nets
-from rl.agents.rainbow import Agent, Config, _chosen
+from rl.agents.rainbow import NETS, Agent, Config, _chosen
 from rl.layers import resample_noise
 from rl.net import Net
 from rl.nets import tokens
@@ -86,7 +86,7 @@ def _fill(kind: str, ring: type[Replay]) -> Replay:
 
 def _agent(kind: str, change: Callable[[Net], Net]) -> Agent:
     torch.manual_seed(0)
-    net = change(nets.make(_frame(kind, torch.Generator()), Config().stack))
+    net = change(nets.make(NETS[kind], _frame(kind, torch.Generator()), Config().stack))
     torch.manual_seed(1)  # the head begins alike whatever the net has drawn
     return Agent(Config(), net, actions=ACTIONS, seed=0, device="cpu")
 

@@ -98,11 +98,15 @@ def _read_entry(
     model = written.get("model") if table == "encoders" else models.get(str(written.get("encoder")))
     if features and isinstance(model, str):
         try:
-            types = feature_types(model)
-        except FoveaError:  # an unknown model is told where it stands
+            types: tuple[type, ...] = (
+                (word_module("pretrain.encoders", model).Features,)
+                if table == "encoders"
+                else feature_types(model, str(written.get("agent")))
+            )
+        except FoveaError:  # an unknown model is told where it stands, a misfit at the end
             types = ()
-        types = types[:1] if table == "encoders" else types
-        read_into(types, features, mistakes, prefix="features.")
+        if types:
+            read_into(types, features, mistakes, prefix="features.")
     if isinstance(written.get("env"), str):
         try:
             envs.check(written["env"])
@@ -152,6 +156,34 @@ def _misfits(params: Params) -> list[str]:
             for policy in params.tables["policies"].values():
                 if policy.keys.encoder == entry.name:
                     mistakes += _misfit(policy, entry, shape)
+                    mistakes += _odd_pair(policy, entry, frames)
+    return mistakes
+
+
+def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:
+    """What keeps a policy's agent, encoder and environment from working together."""
+    keys, mistakes = policy.keys, []
+    where, kind = f"policies.{policy.name}", word_module("rl.agents", keys.agent).ACTIONS
+    try:
+        feature_types(encoder.keys.model, keys.agent)
+    except FoveaError as error:
+        mistakes.append(f"{where}.agent: {error}")
+    if envs.actions(keys.env) != kind:
+        mistakes.append(
+            f"{where}.agent: {keys.agent} needs {kind} actions, "
+            f"those of {keys.env} are {envs.actions(keys.env)}"
+        )
+    info = getattr(word_module("pretrain.encoders", encoder.keys.model).Encoder, "info", None)
+    if info and info not in envs.frame_info(keys.env):
+        mistakes.append(f"{where}.env: {keys.env} tells no {info}, which {encoder.name} needs")
+    seen, trained = envs.shown(keys.env), envs.shown(frames.keys.env)
+    if seen["suite"] == trained["suite"]:
+        mistakes += [
+            f"{where}.env: {key} is {word}, in the frames {frames.name} of its encoder it is "
+            f"{trained[key]}; write ?{key}={trained[key]} or name other frames"
+            for key, word in seen.items()
+            if word != trained[key]
+        ]
     return mistakes
 
 

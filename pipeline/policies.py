@@ -38,7 +38,7 @@ def open_policy(
     """
     torch.set_num_threads(1)  # one thread a process: seeds run side by side
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    types = feature_types(str(read_header(encoder)["model"]))
+    types = feature_types(str(read_header(encoder)["model"]), entry.keys.agent)
     mistakes: list[str] = []
     net = read_into(types, entry.features, mistakes)[1]
     own = {field.name for field in dataclasses.fields(types[0])}
@@ -46,8 +46,8 @@ def open_policy(
     frozen = load_encoder(encoder, features=chosen, device=device, shared=SHARED)
     if mistakes:
         raise FoveaError(f"policies.{entry.name}.features: {'; '.join(mistakes)}")
-    with closing(envs.make(entry.keys.env, num_envs=1, seed=0)) as env:
-        actions = action_count(env)
+    with closing(envs.make(entry.keys.env, num_envs=1, seed=0, draw=False)) as env:
+        actions = action_count(env.single_action_space)
     agent = agents.make(
         entry.keys.agent,
         entry.config,

@@ -39,7 +39,8 @@ def run(stage: Stage) -> dict[str, Any]:
         encoder = module.Encoder(stage.entry.config, features, shape)
     metrics["parameters"] = sum(p.numel() for p in encoder.parameters())
     save_encoder(encoder, stage.out)
-    export(encoder, stage.out / "encoder.pt2")
+    if module.KIND != "state":  # of which there is nothing to compute
+        export(encoder, stage.out / "encoder.pt2")
     _picture(stage, module, encoder, frames)
     return metrics
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline.typed import closest
-from rl import nets
+from rl import agents, nets
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,15 @@ def word_module(package: str, word: str) -> ModuleType:
     return module
 
 
-def feature_types(model: str) -> tuple[type, ...]:
-    """The dataclasses that a policy's `features` are read into, for an encoder of this model.
+def feature_types(model: str, agent: str) -> tuple[type, type]:
+    """The dataclasses that a policy's `features` are read into, for an encoder and an agent.
 
-    The encoder's own `Features` come first, then the policy network's `Config`, if it has one.
+    The encoder's own `Features` come first, then the `Config` of the net that the agent puts on
+    them. Raises FoveaError where it has none for that kind, or there is no such word.
     """
     module = word_module("pretrain.encoders", model)
-    return (module.Features, nets.config_for(module.KIND))
+    word_module("rl.agents", agent)
+    return (module.Features, nets.config_for(agents.net_for(agent, module.KIND)))
 
 
 def label_of(value: str, allowed: tuple[str, ...]) -> str:

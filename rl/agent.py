@@ -24,7 +24,7 @@ class Batch:
     """
 
     obs: Obs  # stacked: every key (B, S, ...)
-    action: Tensor  # (B,) int64
+    action: Tensor  # (B,) int64 index, or (B, A) float32
     reward: Tensor  # (B,) float32
     discount: Tensor  # (B,) float32
     next_obs: Obs  # stacked; without meaning where discount is 0
@@ -76,8 +76,13 @@ class OffPolicyConfig(Protocol):
         ...
 
     @property
+    def rewards(self) -> str:
+        """What is learned from: "sign" of each reward, or "raw"."""
+        ...
+
+    @property
     def priority_exponent(self) -> float:
-        """The α of prioritised replay."""
+        """The α of prioritised replay; 0 is uniform."""
         ...
 
     @property
@@ -108,7 +113,9 @@ class Agent(Protocol):
     def act(
         self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """Actions (B,) int64 for one frame of B environments, the next state, and extras.
+        """Actions for one frame of B environments, the next state, and extras.
+
+        Actions are (B,) int64, or (B, A) float32 in [-1, 1] where they are continuous.
 
         `state` is what the last call returned, None before the first; where `first` (B,) is true a
         new episode begins and its stack is zeroed. Extras may hold `attention` (B, heads, N).
@@ -116,7 +123,10 @@ class Agent(Protocol):
         ...
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimisation step; device scalars for logging, and `priority` (B,) for replay."""
+        """One optimisation step; device scalars for logging, `loss` among them.
+
+        And `priority` (B,) for replay, unless that is uniform.
+        """
         ...
 
     def state_dict(self) -> dict[str, object]:

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 from gymnasium.vector import SyncVectorEnv
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -31,7 +32,8 @@ from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from rl.agent import State
-from rl.play import Policy, action_count, encode
+from rl.features import Images, Infos, encode, example_of, sees
+from rl.play import Policy, action_count, draw
 from rl.replay import Replay
 
 LOG_EVERY = 100  # steps between points in TensorBoard
@@ -71,7 +73,14 @@ def train(
         progress(steps)
         return
     environment = cast(
-        SyncVectorEnv, envs.make(policy.env, num_envs=1, seed=policy.seed, life_loss_ends=True)
+        SyncVectorEnv,
+        envs.make(
+            policy.env,
+            num_envs=1,
+            seed=policy.seed,
+            life_loss_ends=True,
+            draw=sees(policy.encoder),
+        ),
     )
     with closing(environment):
         run = _Run(policy, environment, folder)
@@ -95,10 +104,9 @@ class _Run:
     def __init__(self, policy: Policy, environment: SyncVectorEnv, folder: Path):
         self.policy, self.agent, self.config = policy, policy.agent, policy.agent.config
         self.environment = environment
-        self.actions = action_count(environment)
+        self.space = environment.single_action_space
         self.folder, self.resume = folder, folder / "resume"
-        height, width = policy.encoder.image_shape[1:]
-        self.obs = self._encode(np.zeros((1, height, width, 3), np.uint8))
+        self.obs = example_of(policy.encoder, self.agent.device)
         self.replay = Replay(
             self.obs,
             capacity=max(
@@ -111,16 +119,18 @@ class _Run:
             priority_exponent=self.config.priority_exponent,
             seed=policy.seed,
             device=self.agent.device,
+            action_size=None if isinstance(self.space, Discrete) else action_count(self.space),
         )
         self.random = np.random.default_rng([policy.seed, 1])  # [seed, 0] is the environment's
         self.state: State | None = None
         self.first = torch.ones(1, dtype=torch.bool, device=self.agent.device)
         self.loss: Tensor | None = None
-        self.games: list[tuple[int, float, int]] = []
+        self.games: list[tuple[float, ...]] = []  # step, return, length; and success if told
         self.step = 0
 
-    def _encode(self, images: np.ndarray[Any, Any]) -> State:
-        return encode(self.policy, images)
+    def _encode(self, images: Images, infos: Infos) -> State:
+        policy = self.policy
+        return encode(policy.encoder, policy.env, images, infos, self.agent.device)
 
     def begin(self) -> None:
         """Go on from the last checkpoint, or start the first game."""
@@ -131,28 +141,22 @@ class _Run:
             return
         shutil.rmtree(self.resume, ignore_errors=True)
         self.resume.mkdir(parents=True)
-        images, _ = self.environment.reset()
-        self.obs = self._encode(images)
+        self.obs = self._encode(*self.environment.reset())
 
     def advance(self) -> dict[str, Tensor]:
         """One environment step and the update due after it, if any; returns its scalars."""
-        greedy, self.state, _ = self.agent.act(self.obs, self.state, self.first, explore=True)
-        action = int(greedy)
+        wanted, self.state, _ = self.agent.act(self.obs, self.state, self.first, explore=True)
+        action = wanted[0].cpu().numpy()
         if self.step < self.config.learn_start:
-            action = int(self.random.integers(self.actions))
+            action = draw(self.space, self.random)
         self._check_loss()  # here the device is idle: looking costs next to nothing
         self._check_features()
-        images, rewards, terminated, truncated, infos = self.environment.step(np.array([action]))
+        images, rewards, terminated, truncated, infos = self.environment.step(action[None])
         over, cut = bool(terminated[0]), bool(truncated[0])
-        self.replay.add(
-            self.obs,
-            action,
-            float(np.sign(rewards[0])),
-            terminated=over,
-            truncated=cut,
-            final=self._encode(infos["final_obs"][0][None]) if cut else None,
-        )
-        self.obs = self._encode(images)
+        last = self._encode(infos["final_obs"][0][None], infos["final_info"]) if cut else None
+        reward = np.sign(rewards[0]) if self.config.rewards == "sign" else rewards[0]
+        self.replay.add(self.obs, action, float(reward), terminated=over, truncated=cut, final=last)
+        self.obs = self._encode(images, infos)
         self.first = torch.full_like(self.first, over or cut)
         self.step += 1
         if over or cut:
@@ -165,18 +169,20 @@ class _Run:
         beta = start + (1 - start) * self.step / self.config.steps
         batch = self.replay.sample(self.config.batch_size, beta)
         scalars = self.agent.update(batch)
-        self.replay.reprioritise(batch.index, scalars.pop("priority"))
+        if "priority" in scalars:
+            self.replay.reprioritise(batch.index, scalars.pop("priority"))
         self.loss = scalars["loss"]
         return scalars
 
     def _note_game(self, info: dict[str, Any]) -> None:
         if info["game_over"][0]:  # and not only a life lost
             score, length = float(info["game_return"][0]), int(info["game_length"][0])
-            self.games.append((self.step, score, length))
+            success = (int(info["game_success"][0]),) if "game_success" in info else ()
+            self.games.append((self.step, score, length, *success))
 
     def _check_loss(self) -> None:
         if self.loss is not None and not math.isfinite(self.loss.item()):
-            self._give_up("the loss is", "lower learning_rate or gradient_norm")
+            self._give_up("the loss is", "lower learning_rate")
 
     def _check_features(self) -> None:
         sound = all(value.isfinite().all() for value in self.obs.values())
@@ -199,7 +205,8 @@ class _Run:
     def _write_curve(self) -> None:
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow(["step", "return", "length"])
+        told = len(self.games[0]) if self.games else 3
+        writer.writerow(["step", "return", "length", "success"][:told])
         writer.writerows(self.games)
         write_atomic(self.folder / "curve.csv", lines.getvalue().encode())
 
@@ -241,14 +248,16 @@ class _Run:
     def finish(self) -> None:
         """Say that the seed is done, and only then drop what resuming needed."""
         self._check_loss()
-        last = [score for _, score, _ in self.games[-10:]]
-        metrics = {
+        last = [game[1] for game in self.games[-10:]]
+        metrics: dict[str, Any] = {
             "steps": self.step,
             "updates": max(0, self.step - self.config.learn_start) // self.config.update_every,
             "games": len(self.games),
             "last_10_games_mean_return": sum(last) / len(last) if last else None,
             "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
         }
+        if self.games and len(self.games[0]) > 3:
+            metrics["last_100_games_success"] = float(np.mean([g[3] for g in self.games[-100:]]))
         text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / "metrics.json", text.encode())
         shutil.rmtree(self.resume)

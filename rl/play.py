@@ -6,15 +6,14 @@ random action with probability ε.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete, Space
-from gymnasium.vector import VectorEnv
+from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,16 +21,19 @@ from datasets import envs
 from datasets.errors import FoveaError
 from pretrain.encoder import Encoder, Obs
 from rl.agent import Agent, State
+from rl.features import Infos, encode, sees
 
-Images = NDArray[np.uint8]  # (games, H, W, 3)
-Actions = NDArray[np.int64]  # (games,)
+Shown = Sequence[tuple[NDArray[np.uint8], dict[str, Any]]]  # image and info of each game
+Action = NDArray[np.int64] | NDArray[np.float32]  # () or (A,)
 
 
 class Scores(TypedDict):
-    """What whole games came to, in the order of their seeds: raw returns, and agent steps."""
+    """What whole games came to, in the order of their seeds: raw returns, agent steps, and whether
+    they succeeded, where the environment can tell."""
 
     returns: list[float]
     lengths: list[int]
+    successes: NotRequired[list[bool]]
 
 
 @dataclass(frozen=True)
@@ -53,37 +55,35 @@ class GameFrame:
     heads; None where there are no patches or no attention.
     """
 
-    image: Images
+    image: NDArray[np.uint8]  # (H, W, 3)
     score: float
     step: int
     selected: NDArray[np.int64] | None = None
     attention: NDArray[np.float32] | None = None
 
 
-@torch.no_grad()
-def encode(policy: Policy, images: Images) -> Obs:
-    """Frames (B, H, W, 3) as the environment gives them to the encoder's features.
+def action_count(space: Space[Any]) -> int:
+    """How many actions there are, or how many numbers one is made of.
 
-    Raises FoveaError where the encoder was made for another size.
+    Raises FoveaError for actions that are neither discrete nor numbers from -1 to 1.
     """
-    image = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(policy.agent.device)
-    if tuple(image.shape[1:]) != tuple(policy.encoder.image_shape):
-        raise FoveaError(
-            f"encoder: made for images {tuple(policy.encoder.image_shape)}, but {policy.env} shows "
-            f"{tuple(image.shape[1:])}; use an encoder pretrained on frames of that size"
-        )
-    return policy.encoder(image)
+    if isinstance(space, Discrete):
+        return int(space.n)
+    if (
+        isinstance(space, Box)
+        and space.shape
+        and (space.low == -1).all()
+        and (space.high == 1).all()
+    ):
+        return space.shape[0]
+    raise FoveaError(f"env: its actions are {space}; agents need discrete ones, or within -1 and 1")
 
 
-def action_count(environment: VectorEnv[Any, Any, Any]) -> int:
-    """How many actions there are. Raises FoveaError where they are not discrete."""
-    return _actions(environment.single_action_space)
-
-
-def _actions(space: Space[Any]) -> int:
-    if not isinstance(space, Discrete):
-        raise FoveaError(f"env: its actions are {space}, this agent needs discrete ones")
-    return int(space.n)
+def draw(space: Space[Any], random: np.random.Generator) -> Action:
+    """A uniformly random action."""
+    if isinstance(space, Discrete):
+        return np.asarray(random.integers(int(space.n)))
+    return random.uniform(-1, 1, space.shape).astype(np.float32)
 
 
 def evaluate(
@@ -102,14 +102,14 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
     """The first game of `evaluate` with the same seed, frame by frame, at most `limit` of them."""
     frames: list[GameFrame] = []
     with closing(envs.single(policy.env, seed=seed, index=0)) as environment:
-        player = _Player(policy, 1, seed, epsilon, _actions(environment.action_space))
-        image, _ = environment.reset()
+        player = _Player(policy, 1, seed, epsilon, environment.action_space)
+        image, info = environment.reset()
         score, ended = 0.0, False
         while not ended and len(frames) < limit:
-            action, obs, extras = player.act(image[None])
+            action, obs, extras = player.act([(image, info)])
             selected, attention = _looked_at(obs, extras)
             frames.append(GameFrame(image, score, len(frames), selected, attention))
-            image, reward, terminated, truncated, _ = environment.step(action[0])
+            image, reward, terminated, truncated, info = environment.step(action[0])
             score += float(reward)
             ended = terminated or truncated
     return frames
@@ -124,54 +124,71 @@ def _play(
     progress: Callable[[int], None],
 ) -> Scores:
     """One game in each of `games` environments; those that are over are left alone."""
-    returns, lengths = [0.0] * games, [0] * games
+    ends: dict[int, Infos] = {}
     with ExitStack() as stack:
+        look = policy is not None and sees(policy.encoder)
         environments = [
-            stack.enter_context(closing(envs.single(env, seed=seed, index=game)))
+            stack.enter_context(closing(envs.single(env, seed=seed, index=game, draw=look)))
             for game in range(games)
         ]
-        player = _Player(policy, games, seed, epsilon, _actions(environments[0].action_space))
-        going = {game: environments[game].reset()[0] for game in range(games)}  # to its frame
+        player = _Player(policy, games, seed, epsilon, environments[0].action_space)
+        going = {game: environments[game].reset() for game in range(games)}  # to what it shows
         while going:
-            actions, _, _ = player.act(np.stack(list(going.values())))
+            actions, _, _ = player.act(list(going.values()))
             kept = np.ones(len(going), np.bool_)
             for row, (game, action) in enumerate(zip(list(going), actions, strict=True)):
-                going[game], _, terminated, truncated, info = environments[game].step(action)
+                image, _, terminated, truncated, info = environments[game].step(action)
+                going[game] = image, info
                 if terminated or truncated:
-                    returns[game], lengths[game] = info["game_return"], info["game_length"]
+                    ends[game] = info
                     kept[row] = False
                     del going[game]
                     progress(1)
             player.keep(kept)
-    return {"returns": returns, "lengths": lengths}
+    told = [ends[game] for game in range(games)]
+    scores = Scores(
+        returns=[end["game_return"] for end in told], lengths=[end["game_length"] for end in told]
+    )
+    if all("game_success" in end for end in told):
+        scores["successes"] = [bool(end["game_success"]) for end in told]
+    return scores
 
 
 class _Player:
     """Plays games side by side; each draws its random actions from a generator of its own."""
 
     def __init__(
-        self, policy: Policy | None, games: int, seed: int, epsilon: float, actions: int
+        self, policy: Policy | None, games: int, seed: int, epsilon: float, space: Space[Any]
     ) -> None:
-        self.policy, self.epsilon, self.actions = policy, epsilon, actions
+        self.policy, self.epsilon, self.space = policy, epsilon, space
         # [seed, game] itself is the environment's, which draws the no-ops from it.
         self.random = [np.random.default_rng([seed, game, 1]) for game in range(games)]
         self.state: State | None = None
 
-    def act(self, images: Images) -> tuple[Actions, Obs, dict[str, Tensor]]:
-        """Actions (n,) for the frames of the games still going, and what they were chosen from."""
-        chosen = np.zeros(len(images), np.int64)
+    def act(self, shown: Shown) -> tuple[Action, Obs, dict[str, Tensor]]:
+        """Actions for what the games still going show, and what they were chosen from."""
+        chosen = np.zeros((len(shown), *(self.space.shape or ())), self.space.dtype)
         obs: Obs = {}
         extras: dict[str, Tensor] = {}
         if self.policy is not None:
-            agent = self.policy.agent
-            obs = encode(self.policy, images)
-            first = torch.zeros(len(images), dtype=torch.bool, device=agent.device)
-            action, self.state, extras = agent.act(obs, self.state, first, explore=False)
+            obs = self._encode(self.policy, shown)
+            device = self.policy.agent.device
+            first = torch.zeros(len(shown), dtype=torch.bool, device=device)
+            action, self.state, extras = self.policy.agent.act(
+                obs, self.state, first, explore=False
+            )
             chosen = action.cpu().numpy()
         for game, random in enumerate(self.random):
             if random.random() < self.epsilon:
-                chosen[game] = random.integers(self.actions)
+                chosen[game] = draw(self.space, random)
         return chosen, obs, extras
+
+    @staticmethod
+    def _encode(policy: Policy, shown: Shown) -> Obs:
+        images = np.stack([image for image, _ in shown])
+        name = getattr(policy.encoder, "info", None)
+        infos = {name: np.stack([info[name] for _, info in shown])} if name else {}
+        return encode(policy.encoder, policy.env, images, infos, policy.agent.device)
 
     def keep(self, going: NDArray[np.bool_]) -> None:
         """Forget the games that are over."""

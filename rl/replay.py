@@ -1,4 +1,4 @@
-"""Prioritised n-step replay of single frames' features (Schaul et al. 2016, proportional).
+"""N-step replay of single frames' features, prioritised (Schaul et al. 2016, proportional).
 
 A row is one frame's features and the step taken from them. Stacks, n-step returns and next states
 are put together when sampling, so nothing is stored twice. An episode that is truncated gets one
@@ -7,11 +7,12 @@ the step led to, unless the episode terminated.
 
 A row can be drawn once everything its transition needs is there: n more rows or the episode's end
 behind it, and its stack not yet overwritten by the ring. New rows have priority 1. Weights are
-(N·p)^−β over the batch's maximum, in which N cancels.
+(N·p)^−β over the batch's maximum, in which N cancels. With α = 0 all priorities are 1: rows are
+then drawn uniformly, at the cost of the batch and not of the whole ring.
 
 Numbers are kept as float16, half the memory: each is off by at most 2⁻¹¹ of itself (by 2⁻²⁵ below
 2⁻¹⁴), and must stay below 65,520. That rounding is the one difference from keeping float32; what
-acting sees is not rounded.
+acting sees is not rounded. A state is kept as it is: speeds are small differences of its numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -50,8 +53,12 @@ class Replay:
         priority_exponent: float,
         seed: int,
         device: torch.device | str = "cpu",
+        action_size: int | None = None,
     ) -> None:
-        """`example` is one frame's Obs (any batch size), `steps` the n of the n-step return."""
+        """`example` is one frame's Obs (any batch size), `steps` the n of the n-step return.
+
+        `action_size` is how many numbers a continuous action has; None where it is an index.
+        """
         if capacity < steps + stack:
             raise ValueError(f"capacity: {capacity}, must be at least {steps + stack}")
         self.capacity, self.stack, self.steps = capacity, stack, steps
@@ -60,10 +67,12 @@ class Replay:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._returned = {key: value.dtype for key, value in example.items()}
         self._rows = {
-            f"obs.{key}": self._column(_STORED.get(value.dtype, value.dtype), *value.shape[1:])
+            f"obs.{key}": self._column(_stored(key, value.dtype), *value.shape[1:])
             for key, value in example.items()
         } | {
-            "action": self._column(torch.int64),
+            "action": self._column(torch.int64)
+            if action_size is None
+            else self._column(torch.float32, action_size),
             "reward": self._column(torch.float32),
             "terminated": self._column(torch.bool),
             "truncated": self._column(torch.bool),
@@ -85,7 +94,7 @@ class Replay:
     def add(
         self,
         obs: Obs,
-        action: int,
+        action: int | NDArray[np.generic],
         reward: float,
         *,
         terminated: bool,
@@ -111,12 +120,17 @@ class Replay:
             self._age = 0
 
     def _write(
-        self, obs: Obs, action: int, reward: float, terminated: bool, truncated: bool
+        self,
+        obs: Obs,
+        action: int | NDArray[np.generic],
+        reward: float,
+        terminated: bool,
+        truncated: bool,
     ) -> None:
         slot = self._total % self.capacity
         for key, value in obs.items():
             self._rows[f"obs.{key}"][slot] = value[0]
-        self._rows["action"][slot] = action
+        self._rows["action"][slot] = torch.as_tensor(action)
         self._rows["reward"][slot] = reward
         self._rows["terminated"][slot] = terminated
         self._rows["truncated"][slot] = truncated
@@ -133,10 +147,7 @@ class Replay:
 
     def sample(self, size: int, beta: float) -> Batch:
         """Draw `size` transitions with replacement, in proportion to their priority."""
-        cumulative = self._priority.cumsum(0, dtype=torch.float64)
-        point = torch.rand(size, generator=self.generator, device=self.device, dtype=torch.float64)
-        index = torch.searchsorted(cumulative, point * cumulative[-1], right=True)
-        index = index.clamp_max(self.capacity - 1)
+        index = self._draw(size) if self.priority_exponent else self._draw_uniform(size)
         window = (index[:, None] + torch.arange(self.steps, device=self.device)) % self.capacity
         reward, discount, length = n_step(
             self._rows["reward"][window],
@@ -156,6 +167,20 @@ class Replay:
             weight=weight / weight.max(),
             index=index,
         )
+
+    def _draw(self, size: int) -> Tensor:
+        cumulative = self._priority.cumsum(0, dtype=torch.float64)
+        point = torch.rand(size, generator=self.generator, device=self.device, dtype=torch.float64)
+        index = torch.searchsorted(cumulative, point * cumulative[-1], right=True)
+        return index.clamp_max(self.capacity - 1)
+
+    def _draw_uniform(self, size: int) -> Tensor:
+        """Any row held; again for those that can't be drawn, which are few."""
+        settings: dict[str, Any] = {"generator": self.generator, "device": self.device}
+        index = torch.randint(len(self), (size,), **settings)
+        while (wrong := self._priority[index] == 0).any():
+            index = torch.where(wrong, torch.randint(len(self), (size,), **settings), index)
+        return index
 
     def _stacked(self, *index: Tensor) -> list[Obs]:
         """Each (B,) of rows with the frames before them, (B, stack, ...)."""
@@ -236,6 +261,10 @@ class Replay:
                 f"{path}: damaged replay segment ({error}); delete its folder to start this seed "
                 "again"
             ) from error
+
+
+def _stored(key: str, dtype: torch.dtype) -> torch.dtype:
+    return dtype if key == "state" else _STORED.get(dtype, dtype)
 
 
 def _segments(folder: Path) -> list[tuple[int, int, Path]]:

@@ -1,7 +1,9 @@
 """Environments by word: "atari/Frostbite" is the game Frostbite of the suite in atari.py.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
-`make(config, seed)` (a vector of them) and `FRAME_INFO` (the info entries kept with each frame).
+`make(config, seed)` (a vector of them), `FRAME_INFO` (the info entries kept with each frame),
+`ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its Config that say what is shown
+and that a word may give, as in "metaworld/reach?view=upright&camera=corner2".
 """
 
 from __future__ import annotations
@@ -30,23 +32,23 @@ def games(suite: str = "atari") -> list[str]:
 
 
 def make(
-    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False
+    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
 ) -> VectorEnv[Any, Any, Any]:
     """`num_envs` environments side by side, the i-th seeded by (seed, i) alone.
 
     Where a step ends an episode the observation is the next one's first (SAME_STEP). Call reset()
-    without a seed: gymnasium's would replace this one.
+    without a seed: gymnasium's would replace this one. Without `draw` all images are black, which
+    is faster; nothing else changes.
     """
-    suite, game = _find(word)
-    config = suite.Config(game, num_envs=num_envs, life_loss_ends=life_loss_ends)
+    suite, config = _find(word, num_envs=num_envs, life_loss_ends=life_loss_ends, draw=draw)
     vector: VectorEnv[Any, Any, Any] = suite.make(config, seed)
     return vector
 
 
-def single(word: str, *, seed: int, index: int) -> gymnasium.Env[Any, Any]:
+def single(word: str, *, seed: int, index: int, draw: bool = True) -> gymnasium.Env[Any, Any]:
     """The `index`-th environment of make(word, seed=seed), alone, which is a tenth faster."""
-    suite, game = _find(word)
-    env: gymnasium.Env[Any, Any] = suite.single(suite.Config(game), seed, index)
+    suite, config = _find(word, draw=draw)
+    env: gymnasium.Env[Any, Any] = suite.single(config, seed, index)
     return env
 
 
@@ -55,22 +57,41 @@ def frame_info(word: str) -> tuple[str, ...]:
     return tuple(_find(word)[0].FRAME_INFO)
 
 
+def actions(word: str) -> str:
+    """What actions an environment takes: "discrete" or "continuous"."""
+    return str(_find(word)[0].ACTIONS)
+
+
 def image_shape(word: str) -> tuple[int, int, int]:
     """(3, H, W) of the images an environment shows, without starting it."""
-    suite, game = _find(word)
-    config = suite.Config(game)
+    config = _find(word)[1]
     return 3, config.height, config.width
 
 
-def _find(word: str) -> tuple[ModuleType, str]:
-    name, _, game = word.partition("/")
+def shown(word: str) -> dict[str, str]:
+    """The suite and how it shows its games, defaults written out: {"suite": …, "view": …}."""
+    suite, config = _find(word)
+    return {"suite": word.partition("/")[0]} | {key: getattr(config, key) for key in suite.OPTIONS}
+
+
+def _find(word: str, **settings: Any) -> tuple[ModuleType, Any]:
+    """The suite's module, and the Config that the word and `settings` make."""
+    path, _, written = word.partition("?")
+    name, _, game = path.partition("/")
     if not game:
         raise FoveaError(f"environment {word!r}: write <suite>/<game>, such as atari/Frostbite")
     suite = _suite(name)
     if game not in suite.games():
         near = _near(game, suite.games())
         raise FoveaError(f"environment {word!r}: {name} has no such game{near}")
-    return suite, game
+    options = dict(option.partition("=")[::2] for option in written.split("&") if option)
+    if unknown := sorted(set(options) - set(suite.OPTIONS)):
+        known = ", ".join(suite.OPTIONS) or "none"
+        raise FoveaError(f"environment {word!r}: no option {unknown[0]!r}; {name} has {known}")
+    try:
+        return suite, suite.Config(game, **options, **settings)
+    except ValueError as error:
+        raise FoveaError(f"environment {word!r}: {error}") from error
 
 
 def _suite(name: str) -> ModuleType:

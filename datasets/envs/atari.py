@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 Observation = NDArray[np.uint8]
 
 FRAME_INFO = ("lives", "ram")
+ACTIONS, OPTIONS = "discrete", ()
 NOOP, FIRE = 0, 1  # values of ale_py.Action
 
 
@@ -41,6 +42,7 @@ class Config:
     game: str  # as games() spells it
     num_envs: int = 1
     life_loss_ends: bool = False  # training: a lost life is `terminated`, reset() goes on
+    draw: bool = True  # or all images are black
     noop_max: int = 30  # a game starts with 1..noop_max no-op frames, or with none if 0
     height: int = 96
     width: int = 96
@@ -149,10 +151,11 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
         """The current observation and info once more, as a run needs them after set_state()."""
-        image = np.empty((self._config.height, self._config.width, 3), np.uint8)
-        third, fourth = self._screens
-        pooled = np.maximum(third, fourth, out=third)  # doing it again changes nothing
-        cv2.resize(pooled, image.shape[1::-1], dst=image, interpolation=cv2.INTER_LINEAR)
+        image = np.zeros((self._config.height, self._config.width, 3), np.uint8)
+        if self._config.draw:
+            third, fourth = self._screens
+            pooled = np.maximum(third, fourth, out=third)  # doing it again changes nothing
+            cv2.resize(pooled, image.shape[1::-1], dst=image, interpolation=cv2.INTER_LINEAR)
         return image, {"lives": self._lives, "ram": self._ale.getRAM(), "game_over": False}
 
     def get_state(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from datasets.errors import FoveaError
 Observation = NDArray[np.uint8]
 
 FRAME_INFO = ("state", "points", "success")
+ACTIONS, OPTIONS = "continuous", ("view", "render", "camera")
 POINTS = ("tip", "object", "goal")  # what the rows of info["points"] are
 NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
 VIEWS, RENDERS = ("reference", "upright"), ("fast", "full")
@@ -51,6 +52,7 @@ class Config:
     game: str  # as games() spells it
     num_envs: int = 1
     life_loss_ends: bool = False  # there are no lives
+    draw: bool = True  # or all images are black, and steps fifteen times faster
     view: str = "reference"
     render: str = "fast"
     camera: str = "corner"
@@ -162,17 +164,24 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
     def observe(self) -> tuple[Observation, dict[str, Any]]:
         """The current observation and info once more, as a run needs them after set_state()."""
         config, task = self._config, self._task
-        for site in task._target_site_config:  # the simulation puts them back
-            task._set_pos_site(*site)
-        image = _canvas(task, config).draw(task.model, task.data, self._camera)
         info = {"state": self._state.copy(), "success": self._succeeds, "game_over": False}
         info["points"] = self._project(
             np.stack([task.tcp_center, task._get_pos_objects()[:3], task._target_pos])
         )
+        if config.draw:
+            return self.image(), info
+        return np.zeros((config.height, config.width, 3), np.uint8), info
+
+    def image(self) -> Observation:
+        """The current image (H, W, 3), also where steps are not drawn."""
+        config, task = self._config, self._task
+        for site in task._target_site_config:  # the simulation puts them back
+            task._set_pos_site(*site)
+        image = _canvas(task, config).draw(task.model, task.data, self._camera)
         if config.view == "upright":
             upside_down = config.camera.startswith("corner")
             image = image[:, ::-1] if upside_down else image[::-1]
-        return image.copy(), info  # the canvas is drawn on again
+        return image.copy()  # the canvas is drawn on again
 
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
         """Places (K, 3) in the world to (x, y) in the image, from its upper left corner."""

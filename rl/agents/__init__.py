@@ -1,4 +1,8 @@
-"""Agents by word: `make("rainbow", config, encoder, actions=18)`."""
+"""Agents by word: `make("rainbow", config, encoder, actions=18)`.
+
+An agent's file exports `Config`, `Agent`, `ACTIONS` ("discrete" or "continuous") and `NETS`: kind
+of features -> the net it puts on them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,19 @@ from importlib import import_module
 
 import torch
 
+from datasets.errors import FoveaError
 from pretrain.encoder import Encoder
 from rl import nets
 from rl.agent import Agent, OffPolicyConfig
+from rl.features import example_of
+
+
+def net_for(word: str, kind: str) -> str:
+    """The net that an agent puts on a kind of features. FoveaError where it takes none such."""
+    taken: dict[str, str] = import_module(f"rl.agents.{word}").NETS
+    if kind not in taken:
+        raise FoveaError(f"{word} has no net for {kind!r} features; it takes {', '.join(taken)}")
+    return taken[kind]
 
 
 def make(
@@ -23,13 +37,13 @@ def make(
 ) -> Agent:
     """A fresh agent on `encoder`'s features; the same arguments give the same weights.
 
-    `net` is the Config of the net that fits the features (`rl.nets.config_for`); None stands for
-    its defaults.
+    `actions` is how many there are, or how many numbers one is made of. `net` is the Config of the
+    net that the agent puts on the features (`net_for`); None stands for its defaults.
     """
-    example = encoder(torch.zeros(1, *encoder.image_shape, dtype=torch.uint8, device=device))
+    example = example_of(encoder, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = nets.make(example, config.stack, net)
+        body = nets.make(net_for(word, nets.kind_of(example)), example, config.stack, net)
         module = import_module(f"rl.agents.{word}")
         agent: Agent = module.Agent(config, body, actions=actions, seed=seed, device=device)
     return agent

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from rl.agent import Batch, State, push
 from rl.layers import DuelingHead, resample_noise, scale_gradient
 from rl.net import Net
 from rl.returns import project
+
+ACTIONS = "discrete"
+NETS = {"tokens": "tokens", "pixels": "data_efficient_cnn"}  # kind of features -> net
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Config:
     target_every: int = 2_000  # updates between hard copies
     priority_exponent: float = 0.5
     priority_weight: float = 0.4  # β at the start, 1 at the end
+
+    rewards: ClassVar[str] = "sign"
 
     def __post_init__(self) -> None:
         for name in ("steps", "update_every", "replay_capacity", "batch_size", "stack", "n_step",

@@ -1,4 +1,5 @@
-"""Networks from stacked features to one vector; the features' kind says which one."""
+"""Networks from stacked features to one vector. Which one an agent puts on what kind of features,
+its own file says (`NETS`)."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from datasets.errors import FoveaError
 from pretrain.encoder import Obs
 from rl.net import Net
 
-_NETS = {"tokens": "tokens", "pixels": "data_efficient_cnn"}  # kind of features -> module
-_KINDS = {frozenset({"x", "mask", "pos"}): "tokens", frozenset({"image"}): "pixels"}
+_KINDS = {
+    frozenset({"x", "mask", "pos"}): "tokens",
+    frozenset({"image"}): "pixels",
+    frozenset({"state"}): "state",
+}
 
 
 def kind_of(example: Obs) -> str:
-    """What kind of features `example` is, by its keys: "tokens" or "pixels"."""
+    """What kind of features `example` is, by its keys: "tokens", "pixels" or "state"."""
     kind = _KINDS.get(frozenset(example))
     if kind is None:
         raise FoveaError(
@@ -23,19 +27,17 @@ def kind_of(example: Obs) -> str:
     return kind
 
 
-def config_for(kind: str) -> type:
-    """The Config of the net for a kind of features."""
-    if kind not in _NETS:
-        raise FoveaError(f"no net takes {kind!r} features; there are nets for {sorted(_NETS)}")
-    config: type = import_module(f"rl.nets.{_NETS[kind]}").Config
+def config_for(word: str) -> type:
+    """The Config of a net."""
+    config: type = import_module(f"rl.nets.{word}").Config
     return config
 
 
-def make(example: Obs, stack: int, config: object | None = None) -> Net:
-    """The net for features like `example` (one frame, batch first), stacked `stack` deep.
+def make(word: str, example: Obs, stack: int, config: object | None = None) -> Net:
+    """The net `word` for features like `example` (one frame, batch first), stacked `stack` deep.
 
     `config` is of the type that `config_for` says; None stands for its defaults.
     """
-    module = import_module(f"rl.nets.{_NETS[kind_of(example)]}")
+    module = import_module(f"rl.nets.{word}")
     net: Net = module.Net(module.Config() if config is None else config, example, stack)
     return net

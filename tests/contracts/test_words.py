@@ -51,7 +51,7 @@ ACTIONS = 3
 SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
-    stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01,
+    stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=5,
 )  # fmt: skip
 
 
@@ -96,9 +96,18 @@ def make_encoder(word: str) -> Any:
     return module.Encoder(config, module.Features(), SHAPE)
 
 
+def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
+    """What an encoder gets: images, or states."""
+    if not hasattr(encoder, "info"):
+        return images(count, seed)
+    return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
+
+
 def make_agent(word: str, encoder: Encoder, seed: int = 0) -> Agent:
     name, config = word.rsplit(".", 1)[1], small(importlib.import_module(word).Config)
-    return agents.make(name, config, encoder, actions=ACTIONS, seed=seed)
+    kind = nets.kind_of(encoder(given(encoder, 1)))
+    net = small(nets.config_for(agents.net_for(name, kind)))
+    return agents.make(name, config, encoder, actions=ACTIONS, net=net, seed=seed)
 
 
 def equal(one: Obs, other: Obs) -> bool:
@@ -190,6 +199,16 @@ def test_impossible_settings_are_refused_by_name(word: str, config: Any) -> None
 # Encoders
 
 
+def kind(word: str) -> str:
+    return str(importlib.import_module(word).KIND)
+
+
+# The encoders that look at images: all but those of the environment's state.
+SEEING = pytest.mark.parametrize(
+    "word", [word for word in words("pretrain.encoders") if kind(word) != "state"]
+)
+
+
 def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
     """Keys, shapes and types of the kinds of features there are; padding is zero."""
     batch, (channels, height, width) = len(image), encoder.image_shape
@@ -197,6 +216,10 @@ def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
     if kind == "pixels":
         assert obs["image"].shape == (batch, channels, height, width)
         assert obs["image"].dtype == torch.uint8
+        assert encoder.max_tokens == encoder.dim == 0
+        return
+    if kind == "state":
+        assert obs["state"].shape == image.shape and obs["state"].dtype == torch.float32
         assert encoder.max_tokens == encoder.dim == 0
         return
     assert kind == "tokens"
@@ -215,7 +238,8 @@ def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
 
 @of("pretrain.encoders")
 def test_an_encoder_gives_the_features_it_names(word: str) -> None:
-    encoder, image = make_encoder(word), images()
+    encoder = make_encoder(word)
+    image = given(encoder)
     assert encoder.image_shape == SHAPE
     obs = encoder(image)
     check_obs(encoder, image, obs)
@@ -233,7 +257,7 @@ def test_an_encoder_is_frozen(word: str) -> None:
     encoder = make_encoder(word)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     with torch.enable_grad():
-        obs = encoder(images())
+        obs = encoder(given(encoder))
     assert not any(value.requires_grad for value in obs.values())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     if before:
@@ -243,7 +267,8 @@ def test_an_encoder_is_frozen(word: str) -> None:
 
 @of("pretrain.encoders")
 def test_an_encoder_is_saved_and_loaded(word: str, tmp_path: Path) -> None:
-    encoder, image = make_encoder(word), images()
+    encoder = make_encoder(word)
+    image = given(encoder)
     save_encoder(encoder, tmp_path / "a")
     save_encoder(make_encoder(word), tmp_path / "b")
     loaded = load_encoder(tmp_path / "a")
@@ -254,7 +279,7 @@ def test_an_encoder_is_saved_and_loaded(word: str, tmp_path: Path) -> None:
     assert same_files(tmp_path / "a", tmp_path / "b") and same_files(tmp_path / "a", tmp_path / "c")
 
 
-@of("pretrain.encoders")
+@SEEING
 def test_an_encoder_is_exported(word: str, tmp_path: Path) -> None:
     """The program gives the same of any batch."""
     encoder = make_encoder(word)
@@ -268,7 +293,7 @@ def test_an_encoder_is_exported(word: str, tmp_path: Path) -> None:
             assert (found[key].double() - value.double()).abs().max() <= 1e-5, key
 
 
-@of("pretrain.encoders")
+@SEEING
 def test_an_encoder_refuses_other_images(word: str) -> None:
     good = images()
     wrong = [
@@ -334,8 +359,14 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
 # Nets and agents
 
 
+# Every agent with every encoder that it has a net for.
 MATRIX = pytest.mark.parametrize(
-    ("word", "encoder"), list(itertools.product(words("rl.agents"), words("pretrain.encoders")))
+    ("word", "encoder"),
+    [
+        (agent, encoder)
+        for agent, encoder in itertools.product(words("rl.agents"), words("pretrain.encoders"))
+        if kind(encoder) in importlib.import_module(agent).NETS
+    ],
 )
 
 
@@ -347,18 +378,22 @@ def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
 
 
 def test_every_net_is_somebodys() -> None:
-    kinds = {importlib.import_module(word).KIND for word in words("pretrain.encoders")}
-    assert {nets.config_for(kind).__module__ for kind in kinds} == set(words("rl.nets"))
+    kinds = {kind(word) for word in words("pretrain.encoders")}
+    taken = [importlib.import_module(word).NETS for word in words("rl.agents")]
+    assert {f"rl.nets.{net}" for nets in taken for net in nets.values()} == set(words("rl.nets"))
+    assert {kind for nets in taken for kind in nets} == kinds
 
 
-@of("pretrain.encoders")
-def test_the_net_of_an_encoders_features(word: str) -> None:
+@MATRIX
+def test_the_net_of_an_agent_on_an_encoders_features(word: str, encoder: str) -> None:
     """One finite vector a state, each state on its own; every parameter learns; kept weights act
     the same."""
-    encoder, depth = make_encoder(word), 2
-    stack, example = stacked(encoder(images(6)), 3, depth), encoder(images(1))
+    eyes, depth = make_encoder(encoder), 2
+    stack, example = stacked(eyes(given(eyes, 6)), 3, depth), eyes(given(eyes, 1))
+    net = agents.net_for(word.rsplit(".", 1)[1], kind(encoder))
+    config = small(nets.config_for(net))
     torch.manual_seed(0)
-    made, other = nets.make(example, depth), nets.make(example, depth)
+    made, other = nets.make(net, example, depth, config), nets.make(net, example, depth, config)
     vectors, extras = made(stack)
     assert vectors.shape == (3, made.width) and vectors.dtype == torch.float32
     assert vectors.isfinite().all()
@@ -366,21 +401,31 @@ def test_the_net_of_an_encoders_features(word: str) -> None:
     torch.testing.assert_close(alone, vectors[1:2])
     if "attention" in extras:
         attention = extras["attention"]
-        assert attention.ndim == 3 and attention.shape[::2] == (3, encoder.max_tokens)
+        assert attention.ndim == 3 and attention.shape[::2] == (3, eyes.max_tokens)
         assert attention.min() >= 0 and attention.sum(-1).max() <= 1 + 1e-5
-    vectors.square().sum().backward()
+    if list(made.parameters()):
+        vectors.square().sum().backward()
+        assert not torch.equal(other(stack)[0], vectors)
     for name, parameter in made.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, f"{name} never learns"
-    assert not torch.equal(other(stack)[0], vectors)
     other.load_state_dict(made.state_dict())
     assert torch.equal(other(stack)[0], vectors)
 
 
+def continuous(agent: Agent) -> bool:
+    found: str = importlib.import_module(type(agent).__module__).ACTIONS
+    assert found in ("discrete", "continuous")
+    return found == "continuous"
+
+
 def make_batch(agent: Agent, pool: Obs, seed: int) -> Batch:
     size, generator = agent.config.batch_size, torch.Generator().manual_seed(seed)
+    chosen = torch.randint(ACTIONS, (size,), generator=generator)
+    if continuous(agent):
+        chosen = torch.rand(size, ACTIONS, generator=generator) * 2 - 1
     return Batch(
         obs=stacked(pool, size, agent.config.stack, seed),
-        action=torch.randint(ACTIONS, (size,), generator=generator),
+        action=chosen,
         reward=torch.randn(size, generator=generator),
         discount=torch.tensor([0.9, 0.0] * size)[:size],
         next_obs=stacked(pool, size, agent.config.stack, seed + 100),
@@ -394,15 +439,19 @@ def test_an_agent_acts(word: str, encoder: str) -> None:
     """Actions that exist, and a state that is the last frames, zero before an episode begins."""
     eyes = make_encoder(encoder)
     agent = make_agent(word, eyes)
-    frames = [eyes(images(4, seed=n)) for n in range(3)]
+    frames = [eyes(given(eyes, 4, seed=n)) for n in range(3)]
     state: Obs | None = None
     for number, obs in enumerate(frames):
         first = torch.tensor([True] * 4 if number == 0 else [False, False, True, False])
         expected = push(obs, state, first, agent.config.stack)
         before = {key: value.clone() for key, value in (state or {}).items()}
         action, new, extras = agent.act(obs, state, first, explore=number % 2 == 0)
-        assert action.shape == (4,) and action.dtype == torch.int64
-        assert action.min() >= 0 and action.max() < ACTIONS
+        if continuous(agent):
+            assert action.shape == (4, ACTIONS) and action.dtype == torch.float32
+            assert action.abs().max() <= 1
+        else:
+            assert action.shape == (4,) and action.dtype == torch.int64
+            assert action.min() >= 0 and action.max() < ACTIONS
         assert equal(new, expected)
         assert state is None or equal(before, state), "the caller's state was written to"
         assert not any(value.requires_grad for value in extras.values())
@@ -418,15 +467,17 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_pa
     """Its state dict, written and read without pickle, is all that the next updates depend on."""
     eyes = make_encoder(encoder)
     agent, other = make_agent(word, eyes), make_agent(word, eyes, seed=1)
-    pool = eyes(images(8))
+    pool = eyes(given(eyes, 8))
     start = {key: value.clone() for key, value in agent.policy.state_dict().items()}
     assert equal(make_agent(word, eyes).policy.state_dict(), start), "made twice is not the same"
     for number in range(3):
         scalars = agent.update(make_batch(agent, pool, number))
-        priority = scalars.pop("priority")
-        assert priority.shape == (agent.config.batch_size,) and (priority >= 0).all()
+        assert not any(value.requires_grad for value in scalars.values())
+        if agent.config.priority_exponent:
+            priority = scalars.pop("priority")
+            assert priority.shape == (agent.config.batch_size,) and (priority >= 0).all()
+        assert "loss" in scalars
         assert all(value.shape == () and value.isfinite() for value in scalars.values())
-        assert not any(value.requires_grad for value in [*scalars.values(), priority])
     for name, parameter in agent.policy.named_parameters():
         changed = not torch.equal(parameter, start[name])
         assert changed == parameter.requires_grad, f"{name}: changed {changed}"
@@ -436,7 +487,7 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_pa
         batch = make_batch(agent, pool, number)
         assert equal(agent.update(batch), other.update(batch))
     assert flat(agent.state_dict()) == flat(other.state_dict())
-    states = [each.act(eyes(images()), None, torch.ones(4).bool(), explore=True)[0]
+    states = [each.act(eyes(given(eyes)), None, torch.ones(4).bool(), explore=True)[0]
               for each in (agent, other)]  # fmt: skip
     assert torch.equal(*states)
 
@@ -498,6 +549,8 @@ def test_a_suite_is_a_vector_env_with_same_step_resets(word: str) -> None:
     assert isinstance(env, VectorEnv) and env.num_envs == 2
     assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     assert list(module.games()) == sorted(module.games()) == envs.games(suite)
+    discrete = isinstance(env.single_action_space, Discrete)
+    assert envs.actions(f"{suite}/{game_of(word)}") == ("discrete" if discrete else "continuous")
     shape = envs.image_shape(f"{suite}/{game_of(word)}")
     seen = play(env, SMALL["horizon"])
     for obs, *_ in seen:
@@ -527,6 +580,37 @@ def test_an_environment_depends_on_seed_and_index_alone(word: str) -> None:
             actions = [action(single.action_space, number) for number in range(6)]
             found = [single.reset()[0]] + [single.step(one)[0] for one in actions]
         assert np.array_equal(np.stack(found), pair[:7, index])
+
+
+@of("datasets.envs")
+def test_an_environment_that_is_not_drawn_is_the_same_one(word: str) -> None:
+    name = f"{word.rsplit('.', 1)[1]}/{game_of(word)}"
+    drawn, black = (envs.single(name, seed=0, index=1, draw=draw) for draw in (True, False))
+    (image, info), (nothing, same) = drawn.reset(), black.reset()
+    for number in range(3):
+        assert image.any() and not nothing.any() and image.shape == nothing.shape
+        assert all(np.array_equal(info[key], same[key]) for key in envs.frame_info(name))
+        one = action(drawn.action_space, number)
+        image, *rest, info = drawn.step(one)
+        nothing, *others, same = black.step(one)
+        assert rest == others
+    drawn.close()
+    black.close()
+
+
+@of("datasets.envs")
+def test_options_of_a_word_are_fields_of_the_suite(word: str) -> None:
+    module, suite = importlib.import_module(word), word.rsplit(".", 1)[1]
+    name = f"{suite}/{game_of(word)}"
+    defaults = {field.name: field.default for field in dataclasses.fields(module.Config)}
+    expected = {"suite": suite} | {key: defaults[key] for key in module.OPTIONS}
+    assert envs.shown(name) == expected
+    for key in module.OPTIONS:
+        assert envs.shown(f"{name}?{key}={defaults[key]}") == expected
+        with pytest.raises(ValueError, match=f"{key}: 'no such thing'"):
+            envs.check(f"{name}?{key}=no such thing")
+    with pytest.raises(ValueError, match="no option 'colour'"):
+        envs.check(f"{name}?colour=red")
 
 
 @of("datasets.envs")

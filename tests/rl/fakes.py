@@ -88,7 +88,13 @@ class Chain(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
 
 def make_chain(
-    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, slip: float = 0.1
+    word: str,
+    *,
+    num_envs: int,
+    seed: int,
+    life_loss_ends: bool = False,
+    draw: bool = True,
+    slip: float = 0.1,
 ) -> SyncVectorEnv:
     """What datasets.envs.make gives, for the chain."""
     return SyncVectorEnv(
@@ -97,7 +103,9 @@ def make_chain(
     )
 
 
-def single_chain(word: str, *, seed: int, index: int, slip: float = 0.1) -> Chain:
+def single_chain(
+    word: str, *, seed: int, index: int, draw: bool = True, slip: float = 0.1
+) -> Chain:
     """What datasets.envs.single gives, for the chain."""
     return Chain((seed, index), slip, life_loss_ends=False)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datasets.errors import FoveaError
 from pretrain.encoder import Obs
-from rl import nets
+from rl import agents, nets
 from rl.nets import data_efficient_cnn, tokens
 
 
@@ -152,11 +152,14 @@ def test_the_first_convolution_is_torchs_own(size: tuple[int, int]) -> None:
 
 
 def test_the_net_follows_from_the_features() -> None:
-    assert isinstance(nets.make({k: v[:, 0] for k, v in example().items()}, 4), tokens.Net)
-    assert nets.config_for("pixels") is data_efficient_cnn.Config
-    assert nets.config_for("tokens") is tokens.Config
-    with pytest.raises(FoveaError, match="state"):
-        nets.make({"state": torch.zeros(1, 3)}, 4)
+    one = {k: v[:, 0] for k, v in example().items()}
+    assert nets.kind_of(one) == "tokens" and isinstance(nets.make("tokens", one, 4), tokens.Net)
+    for kind, module in (("pixels", data_efficient_cnn), ("tokens", tokens)):
+        assert nets.config_for(agents.net_for("rainbow", kind)) is module.Config
+    with pytest.raises(FoveaError, match="thing"):
+        nets.kind_of({"thing": torch.zeros(1, 3)})
+    with pytest.raises(FoveaError, match=r"rainbow has no net for 'state'.*tokens, pixels"):
+        agents.net_for("rainbow", "state")
 
 
 @pytest.mark.parametrize(

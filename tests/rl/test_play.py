@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 
 from rl import play
 from tests.rl import fakes
@@ -63,7 +64,7 @@ def test_a_vector_environment_gives_the_same_games() -> None:
 
 
 def test_random_actions_do_not_follow_the_environments_own_draws() -> None:
-    player = play._Player(None, 3, seed=7, epsilon=1.0, actions=18)
+    player = play._Player(None, 3, seed=7, epsilon=1.0, space=Discrete(18))
     for game, random in enumerate(player.random):
         assert random.random() != np.random.default_rng((7, game)).random()
 

@@ -1,0 +1,260 @@
+"""Soft Actor-Critic, the learner of ViSaRL.
+
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018): twin critics, a squashed
+Gaussian actor and a temperature that is learned; the numbers are those of ViSaRL (Liang et al.
+2024, App. F) and, where it is silent, of its released code: log σ between its bounds by a tanh,
+actor and targets at every second update, orthogonal weights, rewards as they are (0 to 10 on
+Meta-World), 500-step episodes cut and never terminal.
+
+Where it differs from the released code:
+- Replay gives (s, a, r, s') of one step; theirs pairs s with the action and reward after it.
+- One update a step from the first learned-from step on; theirs makes 1,000 at once there.
+- The actor sees the features that the critic's loss was computed from, not those of the net after
+  that step: one pass of the convolutions less. For frozen features there is no difference.
+- log π is exact for any action; theirs adds 1e-6 inside the logarithm.
+
+A trainable net learns from the critic's loss alone, and encodes the next observation too: there is
+no target net. On frozen 256-d features with 4 actions: actor 1,320,968 parameters, critics
+2,635,778. Expect after 1M steps (Table I, mean success of 3 seeds of 50 games) the figures of the
+encoder's file; on the state, tests/rl/test_sac.py and README say what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain.encoder import Obs
+from rl.agent import Batch, State, push
+from rl.net import Net
+
+ACTIONS = "continuous"
+NETS = {"tokens": "vector", "state": "vector", "pixels": "deep_cnn"}  # kind of features -> net
+
+
+@dataclass(frozen=True)
+class Config:
+    """ViSaRL, Appendix F."""
+
+    steps: int = 1_000_000  # environment steps
+    learn_start: int = 1_000  # uniform random actions until then
+    update_every: int = 1  # environment steps an update
+    replay_capacity: int = 1_000_000
+    batch_size: int = 128
+    stack: int = 1
+    n_step: int = 1
+    gamma: float = 0.99
+    hidden: int = 1024  # units of each of the two hidden layers
+    learning_rate: float = 1e-4  # of actor, critics and temperature
+    temperature: float = 0.1  # α at the start
+    log_std: tuple[float, float] = (-10.0, 2.0)  # bounds of log σ
+    tau: float = 0.005  # share of the online critics that the targets take on
+    actor_every: int = 2  # updates between those of actor and temperature
+    target_every: int = 2  # updates between those of the targets
+
+    rewards: ClassVar[str] = "raw"
+    priority_exponent: ClassVar[float] = 0.0  # replay is uniform
+    priority_weight: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "update_every", "replay_capacity", "batch_size", "stack", "n_step",
+                     "hidden", "actor_every", "target_every"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+        for name in ("gamma", "tau"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be between 0 and 1")
+        for name in ("learning_rate", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be above 0")
+        if len(self.log_std) != 2 or self.log_std[0] >= self.log_std[1]:
+            raise ValueError(f"log_std: {self.log_std}, must be a lower and a higher bound")
+        if self.learn_start <= self.n_step:
+            raise ValueError(f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}")
+        if self.replay_capacity < self.n_step + self.stack:
+            raise ValueError(
+                f"replay_capacity: {self.replay_capacity}, must hold n_step + stack rows"
+            )
+
+
+class Actor(nn.Module):
+    """A net and the head that acts on its features (B, width): a squashed Gaussian."""
+
+    def __init__(self, config: Config, net: Net, actions: int) -> None:
+        super().__init__()
+        self.low, self.high = config.log_std
+        self.net = net
+        self.head = nn.Sequential(
+            nn.Linear(net.width, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, 2 * actions),
+        )
+        for layer in self.head:
+            if isinstance(layer, nn.Linear):
+                nn.init.orthogonal_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and log σ, (B, actions) each, before squashing."""
+        mean, log_std = self.head(features).chunk(2, dim=-1)
+        return mean, self.low + (self.high - self.low) / 2 * (log_std.tanh() + 1)
+
+
+class TwinCritic(nn.Module):
+    """Two critics in one: every layer is a product of batches, (2, B, in) with (2, in, out)."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        sizes = [(inputs, hidden), (hidden, hidden), (hidden, 1)]
+        self.weights = nn.ParameterList(torch.empty(2, *size) for size in sizes)
+        self.biases = nn.ParameterList(torch.zeros(2, 1, size[1]) for size in sizes)
+        for weight in self.weights:
+            for critic in weight.data:
+                nn.init.orthogonal_(critic)
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """Q (2, B) of features (B, width) and actions (B, A)."""
+        x = torch.cat([features, action], dim=-1).expand(2, -1, -1)
+        first, second, last = zip(self.weights, self.biases, strict=True)
+        for weight, bias in (first, second):
+            x = torch.baddbmm(bias, x, weight).relu()
+        return torch.baddbmm(last[1], x, last[0])[..., 0]
+
+
+class Agent:
+    """SAC. Noise is the actor's own; random actions (warm-up, ε) are the loop's."""
+
+    def __init__(
+        self, config: Config, net: Net, *, actions: int, seed: int, device: torch.device | str
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.policy = Actor(config, net, actions).to(self.device)
+        self.critic = TwinCritic(net.width + actions, config.hidden).to(self.device)
+        self.target = deepcopy(self.critic).requires_grad_(False)
+        self.log_temperature = torch.tensor(
+            math.log(config.temperature), device=self.device, requires_grad=True
+        )
+        self.target_entropy = -float(actions)
+        self.trained: dict[str, list[Tensor]] = {
+            "critic": [*self.critic.parameters(), *self.policy.net.parameters()],
+            "actor": [*self.policy.head.parameters()],
+            "temperature": [self.log_temperature],
+        }
+        self.optimizers = {
+            name: torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+            for name, parameters in self.trained.items()
+        }
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.updates = 0
+
+    @torch.inference_mode()
+    def act(
+        self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """Actions (B, A) in [-1, 1]: drawn where `explore`, else tanh μ."""
+        state = push(obs, state, first, self.config.stack)
+        features, extras = self.policy.net(state)
+        if explore:
+            return self.draw(features)[0], state, extras
+        return self.policy(features)[0].tanh(), state, extras
+
+    def draw(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (B, A) of the present policy, and log π (B,) of each."""
+        mean, log_std = self.policy(features)
+        noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
+        raw = mean + log_std.exp() * noise
+        return raw.tanh(), log_density(raw, mean, log_std)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the critics, and of actor, temperature and targets when theirs is due."""
+        size = (self.config.batch_size,)
+        assert batch.reward.shape == batch.discount.shape == batch.action.shape[:1] == size
+        self.updates += 1
+        features, _ = self.policy.net(batch.obs)
+        values = self.critic(features, batch.action)
+        goal = self.targets(batch)
+        assert values.shape == (2, *size) and goal.shape == size
+        loss = (values - goal).square().mean(1).sum()
+        self._step("critic", loss)
+        scalars = {"loss": loss.detach(), "value": values.detach().mean()}
+        if self.updates % self.config.actor_every == 0:
+            scalars |= self._update_actor(features.detach())
+        if self.updates % self.config.target_every == 0:
+            online = [parameter.detach() for parameter in self.critic.parameters()]
+            torch._foreach_lerp_(
+                [*map(torch.detach, self.target.parameters())], online, self.config.tau
+            )
+        return scalars
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """r + γ (min Q'(s', a') - α log π(a'|s')), a' drawn now; (B,)."""
+        features, _ = self.policy.net(batch.next_obs)
+        action, log_probability = self.draw(features)
+        following: Tensor = self.target(features, action).amin(0)
+        following = following - self.log_temperature.exp() * log_probability
+        return batch.reward + batch.discount * following
+
+    def _update_actor(self, features: Tensor) -> dict[str, Tensor]:
+        """Descend α log π - min Q, then let α follow the entropy's distance from its target."""
+        temperature = self.log_temperature.detach().exp()
+        action, log_probability = self.draw(features)
+        value = self.critic(features, action).amin(0)
+        assert value.shape == log_probability.shape
+        loss = (temperature * log_probability - value).mean()
+        self._step("actor", loss)
+        entropy = -log_probability.detach().mean()
+        self._step("temperature", self.log_temperature.exp() * (entropy - self.target_entropy))
+        return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": temperature}
+
+    def _step(self, name: str, loss: Tensor) -> None:
+        trained = self.trained[name]
+        gradients = torch.autograd.grad(loss, trained)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizers[name].step()
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that the next update depends on."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "target": self.target.state_dict(),
+            "log_temperature": self.log_temperature.detach(),
+            "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, bit for bit."""
+        for name in ("policy", "critic", "target"):
+            getattr(self, name).load_state_dict(state[name])
+        with torch.no_grad():
+            self.log_temperature.copy_(state["log_temperature"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"].cpu())
+        self.updates = state["updates"]
+
+
+def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log π (B,) of tanh(raw), raw ~ N(mean, σ²), all (B, A).
+
+    The Gaussian's less log(1 - tanh²) of each number, which is 2 (log 2 - x - softplus(-2x)): no
+    difference of nearly equal numbers however far out x is.
+    """
+    scaled = (raw - mean) / log_std.exp()
+    gaussian = -0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)
+    shrunk = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+    return (gaussian - shrunk).sum(-1)

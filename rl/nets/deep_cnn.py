@@ -1,0 +1,77 @@
+"""The eleven convolutions that ViSaRL's agents learn from pixels with (App. F, released code).
+
+64 pixels a side, scaled to 0…1; 3x3 convolutions of 32 filters without padding, the first of
+stride 2 and ten of stride 1, ReLU between them and none after the last; what is left (32x11x11 =
+3,872 numbers, where the paper's 32x12x12 would need 65 pixels) goes through Linear 512, LayerNorm,
+tanh. Convolutions begin delta-orthogonal (Xiao et al. 2018), at ReLU's gain; no random crops. Any
+number of channels: RGB, saliency, RGBS. 2,077,376 parameters on RGB.
+
+Expect from it what Table I says of the CNN rows after 1M steps of SAC (mean success over reach,
+drawer-open, faucet-open, door-open): agents/sac.py has the settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.encoder import Obs
+from rl.net import Net as BaseNet
+
+
+@dataclass(frozen=True)
+class Config:
+    """Layers, their filters, and the width of the features."""
+
+    layers: int = 11
+    filters: int = 32
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "filters", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+
+
+class Net(BaseNet):
+    """image (B, S, C, H, W) uint8 to (B, width)."""
+
+    def __init__(self, config: Config, example: Obs, stack: int) -> None:
+        super().__init__()
+        _, channels, height, width = example["image"].shape
+        rows, columns = ((side - 3) // 2 + 1 - 2 * (config.layers - 1) for side in (height, width))
+        if min(rows, columns) < 1:
+            raise ValueError(
+                f"image: {height}x{width} leaves nothing after {config.layers} convolutions; "
+                "set features.layers lower"
+            )
+        layers: list[nn.Module] = [nn.Conv2d(stack * channels, config.filters, 3, stride=2)]
+        for _ in range(config.layers - 1):
+            layers += [nn.ReLU(), nn.Conv2d(config.filters, config.filters, 3)]
+        self.convolutions = nn.Sequential(*layers)
+        self.project = nn.Sequential(
+            nn.Linear(config.filters * rows * columns, config.width),
+            nn.LayerNorm(config.width),
+            nn.Tanh(),
+        )
+        self.width = config.width
+        self.apply(_initialise)
+
+    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
+        """No extras: convolutions attend to nothing in particular."""
+        image = stack["image"].flatten(1, 2).float() / 255
+        return self.project(self.convolutions(image).flatten(1)), {}
+
+
+@torch.no_grad()
+def _initialise(module: nn.Module) -> None:
+    """Orthogonal weights: of a convolution its middle tap, the others are zero."""
+    if isinstance(module, nn.Conv2d):
+        module.weight.zero_()
+        nn.init.orthogonal_(module.weight[:, :, 1, 1], nn.init.calculate_gain("relu"))
+    elif isinstance(module, nn.Linear):
+        nn.init.orthogonal_(module.weight)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,492 @@
+"""SAC: its density against integrals, its losses against themselves told plainly, learning."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+from scipy import integrate
+from torch import Tensor, nn
+
+from pretrain.encoder import Obs
+from pretrain.encoders import state
+from rl import agents, loops, play
+from rl.agent import Batch
+from rl.agents.sac import Agent, Config, TwinCritic, log_density
+from rl.features import example_of
+from rl.nets import deep_cnn, vector
+from tests.rl import fakes
+
+SMALL = Config(steps=160, learn_start=40, replay_capacity=100, batch_size=8, hidden=16)
+ACTIONS = 2
+
+
+class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """A point in a square: an action moves it by up to 0.3; the reward is its nearness to a goal
+    drawn for each episode, which succeeds within 0.2 of it. Cut after 10 steps, never terminated.
+    """
+
+    def __init__(self, seed: Sequence[int], draw: bool) -> None:
+        self.random, self.shown = np.random.default_rng(seed), draw
+        self.place, self.goal = np.zeros(2), np.zeros(2)
+        self.total, self.length, self.reached = 0.0, 0, False
+        self.action_space = gymnasium.spaces.Box(-1, 1, (ACTIONS,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (25, 25, 3), np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        self.place, self.goal = self.random.uniform(-1, 1, (2, 2))
+        self.total, self.length, self.reached = 0.0, 0, False
+        return self.observe()
+
+    def observe(self) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        image = np.zeros((25, 25, 3), np.uint8)
+        if self.shown:
+            x, y = (12 + 12 * self.place).astype(int)
+            image[y, x] = 255
+        now = np.concatenate([self.place, self.goal])
+        return image, {"state": now, "game_over": False}
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        self.place = np.clip(self.place + 0.3 * action, -1, 1)
+        distance = float(np.abs(self.place - self.goal).max())
+        self.total, self.length = self.total - distance, self.length + 1
+        self.reached |= distance < 0.2
+        image, info = self.observe()
+        if self.length == 10:
+            info |= {"game_over": True, "game_return": self.total, "game_length": 10}
+            info |= {"game_success": self.reached}
+        return image, -distance, False, self.length == 10, info
+
+    def get_state(self) -> dict[str, Any]:
+        numbers = np.array([*self.place, *self.goal, self.total, self.length, self.reached])
+        return {"numbers": numbers, "rng": self.random.bit_generator.state}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.random.bit_generator.state = state["rng"]
+        *places, self.total, length, reached = (float(number) for number in state["numbers"])
+        self.place, self.goal = np.array(places[:2]), np.array(places[2:])
+        self.length, self.reached = int(length), bool(reached)
+
+
+def make_point(
+    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
+) -> SyncVectorEnv:
+    points = [partial(Point, (seed, index), draw) for index in range(num_envs)]
+    return SyncVectorEnv(points, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def single_point(word: str, *, seed: int, index: int, draw: bool = True) -> Point:
+    return Point((seed, index), draw)
+
+
+@pytest.fixture(autouse=True)
+def _point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.envs.make", make_point)
+    monkeypatch.setattr("datasets.envs.single", single_point)
+    torch.set_num_threads(1)
+
+
+EYES = state.Encoder(state.Config(4), state.Features(), (3, 25, 25))
+
+
+def make(config: Config = SMALL, encoder: Any = EYES, seed: int = 0) -> Agent:
+    agent = agents.make("sac", config, encoder, actions=ACTIONS, seed=seed)
+    assert isinstance(agent, Agent)
+    return agent
+
+
+def policy(config: Config = SMALL, encoder: Any = EYES, seed: int = 0) -> play.Policy:
+    return play.Policy("fake/Point", encoder, make(config, encoder, seed), seed)
+
+
+def random_batch(config: Config = SMALL, seed: int = 0, obs: Obs | None = None) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    size = config.batch_size
+
+    def states() -> Obs:
+        return {"state": torch.randn(size, 1, 4, generator=generator)}
+
+    return Batch(
+        obs=obs or states(),
+        action=torch.rand(size, ACTIONS, generator=generator) * 2 - 1,
+        reward=torch.randn(size, generator=generator),
+        discount=0.9 * (torch.rand(size, generator=generator) < 0.8),
+        next_obs=obs or states(),
+        weight=torch.ones(size),
+        index=torch.arange(size),
+    )
+
+
+# The squashed Gaussian
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (1.5, -2.0), (-0.7, 1.0), (3.0, 0.5)])
+def test_the_density_of_actions_integrates_to_one_and_gives_the_entropy(
+    mean: float, log_std: float
+) -> None:
+    """By scipy, over the actions themselves: densities, their sum, and the mean of -log π."""
+
+    def density(action: float) -> float:
+        raw = torch.tensor([[math.atanh(action)]], dtype=torch.float64)
+        given = (torch.full((1, 1), each, dtype=torch.float64) for each in (mean, log_std))
+        return math.exp(log_density(raw, *given).item())
+
+    edge = 1 - 1e-12
+    total, error = integrate.quad(density, -edge, edge, limit=400, points=[math.tanh(mean)])
+    assert total == pytest.approx(1, abs=1e-3 + error)
+    torch.manual_seed(0)
+    raw = mean + math.exp(log_std) * torch.randn(200_000, 1, dtype=torch.float64)
+    found = -log_density(raw, torch.tensor(mean), torch.tensor(log_std)).mean().item()
+    expected, _ = integrate.quad(
+        lambda a: -density(a) * math.log(max(density(a), 1e-300)), -edge, edge, limit=400,
+        points=[math.tanh(mean)],
+    )  # fmt: skip
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_the_density_stays_finite_and_exact_far_out() -> None:
+    """Where 1 - tanh² is 0 in float32: against float64 and its exact complement."""
+    raw = torch.tensor([[0.0], [5.0], [12.0], [-30.0]])
+    found = log_density(raw, torch.zeros(4, 1), torch.zeros(4, 1))
+    wide = raw.double()
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(wide)
+    complement = math.log(4) - 2 * wide.abs() - 2 * torch.log1p(torch.exp(-2 * wide.abs()))
+    torch.testing.assert_close(found, (normal - complement)[:, 0].float(), rtol=1e-5, atol=1e-5)
+
+
+def test_drawn_actions_carry_torchs_own_log_probability() -> None:
+    agent = make()
+    features = torch.randn(8, 4)
+    action, log_probability = agent.draw(features)
+    mean, log_std = agent.policy(features)
+    assert log_std.min() >= -10 and log_std.max() <= 2
+    base = torch.distributions.Normal(mean, log_std.exp())
+    squashed = torch.distributions.TransformedDistribution(
+        base, [torch.distributions.TanhTransform(cache_size=1)]
+    )
+    expected = squashed.log_prob(action.clamp(-1 + 1e-6, 1 - 1e-6)).sum(-1)
+    torch.testing.assert_close(log_probability, expected, atol=2e-2, rtol=1e-3)
+
+
+def test_bounds_of_log_std_are_reached_by_tanh() -> None:
+    agent = make()
+    last = agent.policy.head[-1]
+    assert isinstance(last, nn.Linear)
+    for bias, bound in ((-50.0, -10.0), (50.0, 2.0), (0.0, -4.0)):
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.fill_(bias)
+        torch.testing.assert_close(agent.policy(torch.zeros(1, 4))[1], torch.full((1, 2), bound))
+
+
+# The update
+
+
+def plain_critics(twin: TwinCritic) -> list[nn.Sequential]:
+    """The same weights in two ordinary perceptrons."""
+    made = []
+    for number in range(2):
+        layers: list[nn.Module] = []
+        for weight, bias in zip(twin.weights, twin.biases, strict=True):
+            layer = nn.Linear(*weight.shape[1:])
+            layer.load_state_dict({"weight": weight[number].T, "bias": bias[number, 0]})
+            layers += [layer, nn.ReLU()]
+        made.append(nn.Sequential(*layers[:-1]))
+    return made
+
+
+def test_the_twin_critic_is_two_perceptrons() -> None:
+    twin = TwinCritic(6, 16)
+    features, action = torch.randn(5, 4), torch.randn(5, 2)
+    both = torch.cat([features, action], -1)
+    expected = torch.stack([critic(both)[:, 0] for critic in plain_critics(twin)])
+    torch.testing.assert_close(twin(features, action), expected)
+    one, other = twin.weights[1]
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one @ one.T, torch.eye(16))  # orthogonal
+
+
+def test_an_update_is_the_papers_losses_descended_by_adam() -> None:
+    """Two updates, the second with actor, temperature and targets, redone with torch's own parts:
+    two perceptrons, distributions.Normal, a plain Adam each, and Polyak by hand."""
+    agent = make()
+    batches = [random_batch(seed=number) for number in range(2)]
+    twin = make()
+    critics, targets = plain_critics(twin.critic), plain_critics(twin.target)
+    actor, log_alpha = deepcopy(twin.policy), torch.tensor(math.log(0.1), requires_grad=True)
+    random = torch.Generator().manual_seed(0)
+    adam = partial(torch.optim.Adam, lr=SMALL.learning_rate)
+    critic_adams = [adam(critic.parameters()) for critic in critics]
+    actor_adam, alpha_adam = adam(actor.parameters()), adam([log_alpha])
+
+    def sample(obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = actor(obs)
+        noise = torch.randn(mean.shape, generator=random)
+        raw = mean + noise * log_std.exp()
+        normal = torch.distributions.Normal(mean, log_std.exp()).log_prob(raw)
+        return raw.tanh(), (normal - torch.log(1 - raw.tanh() ** 2)).sum(1, keepdim=True)
+
+    for number, batch in enumerate(batches, 1):
+        found = agent.update(batch)
+        obs, following = batch.obs["state"][:, 0], batch.next_obs["state"][:, 0]
+        with torch.no_grad():
+            action, log_pi = sample(following)
+            smaller = torch.min(*(each(torch.cat([following, action], 1)) for each in targets))
+            goal = batch.reward[:, None] + batch.discount[:, None] * (
+                smaller - log_alpha.exp() * log_pi
+            )
+        losses = [
+            nn.functional.mse_loss(each(torch.cat([obs, batch.action], 1)), goal)
+            for each in critics
+        ]
+        torch.testing.assert_close(found["loss"], (losses[0] + losses[1]).detach())
+        for loss, optimizer in zip(losses, critic_adams, strict=True):
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        assert ("actor_loss" in found) == (number == 2)
+        if number == 2:
+            action, log_pi = sample(obs)
+            value = torch.min(*(each(torch.cat([obs, action], 1)) for each in critics))
+            alpha = log_alpha.exp().item()
+            actor_loss = (alpha * log_pi - value).mean()
+            actor_adam.zero_grad()
+            torch.autograd.backward(actor_loss)
+            actor_adam.step()
+            alpha_loss = (-log_alpha.exp() * (log_pi.detach() - ACTIONS)).mean()
+            torch.autograd.backward(alpha_loss)
+            alpha_adam.step()
+            torch.testing.assert_close(found["actor_loss"], actor_loss.detach())
+            assert found["temperature"].item() == pytest.approx(0.1)
+            for old, new in zip(targets, critics, strict=True):
+                for kept, fresh in zip(old.parameters(), new.parameters(), strict=True):
+                    kept.data = 0.995 * kept.data + 0.005 * fresh.data
+    for ours, plain in ((agent.critic, critics), (agent.target, targets)):
+        for each, expected in zip(plain_critics(ours), plain, strict=True):
+            for one, other in zip(each.parameters(), expected.parameters(), strict=True):
+                torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+    for one, other in zip(agent.policy.parameters(), actor.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(agent.log_temperature, log_alpha)
+
+
+def test_a_transition_that_terminates_is_worth_its_reward_alone() -> None:
+    agent, batch = make(), random_batch()
+    goal = agent.targets(replace(batch, discount=torch.zeros(8)))
+    assert torch.equal(goal, batch.reward)
+
+
+@pytest.mark.parametrize(("log_pi", "grows"), [(5.0, True), (-9.0, False)])
+def test_the_temperature_grows_where_entropy_is_below_its_target(
+    log_pi: float, grows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target is minus the number of actions: -2."""
+    agent = make()
+    real = agent.draw
+    monkeypatch.setattr(agent, "draw", lambda f: (real(f)[0], real(f)[1] * 0 + log_pi))
+    before = agent.log_temperature.item()
+    for number in range(2):
+        agent.update(random_batch(seed=number))
+    assert (agent.log_temperature.item() > before) == grows
+
+
+def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
+    """The same net step whether the actor is updated with it or not."""
+    encoder = fakes.Pixels()
+    obs = {"image": torch.randint(0, 256, (8, 1, 3, 25, 25), dtype=torch.uint8)}
+    kept = []
+    for every in (1, 1_000):
+        config = replace(SMALL, actor_every=every)
+        net = deep_cnn.Config(layers=3, filters=4, width=8)
+        agent = agents.make("sac", config, encoder, actions=ACTIONS, net=net)
+        assert isinstance(agent, Agent)
+        before = [p.clone() for p in agent.policy.net.parameters()]
+        agent.update(random_batch(obs=obs))
+        after = list(agent.policy.net.parameters())
+        assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
+        kept.append(after)
+    assert all(torch.equal(*pair) for pair in zip(*kept, strict=True))
+
+
+# Sizes and nets
+
+
+class Latents:
+    """ViSaRL's frozen features: one pooled token of 256 numbers."""
+
+    image_shape, max_tokens, dim = (3, 64, 64), 1, 256
+
+    def __call__(self, image: Tensor) -> Obs:
+        size = len(image)
+        mask, pos = torch.ones(size, 1).bool(), torch.zeros(size, 1, dtype=torch.int64)
+        return {"x": torch.zeros(size, 1, 256), "mask": mask, "pos": pos}
+
+
+class Pixels(fakes.Pixels):
+    image_shape = (3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "actor", "critics"),
+    [(Latents(), 1_320_968, 2_635_778), (Pixels(), 1_583_112, 3_160_066)],
+)
+def test_parameter_counts(encoder: Any, actor: int, critics: int) -> None:
+    agent = agents.make("sac", Config(), encoder, actions=4)
+    assert isinstance(agent, Agent)
+    assert sum(p.numel() for p in agent.policy.head.parameters()) == actor
+    assert sum(p.numel() for p in agent.critic.parameters()) == critics
+
+
+def test_the_eleven_convolutions() -> None:
+    """3,872 numbers are left of 64 pixels; it begins as plain orthogonal maps of single pixels."""
+    torch.manual_seed(0)
+    net = deep_cnn.Net(deep_cnn.Config(), example_of(Pixels(), "cpu"), 1)
+    assert sum(p.numel() for p in net.parameters()) == 2_077_376
+    linear = net.project[0]
+    assert isinstance(linear, nn.Linear) and linear.in_features == 3_872
+    layers = [layer for layer in net.convolutions if isinstance(layer, nn.Conv2d)]
+    assert len(layers) == 11 and [layer.stride for layer in layers] == [(2, 2)] + 10 * [(1, 1)]
+    for layer in layers[1:]:
+        middle = layer.weight[:, :, 1, 1]
+        torch.testing.assert_close(middle @ middle.T, 2 * torch.eye(32), atol=1e-4, rtol=0)
+        assert layer.weight.detach().abs().sum() == middle.abs().sum()
+    assert isinstance(net.convolutions[-1], nn.Conv2d), "no ReLU after the last"
+    four = {"image": torch.randint(0, 256, (2, 1, 4, 64, 64), dtype=torch.uint8)}
+    wide = deep_cnn.Net(deep_cnn.Config(), {"image": four["image"][:1, 0]}, 1)
+    found, _ = wide(four)
+    assert found.shape == (2, 512) and found.abs().max() <= 1
+    scaled = wide.project(wide.convolutions(four["image"][:, 0] / 255).flatten(1))
+    torch.testing.assert_close(found, scaled)
+
+
+def test_pictures_too_small_for_the_convolutions_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"image: 32x32.*features\.layers"):
+        deep_cnn.Net(deep_cnn.Config(), {"image": torch.zeros(1, 3, 32, 32)}, 1)
+
+
+def test_a_vector_is_the_mean_over_real_tokens() -> None:
+    x = torch.randn(2, 3, 5, 4)
+    mask = torch.rand(2, 3, 5) < 0.6
+    mask[..., 0] = True
+    net = vector.Net(vector.Config(), {"x": x[:, 0]}, 3)
+    found, _ = net({"x": x * mask[..., None], "mask": mask})
+    for b in range(2):
+        each = [x[b, s][mask[b, s]].mean(0) for s in range(3)]
+        torch.testing.assert_close(found[b], torch.cat(each))
+    assert net.width == 12
+
+
+# Training and play
+
+
+def train(folder: Path, policy: play.Policy, **every: int) -> dict[str, bytes]:
+    folder.mkdir(exist_ok=True)
+    defaults = {"checkpoint_every": 60, "resume_every": 25} | every
+    loops.train(policy, folder=folder, progress=fakes.ignore, **defaults)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
+    config = replace(
+        SMALL, steps=1_500, learn_start=200, replay_capacity=1_500, batch_size=64, hidden=32,
+        learning_rate=3e-3, gamma=0.9,
+    )  # fmt: skip
+    learner = policy(config)
+    settings: Any = dict(games=20, seed=9, epsilon=0.0, progress=fakes.ignore)
+    before = play.evaluate(learner, **settings)
+    train(tmp_path, learner, checkpoint_every=10_000, resume_every=10_000)
+    after = play.evaluate(learner, **settings)
+    assert np.mean(before["successes"]) < 0.6
+    assert np.mean(after["successes"]) >= 0.95
+    assert np.mean(after["returns"]) > np.mean(before["returns"]) + 3
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["last_100_games_success"] > 0.5
+
+
+@pytest.mark.parametrize("at", [1, 59, 76, 160])
+def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", policy(), resume_every=90)
+    assert whole["curve.csv"].startswith(b"step,return,length,success\n10,")
+    done, folder = 0, tmp_path / "stopped"
+    folder.mkdir()
+
+    class StopError(Exception):
+        pass
+
+    def stop(more: int) -> None:
+        nonlocal done
+        done += more
+        if done == at:
+            raise StopError
+
+    with pytest.raises(StopError):
+        loops.train(policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop)
+    assert train(folder, policy()) == whole
+
+
+def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Path) -> None:
+    seen: list[tuple[Any, ...]] = []
+    learner = policy(replace(SMALL, steps=45))
+    real = loops.Replay.add
+
+    def add(self: Any, obs: Obs, action: Any, reward: float, **ends: Any) -> None:
+        seen.append((obs["state"][0], action, reward, ends))
+        real(self, obs, action, reward, **ends)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops.Replay, "add", add)
+        train(tmp_path, learner)
+    for number, (now, action, reward, ends) in enumerate(seen):
+        assert action.shape == (2,) and action.dtype == np.float32
+        assert not ends["terminated"] and ends["truncated"] == (number % 10 == 9)
+        following = ends["final"]["state"][0] if ends["truncated"] else seen[number + 1][0] \
+            if number + 1 < len(seen) else None  # fmt: skip
+        if following is not None:
+            moved = np.clip(now[:2].numpy() + 0.3 * action, -1, 1)
+            np.testing.assert_allclose(following[:2], moved, atol=1e-6)
+            distance = float((following[:2] - following[2:]).abs().max())
+            assert reward == pytest.approx(-distance, abs=1e-6)
+
+
+def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    real = Point.__init__
+
+    def note(self: Point, seed: Sequence[int], draw: bool) -> None:
+        drawn.append(draw)
+        real(self, seed, draw)
+
+    monkeypatch.setattr(Point, "__init__", note)
+    play.evaluate(policy(), games=2, seed=0, epsilon=0.0, progress=fakes.ignore)
+    play.evaluate_random("fake/Point", games=2, seed=0, progress=fakes.ignore)
+    assert drawn == [False] * 4
+    frames = play.record(policy(), seed=0, epsilon=0.0)
+    assert drawn[4:] == [True] and len(frames) == 10 and frames[3].image.any()
+
+
+def test_random_actions_are_uniform_and_epsilon_mixes_them_in() -> None:
+    space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    random = np.random.default_rng(0)
+    drawn = np.stack([play.draw(space, random) for _ in range(2_000)])
+    assert drawn.dtype == np.float32 and np.abs(drawn).max() <= 1
+    assert np.abs(drawn.mean(0)).max() < 0.05 and np.abs(drawn.std(0) - 3**-0.5).max() < 0.02
+    uniform = play.evaluate_random("fake/Point", games=3, seed=5, progress=fakes.ignore)
+    mixed = play.evaluate(policy(), games=3, seed=5, epsilon=1.0, progress=fakes.ignore)
+    assert mixed == uniform and len(uniform["successes"]) == 3
