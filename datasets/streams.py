@@ -36,23 +36,18 @@ class Stream:
     count: int
 
     def run(self, folder: Path, progress: Callable[[int], None]) -> None:
-        """Write the shards `{index:03d}-{shard:05d}.tar` that `folder` does not have yet.
+        """Write the shards that `folder` does not have yet.
 
         After an interruption the stream is played again from its start up to the first missing
-        shard, which needs no state on disk. `progress` is called after each shard with its number
-        of frames, those that were there already included.
+        shard, which needs no state on disk.
         """
-        starts = range(0, self.count, SHARD)
-        paths = [folder / f"{self.index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
-        if all(path.exists() for path in paths):
-            progress(self.count)
-            return
-        frames = self.frames()
-        for path, start in zip(paths, starts, strict=True):
-            shard = list(islice(frames, SHARD))
-            if not path.exists():
-                write_shard(path, shard, stream=self.index, start=start)
-            progress(len(shard))
+        write_stream(
+            lambda start: islice(self.frames(), start, None),
+            folder,
+            self.index,
+            self.count,
+            progress,
+        )
 
     def frames(self) -> Iterator[Frame]:
         """The stream's frames, played now."""
@@ -73,6 +68,33 @@ class Stream:
                 image, info = env.reset()
                 episode, step = episode + 1, 0
         env.close()
+
+
+def write_stream(
+    frames: Callable[[int], Iterator[Frame]],
+    folder: Path,
+    index: int,
+    count: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Write the shards `{index:03d}-{shard:05d}.tar` that `folder` does not have yet.
+
+    `frames` gives the stream's `count` frames from any number on. `progress` is called after each
+    shard with its number of frames, those that were there already included.
+    """
+    starts = range(0, count, SHARD)
+    paths = [folder / f"{index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
+    there = next((i for i, path in enumerate(paths) if not path.exists()), len(paths))
+    if there:
+        progress(min(count, there * SHARD))
+    if there == len(paths):
+        return
+    following = frames(starts[there])
+    for path, start in list(zip(paths, starts, strict=True))[there:]:
+        shard = list(islice(following, SHARD))
+        if not path.exists():
+            write_shard(path, shard, stream=index, start=start)
+        progress(len(shard))
 
 
 def shared_out(env: str, policy: Policy, *, seed: int, streams: int, count: int) -> list[Stream]:

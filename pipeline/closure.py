@@ -54,6 +54,8 @@ def words(stage: str, entry: Mapping[str, Any]) -> list[str]:
     named = []
     if stage == "collect":
         named.append(f"datasets.sources.{entry['source']}")
+        if entry["source"] == "replay":
+            named.append("rl.nets.vector")  # of its learner, which has no other word
     if stage == "annotate":
         named.append(f"datasets.annotation.{entry['annotator']}")
     if stage == "fit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,11 @@ def run(stage: Stage) -> dict[str, Any]:
     """Collect the frames of one entry; sealed shards survive an interruption."""
     keys = stage.entry.keys
     source = word_module("datasets.sources", keys.source)
-    streams = source.streams(stage.entry.config, keys.env, keys.count)
+    learned = stage.folder / "learner"
+    given = {"learned": learned} if hasattr(source, "LEARNED") else {}
+    streams = source.streams(stage.entry.config, keys.env, keys.count, **given)
+    if given:
+        _learn(stage, learned)
     side_by_side(
         [Collect(stream, stage.out) for stream in streams],
         label=f"collect {stage.entry.name}",
@@ -42,7 +47,25 @@ def run(stage: Stage) -> dict[str, Any]:
     frames = read_frames(stage.out)
     picked = range(0, len(frames), max(1, len(frames) // SHEET_FRAMES))[:SHEET_FRAMES]
     contact_sheet(frames.images[picked], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
-    return summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
+    metrics = summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
+    if given:
+        told = json.loads((learned / "metrics.json").read_text())
+        metrics |= {f"learner_{key}": value for key, value in told.items()}
+    return metrics
+
+
+def _learn(stage: Stage, folder: Path) -> None:
+    """Have rl's agent learn the task, or go on with it, and leave its actions in `folder`."""
+    from pipeline.learner import Learn  # datasets must not know rl; only this source waits for it
+
+    keys, config = stage.entry.keys, stage.entry.config
+    folder.mkdir(exist_ok=True)
+    side_by_side(
+        [Learn(keys.env, config, folder, stage.runs)],
+        label=f"learn {keys.env} for {stage.entry.name}",
+        total=config.steps,
+        unit="steps",
+    )
 
 
 def summary(frames: FrameSet) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from rl.agent import State
 from rl.features import Images, Infos, encode, example_of, sees
-from rl.play import Policy, action_count, draw
+from rl.play import Action, Policy, action_count, draw
 from rl.replay import Replay
 
 LOG_EVERY = 100  # steps between points in TensorBoard
@@ -56,11 +56,14 @@ def train(
     progress: Callable[[int], None],
     logs: Path | None = None,
     resume_every: int = 1_000,
+    actions: Path | None = None,
 ) -> None:
     """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
 
     `progress` is told how many more steps are done. Weights are kept every `checkpoint_every` steps
-    and at the end; `resume_every` is how much a kill may cost, and changes no result.
+    and at the end; `resume_every` is how much a kill may cost, and changes no result. The file
+    `actions` gets every action taken (steps, ...) and the steps at which games ended: with those
+    and the seed an environment goes the same way again.
 
     Raises:
         DivergedError: the loss or the features became infinite or NaN; `curve.csv` and earlier
@@ -83,7 +86,7 @@ def train(
         ),
     )
     with closing(environment):
-        run = _Run(policy, environment, folder)
+        run = _Run(policy, environment, folder, actions)
         run.begin()
         progress(run.step)
         with closing(_Log(logs, run.step)) as log:
@@ -101,7 +104,9 @@ def train(
 class _Run:
     """Everything that the rest of a seed's training depends on, and one step of it."""
 
-    def __init__(self, policy: Policy, environment: SyncVectorEnv, folder: Path):
+    def __init__(
+        self, policy: Policy, environment: SyncVectorEnv, folder: Path, actions: Path | None
+    ) -> None:
         self.policy, self.agent, self.config = policy, policy.agent, policy.agent.config
         self.environment = environment
         self.space = environment.single_action_space
@@ -126,6 +131,7 @@ class _Run:
         self.first = torch.ones(1, dtype=torch.bool, device=self.agent.device)
         self.loss: Tensor | None = None
         self.games: list[tuple[float, ...]] = []  # step, return, length; and success if told
+        self.actions, self.taken = actions, list[Action]()  # filled only if they are to be kept
         self.step = 0
 
     def _encode(self, images: Images, infos: Infos) -> State:
@@ -156,6 +162,8 @@ class _Run:
         last = self._encode(infos["final_obs"][0][None], infos["final_info"]) if cut else None
         reward = np.sign(rewards[0]) if self.config.rewards == "sign" else rewards[0]
         self.replay.add(self.obs, action, float(reward), terminated=over, truncated=cut, final=last)
+        if self.actions:
+            self.taken.append(action)
         self.obs = self._encode(images, infos)
         self.first = torch.full_like(self.first, over or cut)
         self.step += 1
@@ -224,10 +232,15 @@ class _Run:
             "state": self.state,
             "first": self.first,
             "games": self.games,
+            "taken": self._taken(),
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomic(self.resume / "state.pt", buffer.getvalue())
+
+    def _taken(self) -> Tensor:
+        """Actions (steps, ...)."""
+        return torch.from_numpy(np.array(self.taken))
 
     def _restore(self) -> None:
         path = self.resume / "state.pt"
@@ -238,6 +251,7 @@ class _Run:
                 f"{path}: damaged checkpoint; delete {self.folder} to start this seed again"
             ) from error
         self.step, self.games = state["step"], state["games"]
+        self.taken = list(state["taken"].cpu().numpy())
         self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
         self.agent.load_state_dict(state["agent"])
         self.replay.load(self.resume, state["replay"])
@@ -258,6 +272,9 @@ class _Run:
         }
         if self.games and len(self.games[0]) > 3:
             metrics["last_100_games_success"] = float(np.mean([g[3] for g in self.games[-100:]]))
+        if self.actions:
+            ends = torch.tensor([game[0] for game in self.games], dtype=torch.int64)
+            write_atomic(self.actions, to_safetensors({"action": self._taken(), "end": ends}))
         text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / "metrics.json", text.encode())
         shutil.rmtree(self.resume)

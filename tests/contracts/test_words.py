@@ -15,7 +15,6 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import pytest
 import torch
 from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from datasets import envs
@@ -630,7 +630,20 @@ def test_an_environment_goes_on_from_its_state(word: str) -> None:
     other.close()
 
 
-SUITES = {"datasets.sources.expert": "metaworld/reach"}  # sources that Atari has not
+# Sources that Atari has not.
+SUITES = {f"datasets.sources.{word}": "metaworld/reach" for word in ("expert", "replay")}
+
+
+def streams_of(word: str, env: str, count: int, folder: Path) -> Any:
+    """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
+    module, given = importlib.import_module(word), {}
+    if hasattr(module, "LEARNED"):
+        actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
+        ends = np.zeros(0, np.int64)  # fewer steps than an episode has
+        folder.mkdir(exist_ok=True)
+        save_file({"action": actions, "end": ends}, folder / module.LEARNED)
+        given = {"learned": folder}
+    return module.streams(small(module.Config), env, count, **given)
 
 
 @of("datasets.sources")
@@ -639,10 +652,10 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
     word: str, count: int, tmp_path: Path
 ) -> None:
     """They travel to other processes, run in any order, and tell of each frame once."""
-    module, env = importlib.import_module(word), SUITES.get(word, "atari/Pong")
+    env = SUITES.get(word, "atari/Pong")
 
     def run(folder: Path, order: int) -> FrameSet:
-        made = module.streams(small(module.Config), env, count)
+        made = streams_of(word, env, count, tmp_path / "learned")
         told: list[int] = []
         folder.mkdir(exist_ok=True)
         for stream in pickle.loads(pickle.dumps(made))[::order]:
@@ -663,10 +676,9 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
 
 
 @of("datasets.sources")
-def test_a_source_refuses_what_is_no_environment(word: str) -> None:
-    module: ModuleType = importlib.import_module(word)
+def test_a_source_refuses_what_is_no_environment(word: str, tmp_path: Path) -> None:
     env = SUITES.get(word, "atari/Pong")
     with pytest.raises(ValueError, match=f"did you mean .*{env.split('/')[1]}"):
-        module.streams(module.Config(), f"{env}g", 5)
+        streams_of(word, f"{env}g", 5, tmp_path)
     with pytest.raises(ValueError, match="count"):
-        module.streams(module.Config(), env, 0)
+        streams_of(word, env, 0, tmp_path)

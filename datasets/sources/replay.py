@@ -1,0 +1,130 @@
+"""Frames of the replay buffer that Soft Actor-Critic fills while it learns the task from its state,
+as ViSaRL pretrains on (Liang et al. 2024, sec. IV: 200k images of a state-based SAC's replay).
+
+The learner is rl's own, which pipeline/collect.py runs first: it need not see, so nothing is drawn
+while it learns, and of what it did only the actions are kept. They are then taken again in the same
+environment, which goes the same way, and every (steps/count)-th frame is drawn and recorded, evenly
+from the first random step to the last. Streams share the frames: an episode before a stream's first
+frame is only begun, not played.
+
+Frames are that much apart, so `step` leaps; an action and its reward are still those of its frame.
+On two CPU cores a smaller learner is a word: `hidden: 256, learning_rate: 3e-4`. The success it
+came to is in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from datasets import envs
+from datasets.errors import FoveaError
+from datasets.frame import Frame
+from datasets.streams import check_shares, write_stream
+
+LEARNED = "actions.safetensors"  # the learner's file: action (steps, A), end (episodes,) step
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the learner learns (rl/agents/sac.py) and the frames are shared out."""
+
+    seed: int = 0
+    streams: int = 8  # parts of the training; each gives an equal share of the frames
+    steps: int = 1_000_000
+    learn_start: int = 1_000
+    hidden: int = 1024
+    learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for impossible values."""
+        check_shares(self.seed, self.streams)
+        if self.learn_start < 2:
+            raise ValueError(f"learn_start: {self.learn_start}, must be at least 2")
+        for name in ("steps", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: {self.learning_rate}, must be above 0")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames `first` to `first + count` of `total`, of a training of `steps` steps. Picklable."""
+
+    env: str
+    seed: int  # of the training
+    index: int
+    first: int
+    count: int
+    total: int
+    steps: int
+    learned: Path  # the folder with LEARNED
+
+    def run(self, folder: Path, progress: Callable[[int], None]) -> None:
+        """Write the shards that `folder` does not have yet."""
+        write_stream(self.frames, folder, self.index, self.count, progress)
+
+    def frames(self, start: int) -> Iterator[Frame]:
+        """The part's frames from number `start` on, drawn now."""
+        actions, ends = _load(self.learned / LEARNED)
+        recorded = [(self.first + i) * self.steps // self.total for i in range(self.count)]
+        begun, episode = (int(np.searchsorted(ends, recorded[i], "right")) for i in (0, start))
+        now = int(ends[episode - 1]) if episode else 0
+        env = envs.single(self.env, seed=self.seed, index=0, draw=False)  # as it was learned in
+        kept = envs.frame_info(self.env)
+        for _ in range(episode + 1):
+            _, info = env.reset()
+        step, wanted = 0, recorded[start:]
+        for number in wanted:
+            while now <= number:
+                drawn = cast(Any, env).image() if now == number else None
+                columns = {name: np.asarray(info[name]) for name in kept}
+                _, reward, terminated, truncated, info = env.step(actions[now])
+                if drawn is not None:
+                    yield Frame(
+                        drawn, actions[now], float(reward), terminated, truncated,
+                        episode - begun, step, columns,
+                    )  # fmt: skip
+                now, step = now + 1, step + 1
+                if terminated or truncated:
+                    _, info = env.reset()
+                    episode, step = episode + 1, 0
+        env.close()
+
+
+def streams(config: Config, env: str, count: int, learned: Path) -> list[Part]:
+    """`count` frames of `env` from the training whose actions will be in the folder `learned`.
+
+    Raises FoveaError for an environment that is unknown or tells no state, ValueError for a count
+    below 1 or beyond the steps there are.
+    """
+    envs.check(env)
+    if "state" not in envs.frame_info(env) or envs.actions(env) != "continuous":
+        raise FoveaError(
+            f"source replay: {env} has no state and continuous actions to learn from; "
+            "Meta-World's tasks have"
+        )
+    if not 1 <= count <= config.steps:
+        raise ValueError(f"count: {count}, must be 1 to the learner's {config.steps} steps")
+    bounds = [count * index // config.streams for index in range(config.streams + 1)]
+    return [
+        Part(env, config.seed, index, first, end - first, count, config.steps, learned)
+        for index, (first, end) in enumerate(pairwise(bounds))
+        if end > first
+    ]
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    try:
+        learned = load_file(path)
+        return learned["action"], learned["end"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise FoveaError(f"{path}: no actions of a learner ({error}); collect again") from error

@@ -1,0 +1,81 @@
+"""The replay source: what the learner saw, evenly, and drawn afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from datasets import envs
+from datasets.errors import FoveaError
+from datasets.shards import read_frames
+from datasets.sources.replay import LEARNED, Config, streams
+
+ENV, STEPS = "metaworld/reach?view=upright", 1_080
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """Random actions over two whole episodes and a bit, and what the environment went through."""
+    folder = tmp_path_factory.mktemp("learned")
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 4)).astype(np.float32)
+    save_file({"action": actions, "end": np.array([500, 1_000])}, folder / LEARNED)
+    env = envs.make(ENV, num_envs=1, seed=3, draw=False)
+    seen = []
+    _, info = env.reset()
+    for action in actions:
+        state = info["state"][0]
+        _, reward, _, truncated, info = env.step(action[None])
+        seen.append((state, action, float(reward[0]), bool(truncated[0])))
+    env.close()
+    return folder, seen
+
+
+def test_frames_are_the_trainings_evenly_spread(
+    learned: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    """Also where a stream begins in a later episode, which is not played from the first one on."""
+    folder, seen = learned
+    for part in streams(Config(seed=3, streams=2, steps=STEPS), ENV, 40, folder):
+        part.run(tmp_path, lambda _: None)
+    frames = read_frames(tmp_path)
+    numbers = [i * STEPS // 40 for i in range(40)]
+    assert len(frames) == 40 and frames.stream.tolist() == [0] * 20 + [1] * 20
+    for i, number in enumerate(numbers):
+        state, action, reward, truncated = seen[number]
+        np.testing.assert_array_equal(frames.info["state"][i], state)
+        np.testing.assert_array_equal(frames.action[i], action)
+        assert frames.reward[i] == np.float32(reward) and frames.truncated[i] == truncated
+        assert frames.step[i] == number % 500
+        assert frames.episode[i] == number // 500 - (1 if i >= 20 else 0)
+    assert min(image.std() for image in frames.images) > 20
+    assert not np.array_equal(frames.images[0], frames.images[1])
+
+
+def test_frames_are_drawn_only_when_they_are_recorded(
+    learned: tuple[Path, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets.envs.metaworld import MetaWorldTask
+
+    drawn: list[None] = []
+    real = MetaWorldTask.image
+    monkeypatch.setattr(MetaWorldTask, "image", lambda self: drawn.append(None) or real(self))
+    (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 6, learned[0])
+    assert len(list(part.frames(2))) == 4
+    assert len(drawn) == 4
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FoveaError, match=r"atari/Pong has no state.*Meta-World"):
+        streams(Config(), "atari/Pong", 10, tmp_path)
+    with pytest.raises(ValueError, match="count: 200, must be 1 to the learner's 100"):
+        streams(Config(steps=100), ENV, 200, tmp_path)
+    (part, *_) = streams(Config(), ENV, 10, tmp_path)
+    with pytest.raises(FoveaError, match=r"actions\.safetensors.*collect again"):
+        next(part.frames(0))
+    (tmp_path / LEARNED).write_bytes(b"cut sho")
+    with pytest.raises(FoveaError, match=r"actions\.safetensors.*collect again"):
+        next(part.frames(0))
