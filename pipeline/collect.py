@@ -37,7 +37,7 @@ def run(stage: Stage) -> dict[str, Any]:
     given = {"learned": learned} if hasattr(source, "LEARNED") else {}
     streams = source.streams(stage.entry.config, keys.env, keys.count, **given)
     if given:
-        _learn(stage, learned)
+        _learn(stage, learned, source.LEARNED)
     side_by_side(
         [Collect(stream, stage.out) for stream in streams],
         label=f"collect {stage.entry.name}",
@@ -54,14 +54,14 @@ def run(stage: Stage) -> dict[str, Any]:
     return metrics
 
 
-def _learn(stage: Stage, folder: Path) -> None:
-    """Have rl's agent learn the task, or go on with it, and leave its actions in `folder`."""
+def _learn(stage: Stage, folder: Path, name: str) -> None:
+    """Have rl's agent learn the task, or go on with it, and leave its actions in the file `name`."""
     from pipeline.learner import Learn  # datasets must not know rl; only this source waits for it
 
     keys, config = stage.entry.keys, stage.entry.config
     folder.mkdir(exist_ok=True)
     side_by_side(
-        [Learn(keys.env, config, folder, stage.runs)],
+        [Learn(keys.env, config, folder, folder / name, stage.runs)],
         label=f"learn {keys.env} for {stage.entry.name}",
         total=config.steps,
         unit="steps",

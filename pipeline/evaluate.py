@@ -1,8 +1,9 @@
 """Stage `evaluate`: policies -> full games. `python -m pipeline.evaluate NAME`.
 
 Every kept checkpoint of every seed plays `games` whole games, noise off, and so does the uniform
-random policy (SPIRL, App. B.3). One game of the best last checkpoint becomes a video, and a sheet
-of pictures where the policy attends to patches (SPIRL, Fig. 6).
+random policy (SPIRL, App. B.3; ViSaRL, sec. V: 50 rollouts a seed). Where the environment can tell,
+each game says whether it succeeded at any of its steps. One game of the best last checkpoint
+becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL, Fig. 6).
 """
 
 from __future__ import annotations
@@ -102,21 +103,23 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _last_means(evaluation: dict[str, Any]) -> dict[int, float]:
+def _last_means(evaluation: dict[str, Any], of: str = "returns") -> dict[int, float]:
     return {
-        seed["seed"]: float(np.mean(seed["checkpoints"][-1]["returns"]))
+        seed["seed"]: float(np.mean(seed["checkpoints"][-1][of]))
         for seed in evaluation["seeds"]
         if seed["checkpoints"]
     }
 
 
 def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
-    means = _last_means(evaluation)
-    return {
-        "mean_return": float(np.mean(list(means.values()))) if means else None,
-        "random_mean_return": float(np.mean(evaluation["random"]["returns"])),
-        "failed_seeds": sum(seed["failed"] is not None for seed in evaluation["seeds"]),
-    }
+    summary: dict[str, Any] = {}
+    for what, name in (("returns", "mean_return"), ("successes", "success")):
+        if what in evaluation["random"]:
+            means = _last_means(evaluation, what)
+            summary[name] = float(np.mean(list(means.values()))) if means else None
+            summary[f"random_{name}"] = float(np.mean(evaluation["random"][what]))
+    failed = sum(seed["failed"] is not None for seed in evaluation["seeds"])
+    return summary | {"failed_seeds": failed}
 
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:

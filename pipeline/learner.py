@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from datasets import envs
-from datasets.sources.replay import LEARNED, Config
 from pretrain.encoders import state
 from rl import agents, loops
 from rl.agents import sac
@@ -22,8 +22,9 @@ class Learn:
     """The training, in a process of its own; picks up its last checkpoint."""
 
     env: str
-    config: Config
+    config: Any  # the source's
     folder: Path
+    actions: Path  # the file for the actions taken
     logs: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
@@ -49,5 +50,5 @@ class Learn:
             checkpoint_every=settings.steps,
             progress=progress,
             logs=self.logs,
-            actions=self.folder / LEARNED,
+            actions=self.actions,
         )

@@ -1,6 +1,7 @@
 """One game as a film and as a sheet: what is salient, what the policy looks at (SPIRL, Fig. 6).
 
-Salient patches get a red outline, the patches that carry 60 % of the policy's attention a
+Where the encoder makes a saliency map of its own, it is laid over the picture in red, as strong as
+the map. Salient patches get a red outline, the patches that carry 60 % of the policy's attention a
 transparent yellow fill, and a patch that is both an orange outline. The film is H.264 in MP4 with
 4:2:0 colour, which every browser plays; equal frames give equal bytes.
 """
@@ -22,6 +23,7 @@ from rl.play import GameFrame
 
 RED, ORANGE = (226, 50, 45, 255), (255, 150, 20, 255)
 YELLOW = (255, 221, 51, 107)  # transparent
+HEAT = 0.75  # of a picture that is saliency's colour where the map is 1
 INK, LIGHT, DIM = (17, 19, 22), (240, 240, 236), (160, 164, 168)
 STRIP = 32  # height of the caption over the picture, in pixels; a player's controls cover the foot
 SHOWN, COLUMNS = 8, 4  # pictures of a sheet
@@ -48,7 +50,8 @@ def draw(
     all there are.
     """
     height, width = frame.image.shape[:2]
-    picture = frame.image.repeat(scale, axis=0).repeat(scale, axis=1)
+    image = frame.image if frame.saliency is None else _heated(frame.image, frame.saliency)
+    picture = image.repeat(scale, axis=0).repeat(scale, axis=1)
     canvas = Image.new("RGB", (width * scale, STRIP + height * scale), INK)
     canvas.paste(Image.fromarray(picture), (0, STRIP))
     pen = ImageDraw.Draw(canvas, "RGBA")
@@ -69,6 +72,13 @@ def draw(
     pen.text((10, middle), f"score {frame.score:,.0f}", LIGHT, font, anchor="lm")
     pen.text((right, middle), f"step {frame.step:,}", DIM, font, anchor="rm")
     return np.asarray(canvas)
+
+
+def _heated(image: NDArray[np.uint8], saliency: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with a map (H, W) over it: up to HEAT of it is red."""
+    share = HEAT * saliency[..., None]
+    mixed: NDArray[np.float32] = (1 - share) * image + share * np.array(RED[:3], np.float32)
+    return mixed.round().astype(np.uint8)
 
 
 def sees_all(frame: GameFrame, patch: int) -> bool:

@@ -52,7 +52,8 @@ class GameFrame:
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
     patches that the encoder kept, `attention` (K,) the policy's weight on each, averaged over its
-    heads; None where there are no patches or no attention.
+    heads; None where there are no patches or no attention. `saliency` is the encoder's own map, if
+    it makes one.
     """
 
     image: NDArray[np.uint8]  # (H, W, 3)
@@ -60,6 +61,7 @@ class GameFrame:
     step: int
     selected: NDArray[np.int64] | None = None
     attention: NDArray[np.float32] | None = None
+    saliency: NDArray[np.float32] | None = None  # (H, W) from 0 to 1
 
 
 def action_count(space: Space[Any]) -> int:
@@ -108,7 +110,8 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
         while not ended and len(frames) < limit:
             action, obs, extras = player.act([(image, info)])
             selected, attention = _looked_at(obs, extras)
-            frames.append(GameFrame(image, score, len(frames), selected, attention))
+            saliency = _saliency(policy, image)
+            frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
             image, reward, terminated, truncated, info = environment.step(action[0])
             score += float(reward)
             ended = terminated or truncated
@@ -198,9 +201,20 @@ class _Player:
             self.state = {k: v[rows.to(v.device)] for k, v in self.state.items()}
 
 
+@torch.no_grad()
+def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """What the encoder's own SaliencySource says of an image (H, W, 3), if it has one."""
+    source = getattr(policy.encoder, "saliency", None)
+    if source is None:
+        return None
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
+    found: NDArray[np.float32] = source(batch)[0, 0].cpu().numpy()
+    return found
+
+
 def _looked_at(obs: Obs, extras: dict[str, Tensor]) -> tuple[Any, Any]:
     """Selected patches (K,) and the attention on them (K,) of the first game, without padding."""
-    if "pos" not in obs:
+    if "pos" not in obs or obs["pos"].shape[1] == 1:  # no patches, or pooled to one
         return None, None
     mask = obs["mask"][0]
     selected = obs["pos"][0][mask].cpu().numpy()

@@ -67,7 +67,7 @@ class Seed:
     seed: int
     failed: str | None
     steps: tuple[int, ...]
-    returns: tuple[Floats, ...]
+    returns: tuple[Floats, ...]  # or 1 and 0, whether each game succeeded
 
     def at(self, step: int) -> Floats | None:
         """Returns at the last checkpoint up to `step`; a failed seed keeps its last ones."""
@@ -171,33 +171,38 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], value)
 
 
-def read_evaluation(folder: Path) -> Evaluation | None:
-    """evaluation.json in `folder`, None where there is none; FoveaError where it is malformed."""
+def read_evaluation(folder: Path, of: str = "returns") -> Evaluation | None:
+    """evaluation.json in `folder`, None where there is none; FoveaError where it is malformed.
+
+    `of` "successes" has 1 and 0 for returns; None where the environment tells of no success.
+    """
     path = folder / "evaluation.json"
     value = read_json(path)
     if value is None:
         return None
     try:
+        if of != "returns" and of not in value["random"]:
+            return None
         return Evaluation(
             env=str(value["env"]),
             steps=int(value["steps"]),
             paper_steps=int(value["paper_steps"]),
             games=int(value["games"]),
-            seeds=tuple(_seed(seed) for seed in value["seeds"]),
-            random=_returns(value["random"]["returns"]),
+            seeds=tuple(_seed(seed, of) for seed in value["seeds"]),
+            random=_returns(value["random"][of]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FoveaError(f"{path}: unexpected content ({error!r}); run evaluate again") from error
 
 
-def _seed(value: Mapping[str, Any]) -> Seed:
+def _seed(value: Mapping[str, Any], of: str) -> Seed:
     points = sorted(value["checkpoints"], key=lambda point: int(point["step"]))
     failed = value["failed"]
     return Seed(
         seed=int(value["seed"]),
         failed=None if failed is None else str(failed),
         steps=tuple(int(point["step"]) for point in points),
-        returns=tuple(_returns(point["returns"]) for point in points),
+        returns=tuple(_returns(point[of]) for point in points),
     )
 
 

@@ -162,10 +162,20 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
         "human": human.get("human"),
         "normalised": _normalised(total.mean, human),
         "curve": plots.learning_curve(policy.name, evaluation, total, chance, known),
+        "success": _success(policy.name, read_evaluation(evaluated.folder, "successes")),
         "filmed": evaluated.manifest["metrics"] if evaluated.manifest else {},
         "video": data_uri(evaluated.folder / "video.mp4", "video/mp4"),
         "attention": data_uri(evaluated.folder / "attention.png", "image/png"),
     }
+
+
+def _success(name: str, evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """The share of games that succeed, and its curve, where the environment tells."""
+    if evaluation is None:
+        return None
+    total, chance = score(evaluation.final), score([evaluation.random])
+    curve = plots.learning_curve(name, evaluation, total, chance, [], "success")
+    return {"total": total, "chance": chance, "curve": curve}
 
 
 def _normalised(value: float, human: Mapping[str, float]) -> float | None:
@@ -246,26 +256,27 @@ def _machines(items: Sequence[Item]) -> dict[str, str]:
 
 def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
     evaluation: Evaluation = policy["evaluation"]
-    total, chance = policy["total"], policy["chance"]
-    return {
-        "mean": total.mean,
-        "mean_low": total.mean_interval[0],
-        "mean_high": total.mean_interval[1],
-        "iqm": total.iqm,
-        "iqm_low": total.iqm_interval[0],
-        "iqm_high": total.iqm_interval[1],
+    total, chance, success = policy["total"], policy["chance"], policy["success"]
+    told: dict[str, Any] = {}
+    for name, found in (("success", "total"), ("random_success", "chance")) if success else ():
+        told |= _told(name, success[found].mean, success[found].mean_interval)
+    return told | {
+        **_told("mean", total.mean, total.mean_interval),
+        **_told("iqm", total.iqm, total.iqm_interval),
         "random_mean": chance.mean,
         "random_low": chance.mean_interval[0],
         "random_high": chance.mean_interval[1],
-        "above_random": policy["above"],
-        "above_random_low": policy["above_interval"][0],
-        "above_random_high": policy["above_interval"][1],
+        **_told("above_random", policy["above"], policy["above_interval"]),
         "seeds": len(evaluation.seeds),
         "failed_seeds": evaluation.failed,
         "games": evaluation.games,
         "steps": evaluation.steps,
         "smoke": evaluation.smoke,
     }
+
+
+def _told(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def _curve_csv(evaluation: Evaluation) -> bytes:

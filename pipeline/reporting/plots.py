@@ -63,7 +63,12 @@ def thin(curve: Floats, points: int = POINTS) -> Floats:
 
 
 def learning_curve(
-    name: str, evaluation: Evaluation, total: Score, chance: Score, games: Sequence[Floats]
+    name: str,
+    evaluation: Evaluation,
+    total: Score,
+    chance: Score,
+    games: Sequence[Floats],
+    what: str = "return",
 ) -> Markup:
     """Evaluated score over environment steps; `games` are the seeds' training games (n, 2).
 
@@ -103,11 +108,11 @@ def learning_curve(
         for x, y in bold
     ]
     label = (
-        f"Learning curve of {name}: mean return {number(total.mean)} after "
+        f"Learning curve of {name}: mean {what} {number(total.mean)} after "
         f"{evaluation.steps:,} steps over {len(evaluation.seeds)} seeds, "
         f"uniform random policy {number(chance.mean)}"
     )
-    return _chart(axes, "environment steps", "return", body, label)
+    return _chart(axes, "environment steps", what, body, label)
 
 
 def loss_curve(name: str, curve: Floats) -> Markup:

@@ -60,9 +60,14 @@ def test_frames_are_drawn_only_when_they_are_recorded(
 ) -> None:
     from datasets.envs.metaworld import MetaWorldTask
 
-    drawn: list[None] = []
+    drawn: list[Any] = []
     real = MetaWorldTask.image
-    monkeypatch.setattr(MetaWorldTask, "image", lambda self: drawn.append(None) or real(self))
+
+    def image(self: MetaWorldTask) -> Any:
+        drawn.append(real(self))
+        return drawn[-1]
+
+    monkeypatch.setattr(MetaWorldTask, "image", image)
     (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 6, learned[0])
     assert len(list(part.frames(2))) == 4
     assert len(drawn) == 4

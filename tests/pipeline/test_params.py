@@ -98,6 +98,66 @@ def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, says: str) -> No
     assert re.search(says, mistakes(tmp_path, old, new)), mistakes(tmp_path, old, new)
 
 
+META = """
+frames:
+  reach: {env: metaworld/reach?view=upright, source: replay, count: 2000}
+  pong: {env: atari/Pong, source: random, count: 2000}
+annotations: {}
+predictors: {}
+saliency: {}
+encoders:
+  reach-state: {data: frames/reach, model: state}
+  reach-pixels: {data: frames/reach, model: pixels}
+  pong-pixels: {data: frames/pong, model: pixels}
+policies:
+  reach-sac: {env: metaworld/reach?view=upright, encoder: reach-state, agent: sac, seeds: 1}
+  reach-cnn: {env: metaworld/reach?view=upright&camera=corner, encoder: reach-pixels, agent: sac,
+              features: {filters: 8}}
+"""
+
+
+def test_a_policy_on_meta_world(tmp_path: Path) -> None:
+    assert load(tmp_path, META).entry("policies", "reach-sac").config.hidden == 1024
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "reach-state, agent: sac",
+            "reach-state, agent: rainbow",
+            r"sac\.agent: rainbow has no net",
+        ),
+        (
+            "reach-state, agent: sac",
+            "reach-pixels, agent: rainbow",
+            r"sac\.agent: rainbow needs discrete actions, those of metaworld/\S+ are continuous",
+        ),
+        (
+            "metaworld/reach?view=upright, encoder: reach-state",
+            "atari/Pong, encoder: reach-state",
+            r"sac\.env: atari/Pong tells no state, which reach-state needs",
+        ),
+        (
+            "metaworld/reach?view=upright, encoder",
+            "metaworld/door-open, encoder",
+            r"sac\.env: view is reference, in the frames reach.*upright; write \?view=upright",
+        ),
+        ("camera=corner", "camera=corner2", r"cnn\.env: camera is corner2"),
+        ("camera=corner", "camera=cornr", r"cnn\.env: .*camera: 'cornr', must be one of corner,"),
+        ("camera=corner", "camra=corner", r"cnn\.env: .*no option 'camra'; metaworld has view, "),
+        ("filters: 8", "channels: [4, 8]", r"cnn\.features\.channels: unknown key"),
+        ("model: state}", "model: state, size: 0}", r"encoders\.reach-state\.size: 0"),
+        ("count: 2000}\n  pong", "count: 2000, hidden: 0}\n  pong", r"frames\.reach\.hidden: 0"),
+    ],
+)
+def test_what_does_not_go_together_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in META
+    with pytest.raises(FoveaError) as raised:
+        load(tmp_path, META.replace(old, new))
+    assert re.search(says, str(raised.value)), str(raised.value)
+
+
 def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
     text = (
         GOOD.replace("count: 2000", "count: -1")

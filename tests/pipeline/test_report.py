@@ -66,6 +66,28 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+def test_success_is_told_where_games_can_succeed(copied: Report) -> None:
+    """Rates of the last checkpoints, with intervals, a curve, and the random policy's beside it."""
+    path = copied.artifacts / "evaluations" / "frostbite-spirl" / "evaluation.json"
+    value = json.loads(path.read_text("utf-8"))
+    value["random"]["successes"] = [False] * 9 + [True]
+    for seed in value["seeds"]:
+        for number, point in enumerate(seed["checkpoints"]):
+            point["successes"] = [True] * (4 * number) + [False] * (10 - 4 * number)
+    write_json(path, value)
+    metrics = render(PARAMS, copied.artifacts, copied.out)
+    found = metrics["frostbite-spirl"]
+    assert (found["success"], found["random_success"]) == pytest.approx((0.8, 0.1))
+    assert found["success_low"] <= 0.8 <= found["success_high"]
+    assert "success" not in metrics["frostbite-der"]
+    assert copied.page.count("<dt>Success</dt>") == 1 and "80.0&nbsp;%" in copied.page
+    assert "mean success 0.80 after 3,000 steps" in copied.page
+    del value["seeds"][0]["checkpoints"][0]["successes"]
+    write_json(path, value)
+    with pytest.raises(FoveaError, match=r"evaluation\.json.*run evaluate again"):
+        render(PARAMS, copied.artifacts, copied.out)
+
+
 def edit(path: Path, **changes: object) -> None:
     write_json(path, json.loads(path.read_text("utf-8")) | changes)
 

@@ -426,6 +426,14 @@ def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
     assert metrics["last_100_games_success"] > 0.5
 
 
+def test_pixels_train_as_states_do(tmp_path: Path) -> None:
+    encoder, net = fakes.Pixels(), deep_cnn.Config(layers=3, filters=4, width=8)
+    config = replace(SMALL, steps=50)
+    agent = agents.make("sac", config, encoder, actions=ACTIONS, net=net)
+    kept = train(tmp_path, play.Policy("fake/Point", encoder, agent))
+    assert {"weights-0000050.safetensors", "metrics.json"} <= kept.keys()
+
+
 @pytest.mark.parametrize("at", [1, 59, 76, 160])
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", policy(), resume_every=90)
