@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import collect, error_map, mae, rainbow, shards
+from bench import collect, error_map, mae, rainbow, sac, shards
 from datasets.files import write_atomic
 from pipeline.artifact import versions
 from pipeline.stage import machine
@@ -24,6 +24,7 @@ BENCHES = {
     "mae": mae.run,
     "error_map": error_map.run,
     "rainbow": rainbow.run,
+    "sac": sac.run,
 }
 RESULT = Path("artifacts/bench.json")
 
@@ -73,6 +74,14 @@ TARGETS = [
         "tokens_ratio",
         100.0,
         of_ratio=False,
+    ),
+    Target(
+        "sac",
+        "SAC on cached latents, updates/s",
+        "ours_per_second",
+        "encoding_per_second",
+        "encoding_ratio",
+        10.0,
     ),
 ]
 

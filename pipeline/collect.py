@@ -55,8 +55,8 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 def _learn(stage: Stage, folder: Path, name: str) -> None:
-    """Have rl's agent learn the task, or go on with it, and leave its actions in the file `name`."""
-    from pipeline.learner import Learn  # datasets must not know rl; only this source waits for it
+    """Have rl's agent learn the task, or go on with it; its actions go to the file `name`."""
+    from pipeline.learner import Learn  # torch and rl take seconds to import
 
     keys, config = stage.entry.keys, stage.entry.config
     folder.mkdir(exist_ok=True)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +11,8 @@ from tests.pipeline.conftest import Project
 
 REACH = """
 frames:
-  reach: {env: metaworld/reach?view=upright, source: replay, count: 60, streams: 2, steps: 1100,
-          learn_start: 1060, hidden: 16}
+  reach: {env: metaworld/reach?view=upright, source: replay, count: 60, streams: 2, steps: 540,
+          learn_start: 510, hidden: 16}
 annotations: {}
 predictors: {}
 saliency: {}
@@ -27,31 +24,16 @@ policies:
 """
 
 
-def digest(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
-
-
 @pytest.mark.slow
-def test_a_chain_on_meta_world(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_chain_on_meta_world(project: Project) -> None:
     (project.folder / "params.yaml").write_text(REACH)
     project.built("collect", "reach")
     collected = project.artifacts / "frames" / "reach"
     frames = read_frames(collected)
     assert len(frames) == 60 and frames.action.shape == (60, 4)
     metrics = json.loads((collected / "manifest.json").read_text())["metrics"]
-    assert metrics["learner_steps"] == 1_100 and metrics["learner_updates"] == 40
+    assert metrics["learner_steps"] == 540 and metrics["learner_updates"] == 30
     assert 0 <= metrics["learner_last_100_games_success"] <= 1
-
-    again = Project(tmp_path_factory.mktemp("again"))
-    (again.folder / "params.yaml").write_text(REACH)
-    process = again.start("collect", "reach")
-    while not list(again.folder.glob("artifacts/.work/collect-reach-*/learner/resume/state.pt")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    again.built("collect", "reach")
-    assert digest(again.artifacts / "frames" / "reach") == digest(collected)
 
     project.built("pretrain", "reach-state")
     project.built("train", "reach-sac")

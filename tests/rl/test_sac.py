@@ -17,6 +17,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from scipy import integrate
 from torch import Tensor, nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
@@ -401,7 +402,7 @@ def test_a_vector_is_the_mean_over_real_tokens() -> None:
 # Training and play
 
 
-def train(folder: Path, policy: play.Policy, **every: int) -> dict[str, bytes]:
+def train(folder: Path, policy: play.Policy, **every: Any) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
     settings: Any = {"checkpoint_every": 60, "resume_every": 25} | every
     loops.train(policy, folder=folder, progress=fakes.ignore, **settings)
@@ -436,7 +437,14 @@ def test_pixels_train_as_states_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [1, 59, 76, 160])
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", policy(), resume_every=90)
+    """The file of actions that a source of frames asks for included."""
+    kept = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
+    whole = train(tmp_path / "whole", policy(), resume_every=90, actions=kept["whole"])
+    learned = load_file(kept["whole"])
+    assert learned["action"].shape == (160, ACTIONS) and learned["end"][[0, -1]].tolist() == [
+        10,
+        160,
+    ]
     assert whole["curve.csv"].startswith(b"step,return,length,success\n10,")
     done, folder = 0, tmp_path / "stopped"
     folder.mkdir()
@@ -451,8 +459,11 @@ def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: 
             raise StopError
 
     with pytest.raises(StopError):
-        loops.train(policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop)
-    assert train(folder, policy()) == whole
+        loops.train(
+            policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop,
+            actions=kept["stopped"],
+        )  # fmt: skip
+    assert train(folder, policy(), actions=kept["stopped"]) == whole
 
 
 def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Path) -> None:
