@@ -44,6 +44,10 @@ repro: setup ## build what params.yaml asks for and has changed (STAGE=train@fro
 	python -m pipeline.params
 	python -m dvc repro $(STAGE)
 
+.PHONY: annotate
+annotate: setup ## click on the frames of an entry of annotations, in the browser (NAME=drawer-open AS=alice PORT=8080)
+	python -m pipeline.clicks $(if $(AS),--as $(AS)) $(if $(PORT),--port $(PORT)) $(NAME)
+
 .PHONY: recipe
 recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=1: over your edits)
 	python -m pipeline.recipe $(if $(FORCE),--force) $(NAME)

@@ -1,13 +1,18 @@
-"""Stage `annotate`: clicks on some frames -> maps. `python -m pipeline.annotate NAME`."""
+"""Stage `annotate`: clicks on some frames -> maps. `python -m pipeline.annotate NAME`.
+
+People make their clicks before, in the browser: `make annotate`, which is `pipeline.clicks`.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.annotation.maps import heat_map
+from datasets.annotation.choice import keys
+from datasets.annotation.maps import mean_map
 from datasets.files import write_atomic
 from datasets.saliency import write_saliency_shard
 from datasets.shards import read_frames
@@ -15,26 +20,41 @@ from pipeline.label import overlays
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 
+CLICKS = Path("datasets/clicks")  # a folder for each entry of frames; committed
+
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Take one entry's clicks from its annotator; keep the clicks, their maps and a picture."""
+    """Take one entry's clicks from its annotators; keep the clicks, their maps and a picture."""
+    for left in stage.out.iterdir():  # of a run cut short, and clicks are not in its fingerprint
+        left.unlink()
     annotator = word_module("datasets.annotation", stage.entry.keys.annotator)
     data = stage.inputs["frames"]
-    frames = read_frames(data.folder, data.files)
-    env = stage.params.tables["frames"][stage.entry.keys.frames].keys.env
-    clicks = annotator.annotate(stage.entry.config, env, frames, stage.entry.keys.count)
+    frames, name = read_frames(data.folder, data.files), stage.entry.keys.frames
+    env = stage.params.tables["frames"][name].keys.env
+    clicks = annotator.annotate(
+        stage.entry.config, env, frames, stage.entry.keys.count, CLICKS / name
+    )
     height, width = frames.images.shape[1:3]
-    indices = np.array(sorted(clicks))
-    maps = np.stack([heat_map(clicks[index], height, width) for index in indices.tolist()])
+    indices = np.array(sorted({index for clicked in clicks.values() for index in clicked}))
+    several = [[c[i] for c in clicks.values() if i in c] for i in indices.tolist()]
+    maps = np.stack([mean_map(annotators, height, width) for annotators in several])
     for stream in np.unique(frames.stream[indices]).tolist():
         mine = frames.stream[indices] == stream
         path = stage.out / f"{stream:03d}-00000.tar"
         write_saliency_shard(path, frames, indices[mine], maps[mine])
-    written = {str(index): clicks[index].round(2).tolist() for index in indices.tolist()}
+    key = keys(frames)
+    written = {
+        who: {key[index]: clicked[index].round(2).tolist() for index in sorted(clicked)}
+        for who, clicked in clicks.items()
+    }
     write_atomic(stage.out / "clicks.json", (json.dumps(written, indent=1) + "\n").encode())
     overlays(frames, indices[:12], maps[:12]).save(stage.out / "overlay.png")
-    counts = [len(clicks[index]) for index in indices.tolist()]
-    return {"frames": len(indices), "clicks_per_frame": float(np.mean(counts))}
+    return {
+        "frames": len(indices),
+        "simulated_clicks": stage.entry.keys.annotator == "simulated",
+        "annotators": ", ".join(clicks),
+        "clicks_per_frame": float(np.mean([len(one) for each in several for one in each])),
+    }
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ def main(
             began = time.time()
             stage = Stage(name, entry, checked, opened, folder)
             metrics = run(stage)
+            if any(a.manifest["metrics"].get("simulated_clicks") for a in opened.values()):
+                metrics = {**metrics, "simulated_clicks": True}  # told all the way down
             label = f"{publish_as or table}/{entry.name}"
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)

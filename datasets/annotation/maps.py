@@ -7,6 +7,8 @@ own pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +20,20 @@ Clicks = NDArray[np.float64]  # (n, 2): x to the right, y down, 0 to CANVAS
 
 def heat_map(clicks: Clicks, height: int, width: int) -> NDArray[np.uint8]:
     """(height, width): the sum of the clicks' Gaussians, its maximum 255; zero without clicks."""
-    across = _bells(clicks[:, 0], width)
-    down = _bells(clicks[:, 1], height)
-    total = down.T @ across
-    return np.rint(255.0 * total / (total.max() or 1.0)).astype(np.uint8)
+    return mean_map([clicks], height, width)
+
+
+def mean_map(annotators: Sequence[Clicks], height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width): the mean of the annotators' heat maps, 255 where all look most."""
+    total = sum(_heat(clicks, height, width) for clicks in annotators)
+    return np.rint(255.0 * total / len(annotators)).astype(np.uint8)
+
+
+def _heat(clicks: Clicks, height: int, width: int) -> NDArray[np.float64]:
+    """The sum of the Gaussians, its maximum 1."""
+    total = _bells(clicks[:, 1], height).T @ _bells(clicks[:, 0], width)
+    heat: NDArray[np.float64] = total / (total.max() or 1.0)
+    return heat
 
 
 def _bells(centres: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -1,37 +1,43 @@
-"""An annotator who clicks on the things of the game, which it finds in the RAM: no human needed.
+"""An annotator who clicks on the things of the task, known from the simulator: no human needed.
 
-Stands in for the people of ViSaRL (Liang et al.), who clicked some 25 times on each of 30 frames.
-As in their released clicks the number of clicks a frame is about N(25, 5.8), scattered with a
-standard deviation of 10 pixels on a 400x400 canvas. Which object each click is meant for is our
-choice: all of a frame's objects are equally likely.
+Stands in for the people of ViSaRL (Liang et al.), who clicked some 25 times on each of 30 random
+frames. As in their released clicks the number of clicks a frame is about N(25, 5.8), scattered with
+a standard deviation of 10 pixels on a 400x400 canvas.
 
-The RAM cells and offsets of the objects were compared with drawn pixels (centres within about 2.5
-pixels of the 210x160 screen). Ms. Pacman's ghosts flicker: RAM knows of some that no picture shows.
+On Meta-World about 45 % of the clicks are meant for the gripper's tip, 40 % for the object and 15 %
+for the goal: where the one surviving map of theirs is strong and weak. On Atari, which they did not
+annotate, all of a frame's objects are equally likely. The RAM cells and offsets of these objects
+were compared with drawn pixels (centres within about 2.5 pixels of the 210x160 screen). Ms.
+Pacman's ghosts flicker: RAM knows of some that no picture shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
 from datasets.errors import FoveaError
-from datasets.pictures import spread
 from datasets.shards import FrameSet
 
-SCREEN = np.array([160.0, 210.0])  # width, height of the emulator's screen
+SHARES = (0.45, 0.4, 0.15)  # of clicks meant for the tip, the object and the goal of Meta-World
+SCREEN = np.array([160.0, 210.0])  # width, height of the Atari emulator's screen
 
 Points = list[tuple[float, float]]  # centres (x, y) in screen pixels
+Targets = tuple[NDArray[np.float64], NDArray[np.float64]]  # (K, 2) on the canvas, (K,) shares
 
 
 @dataclass(frozen=True)
 class Config:
     """How the simulated annotator clicks."""
 
-    seed: int = 0
+    seed: int = 0  # of which frames are shown, and of the clicks
     mean: float = 25.0  # clicks a frame
     deviation: float = 5.8  # of the number of clicks
     jitter: float = 10.0  # standard deviation of a click about its object, in canvas pixels
@@ -45,20 +51,20 @@ class Config:
                 raise ValueError(f"{name}: {getattr(self, name)}, must be at least 0")
 
 
-def annotate(config: Config, env: str, frames: FrameSet, count: int) -> dict[int, Clicks]:
-    """Clicks on up to `count` frames spread evenly over those that show objects.
+def annotate(
+    config: Config, env: str, frames: FrameSet, count: int, folder: Path | None = None
+) -> dict[str, dict[int, Clicks]]:
+    """Clicks on `count` random frames of those that show something; no files are read.
 
-    Returns index into `frames` -> (n, 2) clicks. Raises FoveaError for a game whose RAM we have no
-    table of, and for frames without RAM.
+    Returns "simulated" -> index into `frames` -> (n, 2) clicks, in the random order: those of a
+    smaller count are the first. Raises FoveaError where we don't know what a frame shows.
     """
-    game = env.removeprefix("atari/")
-    ram = frames.info.get("ram")
-    if game not in GAMES or ram is None:
-        known = ", ".join(f"atari/{name}" for name in GAMES)
-        raise FoveaError(f"annotator simulated: knows the objects of {known}, not of {env}")
-    shown = [i for i in range(len(frames)) if objects(game, ram[i])]
-    chosen = [shown[i] for i in spread(len(shown), count)] if shown else []
-    return {i: _clicks(config, i, objects(game, ram[i])) for i in chosen}
+    targets = _targets(env, frames)
+    shown = (i for i in order(frames, config.seed) if len(targets(i)[0]))
+    clicks = {i: _clicks(config, i, *targets(i)) for i in islice(shown, count)}
+    if not clicks:
+        raise FoveaError(f"annotator simulated: no frame of {env} shows anything to click on")
+    return {"simulated": clicks}
 
 
 def objects(game: str, ram: NDArray[np.generic]) -> Points:
@@ -68,10 +74,31 @@ def objects(game: str, ram: NDArray[np.generic]) -> Points:
     return [(x, y) for x, y in points if 0 <= x < SCREEN[0] and 0 <= y < SCREEN[1]]
 
 
-def _clicks(config: Config, index: int, points: Points) -> Clicks:
+def _targets(env: str, frames: FrameSet) -> Callable[[int], Targets]:
+    """Index into `frames` -> what is in its picture, and how likely each is clicked on."""
+    suite, _, game = env.partition("/")
+    if suite == "metaworld" and "points" in frames.info:
+        height, width = frames.images.shape[1:3]
+        points = frames.info["points"].astype(np.float64) * CANVAS / (width, height)
+        visible: NDArray[np.bool_] = ((points >= 0) & (points < CANVAS)).all(axis=-1)
+        shares = np.array(SHARES)
+        return lambda i: (points[i][visible[i]], shares[visible[i]])
+    if game in GAMES and "ram" in frames.info:
+        return lambda i: _evenly(objects(game, frames.info["ram"][i]))
+    known = ", ".join(["metaworld/*", *(f"atari/{name}" for name in GAMES)])
+    raise FoveaError(f"annotator simulated: knows the objects of {known}, not of {env}")
+
+
+def _evenly(points: Points) -> Targets:
+    return np.array(points).reshape(-1, 2) * CANVAS / SCREEN, np.ones(len(points))
+
+
+def _clicks(
+    config: Config, index: int, points: NDArray[np.float64], shares: NDArray[np.float64]
+) -> Clicks:
     rng = np.random.default_rng((config.seed, index))
     number = max(1, round(rng.normal(config.mean, config.deviation)))
-    meant = np.array(points)[rng.integers(len(points), size=number)] * CANVAS / SCREEN
+    meant = points[rng.choice(len(points), number, p=shares / shares.sum())]
     clicks: Clicks = meant + rng.normal(0.0, config.jitter, meant.shape)
     return clicks.clip(0.0, CANVAS)
 

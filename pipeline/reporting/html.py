@@ -57,6 +57,11 @@ PICTURES = {
         "Reconstructions, error map and selected patches of {}",
         "Frames, what the encoder makes of them, and where it looks. Figure numbers are SPIRL's.",
     ),
+    "annotations": (
+        "overlay.png",
+        "Saliency maps from the clicks of {} laid over their frames",
+        "Clicks, as Gaussians, over the frames they were made on.",
+    ),
     "saliency": (
         "overlay.png",
         "Saliency maps of {} laid over their frames",

@@ -26,7 +26,11 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from datasets import envs
-from datasets.shards import FrameSet, read_frames
+from datasets.annotation import choice
+from datasets.annotation.click_file import Clicked, write_clicks
+from datasets.annotation.maps import CANVAS
+from datasets.frame import Frame
+from datasets.shards import FrameSet, read_frames, write_shard
 from pipeline import typed
 from pretrain.encoder import Encoder, Obs, export, load_encoder, save_encoder
 from pretrain.saliency_source import load_saliency, save_saliency
@@ -43,7 +47,11 @@ PACKAGES = (
     "rl.agents",
     "rl.nets",
 )
-PARTS = {"datasets.annotation.maps"}  # stand in a folder of words and are none
+# Stand in a folder of words and are none.
+PARTS = {
+    f"datasets.annotation.{part}"
+    for part in ("choice", "click_file", "heatmap_js", "maps", "server")
+}
 GIVEN = {"datasets.envs": {"game"}}  # fields that the word itself fills in, so without a default
 SHAPE = (3, 32, 32)
 ACTIONS = 3
@@ -354,6 +362,43 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
     assert torch.equal(loaded(image), maps)
     save_saliency(loaded, tmp_path / "2")
     assert same_files(tmp_path / "0", tmp_path / "2")
+
+
+# Annotators
+
+
+@of("datasets.annotation")
+def test_an_annotator_clicks_on_frames(word: str, tmp_path: Path) -> None:
+    """Up to as many as asked, drawn at random, the same ones every time; inside the picture."""
+    module, frames = importlib.import_module(word), read_frames(clicked_frames(tmp_path))
+    found = module.annotate(module.Config(), "metaworld/reach", frames, 5, tmp_path)
+    assert found and all(annotator == annotator.lower() for annotator in found)
+    for clicks in found.values():
+        assert 0 < len(clicks) <= 5 and set(clicks) <= set(range(len(frames)))
+        for places in clicks.values():
+            assert places.ndim == 2 and places.shape[1] == 2 and places.dtype == np.float64
+            assert len(places) and places.min() >= 0 and places.max() <= CANVAS
+    fewer = module.annotate(module.Config(), "metaworld/reach", frames, 2, tmp_path)
+    assert {name: len(clicks) for name, clicks in fewer.items()} == dict.fromkeys(found, 2)
+    for name, clicks in fewer.items():
+        assert list(clicks) == list(found[name])[:2], "fewer are not the first of more"
+        assert all(np.array_equal(clicks[index], found[name][index]) for index in clicks)
+    other = module.annotate(module.Config(seed=1), "metaworld/reach", frames, 5, tmp_path)
+    assert {*other} == {*found} and all(list(other[name]) != list(found[name]) for name in found)
+
+
+def clicked_frames(folder: Path) -> Path:
+    """A shard of frames, and a file with clicks on each of them."""
+    points = np.array([[2, 2], [9, 3], [5, 12]], np.float32)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    made = [Frame(image, 0, 0.0, False, False, 0, n, {"points": points})
+            for n, image in enumerate(noise)]  # fmt: skip
+    write_shard(folder / "000-00000.tar", made, stream=0, start=0)
+    frames = read_frames(folder)
+    clicked = {key: Clicked(choice.digest(frames, n), ((n, 2.5), (400.0, 0.0)))
+               for n, key in enumerate(choice.keys(frames))}  # fmt: skip
+    write_clicks(folder / "somebody.json", clicked)
+    return folder
 
 
 # Nets and agents

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datasets.annotation.maps import CANVAS, heat_map
+from datasets.annotation.choice import keys, order
+from datasets.annotation.maps import CANVAS, Clicks, heat_map, mean_map
 from datasets.annotation.simulated import GAMES, Config, Points, annotate, objects
 from datasets.envs.atari import AtariGame
 from datasets.envs.atari import Config as Game
@@ -33,6 +34,16 @@ def test_heat_map_is_the_sum_of_gaussians() -> None:
     assert found.dtype == np.uint8 and found.max() == 255
     np.testing.assert_array_equal(found, np.rint(expected))
     assert heat_map(np.empty((0, 2)), 4, 4).max() == 0
+
+
+def test_several_annotators_maps_are_averaged() -> None:
+    """Each counts alike, however often he clicks."""
+    often, once = np.full((50, 2), 100.0), np.full((1, 2), 300.0)
+    mean = mean_map([often, once], 40, 40).astype(int)
+    one, other = heat_map(often, 40, 40).astype(int), heat_map(once, 40, 40).astype(int)
+    assert one.max() == other.max() == 255
+    np.testing.assert_allclose(mean, (one + other) / 2, atol=1)
+    np.testing.assert_array_equal(mean_map([often, often], 40, 40), one)
 
 
 def played(game: str, steps: int) -> Iterator[tuple[NDArray[np.uint8], Points]]:
@@ -75,48 +86,103 @@ def test_berzerk_robots_are_drawn() -> None:
     assert len(hits) > 200 and np.mean(hits) > 0.8
 
 
-def some_frames(count: int) -> FrameSet:
-    """Frames of Ms. Pacman's RAM, without pictures worth the name."""
-    ram = np.zeros((count, 128), np.uint8)
-    ram[:, [10, 16]] = 93, 55  # she is at (84.5, 61)
-    zeros = np.zeros(count, np.int32)
-    flags = np.zeros(count, bool)
+def some_frames(count: int, **info: NDArray[np.generic]) -> FrameSet:
+    """Frames of two streams, without pictures worth the name."""
+    zeros, flags = np.zeros(count, np.int32), np.zeros(count, bool)
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 16, 3), np.uint8)
     return FrameSet(
-        images=np.zeros((count, 96, 96, 3), np.uint8),
+        images=images,
         action=zeros.astype(np.int64),
         reward=zeros.astype(np.float32),
         terminated=flags,
         truncated=flags,
         episode=zeros,
         step=np.arange(count, dtype=np.int32),
-        stream=zeros,
-        info={"ram": ram},
+        stream=(np.arange(count) >= count // 3).astype(np.int32),
+        info=info,
     )
+
+
+def ms_pacman(count: int) -> FrameSet:
+    ram = np.zeros((count, 128), np.uint8)
+    ram[:, [10, 16]] = 93, 55  # she is at (84.5, 61)
+    return some_frames(count, ram=ram)
+
+
+def meta_world(count: int) -> FrameSet:
+    """Tip, object and goal far from each other, in a picture of 16x8."""
+    points = np.array([[4, 2], [12, 2], [8, 6]], np.float32)
+    return some_frames(count, points=np.repeat(points[None], count, axis=0))
+
+
+def simulate(env: str, frames: FrameSet, count: int, **words: int) -> dict[int, Clicks]:
+    (annotator, clicks), *others = annotate(Config(**words), env, frames, count).items()
+    assert annotator == "simulated" and not others
+    return clicks
+
+
+def test_frames_are_drawn_at_random_and_the_same_ones_ever_after() -> None:
+    frames = some_frames(300)
+    drawn = order(frames, 0)
+    assert sorted(drawn) == list(range(300)) and drawn != order(frames, 1)
+    assert drawn[:4] == [195, 83, 135, 112]  # click files hang on it: it must never change
+    assert abs(np.mean(drawn[:100]) - 150) < 25
+    assert keys(frames)[98:102] == ["000-00000098", "000-00000099", "001-00000000", "001-00000001"]
 
 
 def test_clicks_are_repeatable_and_spread_as_configured() -> None:
     """Their number about N(25, 5.8), their places about the object with 10 canvas pixels."""
-    frames = some_frames(400)
-    clicks = annotate(Config(seed=1), "atari/MsPacman", frames, 400)
-    again = annotate(Config(seed=1), "atari/MsPacman", frames, 400)
-    assert all(np.array_equal(clicks[i], again[i]) for i in clicks) and len(clicks) == 400
+    frames = ms_pacman(400)
+    clicks = simulate("atari/MsPacman", frames, 400, seed=1)
+    again = simulate("atari/MsPacman", frames, 30, seed=1)
+    assert list(again) == list(clicks)[:30] == order(frames, 1)[:30] and len(clicks) == 400
+    assert all(np.array_equal(clicks[i], again[i]) for i in again)
     counts = np.array([len(each) for each in clicks.values()])
     assert abs(counts.mean() - 25) < 1 and abs(counts.std() - 5.8) < 0.7
     places = np.concatenate(list(clicks.values()))
     np.testing.assert_allclose(places.mean(0), [84.5 * 2.5, 61 * 400 / 210], atol=0.5)
     np.testing.assert_allclose(places.std(0), [10, 10], atol=0.5)
-    other = annotate(Config(seed=2), "atari/MsPacman", frames, 3)
-    assert list(other) == [0, 200, 399] and not np.array_equal(other[0], clicks[0])
+    other = simulate("atari/MsPacman", frames, 3, seed=2)
+    assert list(other) != list(clicks)[:3]
+
+
+def test_clicks_on_meta_world_are_shared_out_over_tip_object_and_goal() -> None:
+    """45, 40 and 15 %, where the picture has them: pixels of 16x8 on a canvas of 400x400."""
+    clicks = np.concatenate(list(simulate("metaworld/reach", meta_world(400), 400).values()))
+    targets = np.array([[100, 100], [300, 100], [200, 300]])
+    meant = np.linalg.norm(clicks[:, None] - targets, axis=-1).argmin(-1)
+    np.testing.assert_allclose(np.bincount(meant) / len(clicks), [0.45, 0.4, 0.15], atol=0.015)
+    strayed = clicks - targets[meant]
+    np.testing.assert_allclose(strayed.mean(0), 0, atol=0.5)
+    np.testing.assert_allclose(strayed.std(0), 10, atol=0.5)
+
+
+def test_points_outside_of_the_picture_are_never_clicked_on() -> None:
+    """Their share goes to the others; a frame with none in it is not shown."""
+    frames = meta_world(60)
+    points = frames.info["points"]
+    points[:, 0] = -0.5, 4  # just left of the picture
+    points[:20, 1:] = 3, 8.5  # just below it
+    clicks = simulate("metaworld/reach", frames, 60)
+    assert sorted(clicks) == list(range(20, 60))
+    places = np.concatenate(list(clicks.values()))
+    near = np.linalg.norm(places - [300, 100], axis=-1) < 60
+    assert near.mean() == pytest.approx(0.4 / 0.55, abs=0.05)
+    assert (np.linalg.norm(places[~near] - [200, 300], axis=-1) < 60).all()
 
 
 def test_frames_without_objects_are_left_out_and_unknown_games_refused() -> None:
     """Nobody clicks on nothing."""
-    frames = some_frames(10)
+    frames = ms_pacman(10)
     frames.info["ram"][:5, 80] = 44  # Berzerk's room change
     frames.info["ram"][:, 19] = 50
-    assert list(annotate(Config(), "atari/Berzerk", frames, 30)) == [5, 6, 7, 8, 9]
-    with pytest.raises(FoveaError, match="atari/Berzerk, not of atari/Pong"):
-        annotate(Config(), "atari/Pong", frames, 3)
+    assert sorted(simulate("atari/Berzerk", frames, 30)) == [5, 6, 7, 8, 9]
+    frames.info["ram"][:, 80] = 44
+    with pytest.raises(FoveaError, match="no frame of atari/Berzerk shows anything"):
+        annotate(Config(), "atari/Berzerk", frames, 30)
+    for env in ("atari/Pong", "metaworld/reach"):
+        with pytest.raises(FoveaError, match=f"metaworld/.*atari/Berzerk, not of {env}"):
+            annotate(Config(), env, frames, 3)
     with pytest.raises(ValueError, match=r"^mean: 0"):
         Config(mean=0)
     assert set(GAMES) == {"MsPacman", "Frostbite", "Berzerk"}

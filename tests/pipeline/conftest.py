@@ -6,16 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from pipeline import params
 from pipeline.artifact import ROOT as ARTIFACTS
 from pipeline.artifact import seal
 
 CODE = Path(__file__).parent.parent.parent
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TINY = """
 frames:
   breakout: {env: atari/Breakout, source: random, count: 96, streams: 2}
@@ -34,6 +37,18 @@ policies:
   breakout-der: {env: atari/Breakout, encoder: breakout-pixels, agent: rainbow, seeds: 1,
                  steps: 100, learn_start: 60, n_step: 3, checkpoint_every: 50, games: 1}
 """
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-headless-shell")
+    if chromium is None:
+        pytest.fail("no Chromium to look at our pages with; install Debian's package `chromium`")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,12 @@ def test_deps_cover_the_imports(stage: str, entry: dict[str, Any]) -> None:
     assert run - listed(stage, entry) == set(), "imported, but DVC would not see a change in them"
 
 
+@pytest.mark.parametrize("annotator", ["human", "simulated"])
+def test_deps_cover_every_annotator(annotator: str) -> None:
+    """No recipe is made by people."""
+    test_deps_cover_the_imports("annotate", {"annotator": annotator, "frames": "reach"})
+
+
 @pytest.mark.parametrize("stage", sorted(set(DVC) - {"report"}))
 def test_deps_are_there(stage: str) -> None:
     gone = [d for d in DVC[stage]["do"]["deps"] if "$" not in d and not Path(d).exists()]

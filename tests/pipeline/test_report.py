@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from datasets.errors import FoveaError
 from pipeline.reporting import data, plots
@@ -20,7 +20,6 @@ from pipeline.reporting.html import data_uri, duration, memory, percent, render
 from rl.statistics import bootstrap_interval
 from tests.pipeline.fake_artifacts import PARAMS, build, write_json
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 REFERENCES = {"source": "A table.", "games": {"Frostbite": {"random": 65.2, "human": 4334.7}}}
 
 
@@ -53,17 +52,6 @@ def copied(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     monkeypatch.setattr(data, "bootstrap_interval", rough)
     shutil.copytree(report.artifacts, tmp_path / "artifacts")
     return Report(tmp_path / "artifacts", tmp_path / "report", {})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-headless-shell")
-    if chromium is None:
-        pytest.fail("no Chromium to look at the report with; install Debian's package `chromium`")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 def test_success_is_told_where_games_can_succeed(copied: Report) -> None:

@@ -1,0 +1,156 @@
+"""Click files: `datasets/clicks/<frames>/<annotator>.json`, one a frame set and annotator.
+
+    {
+    "format": "fovea-clicks/1",
+    "canvas": 400,
+    "frames": {
+    "000-00000412": {"sha256": "9f2c…", "clicks": [[201.5, 133.0], [198.2, 140.7]]}
+    }
+    }
+
+A frame's key is its stream and its number there, `sha256` that of its pixels, and a click is x to
+the right and y down on a canvas of 400x400, whatever the frame's size. Files are small, so they are
+read and written whole, and a change is only made to what its author has seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.annotation.maps import CANVAS, Clicks
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+
+FORMAT = "fovea-clicks/1"
+KEY = re.compile(r"\d{3}-\d{8}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+ANNOTATOR = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+MOST = 1000  # clicks on one frame
+MAX_BYTES = 1 << 26  # of a file
+
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Clicked:
+    """What one annotator clicked on one frame."""
+
+    sha256: str
+    points: Points
+
+    @property
+    def clicks(self) -> Clicks:
+        """The points as an array."""
+        return np.array(self.points, np.float64).reshape(-1, 2)
+
+
+class ConflictError(Exception):
+    """Somebody else changed the frame's clicks in the meantime; `points` is what they are."""
+
+    def __init__(self, points: Points) -> None:
+        super().__init__("changed in the meantime")
+        self.points = points
+
+
+def path_of(folder: Path, annotator: str) -> Path:
+    """Where an annotator's clicks are. FoveaError for a name that is none."""
+    if not ANNOTATOR.fullmatch(annotator):
+        raise FoveaError(
+            f"annotator {annotator!r}: a name is made of a-z, 0-9 and '-'; name one with AS=…"
+        )
+    return folder / f"{annotator}.json"
+
+
+def read_clicks(path: Path) -> dict[str, Clicked]:
+    """Frame key -> its clicks; empty without a file. FoveaError naming the file and the frame."""
+    if not path.exists():
+        return {}
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+        written = json.loads(path.read_bytes())
+        if not isinstance(written, dict) or set(written) != {"format", "canvas", "frames"}:
+            raise ValueError("not the keys of a click file")
+        if written["format"] != FORMAT or written["canvas"] != CANVAS:
+            raise ValueError(f"not {FORMAT} on a canvas of {CANVAS:g}")
+        return {key: _clicked(key, value) for key, value in written["frames"].items()}
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise FoveaError(
+            f"{path}: damaged or no click file ({error}); `git checkout {path}` brings the "
+            "committed one back"
+        ) from error
+
+
+def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) -> None:
+    """Replace the clicks on one frame, on disk when this returns.
+
+    Raises ConflictError, and changes nothing, where they are neither `before` nor already `after`:
+    two tabs, two servers, or an editor may be at the same file.
+    """
+    with _locked(path.parent) as folder:
+        marked = read_clicks(path)
+        now = marked[key].points if key in marked else ()
+        if now != after:
+            if now != before:
+                raise ConflictError(now)
+            write_clicks(path, marked | {key: Clicked(sha256, after)})
+        os.fsync(folder)  # the new name too outlives a power cut
+
+
+def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:
+    """A file with one frame a line, those without clicks left out."""
+    lines = [
+        f'"{key}": {{"sha256": "{one.sha256}", "clicks": {json.dumps(one.points)}}}'
+        for key, one in sorted(marked.items())
+        if one.points
+    ]
+    head = f'{{\n"format": "{FORMAT}",\n"canvas": {CANVAS:g},\n"frames": {{\n'
+    write_atomic(path, (head + ",\n".join(lines) + "\n}\n}\n").encode())
+
+
+def read_points(written: object) -> Points:
+    """Clicks from JSON, rounded to a tenth of a canvas pixel. ValueError for what can't be one."""
+    if not isinstance(written, list) or len(written) > MOST:
+        raise ValueError(f"clicks: not a list of up to {MOST}")
+    points = []
+    for number, pair in enumerate(written, 1):
+        if not isinstance(pair, list) or [type(x) in (int, float) for x in pair] != [True] * 2:
+            raise ValueError(f"click {number}: {json.dumps(pair)[:80]} is no pair of numbers")
+        if not all(0 <= x <= CANVAS for x in pair):
+            raise ValueError(
+                f"click {number}: {json.dumps(pair)[:80]} is outside of the frame, 0 to {CANVAS:g}"
+            )
+        points.append((round(float(pair[0]), 1), round(float(pair[1]), 1)))
+    return tuple(points)
+
+
+def _clicked(key: str, written: object) -> Clicked:
+    if not isinstance(written, dict) or set(written) != {"sha256", "clicks"}:
+        raise ValueError(f"frame {key}: not sha256 and clicks")
+    if not KEY.fullmatch(key) or not DIGEST.fullmatch(str(written["sha256"])):
+        raise ValueError(f"frame {key}: not a frame's key and SHA-256")
+    try:
+        return Clicked(written["sha256"], read_points(written["clicks"]))
+    except ValueError as error:
+        raise ValueError(f"frame {key}: {error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """The folder's descriptor, while no other process changes click files in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)

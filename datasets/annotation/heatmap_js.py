@@ -1,0 +1,50 @@
+"""Clicks as ViSaRL's own tool keeps them: heatmap.js's data, `annotations_NNN.txt` for each frame.
+
+    {"min": 0, "max": 3, "data": [{"x": 201, "y": 133, "value": 1, "radius": 25}, …]}
+
+Places are on the same canvas of 400x400 as ours; `value` counts the clicks on one place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from datasets.annotation.click_file import MAX_BYTES, MOST, Points, read_points
+from datasets.errors import FoveaError
+
+NAME = re.compile(r"annotations_(\d{1,6})\.txt")
+
+
+def read(folder: Path, frames: int) -> dict[int, Points]:
+    """Number of the frame -> its clicks. FoveaError naming the file that is none or says too much.
+
+    `frames` is how many there are; the first is number 0.
+    """
+    found = {}
+    for path in sorted(folder.glob("annotations_*.txt")):
+        name = NAME.fullmatch(path.name)
+        number = int(name[1]) if name else frames
+        if number >= frames:
+            raise FoveaError(f"{path}: is of no frame from 0 to {frames - 1}; take it away")
+        try:
+            found[number] = _points(path)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise FoveaError(f"{path}: not clicks of heatmap.js ({error!r})") from error
+    if not found:
+        raise FoveaError(f"{folder}: holds no annotations_NNN.txt; name the folder that does")
+    return found
+
+
+def _points(path: Path) -> Points:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES} bytes")
+    pairs: list[list[object]] = []
+    for place in json.loads(path.read_bytes())["data"]:
+        if not 1 <= place["value"] <= MOST or place["value"] != int(place["value"]):
+            raise ValueError(f"value {place['value']}, must count clicks")
+        pairs += [[place["x"], place["y"]]] * int(place["value"])
+        if len(pairs) > MOST:
+            raise ValueError(f"more than {MOST} clicks")
+    return read_points(pairs)

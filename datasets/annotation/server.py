@@ -1,0 +1,211 @@
+"""The server behind the page that people click on: for this machine's browser and nobody else.
+
+It listens on the loopback interface alone. Any page that a browser has open can send requests
+there, so a request must know the random token in the page's address, name this server as its Host
+(else a foreign domain that resolves to 127.0.0.1 could read), and to change anything come from the
+page's own Origin. What a change says is bounded and checked before it touches a file, and it is
+answered once it is on disk.
+"""
+
+from __future__ import annotations
+
+import hmac
+import io
+import json
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.annotation.click_file import MOST, ConflictError, change, read_clicks, read_points
+from datasets.annotation.maps import CANVAS, SIGMA
+from datasets.errors import FoveaError
+
+HOST, PORT, TRIED = "127.0.0.1", 8080, 20  # the first port, and how many after it may be taken
+MAX_BODY = 1 << 16  # bytes; a thousand clicks before and after are 24,000
+PAGE = Path(__file__).with_name("page.html")
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # the address holds the token
+    "Server": "Fovea",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is shown to whom, and where the clicks go."""
+
+    title: str  # the entry's name
+    annotator: str
+    path: Path  # the click file
+    keys: tuple[str, ...]  # of the frames, in the order shown
+    digests: tuple[str, ...]
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+
+
+def listen(port: int | None = None) -> socket.socket:
+    """A socket on the loopback interface, at `port` or the first free one from PORT on.
+
+    Raises FoveaError where `port` is taken.
+    """
+    for candidate in [port] if port else range(PORT, PORT + TRIED):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((HOST, candidate))
+            sock.listen()
+            return sock
+        except (OSError, OverflowError) as error:
+            sock.close()
+            reason = getattr(error, "strerror", None) or str(error)
+    wanted = f"port {port}" if port else f"ports {PORT} to {PORT + TRIED - 1}"
+    raise FoveaError(f"{wanted}: {reason}; name a free one with PORT=…")
+
+
+def serve(task: Task, sock: socket.socket, ready: Callable[[str], None]) -> None:
+    """Serve the page until interrupted; `ready` is told its address.
+
+    Raises FoveaError at once where the click file is damaged or of other frames.
+    """
+    check(task)
+    origin, token = f"http://{HOST}:{sock.getsockname()[1]}", secrets.token_urlsafe(32)
+    app = application(task, origin, token)
+    ready(f"{origin}/{token}/")
+    web.run_app(app, sock=sock, print=None, access_log=None, shutdown_timeout=1)
+
+
+def check(task: Task) -> None:
+    """Raise FoveaError where a frame was another picture when it was clicked on."""
+    clicked = read_clicks(task.path)
+    for key, here in zip(task.keys, task.digests, strict=True):
+        if key in clicked and clicked[key].sha256 != here:
+            raise FoveaError(
+                f"{task.path}: frame {key} was another picture when it was clicked on (SHA-256 "
+                f"{clicked[key].sha256[:12]}, here {here[:12]}); bring those frames back, or move "
+                "the file away"
+            )
+
+
+def application(task: Task, origin: str, token: str) -> web.Application:
+    """Page, frames and clicks, all below /<token>/."""
+    app = web.Application(middlewares=[_guard(origin, token)], client_max_size=MAX_BODY)
+    handlers = _Handlers(task)
+    app.router.add_get(f"/{token}/", handlers.page)
+    app.router.add_get(f"/{token}/state", handlers.state)
+    app.router.add_get(f"/{token}/frames/{{frame:\\d{{1,6}}}}", handlers.image)
+    app.router.add_put(f"/{token}/frames/{{frame:\\d{{1,6}}}}", handlers.save)
+    app.on_response_prepare.append(_harden)
+    return app
+
+
+def _guard(origin: str, token: str) -> Middleware:
+    """Turns away whoever does not come from the page, before anything else is looked at."""
+    host = origin.removeprefix("http://")
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        told = request.path.removeprefix("/").partition("/")[0].encode(errors="replace")
+        if request.headers.getall("Host", []) != [host]:
+            return _refusal(403, f"this server is called {host}")
+        if not hmac.compare_digest(told, token.encode()):
+            return _refusal(403, "open the whole address that `make annotate` printed")
+        if request.method not in ("GET", "HEAD") and request.headers.get("Origin") != origin:
+            return _refusal(403, "only the page itself may change clicks")
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return _refusal(error.status, error.reason)
+        except (FoveaError, OSError) as error:  # a full disk, a file that somebody damaged
+            return _refusal(500, str(error))
+
+    return guard
+
+
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'")
+
+
+def _refusal(status: int, reason: str) -> web.Response:
+    return web.json_response({"error": reason}, status=status)
+
+
+class _Handlers:
+    """Answers for one task. The event loop runs one at a time; nothing is kept between them."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    async def page(self, request: web.Request) -> web.Response:
+        """The page, whose own script and style alone may run."""
+        nonce = secrets.token_urlsafe(16)
+        text = PAGE.read_text("utf-8").replace("NONCE", nonce)
+        headers = {"Content-Security-Policy": POLICY.format(nonce)}
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    async def state(self, request: web.Request) -> web.Response:
+        """All clicks as they are on disk."""
+        task, clicked = self._task, read_clicks(self._task.path)
+        height, width = task.images.shape[1:3]
+        return web.json_response(
+            {
+                "title": task.title,
+                "annotator": task.annotator,
+                "canvas": CANVAS,
+                "sigma": SIGMA,
+                "most": MOST,
+                "aspect": width / height,
+                "frames": [
+                    {"key": key, "clicks": clicked[key].points if key in clicked else ()}
+                    for key in task.keys
+                ],
+            }
+        )
+
+    async def image(self, request: web.Request) -> web.Response:
+        """One frame as it is."""
+        data = io.BytesIO()
+        Image.fromarray(self._task.images[self._frame(request)]).save(data, "png")
+        return web.Response(body=data.getvalue(), content_type="image/png")
+
+    async def save(self, request: web.Request) -> web.Response:
+        """{"before": clicks, "after": clicks}: on disk when this answers 200.
+
+        409 with the clicks that are there, where they are not `before`: nothing is lost unseen.
+        """
+        task, frame = self._task, self._frame(request)
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(reason="not application/json")
+        try:
+            asked = json.loads(await request.read())
+            if not isinstance(asked, dict) or set(asked) != {"before", "after"}:
+                raise ValueError("not the clicks before and after")
+            before, after = read_points(asked["before"]), read_points(asked["after"])
+        except (ValueError, RecursionError) as error:
+            return _refusal(400, str(error))
+        try:
+            change(task.path, task.keys[frame], task.digests[frame], before=before, after=after)
+        except ConflictError as error:
+            return web.json_response({"clicks": error.points}, status=409)
+        return web.json_response({"clicks": after})
+
+    def _frame(self, request: web.Request) -> int:
+        number = int(request.match_info["frame"])
+        if number >= len(self._task.keys):
+            raise web.HTTPNotFound(reason="no such frame")
+        return number

@@ -1,0 +1,82 @@
+"""People's clicks for an entry of `annotations`, in the browser: `make annotate NAME=drawer-open`.
+
+`--import FOLDER` takes those of ViSaRL's own tool instead. Both end in the click file of one frame
+set and annotator, which the stage `annotate` turns into maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from datasets.annotation import heatmap_js, server
+from datasets.annotation.choice import digest, keys, order
+from datasets.annotation.click_file import Clicked, path_of, read_clicks, write_clicks
+from datasets.errors import FoveaError
+from datasets.shards import read_frames
+from pipeline import params
+from pipeline.annotate import CLICKS
+from pipeline.artifact import open_artifact
+from pipeline.stage import told_plainly
+
+
+def task(name: str, annotator: str) -> server.Task:
+    """The frames of an entry, in the order they are shown. FoveaError where they aren't built."""
+    entry = params.load().entry("annotations", name)
+    data = open_artifact(f"frames/{entry.keys.frames}")
+    frames = read_frames(data.folder, data.files)
+    shown = order(frames, entry.config.seed)[: entry.keys.count]
+    every = keys(frames)
+    return server.Task(
+        title=name,
+        annotator=annotator,
+        path=path_of(CLICKS / entry.keys.frames, annotator),
+        keys=tuple(every[index] for index in shown),
+        digests=tuple(digest(frames, index) for index in shown),
+        images=frames.images[shown],
+    )
+
+
+def click(task: server.Task, port: int | None) -> None:
+    """Serve the page until Ctrl-C, then say what comes next."""
+    with server.listen(port) as sock:
+        server.serve(task, sock, lambda url: _say(f"open {url}\n(Ctrl-C when done)"))
+    clicked = read_clicks(task.path)
+    done = sum(key in clicked for key in task.keys)
+    _say(f"\n{done} of {len(task.keys)} frames have clicks, in {task.path}; commit that file")
+
+
+def bring(task: server.Task, folder: Path) -> None:
+    """Import a folder of ViSaRL's tool; its frame numbers count the frames in the order shown."""
+    if task.path.exists():
+        raise FoveaError(f"{task.path}: is there already; import as another annotator (AS=…)")
+    found = heatmap_js.read(folder, len(task.keys))
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    written = {task.keys[n]: Clicked(task.digests[n], points) for n, points in found.items()}
+    write_clicks(task.path, written)
+    _say(f"{task.path}: {sum(map(len, found.values()))} clicks on {len(found)} frames")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.clicks", description=__doc__)
+    parser.add_argument("entry", help="the name of an entry of `annotations` in params.yaml")
+    parser.add_argument(
+        "--as", dest="annotator", default=os.environ.get("USER") or "me", metavar="NAME"
+    )
+    parser.add_argument("--port", type=int, help=f"else the first free one from {server.PORT} on")
+    parser.add_argument("--import", dest="folder", type=Path, help="of annotations_NNN.txt")
+    asked = parser.parse_args()
+    with told_plainly():
+        shown = task(asked.entry, asked.annotator)
+        bring(shown, asked.folder) if asked.folder else click(shown, asked.port)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
