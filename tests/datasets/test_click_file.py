@@ -1,0 +1,234 @@
+"""Click files: what is written is read, what is damaged is named, and no change is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.annotation import choice, heatmap_js
+from datasets.annotation.click_file import (
+    MOST,
+    Clicked,
+    ConflictError,
+    change,
+    path_of,
+    read_clicks,
+    read_points,
+    write_clicks,
+)
+from datasets.annotation.human import Config, annotate
+from datasets.errors import FoveaError
+from datasets.shards import FrameSet
+from tests.datasets.test_annotation import some_frames
+
+DIGEST = "ab" * 32
+KEYS = ["000-00000000", "000-00000001", "001-00000000"]
+
+
+def test_a_file_comes_back_and_reads_well(tmp_path: Path) -> None:
+    path = tmp_path / "alice.json"
+    assert read_clicks(path) == {}
+    marked = {
+        KEYS[1]: Clicked(DIGEST, ((0.0, 400.0), (12.5, 3.1))),
+        KEYS[0]: Clicked(DIGEST, ((7.0, 7.0),)),
+        KEYS[2]: Clicked(DIGEST, ()),
+    }
+    write_clicks(path, marked)
+    assert read_clicks(path) == {key: one for key, one in marked.items() if one.points}
+    lines = path.read_text().splitlines()
+    assert [line[:14] for line in lines[4:6]] == [f'"{key}"' for key in KEYS[:2]]
+    assert json.loads(path.read_text())["frames"][KEYS[1]]["clicks"] == [[0, 400], [12.5, 3.1]]
+    write_clicks(path, {})
+    assert read_clicks(path) == {}
+
+
+FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
+    "cut in half": (lambda text: text[: len(text) // 2], "damaged or no click file"),
+    "empty": (lambda text: "", "damaged or no click file"),
+    "no text": (lambda text: "\udcff", "damaged or no click file"),
+    "nested": (lambda text: "[" * 100_000, "damaged or no click file"),
+    "a list": (lambda text: "[]", "not the keys of a click file"),
+    "another format": (lambda text: text.replace("clicks/1", "clicks/9"), "not fovea-clicks/1"),
+    "another canvas": (lambda text: text.replace("400,", "450,", 1), "on a canvas of 400"),
+    "no frames": (lambda text: '{"format": "fovea-clicks/1", "canvas": 400, "frames": 3}', "file"),
+    "a strange key": (lambda text: text.replace("000-0", "../-0"), "frame ../-0000000"),
+    "no digest": (lambda text: text.replace(DIGEST, "abc"), f"frame {KEYS[0]}: not a frame's"),
+    "a click outside": (
+        lambda text: text.replace("7.5", "400.1"),
+        "click 1: [400.1, 8.0]",
+    ),
+    "a click that is none": (lambda text: text.replace("7.5", "NaN"), "click 1"),
+    "half a click": (lambda text: text.replace("7.5, ", ""), "click 1: [8.0] is no pair"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_damaged_file_is_named_with_the_frame(tmp_path: Path, name: str) -> None:
+    path, (spoil, says) = tmp_path / "alice.json", FAULTS[name]
+    write_clicks(path, {KEYS[0]: Clicked(DIGEST, ((7.5, 8.0),))})
+    path.write_bytes(spoil(path.read_text()).encode(errors="surrogateescape"))
+    with pytest.raises(FoveaError) as raised:
+        read_clicks(path)
+    assert str(path) in str(raised.value) and "git checkout" in str(raised.value)
+    assert says in str(raised.value)
+    before = path.read_bytes()
+    with pytest.raises(FoveaError):
+        change(path, KEYS[1], DIGEST, before=(), after=((1.0, 1.0),))
+    assert path.read_bytes() == before
+
+
+def test_a_change_is_made_to_what_was_seen_and_to_nothing_else(tmp_path: Path) -> None:
+    path, one, two = tmp_path / "clicks" / "alice.json", ((1.0, 1.0),), ((1.0, 1.0), (2.0, 2.0))
+    change(path, KEYS[0], DIGEST, before=(), after=one)
+    change(path, KEYS[0], DIGEST, before=(), after=one)  # asked again, the answer was lost
+    change(path, KEYS[1], DIGEST, before=(), after=two)
+    with pytest.raises(ConflictError) as raised:
+        change(path, KEYS[0], DIGEST, before=(), after=two)
+    assert raised.value.points == one
+    assert read_clicks(path) == {KEYS[0]: Clicked(DIGEST, one), KEYS[1]: Clicked(DIGEST, two)}
+    change(path, KEYS[0], DIGEST, before=one, after=())
+    assert list(read_clicks(path)) == [KEYS[1]]
+
+
+ADDING = """
+import sys
+from pathlib import Path
+from datasets.annotation.click_file import ConflictError, change
+path, mine, seen = Path(sys.argv[1]), float(sys.argv[2]), ()
+for number in range(60):
+    while True:
+        try:
+            after = (*seen, (mine, float(number)))
+            change(path, "000-00000000", "ab" * 32, before=seen, after=after)
+            break
+        except ConflictError as error:
+            seen = error.points
+    seen = after
+"""
+
+
+def test_processes_at_one_file_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "alice.json"
+    command = [sys.executable, "-c", ADDING, str(path)]
+    running = [subprocess.Popen([*command, str(n)]) for n in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    found = read_clicks(path)[KEYS[0]].points
+    assert len(found) == 180 and set(found) == {(float(a), float(b))
+                                                for a in range(3) for b in range(60)}  # fmt: skip
+
+
+NO_CLICKS: list[object] = [
+    *(None, {}, [1, 2], [[1]], [[1, 2, 3]], [["1", 2]], [[True, 2]], [[1, None]], [[-0.1, 2]]),
+    *([[1, 400.1]], [[float("nan"), 1]], [[float("inf"), 1]], [[10**400, 1]]),
+    [[1, 2]] * (MOST + 1),
+]
+
+
+@pytest.mark.parametrize("written", NO_CLICKS, ids=range(len(NO_CLICKS)))
+def test_what_is_no_click_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="click"):
+        read_points(written)
+    assert read_points([[0, 400], [1.26, 3.04]]) == ((0.0, 400.0), (1.3, 3.0))
+
+
+@pytest.mark.parametrize("name", ["", "Alice", "../alice", "a/b", "-a", "a" * 41, "alice\n"])
+def test_names_that_are_no_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FoveaError, match="a name is made of"):
+        path_of(tmp_path, name)
+    assert path_of(tmp_path, "alice-2") == tmp_path / "alice-2.json"
+
+
+# People's clicks as an annotator
+
+
+def clicked(frames: FrameSet, folder: Path, annotator: str, among: slice = slice(None)) -> None:
+    """Clicks on some of the first ten frames shown."""
+    key = choice.keys(frames)
+    shown = choice.order(frames, 0)[:10][among]
+    point = (float(len(annotator)), 9.0)
+    marked = {key[i]: Clicked(choice.digest(frames, i), (point,)) for i in shown}
+    write_clicks(folder / f"{annotator}.json", marked)
+
+
+def test_several_people_side_by_side(tmp_path: Path) -> None:
+    """Each frame shown needs somebody's clicks, not everybody's; others of a file are left."""
+    frames = some_frames(50)
+    clicked(frames, tmp_path, "alice")
+    clicked(frames, tmp_path, "bo", slice(0, 3))
+    found = annotate(Config(), "atari/Pong", frames, 5, tmp_path)
+    shown = choice.order(frames, 0)[:5]
+    assert {who: list(clicks) for who, clicks in found.items()} == {"alice": shown, "bo": shown[:3]}
+    np.testing.assert_array_equal(found["bo"][shown[0]], [[2.0, 9.0]])
+    clicked(frames, tmp_path, "carol", slice(6, 9))  # on none of the five
+    assert list(annotate(Config(), "atari/Pong", frames, 5, tmp_path)) == ["alice", "bo"]
+
+
+def test_frames_without_clicks_say_how_to_make_some(tmp_path: Path) -> None:
+    frames = some_frames(50)
+    for folder in (tmp_path, tmp_path / "not there"):
+        with pytest.raises(FoveaError, match="none of 5 frames have clicks; `make annotate NAME"):
+            annotate(Config(), "atari/Pong", frames, 5, folder)
+    clicked(frames, tmp_path, "alice", slice(0, 4))
+    with pytest.raises(FoveaError, match="4 of 5 frames have clicks; `make annotate NAME"):
+        annotate(Config(), "atari/Pong", frames, 5, tmp_path)
+
+
+def test_clicks_on_other_frames_are_refused(tmp_path: Path) -> None:
+    frames = some_frames(50)
+    clicked(frames, tmp_path, "alice")
+    index = choice.order(frames, 0)[3]
+    images = frames.images.copy()
+    images[index, 0, 0, 0] ^= 1
+    key, was = choice.keys(frames)[index], choice.digest(frames, index)[:12]
+    for other in (dataclasses.replace(frames, images=images), some_frames(index)):
+        with pytest.raises(FoveaError, match=r"alice\.json: frame .* \(SHA-256 .*, here ") as told:
+            annotate(Config(), "atari/Pong", other, 5, tmp_path)
+        assert "bring those frames back" in str(told.value)
+    with pytest.raises(FoveaError, match=f"frame {key} was another picture .*{was}"):
+        annotate(Config(), "atari/Pong", dataclasses.replace(frames, images=images), 5, tmp_path)
+
+
+# The authors' own format
+
+
+def heatmap(*places: tuple[object, ...]) -> str:
+    data = [{"x": x, "y": y, "value": value, "radius": 25} for x, y, value in places]
+    return json.dumps({"min": 0, "max": 3, "data": data})
+
+
+def test_clicks_of_heatmap_js_are_read(tmp_path: Path) -> None:
+    (tmp_path / "annotations_000.txt").write_text(heatmap((10, 20, 1), (399, 400, 2)))
+    (tmp_path / "annotations_011.txt").write_text(heatmap())
+    (tmp_path / "frame_000.png").touch()
+    found = heatmap_js.read(tmp_path, 12)
+    assert found == {0: ((10.0, 20.0), (399.0, 400.0), (399.0, 400.0)), 11: ()}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("annotations_012.txt", heatmap(), "is of no frame from 0 to 11"),
+        ("annotations_x.txt", heatmap(), "is of no frame"),
+        ("annotations_000.txt", heatmap((1, 2, 1))[:20], "not clicks of heatmap.js"),
+        ("annotations_000.txt", "[]", "not clicks of heatmap.js"),
+        ("annotations_000.txt", heatmap((401, 2, 1)), "click 1: .*outside of the frame"),
+        ("annotations_000.txt", heatmap((1, 2, 0)), "must count clicks"),
+        ("annotations_000.txt", heatmap((1, 2, 1.5)), "must count clicks"),
+        ("annotations_000.txt", heatmap((1, 2, "many")), "not clicks of heatmap.js"),
+        ("annotations_000.txt", heatmap((1, 2, 10**12)), "must count clicks"),
+        ("annotations_000.txt", heatmap(*[(1, 2, 900)] * 3), "more than 1000 clicks"),
+        ("other.txt", "", "holds no annotations_NNN"),
+    ],
+)
+def test_what_is_no_heatmap_js_is_refused(tmp_path: Path, name: str, text: str, says: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FoveaError, match=says) as raised:
+        heatmap_js.read(tmp_path, 12)
+    assert str(tmp_path) in str(raised.value)
