@@ -21,6 +21,7 @@ from datasets.annotation import server
 from datasets.annotation.click_file import Clicked, read_clicks, write_clicks
 from datasets.errors import FoveaError
 
+CODE = Path(__file__).parents[2]
 FRAMES = 6
 DIGEST = "ab" * 32
 KEYS = [f"000-{number:08d}" for number in range(FRAMES)]
@@ -91,7 +92,7 @@ class Served:
 def served(path: Path, port: int = 0) -> Iterator[Served]:
     """A server for the click file `path`."""
     command = [sys.executable, "-c", SERVE, str(path), str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield Served(process, process.stdout.readline().strip(), path)

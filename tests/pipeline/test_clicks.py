@@ -1,0 +1,514 @@
+"""`make annotate` from end to end: the page in a real browser, its server killed, the disk full,
+another origin at it; and the command line around it.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import resource
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from datasets.annotation.click_file import Points, read_clicks
+from datasets.annotation.maps import heat_map
+from datasets.frame import Frame
+from datasets.saliency import read_saliency
+from datasets.shards import read_frames, write_shard
+from pipeline import clicks
+from pipeline.artifact import open_artifact, publish, seal
+from tests.datasets.test_click_server import FRAMES, KEYS, Served, served
+from tests.pipeline.conftest import Project
+from tests.pipeline.test_faults import Warm
+
+expect.set_options(timeout=30_000)
+PARAMS = """
+frames:
+  reach: {env: metaworld/reach, source: random, count: 20}
+annotations:
+  reach: {frames: reach, annotator: human, count: 3}
+  reach-simulated: {frames: reach, annotator: simulated, count: 3}
+predictors: {}
+saliency: {}
+encoders: {}
+policies: {}
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path / "alice.json") as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: Browser, server: Served) -> Iterator[Page]:
+    """The page, opened; it complains of nothing and asks nobody else for anything.
+
+    Chromium itself notes each answer 409, which the page deals with.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    heard: list[str] = []
+    opened = context.new_page()
+    opened.on("console", lambda message: heard.append(message.text))
+    opened.on("pageerror", lambda error: heard.append(str(error)))
+    opened.on("request", lambda asked: heard.append(asked.url))
+    opened.goto(server.url)
+    expect(opened.locator("#saved")).to_have_text("Saved")
+    yield opened
+    context.close()
+    expected = (
+        server.url,
+        "data:",
+        "Failed to load resource: the server responded with a status of 409",
+    )
+    assert [words for words in heard if not words.startswith(expected)] == []
+
+
+def click(page: Page, x: float, y: float, **words: object) -> tuple[float, float]:
+    """Click on the frame; where that is on the canvas of 400x400."""
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    place = box["x"] + box["width"] * x / 400, box["y"] + box["height"] * y / 400
+    page.mouse.click(*place, **words)  # type: ignore[arg-type]
+    return x, y
+
+
+def saved(page: Page) -> None:
+    expect(page.locator("#saved")).to_have_text("Saved")
+
+
+def on_disk(server: Served, frame: int = 0) -> Points:
+    clicked = read_clicks(server.path)
+    return clicked[KEYS[frame]].points if KEYS[frame] in clicked else ()
+
+
+def near(found: Points, wanted: list[tuple[float, float]]) -> bool:
+    """Are these the clicks, within a pixel of the screen?"""
+    return len(found) == len(wanted) and bool(np.allclose(found, wanted, atol=1.0))
+
+
+def test_clicks_undo_redo_remove_and_clear(page: Page, server: Served) -> None:
+    """Each is on the disk once the page says so; the frame is wider than high, the canvas not."""
+    a, b, c = click(page, 100, 50), click(page, 300, 350), click(page, 200, 200)
+    saved(page)
+    assert near(on_disk(server), [a, b, c])
+    expect(page.locator("#dots i")).to_have_count(3)
+    for key, left in (
+        ("z", [a, b]),
+        ("Control+z", [a]),
+        ("y", [a, b]),
+        ("Control+Shift+Z", [a, b, c]),
+    ):
+        page.keyboard.press(key)
+        saved(page)
+        assert near(on_disk(server), left), key
+    click(page, 303, 348, button="right")
+    saved(page)
+    assert near(on_disk(server), [a, c])
+    page.keyboard.down("Shift")
+    click(page, 100, 50)
+    click(page, 390, 390)  # near none
+    page.keyboard.up("Shift")
+    saved(page)
+    assert near(on_disk(server), [c])
+    page.get_by_role("button", name="Clear").click()
+    saved(page)
+    assert on_disk(server) == ()
+    page.get_by_role("button", name="Undo").click()
+    saved(page)
+    assert near(on_disk(server), [c])
+    expect(page.get_by_role("button", name="Redo")).to_be_enabled()
+    d = click(page, 10, 390)
+    expect(page.get_by_role("button", name="Redo")).to_be_disabled()
+    saved(page)
+    assert near(on_disk(server), [c, d])
+
+
+def test_frames_by_key_button_and_thumbnail(page: Page, server: Served) -> None:
+    where = page.locator("#where")
+    expect(where).to_have_text(f"1 of {FRAMES} · 0 clicks")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    a = click(page, 20, 30)
+    expect(where).to_have_text(f"2 of {FRAMES} · 1 click")
+    expect(page.locator("#count")).to_have_text(f"1 of {FRAMES} annotated")
+    page.get_by_role("button", name="Next").click()
+    page.keyboard.press("End")
+    expect(where).to_have_text(f"{FRAMES} of {FRAMES} · 0 clicks")
+    expect(page.get_by_role("button", name="Next")).to_be_disabled()
+    b = click(page, 40, 50)
+    page.get_by_label("Frame 2, 1 clicks").last.click()
+    expect(page.locator("#dots i")).to_have_count(1)
+    page.keyboard.press("Home")
+    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Previous").click()
+    expect(where).to_have_text(f"1 of {FRAMES} · 0 clicks")
+    saved(page)
+    assert near(on_disk(server, 1), [a]) and near(on_disk(server, FRAMES - 1), [b])
+    shown = page.locator("#frame")
+    assert shown.evaluate("i => [i.naturalWidth, i.naturalHeight]") == [48, 32]
+    assert page.locator("#stage").evaluate("s => s.clientWidth / s.clientHeight") == pytest.approx(
+        1.5, abs=0.01
+    )
+    assert shown.evaluate("i => i.clientWidth") >= 400
+    assert shown.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
+
+
+ALPHA = """canvas => [...canvas.getContext('2d').getImageData(0, 0, 200, 200).data]
+    .filter((_, n) => n % 4 === 3)"""
+
+
+def test_the_map_is_drawn_as_the_stage_makes_it(page: Page, server: Served) -> None:
+    """Opacity goes with the map: the strongest and the empty places are where they should be."""
+    for x, y in ((100, 50), (100, 50), (300, 350)):
+        click(page, x, y)
+    saved(page)
+    drawn = np.array(page.locator("#heat").evaluate(ALPHA)).reshape(200, 200) / 255
+    made = heat_map(np.array(on_disk(server)), 200, 200) / 255
+    assert made[175, 150] == pytest.approx(0.5, abs=0.02)
+    np.testing.assert_allclose(drawn, np.minimum(0.72, 2.4 * made), atol=0.02)
+    page.keyboard.press("h")
+    expect(page.locator("#heat")).to_be_hidden()
+    page.get_by_role("button", name="Map").click()
+    expect(page.locator("#heat")).to_be_visible()
+
+
+def test_reload_and_come_back(page: Page, browser: Browser, server: Served) -> None:
+    """To the same frame, undo and all; in a browser that forgot, to the first without clicks."""
+    a = click(page, 20, 30)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    b, _ = click(page, 60, 70), click(page, 80, 90)
+    saved(page)
+    page.reload()
+    expect(page.locator("#where")).to_have_text(f"3 of {FRAMES} · 2 clicks")
+    page.keyboard.press("z")
+    saved(page)
+    assert near(on_disk(server), [a]) and near(on_disk(server, 2), [b])
+    with fresh(browser) as context:
+        other = context.new_page()
+        other.goto(server.url)
+        expect(other.locator("#where")).to_have_text(f"2 of {FRAMES} · 0 clicks")
+
+
+@contextmanager
+def fresh(browser: Browser, **words: object) -> Iterator[BrowserContext]:
+    """A browser that has been nowhere."""
+    context = browser.new_context(**words)  # type: ignore[arg-type]
+    yield context
+    context.close()
+
+
+def test_two_tabs_lose_nothing_silently(page: Page, browser: Browser, server: Served) -> None:
+    """What one does not know of is kept and told; what it removed is removed."""
+    a = click(page, 50, 50)
+    saved(page)
+    with fresh(browser) as context:
+        other = context.new_page()
+        other.goto(f"{server.url}")
+        other.get_by_label("Frame 1, 1 clicks").last.click()
+        expect(other.locator("#dots i")).to_have_count(1)
+        b = click(page, 150, 150)
+        saved(page)
+        c = click(other, 250, 250)
+        expect(other.locator("#note")).to_contain_text("another tab")
+        saved(other)
+        assert near(on_disk(server), [a, b, c])
+        click(other, 50, 50, button="right")
+        saved(other)
+        d = click(page, 350, 50)
+        expect(page.locator("#note")).to_contain_text("another tab")
+        saved(page)
+        assert near(on_disk(server), [b, c, d])
+        other.evaluate("dispatchEvent(new Event('focus'))")  # as when one comes back to the tab
+        expect(other.locator("#dots i")).to_have_count(3)
+
+
+def test_touch_on_a_phone(browser: Browser, server: Served) -> None:
+    with fresh(
+        browser, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    ) as context:
+        page = context.new_page()
+        page.goto(server.url)
+        saved(page)
+        box = page.locator("#stage").bounding_box()
+        assert box is not None and box["width"] >= 340
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        heights = page.locator(".bar button").evaluate_all("all => all.map(b => b.clientHeight)")
+        assert min(heights) >= 44, "too small for a finger"
+        for x, y in ((100, 50), (300, 350)):
+            left, top = box["width"] * x / 400, box["height"] * y / 400
+            page.touchscreen.tap(box["x"] + left, box["y"] + top)
+        saved(page)
+        assert near(on_disk(server), [(100, 50), (300, 350)])
+        touch = context.new_cdp_session(page)
+        finger = {"x": box["x"] + box["width"] * 0.25, "y": box["y"] + box["height"] * 0.125}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [finger]})
+        expect(page.locator("#dots i")).to_have_count(1)
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        saved(page)
+        assert near(on_disk(server), [(300, 350)])
+        page.get_by_role("button", name="Undo").tap()
+        saved(page)
+        assert len(on_disk(server)) == 2
+
+
+def test_the_page_is_accessible(page: Page) -> None:
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("h1").count() == 1
+    names = page.locator("button").evaluate_all(
+        "all => all.map(b => b.getAttribute('aria-label') || b.textContent)"
+    )
+    assert all(names) and len(names) == FRAMES + 6
+    assert page.locator("#saved").get_attribute("role") == "status"
+    click(page, 100, 100)
+    expect(page.locator("#stage")).to_have_attribute("aria-label", "Frame 1, 1 clicks")
+
+
+# Faults
+
+
+def test_the_server_killed_in_mid_work(browser: Browser, tmp_path: Path) -> None:
+    """What the page said is saved is there; what it did not say so of is told, and not lost."""
+    with fresh(browser) as context, served(tmp_path / "alice.json") as server:
+        page = context.new_page()
+        page.goto(server.url)
+        made = [click(page, 40 + 30 * n, 100) for n in range(8)]
+        saved(page)
+        server.process.kill()
+        server.process.wait()
+        assert near(on_disk(server), made)
+        click(page, 200, 300)
+        expect(page.locator("#saved")).to_have_text("Not saved")
+        expect(page.locator("#note")).to_contain_text("the server does not answer")
+        with served(server.path, server.port) as again:
+            expect(page.locator("#note")).to_contain_text("open the whole address")
+            page.close()
+            page = context.new_page()
+            page.goto(again.url)
+            expect(page.locator("#dots i")).to_have_count(8)
+            click(page, 200, 300)
+            saved(page)
+            assert len(on_disk(again)) == 9
+
+
+def test_a_server_that_pauses_gets_every_click_in_the_end(page: Page, server: Served) -> None:
+    server.process.send_signal(signal.SIGSTOP)
+    made = [click(page, 40 + 30 * n, 100) for n in range(8)]
+    expect(page.locator("#saved")).to_have_text("Saving")
+    assert not server.path.exists()
+    server.process.send_signal(signal.SIGCONT)
+    saved(page)
+    assert near(on_disk(server), made)
+
+
+def test_a_full_disk(browser: Browser, tmp_path: Path) -> None:
+    """Told while it is full, saved when there is room; what was there before stays.
+
+    Where no disk can be mounted, files may not become larger than a few hundred bytes instead.
+    """
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "fovea-test", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        with fresh(browser) as context, served(disk / "alice.json") as server:
+            page = context.new_page()
+            page.goto(server.url)
+            a = click(page, 100, 100)
+            saved(page)
+            before = server.path.read_bytes()
+            if mounted:
+                (disk / "filler").write_bytes(bytes(4096))
+            else:
+                resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (len(before),) * 2)
+            b = click(page, 300, 300)
+            expect(page.locator("#saved")).to_have_text("Not saved")
+            expect(page.locator("#note")).to_contain_text(
+                "disk is full" if mounted else "too large"
+            )
+            assert server.path.read_bytes() == before
+            if mounted:
+                (disk / "filler").unlink()
+            else:
+                resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1 << 30,) * 2)
+            saved(page)
+            assert near(on_disk(server), [a, b])
+            expect(page.locator("#note")).to_be_hidden()
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(disk)], check=True)
+
+
+EVIL = """<!DOCTYPE html><body><script>
+const target = "TARGET", body = JSON.stringify({ before: [], after: [[1, 1]] })
+const ask = (name, place, options) => fetch(target + place, options)
+  .then(answer => `${name}: ${answer.type}`, error => `${name}: refused`)
+const json = { "Content-Type": "application/json" }
+Promise.all([
+  ask("read", "state", {}),
+  ask("put", "frames/0", { method: "PUT", headers: json, body }),
+  ask("put without preflight", "frames/0", { method: "PUT", mode: "no-cors", body }),
+  ask("post", "frames/0", { method: "POST", mode: "no-cors", body }),
+  new Promise(done => {
+    const frame = document.createElement("iframe")
+    frame.src = target
+    frame.onload = () => done("frame: " + (frame.contentDocument ? "readable" : "opaque"))
+    document.body.append(frame)
+  }),
+  new Promise(done => {
+    const image = new Image()
+    image.src = target + "frames/0"
+    image.onload = () => done("image: shown")
+    image.onerror = () => done("image: refused")
+  }),
+]).then(said => { document.title = said.join("; ") })
+</script>"""
+
+
+def test_a_page_of_another_origin_can_neither_read_nor_write(
+    browser: Browser, server: Served, tmp_path: Path
+) -> None:
+    """Even one that has got hold of the token."""
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "evil.html").write_text(EVIL.replace("TARGET", server.url))
+    handler = functools.partial(Quiet, directory=str(tmp_path / "www"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as evil:
+        threading.Thread(target=evil.serve_forever, daemon=True).start()
+        with fresh(browser) as context:
+            page = context.new_page()
+            page.goto(f"http://127.0.0.1:{evil.server_port}/evil.html")
+            expect(page).to_have_title(
+                "read: refused; put: refused; put without preflight: refused; post: refused; "
+                "frame: opaque; image: refused"
+            )
+        evil.shutdown()
+    assert not server.path.exists()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Writes no log."""
+
+    def log_message(self, format: str, *words: object) -> None:
+        pass
+
+
+# The command line
+
+
+@pytest.fixture
+def reach(tmp_path: Path) -> Project:
+    """A project with frames that cost no simulation."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    out, project = tmp_path / "out", Project(tmp_path)
+    out.mkdir()
+    points = np.array([[20, 20], [40, 20], [30, 50]], np.float32)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    frames = [Frame(image, np.zeros(4, np.float32), 0.0, False, False, 0, n, {"points": points})
+              for n, image in enumerate(noise)]  # fmt: skip
+    write_shard(out / "000-00000.tar", frames, stream=0, start=0)
+    seal(out, "frames/reach", entry={}, inputs={}, metrics={})
+    publish(out, "frames/reach", project.artifacts)
+    return project
+
+
+def run_clicks(project: Project, monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """What `python -m pipeline.clicks` exits with: None, or its message."""
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr("sys.argv", ["clicks", *words])
+    try:
+        clicks.main()
+    except SystemExit as error:
+        return error.code
+    return None
+
+
+@pytest.mark.slow
+def test_from_no_clicks_to_maps(
+    reach: Project, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage says how to make clicks; page and import make them; the stage makes their maps."""
+    warm = Warm()
+    code, told = warm.run(reach, "annotate", "reach")
+    assert code == 1 and "datasets/clicks/reach: none of 3 frames have clicks" in told, told
+    assert "`make annotate NAME=" in told and not (reach.artifacts / "annotations").exists()
+    process = reach.start("clicks", "reach", "--as", "alice")
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[1]
+    with fresh(browser) as context:
+        page = context.new_page()
+        page.goto(url)
+        expect(page.locator("h1")).to_have_text("reach")
+        expect(page.locator("#who")).to_have_text("alice")
+        for _ in range(3):
+            click(page, 100, 100)
+            page.keyboard.press("ArrowRight")
+        saved(page)
+        expect(page.locator("#hint")).to_contain_text("Every frame has clicks")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in output
+    assert "3 of 3 frames have clicks, in datasets/clicks/reach/alice.json" in output
+    theirs = of_heatmap_js(reach, 3)
+    assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--import", theirs) is None
+    code, told = warm.run(reach, "annotate", "reach")
+    assert code == 0, told
+    made = open_artifact("annotations/reach", reach.artifacts)
+    assert made.manifest["metrics"] == {
+        "frames": 3, "simulated_clicks": False, "annotators": "alice, bob", "clicks_per_frame": 1.5
+    }  # fmt: skip
+    frames = read_frames(reach.artifacts / "frames/reach")
+    maps = read_saliency(made.folder, frames, made.files)[1]
+    assert maps.shape == (3, 64, 64) and abs(int(maps.max()) - 127) <= 1  # each is alone there
+    assert (maps[:, 16, 16] > 110).all() and (maps[:, 48, 48] > 110).all()
+    assert len(json.loads((made.folder / "clicks.json").read_text())["bob"]) == 3
+    code, told = warm.run(reach, "annotate", "reach-simulated")
+    assert code == 0, told
+    metrics = open_artifact("annotations/reach-simulated", reach.artifacts).manifest["metrics"]
+    assert metrics["simulated_clicks"] and metrics["annotators"] == "simulated"
+    warm.process.communicate("")
+
+
+def of_heatmap_js(project: Project, count: int) -> str:
+    """A folder as the authors' tool leaves it: one place a frame, clicked on twice."""
+    folder = project.folder / "theirs"
+    folder.mkdir()
+    data = {"min": 0, "max": 2, "data": [{"x": 300, "y": 300, "value": 2, "radius": 25}]}
+    for number in range(count):
+        (folder / f"annotations_{number:03d}.txt").write_text(json.dumps(data))
+    return str(folder)
+
+
+def test_what_cannot_be_clicked_on_or_imported(
+    reach: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused with one message; clicks that are there are never written over."""
+    ask, theirs = functools.partial(run_clicks, reach, monkeypatch), of_heatmap_js(reach, 3)
+    assert ask("reach", "--as", "authors", "--import", theirs) is None
+    path = reach.folder / "datasets/clicks/reach/authors.json"
+    before = path.read_bytes()
+    with served(reach.folder / "other" / "alice.json") as other:
+        for words, says in (
+            (("reach", "--as", "authors", "--import", theirs), "authors.json: is there already"),
+            (("reach", "--as", "others", "--import", "gone"), "gone: holds no annotations_NNN"),
+            (("reach", "--as", "../others"), "'../others': a name is made of a-z"),
+            (("raech", "--as", "alice"), "no entry 'raech' in annotations; did you mean 'reach'"),
+            (("reach", "--as", "alice", "--port", str(other.port)), "Address already in use"),
+        ):
+            assert says in str(ask(*words)), words
+    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0123456789ab')[:-10])
+    assert "authors.json: damaged or no click file" in str(ask("reach", "--as", "authors"))
+    path.write_bytes(before.replace(before.split(b'"sha256": "')[1][:64], b"0" * 64))
+    assert "was another picture when it was clicked on" in str(ask("reach", "--as", "authors"))
+    (reach.artifacts / "frames/reach/manifest.json").unlink()
+    assert "dvc repro collect@reach" in str(ask("reach", "--as", "alice"))
