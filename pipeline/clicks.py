@@ -20,17 +20,17 @@ from pipeline import params
 from pipeline.annotate import CLICKS
 from pipeline.artifact import open_artifact
 from pipeline.stage import told_plainly
+from pipeline.tables import Entry
 
 
-def task(name: str, annotator: str) -> server.Task:
+def task(entry: Entry, annotator: str) -> server.Task:
     """The frames of an entry, in the order they are shown. FoveaError where they aren't built."""
-    entry = params.load().entry("annotations", name)
     data = open_artifact(f"frames/{entry.keys.frames}")
     frames = read_frames(data.folder, data.files)
     shown = order(frames, entry.config.seed)[: entry.keys.count]
     every = keys(frames)
     return server.Task(
-        title=name,
+        title=entry.name,
         annotator=annotator,
         path=path_of(CLICKS / entry.keys.frames, annotator),
         keys=tuple(every[index] for index in shown),
@@ -70,7 +70,12 @@ def main() -> None:
     parser.add_argument("--import", dest="folder", type=Path, help="of annotations_NNN.txt")
     asked = parser.parse_args()
     with told_plainly():
-        shown = task(asked.entry, asked.annotator)
+        entry = params.load().entry("annotations", asked.entry)
+        if entry.keys.annotator != "human":
+            _say(
+                f"note: annotations.{entry.name} takes no clicks of people; `annotator: human` does"
+            )
+        shown = task(entry, asked.annotator)
         bring(shown, asked.folder) if asked.folder else click(shown, asked.port)
 
 

@@ -258,6 +258,7 @@ def test_touch_on_a_phone(browser: Browser, server: Served) -> None:
         touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         saved(page)
         assert near(on_disk(server), [(300, 350)])
+        assert page.evaluate("scrollY") == 0
         page.get_by_role("button", name="Undo").tap()
         saved(page)
         assert len(on_disk(server)) == 2

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from datasets.errors import FoveaError
 from pipeline.reporting import data, plots
 from pipeline.reporting.html import data_uri, duration, memory, percent, render
 from rl.statistics import bootstrap_interval
-from tests.pipeline.fake_artifacts import PARAMS, build, write_json
+from tests.pipeline.fake_artifacts import PARAMS, build, manifest, picture, write_json
 
 REFERENCES = {"source": "A table.", "games": {"Frostbite": {"random": 65.2, "human": 4334.7}}}
 
@@ -178,6 +179,21 @@ def test_smoke_is_said_of_short_runs_only(copied: Report) -> None:
     assert not any(values["smoke"] for values in metrics.values())
     assert "not results" not in copied.page
     assert ">Smoke<" not in copied.page
+
+
+def test_simulated_clicks_are_labelled(copied: Report) -> None:
+    """Wherever they went: the annotations, and what was made from them."""
+    params = PARAMS | {"annotations": {"clicks": {"frames": "frostbite", "annotator": "simulated"}}}
+    folder = copied.artifacts / "annotations" / "clicks"
+    for simulated, badges in ((False, 0), (True, 2)):
+        metrics = {"frames": 30, "simulated_clicks": simulated}
+        manifest(copied.artifacts, "annotations/clicks", params["annotations"]["clicks"],
+                 ["frames/frostbite"], metrics)  # fmt: skip
+        edit(copied.artifacts / "predictors/frostbite-motion/manifest.json", metrics=metrics)
+        Image.fromarray(picture(96, 96)).save(folder / "overlay.png")
+        render(params, copied.artifacts, copied.out)
+        assert copied.page.count(">Simulated clicks</span>") == badges
+        assert "Saliency maps from the clicks of clicks" in copied.page
 
 
 # What is there, and what is not
