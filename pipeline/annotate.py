@@ -14,9 +14,10 @@ import numpy as np
 from datasets.annotation.choice import keys
 from datasets.annotation.maps import mean_map
 from datasets.files import write_atomic
+from datasets.pictures import spread
 from datasets.saliency import write_saliency_shard
 from datasets.shards import read_frames
-from pipeline.label import overlays
+from pipeline.label import PICTURED, overlays
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 
@@ -48,7 +49,8 @@ def run(stage: Stage) -> dict[str, Any]:
         for who, clicked in clicks.items()
     }
     write_atomic(stage.out / "clicks.json", (json.dumps(written, indent=1) + "\n").encode())
-    overlays(frames, indices[:12], maps[:12]).save(stage.out / "overlay.png")
+    picked = spread(len(indices), PICTURED)
+    overlays(frames, indices[picked], maps[picked]).save(stage.out / "overlay.png")
     return {
         "frames": len(indices),
         "simulated_clicks": stage.entry.keys.annotator == "simulated",

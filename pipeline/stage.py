@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,9 +96,7 @@ def main(
         with workspace(f"{name}-{entry.name}", print_) as folder:
             began = time.time()
             stage = Stage(name, entry, checked, opened, folder)
-            metrics = run(stage)
-            if any(a.manifest["metrics"].get("simulated_clicks") for a in opened.values()):
-                metrics = {**metrics, "simulated_clicks": True}  # told all the way down
+            metrics = handed_down(run(stage), opened.values())
             label = f"{publish_as or table}/{entry.name}"
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)
@@ -106,6 +104,12 @@ def main(
             if not more_of:
                 shutil.rmtree(folder)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
+
+
+def handed_down(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[str, Any]:
+    """The metrics, and in them whether anything that this was made from has simulated clicks."""
+    simulated = any(made.manifest["metrics"].get("simulated_clicks") for made in inputs)
+    return {**metrics, **({"simulated_clicks": True} if simulated else {})}
 
 
 @contextlib.contextmanager

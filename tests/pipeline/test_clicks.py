@@ -25,12 +25,14 @@ from datasets.frame import Frame
 from datasets.saliency import read_saliency
 from datasets.shards import read_frames, write_shard
 from pipeline import clicks
-from pipeline.artifact import open_artifact, publish, seal
+from pipeline.artifact import Artifact, open_artifact, publish, seal
+from pipeline.stage import handed_down
 from tests.datasets.test_click_server import FRAMES, KEYS, Served, served
 from tests.pipeline.conftest import Project
 from tests.pipeline.test_faults import Warm
 
 expect.set_options(timeout=30_000)
+SIMULATED: dict[str, object] = {"simulated_clicks": True}
 PARAMS = """
 frames:
   reach: {env: metaworld/reach, source: random, count: 20}
@@ -478,6 +480,16 @@ def test_from_no_clicks_to_maps(
     metrics = open_artifact("annotations/reach-simulated", reach.artifacts).manifest["metrics"]
     assert metrics["simulated_clicks"] and metrics["annotators"] == "simulated"
     warm.process.communicate("")
+
+
+def test_simulated_clicks_are_told_of_all_the_way_down() -> None:
+    def made(metrics: dict[str, object]) -> Artifact:
+        return Artifact("frames/x", Path(), {"metrics": metrics}, "")
+
+    plain, people, simulated = made({}), made({"simulated_clicks": False}), made(SIMULATED)
+    assert handed_down({"mean": 1}, [plain, people]) == {"mean": 1}
+    assert handed_down({"mean": 1}, [plain, simulated]) == {"mean": 1} | SIMULATED
+    assert handed_down({"simulated_clicks": False}, [simulated]) == SIMULATED
 
 
 def of_heatmap_js(project: Project, count: int) -> str:
