@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Identity
+
 from datasets import envs
 from datasets.errors import FoveaError
 from pipeline.tables import TABLES, Entry, Params, feature_types, label_of, word_module
 from pipeline.typed import closest, flatten, read_into
+from pretrain.encoder import needs_saliency
 
 PARAMS = Path("params.yaml")
 NAME = re.compile(r"[a-z0-9-]+")
@@ -191,8 +194,14 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
     module = word_module("pretrain.encoders", encoder.keys.model)
     own = {field.name for field in dataclasses.fields(module.Features)}
     chosen = encoder.features | {k: v for k, v in where.features.items() if k in own}
+    stand_in = [Identity()] if needs_saliency(encoder.config) else []
     try:
-        module.Encoder(encoder.config, module.Features(**chosen), shape)
+        if where is encoder and stand_in and not encoder.keys.data.startswith("saliency/"):
+            raise ValueError(
+                f"data: {encoder.keys.data} has no saliency maps, which {encoder.keys.model} "
+                "learns on; name an entry of saliency that labels it"
+            )
+        module.Encoder(encoder.config, module.Features(**chosen), shape, *stand_in)
         shown = envs.image_shape(where.keys.env) if where.table == "policies" else shape
         if shown != shape:
             raise ValueError(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from datasets.pictures import spread
-from datasets.shards import FrameSet, read_frames
+from datasets.saliency import read_saliency
+from datasets.shards import read_frames
+from pipeline.artifact import open_artifact
 from pipeline.progress import Progress
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 from pretrain import figures
-from pretrain.encoder import export, save_encoder
+from pretrain.encoder import export, needs_saliency, save_encoder
+from pretrain.saliency_source import load_saliency
+
+Columns = dict[str, NDArray[Any]]
 
 PICTURED = 4  # frames on the sheet of panels
 
@@ -24,37 +30,69 @@ PICTURED = 4  # frames on the sheet of panels
 def run(stage: Stage) -> dict[str, Any]:
     """Pretrain one entry's encoder, save it, export it, and picture what it sees."""
     module = word_module("pretrain.encoders", stage.entry.keys.model)
-    data = stage.inputs["data"]
-    frames = read_frames(data.folder, data.files)
-    height, width, channels = frames.images.shape[1:]
+    config = stage.entry.config
+    columns = _columns(stage, needs_saliency(config))
+    count, height, width, channels = columns["image"].shape
     shape = (channels, height, width)
     features = module.Features(**stage.entry.features)
-    metrics: dict[str, Any] = {"frames": len(frames)}
+    carried = [load_saliency(_source(stage))] if needs_saliency(config) else []
+    metrics: dict[str, Any] = {"frames": count}
     if hasattr(module, "Pretraining"):
-        method = module.Pretraining(stage.entry.config, shape)
-        losses = _train(stage, method, frames)
+        method = module.Pretraining(config, shape)
+        losses = _train(stage, method, columns)
         metrics |= {"steps": len(losses), "loss": float(losses[-100:].mean())}
-        encoder = method.encoder(features)
+        encoder = method.encoder(features, *carried)
     else:
-        encoder = module.Encoder(stage.entry.config, features, shape)
+        method, encoder = None, module.Encoder(config, features, shape, *carried)
     metrics["parameters"] = sum(p.numel() for p in encoder.parameters())
     save_encoder(encoder, stage.out)
     if module.KIND != "state":  # of which there is nothing to compute
         export(encoder, stage.out / "encoder.pt2")
-    _picture(stage, module, encoder, frames)
+    _picture(stage, method, encoder, columns)
     return metrics
 
 
-def _train(stage: Stage, method: Any, frames: FrameSet) -> NDArray[np.float32]:
+def _columns(stage: Stage, saliency: bool) -> Columns:
+    """What the entry's data holds: image (N, H, W, 3) and, where asked for, saliency (N, H, W).
+
+    Raises FoveaError where the frames are not those that were labelled.
+    """
+    data = stage.inputs["data"]
+    if data.label.startswith("frames/"):
+        return {"image": read_frames(data.folder, data.files).images}
+    labelled = stage.params.entry("saliency", data.label.split("/")[1]).inputs()["frames"]
+    source = open_artifact(labelled)
+    if data.manifest["inputs"].get(labelled) != source.digest:
+        raise FoveaError(
+            f"{data.folder}: labels {labelled} with the digest "
+            f"{data.manifest['inputs'].get(labelled)}, but that has {source.digest} now; "
+            f"`dvc repro label@{data.label.split('/')[1]}` labels it again"
+        )
+    frames = read_frames(source.folder, source.files)
+    if not saliency:
+        return {"image": frames.images}
+    indices, maps = read_saliency(data.folder, frames, data.files)
+    if len(indices) < len(frames):
+        raise FoveaError(f"{data.folder}: labels {len(indices)} of {len(frames)} frames")
+    return {"image": frames.images, "saliency": maps}
+
+
+def _source(stage: Stage) -> Path:
+    """The complete source of saliency that the entry's data was labelled by."""
+    return stage.inputs["data"].folder / "source"
+
+
+def _train(stage: Stage, method: Any, columns: Columns) -> NDArray[np.float32]:
     """Fit, or go on from `last.ckpt`; keeps the loss of every step."""
     from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
 
     config = stage.entry.config
-    total = trainer.total_steps(len(frames), batch_size=config.batch_size, epochs=config.epochs)
+    frames = len(columns["image"])
+    total = trainer.total_steps(frames, batch_size=config.batch_size, epochs=config.epochs)
     progress = Progress(f"pretrain {stage.entry.name}", total, "steps")
     losses = trainer.fit(
         method,
-        {"image": frames.images},
+        columns,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
@@ -68,13 +106,17 @@ def _train(stage: Stage, method: Any, frames: FrameSet) -> NDArray[np.float32]:
     return losses
 
 
-def _picture(stage: Stage, module: ModuleType, encoder: Any, frames: FrameSet) -> None:
-    """The sheet of panels, for an encoder that can show what it sees."""
-    if hasattr(module.Encoder, "panels"):
-        picked = frames.images[spread(len(frames), PICTURED)]
-        images = torch.from_numpy(picked).permute(0, 3, 1, 2).contiguous()  # (n, C, H, W)
-        sheet = figures.grid([encoder.panels(image[None]) for image in images])
-        sheet.save(stage.out / "panels.png")
+def _picture(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
+    """The sheet of panels of a method or an encoder that can show what it sees."""
+    groups = []
+    for i in spread(len(columns["image"]), PICTURED).tolist():
+        frame = {name: torch.from_numpy(rows[i : i + 1]) for name, rows in columns.items()}
+        if hasattr(method, "panels"):
+            groups.append(method.panels(frame))
+        elif hasattr(encoder, "panels"):
+            groups.append(encoder.panels(frame["image"].permute(0, 3, 1, 2).contiguous()))
+    if groups:
+        figures.grid(groups).save(stage.out / "panels.png")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ Obs = dict[str, Tensor]
 
 pixels  {"image": (B, C, H, W) uint8}
 tokens  {"x": (B, N, D) float32, "mask": (B, N) bool, True = real, "pos": (B, N) int64, row-major
-        patch index}, with N = encoder.max_tokens always; padded rows of x are zero, their pos 0
+        patch index, one modality's patches after the other's}, with N = encoder.max_tokens always;
+        padded rows of x are zero, their pos 0
 masked  {"image": ..., "attention": (B, h, w) float32 in [0, 1]}
 pooled features are tokens with N = 1; state {"state": (B, S) float32}
 """
@@ -41,7 +42,11 @@ class SaliencySource(Protocol):
 
 
 class Encoder(Protocol):
-    """Frozen and deterministic: (B, C, H, W) uint8 -> Obs, on the device it was loaded to."""
+    """Frozen and deterministic: (B, C, H, W) uint8 -> Obs, on the device it was loaded to.
+
+    One that looks at saliency carries the source of it as its module `saliency`. Its Config's
+    `needs_saliency` says so, and its constructor takes the source last.
+    """
 
     image_shape: tuple[int, int, int]
     max_tokens: int  # 0 where the features are not tokens
@@ -60,17 +65,63 @@ def check_image(image: Tensor, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write `model.safetensors` and `config.json`; equal encoders give equal bytes."""
+def header_of(encoder: nn.Module) -> dict[str, object]:
+    """All that an encoder is but its weights; of the source that it carries, likewise."""
+    from pretrain import saliency_source  # stands on this file
+
     module = cast(Any, encoder)
-    header = store.header(
+    carried = getattr(encoder, "saliency", None)
+    source = {}
+    if isinstance(carried, nn.Module):
+        source["saliency"] = saliency_source.header_of(carried)
+    return store.header(
         FORMAT,
-        module,
-        image_shape=list(encoder.image_shape),
+        encoder,
+        image_shape=list(module.image_shape),
         config=module.config,
         features=module.features,
+        **source,
     )
-    store.save_module(module, folder, header)
+
+
+def build_encoder(
+    header: Mapping[str, Any], folder: Path, features: Mapping[str, object] | None = None
+) -> nn.Module:
+    """The encoder that a header describes, its weights not filled in; `folder` is named in errors.
+
+    Raises FoveaError where it describes none.
+    """
+    from pretrain import saliency_source  # stands on this file
+
+    source = folder / store.CONFIG
+    if header.get("format") != FORMAT:
+        raise FoveaError(
+            f"{source}: format is {header.get('format')!r}, not {FORMAT!r}; "
+            "give the folder of an encoder"
+        )
+    word = store.word_module("pretrain.encoders", header.get("model"), source)
+    config = store.build(word.Config, header.get("config"), source)
+    saved = asdict(store.build(word.Features, header.get("features"), source))
+    used = store.build(word.Features, {**saved, **(features or {})}, f"features for {folder}")
+    parts = [config, used, store.image_shape_of(header, folder)]
+    if needs_saliency(config):
+        parts.append(saliency_source.build_source(header.get("saliency"), folder))
+    try:
+        encoder: nn.Module = word.Encoder(*parts)
+    except (ValueError, RuntimeError) as error:
+        raise FoveaError(f"{folder}: {error}") from error
+    return encoder
+
+
+def needs_saliency(config: object) -> bool:
+    """Whether an encoder of this Config carries a source of saliency."""
+    return bool(getattr(config, "needs_saliency", False))
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write `model.safetensors` and `config.json`; equal encoders give equal bytes."""
+    module = cast(nn.Module, encoder)
+    store.save_module(module, folder, header_of(module))
 
 
 def load_encoder(
@@ -89,21 +140,7 @@ def load_encoder(
     does not fit.
     """
     folder = Path(folder)
-    header = store.read_header(folder)
-    source = folder / store.CONFIG
-    if header.get("format") != FORMAT:
-        raise FoveaError(
-            f"{source}: format is {header.get('format')!r}, not {FORMAT!r}; "
-            "give the folder of an encoder"
-        )
-    word = store.word_module("pretrain.encoders", header.get("model"), source)
-    config = store.build(word.Config, header.get("config"), source)
-    saved = asdict(store.build(word.Features, header.get("features"), source))
-    used = store.build(word.Features, {**saved, **(features or {})}, f"features for {folder}")
-    try:
-        encoder: nn.Module = word.Encoder(config, used, store.image_shape_of(header, folder))
-    except (ValueError, RuntimeError) as error:
-        raise FoveaError(f"{folder}: {error}") from error
+    encoder = build_encoder(store.read_header(folder), folder, features)
     store.load_weights(encoder, folder)
     share = getattr(encoder, "share", None)
     if shared and share and device == "cpu":

@@ -51,6 +51,17 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
     return torch.cat([column, row], dim=1).float()
 
 
+def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Rows and columns of patches; FoveaError where `patch` does not divide (height, width)."""
+    height, width = size
+    if height % patch or width % patch:
+        raise FoveaError(
+            f"patch: {patch} does not divide the image, {height} x {width}; "
+            "choose a divisor of both sides"
+        )
+    return height // patch, width // patch
+
+
 def query_one(block: Block, x: Tensor, at: Tensor) -> Tensor:
     """What `block(x)` says at one position per sequence, without computing the others.
 
@@ -105,13 +116,8 @@ class MaskedViT(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        if height % patch or width % patch:
-            raise FoveaError(
-                f"patch: {patch} does not divide the image, {height} x {width}; "
-                "choose a divisor of both sides"
-            )
         self.image_shape, self.patch = image_shape, patch
-        self.grid = height // patch, width // patch
+        self.grid = grid_of((height, width), patch)
         self.patches = self.grid[0] * self.grid[1]
 
         self.embed_patch = nn.Linear(patch * patch * channels, dim)

@@ -149,8 +149,6 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Obs:
         """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
         check_image(image, self.image_shape)
-        if torch.compiler.is_exporting():
-            return self._tokens(image)
         parts = [self._tokens(part) for part in self._passes(image)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
@@ -165,6 +163,8 @@ class Encoder(nn.Module):
         return F.interpolate(unit_range(blocks), scale_factor=self.config.patch, mode="nearest")
 
     def _passes(self, image: Tensor) -> tuple[Tensor, ...]:
+        if torch.compiler.is_exporting():
+            return (image,)
         return torch.split(image, CPU_FRAMES if image.device.type == "cpu" else GPU_FRAMES)
 
     @cached_property

@@ -37,7 +37,7 @@ class Saliency(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """The bump, once a frame."""
-        return self.bump.repeat(len(image), 1, 1, 1)
+        return self.bump.repeat(image.shape[0], 1, 1, 1)
 
 
 def fit(config: Config, images: Tensor) -> Saliency:

@@ -32,7 +32,15 @@ from datasets.annotation.maps import CANVAS
 from datasets.frame import Frame
 from datasets.shards import FrameSet, read_frames, write_shard
 from pipeline import typed
-from pretrain.encoder import Encoder, Obs, export, load_encoder, save_encoder
+from pretrain.encoder import (
+    Encoder,
+    Obs,
+    export,
+    load_encoder,
+    needs_saliency,
+    save_encoder,
+)
+from pretrain.saliency import motion
 from pretrain.saliency_source import load_saliency, save_saliency
 from rl import agents, nets
 from rl.agent import Agent, Batch, push
@@ -99,9 +107,10 @@ def make_encoder(word: str) -> Any:
     """As the stage `pretrain` makes one, less the training."""
     module = importlib.import_module(word)
     config = small(module.Config)
+    carried = [motion.fit(motion.Config(), images(7, seed=1))] if needs_saliency(config) else []
     if hasattr(module, "Pretraining"):
-        return module.Pretraining(config, SHAPE).encoder(module.Features())
-    return module.Encoder(config, module.Features(), SHAPE)
+        return module.Pretraining(config, SHAPE).encoder(module.Features(), *carried)
+    return module.Encoder(config, module.Features(), SHAPE, *carried)
 
 
 def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
@@ -219,10 +228,11 @@ SEEING = pytest.mark.parametrize(
 
 def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
     """Keys, shapes and types of the kinds of features there are; padding is zero."""
-    batch, (channels, height, width) = len(image), encoder.image_shape
+    batch, (_, height, width) = len(image), encoder.image_shape
     kind = nets.kind_of(obs)
     if kind == "pixels":
-        assert obs["image"].shape == (batch, channels, height, width)
+        assert obs["image"].shape[0] == batch and obs["image"].shape[1] >= 1
+        assert obs["image"].shape[2:] == (height, width)
         assert obs["image"].dtype == torch.uint8
         assert encoder.max_tokens == encoder.dim == 0
         return

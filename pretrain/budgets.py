@@ -1,0 +1,48 @@
+"""Which tokens of several modalities are seen: MultiMAE's masks (Bachmann et al. 2022, §3.2).
+
+Every image shares out a fixed number of visible tokens among its modalities by a draw from a
+symmetric Dirichlet distribution; with two modalities and concentration 1 any split is as likely as
+any other, from all to none. Token m * N + n is patch n of modality m.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+
+
+def draw(
+    rng: np.random.Generator, batch: int, modalities: int, patches: int, visible: int
+) -> Tokens:
+    """The tokens that each image shows, (B, visible) rising, split by Dirichlet(1, ..., 1)."""
+    return pick(rng, rng.dirichlet(np.ones(modalities), batch), patches, visible)
+
+
+def pick(
+    rng: np.random.Generator, shares: NDArray[np.float64], patches: int, visible: int
+) -> Tokens:
+    """`visible` tokens an image, of which modality m gets `shares[:, m]` (B, M), rounded; which
+    patches, is random. Where rounding gives one too many or too few, chance decides.
+    """
+    rank = rng.random((*shares.shape, patches)).argsort(-1).argsort(-1)
+    late = (rank >= np.rint(shares * visible)[..., None]).reshape(len(shares), -1)
+    order = (late + rng.random(late.shape)).argsort(1)
+    return np.sort(order[:, :visible], axis=1)
+
+
+def hidden(keep: Tokens, modalities: int, patches: int) -> NDArray[np.bool_]:
+    """The patches that are not among `keep` (B, K): (B, M, N)."""
+    found = np.ones((len(keep), modalities * patches), bool)
+    np.put_along_axis(found, keep, False, axis=1)
+    return found.reshape(len(keep), modalities, patches)
+
+
+def places(keep: Tokens, modalities: int, patches: int) -> Tokens:
+    """Where each patch (B, M, N) stands in a table of all images' seen tokens, `keep` (B, K) row by
+    row: B * K + n for patch n where it was not seen.
+    """
+    found = np.tile(np.arange(patches) + keep.size, (len(keep), modalities))
+    np.put_along_axis(found, keep, np.arange(keep.size).reshape(keep.shape), axis=1)
+    return found.reshape(len(keep), modalities, patches)

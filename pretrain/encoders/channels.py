@@ -1,0 +1,97 @@
+"""What a CNN that learns along with the policy gets to see: RGB, saliency, or both. Trains nothing.
+
+Liang, Thomason and Biyik, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
+Table I's CNN rows, RGB x saliency masks each colour by the map, RGBS puts the map beside them as a
+fourth channel.
+
+Differs from the released code: every channel is on the scale 0 to 255 that the CNN divides by. The
+code divides a map in 0 to 1 by 255 once more, so that its "Saliency" and its fourth channel are
+never above 0.004. And a map alone is one channel, not the same one three times.
+
+Expect mean success over four tasks (Table I): RGB 0.45, saliency 0.05 (if the code is what ran,
+with its mistake), RGB x saliency 0.35, RGBS 0.58.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pretrain.encoder import Obs, check_image
+from pretrain.figures import heat_map
+
+KIND = "pixels"  # of its features: which nets take them
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which channels: `rgb`, `saliency`, `rgbxs` (RGB x saliency) or `rgbs`."""
+
+    channels: str = "rgbs"
+
+    def __post_init__(self) -> None:
+        if self.channels not in ("rgb", "saliency", "rgbxs", "rgbs"):
+            raise ValueError(f"channels: {self.channels!r}, must be rgb, saliency, rgbxs or rgbs")
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether the encoder carries a source of maps."""
+        return self.channels != "rgb"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Nothing to set."""
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) uint8 -> {"image": (B, C, H, W) uint8}: C is 3, 1, 3 or 4, all in 0 to 255.
+
+    `saliency` is the source of maps it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32. Raises
+    ValueError where it is missing.
+    """
+
+    max_tokens = 0
+    dim = 0
+
+    def __init__(
+        self,
+        config: Config,
+        features: Features,
+        image_shape: tuple[int, int, int],
+        saliency: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.features, self.image_shape = config, features, image_shape
+        if config.needs_saliency:
+            if saliency is None:
+                raise ValueError(f"channels: {config.channels}, but no source of saliency is there")
+            self.saliency = saliency
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> Obs:
+        """Pixels obs; the map is rounded to 8 bits, as the stored ones are."""
+        check_image(image, self.image_shape)
+        if self.config.channels == "rgb":
+            return {"image": image.clone()}  # a caller's buffer may be written again
+        saliency = self.saliency(image)
+        if self.config.channels == "rgbxs":
+            return {"image": (image * saliency).round().to(torch.uint8)}
+        plane = (saliency * 255).round().to(torch.uint8)
+        if self.config.channels == "rgbs":
+            plane = torch.cat([image, plane], dim=1)
+        return {"image": plane}
+
+    def panels(self, image: Tensor) -> dict[str, NDArray[np.uint8]]:
+        """One frame (1, 3, H, W) uint8 and its channels: caption -> picture (H, W, 3)."""
+        seen = self(image)["image"][0].permute(1, 2, 0).cpu().numpy()
+        pictures = {"frame": image[0].permute(1, 2, 0).cpu().numpy()}
+        if seen.shape[2] >= 3:
+            pictures["colours seen"] = seen[..., :3]
+        if seen.shape[2] in (1, 4):
+            pictures["saliency seen"] = heat_map(seen[..., -1] / 255)
+        return pictures

@@ -1,0 +1,331 @@
+"""ViSaRL's encoder: one transformer over the patches of a frame and of its saliency map.
+
+Liang, Thomason and Biyik, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
+§II-C and D and Table II, on Bachmann et al.'s MultiMAE (ECCV 2022). Of the 2 x 64 patches of 8 x 8
+it sees 32, shared out between the two at random, and draws all others, so each modality has to be
+told from the other. Frozen, it sees all patches: the policy gets the mean of its tokens. The
+encoder carries the source of saliency that its maps came from: pixels in, features out.
+
+Differs from the released code: positions are built on the grid as it is, not resized from 28 x 28;
+the mean over processes and samples is exact; crops are bilinear. Where the paper is silent: the
+saliency loss is the paper's weighted squared error, 1 / (1.05 - saliency), the only one its authors
+wrote down; 200 epochs as in the table, where the text says 400. What acts sees maps that are not
+rounded to 8 bits as the stored ones are: within 1/510 of those it learned on. Rounding would turn
+the last bit of a float into a step of 1/255.
+
+Expect 13,018,816 parameters in pretraining, 9,743,360 without `norm_rgb` and 9,759,104 with RGB
+alone, of which 3,225,344 (RGB alone 3,208,704) stay in the encoder; Table I: success over four
+tasks 0.7025 (printed as 0.65), 0.47 with RGB alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datasets.errors import FoveaError
+from pretrain import budgets, crops
+from pretrain.encoder import Obs, check_image
+from pretrain.figures import heat_map
+from pretrain.multimodal_vit import Decoder, Modality, MultiViT, initialise
+from pretrain.schedule import adamw, half_cosine, noise
+from pretrain.vit import normalise, unpatchify
+
+# Frames a pass: one by one on CPU, so that a frame's features never depend on its company.
+CPU_FRAMES, GPU_FRAMES = 1, 64
+
+KIND = "tokens"  # of its features: which nets take them
+MODALITIES = {
+    "rgb": Modality((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
+    "saliency": Modality((0.0,), (1.0,)),
+}
+RGB_SHARES = (0.875, 0.5, 0.125)  # of the visible patches, in the panels
+GREY = 128  # what is not seen, in the panels
+
+
+@dataclass(frozen=True)
+class Config:
+    """Network and training (Table II). The rate is `base_lr` x `batch_size` / 256."""
+
+    modalities: str = "rgb+saliency"  # or rgb
+    norm_rgb: bool = True  # a third decoder draws RGB with each patch standardised
+    patch: int = 8
+    dim: int = 256
+    depth: int = 4
+    heads: int = 4
+    decoder_dim: int = 256
+    decoder_depth: int = 3
+    decoder_heads: int = 4
+    mask: float = 0.75  # of all patches of all modalities
+    epochs: int = 200
+    batch_size: int = 512
+    base_lr: float = 1e-4
+    warmup_epochs: int = 40  # or all epochs where they are fewer
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.modalities not in ("rgb", "rgb+saliency"):
+            raise ValueError(f"modalities: {self.modalities!r}, must be rgb or rgb+saliency")
+        sizes = ("patch", "dim", "depth", "heads", "decoder_dim", "decoder_depth")
+        for field in (*sizes, "decoder_heads", "epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
+        for dim, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
+            if getattr(self, dim) % 4 or getattr(self, dim) % getattr(self, heads):
+                raise ValueError(f"{dim}: {getattr(self, dim)}, must divide by 4 and by {heads}")
+        if not 0 < self.mask < 1:
+            raise ValueError(f"mask: {self.mask}, must lie between 0 and 1")
+        for field in ("base_lr", "warmup_epochs", "weight_decay", "seed"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
+        for field in ("beta1", "beta2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field}: {getattr(self, field)}, must be in [0, 1)")
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether it learns on maps, and its encoder carries their source."""
+        return self.modalities == "rgb+saliency"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`).
+
+    Without `use_saliency` an encoder trained on both sees the frame alone (ViSaRL's PO); one of RGB
+    alone does so anyway. Of all tokens, `pos` goes on counting: RGB's patches, those of saliency,
+    the global token.
+    """
+
+    pool: str = "mean"
+    use_saliency: bool = True
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("mean", "global", "none"):
+            raise ValueError(f"pool: {self.pool!r}, must be mean, global or none")
+
+
+def network(config: Config, image_shape: tuple[int, int, int]) -> MultiViT:
+    """The encoder's part of the network that `config` describes, not initialised."""
+    channels, height, width = image_shape
+    if channels != 3:
+        raise FoveaError(f"model: multimae sees RGB, not images of {channels} channel(s)")
+    return MultiViT(
+        (height, width),
+        config.patch,
+        {name: MODALITIES[name] for name in config.modalities.split("+")},
+        dim=config.dim,
+        depth=config.depth,
+        heads=config.heads,
+    )
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) uint8 -> tokens, one a frame unless `pool: none`; `saliency` is the source of
+    maps it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32.
+
+    Raises FoveaError or ValueError where patch or features do not fit the image.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        features: Features,
+        image_shape: tuple[int, int, int],
+        saliency: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.features, self.image_shape = config, features, image_shape
+        self.model = network(config, image_shape)
+        if config.needs_saliency:
+            if saliency is None:
+                raise ValueError("modalities: rgb+saliency, but no source of saliency comes along")
+            self.saliency = saliency
+        self._looks = config.needs_saliency and features.use_saliency
+        tokens = self.model.patches * (1 + self._looks) + 1
+        self.max_tokens = tokens if features.pool == "none" else 1
+        self.dim = config.dim
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> Obs:
+        """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
+        check_image(image, self.image_shape)
+        parts = [self._tokens(part) for part in self._passes(image)]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    def _passes(self, image: Tensor) -> tuple[Tensor, ...]:
+        if torch.compiler.is_exporting():
+            return (image,)
+        return torch.split(image, CPU_FRAMES if image.device.type == "cpu" else GPU_FRAMES)
+
+    def _tokens(self, image: Tensor) -> Obs:
+        seen = {"rgb": image.float() / 255}
+        if self._looks:
+            seen["saliency"] = self.saliency(image)
+        patches = {name: self.model.to_patches(name, pixels) for name, pixels in seen.items()}
+        x = self.model.encode(self.model.embed(patches))
+        if self.features.pool == "mean":
+            x = x.mean(1, keepdim=True)
+        elif self.features.pool == "global":
+            x = x[:, -1:]
+        pos = torch.arange(self.max_tokens, device=x.device).expand(x.shape[0], -1).clone()
+        return {"x": x, "mask": torch.ones_like(pos, dtype=torch.bool), "pos": pos}
+
+
+class Pretraining(nn.Module):
+    """Draws the patches of every modality that it does not see, from those of all that it sees."""
+
+    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.image_shape = config, image_shape
+        self.model = network(config, image_shape)
+        self._names = list(self.model.pixels)
+        self._sizes = len(self._names), self.model.patches  # M modalities of N patches
+        self._visible = max(1, round(len(self._names) * self.model.patches * (1 - config.mask)))
+        self._drawn_by = {name: name for name in self._names}  # decoder -> what it draws
+        if config.norm_rgb:
+            self._drawn_by["norm_rgb"] = "rgb"
+        self.decoders = nn.ModuleDict(
+            {
+                decoder: Decoder(
+                    self.model,
+                    name,
+                    dim=config.decoder_dim,
+                    depth=config.decoder_depth,
+                    heads=config.decoder_heads,
+                )
+                for decoder, name in self._drawn_by.items()
+            }
+        )
+        initialise(self, config.seed)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """The decoders' losses, summed; batch: image (B, H, W, 3) uint8, saliency (B, H, W) uint8
+        where it is a modality, step and share.
+
+        Each is the mean over a frame's hidden patches, then over the frames of the whole batch, all
+        processes', that have any.
+        """
+        share = batch["share"]
+        processes = share.step or 1
+        whole = len(batch["image"]) * processes
+        rng = noise(self.config.seed, batch["step"])
+        boxes = torch.from_numpy(crops.boxes(rng, whole, self.model.size)[share])
+        mirrored = torch.from_numpy(rng.random(whole)[share] < 0.5)
+        patches = self._patches(crops.crop(self._images(batch), boxes, mirrored))
+        keep = budgets.draw(rng, whole, *self._sizes, self._visible)
+        hidden = budgets.hidden(keep, *self._sizes)
+        count = hidden.sum(-1, keepdims=True)  # (B, M, 1)
+        weights = hidden * processes / count.clip(1) / (count > 0).sum(0).clip(1)
+        losses = []
+        for decoder, (rows, drawn) in self._draw(patches, keep[share], hidden[share]).items():
+            target, m = self._target(decoder, patches).flatten(0, 1)[rows], self._index(decoder)
+            error = (drawn.float() - target).square()
+            if decoder == "saliency":
+                error = error / (1.05 - target)
+            weight = torch.from_numpy(weights[share, m].ravel()).to(error)[rows]
+            losses.append((error.mean(1) * weight).sum())
+        return torch.stack(losses).sum()
+
+    def _images(self, batch: Mapping[str, Any]) -> Tensor:
+        """The frame and its map, stacked: (B, 3 or 4, H, W) in [0, 1]."""
+        planes = [batch["image"]]
+        if self.config.needs_saliency:
+            planes.append(batch["saliency"][..., None])
+        return torch.cat(planes, dim=-1).permute(0, 3, 1, 2).float() / 255
+
+    def _patches(self, images: Tensor) -> dict[str, Tensor]:
+        """Modality -> its patches (B, N, pixels)."""
+        planes = torch.split(images, [len(MODALITIES[name].mean) for name in self._names], dim=1)
+        parts = zip(self._names, planes, strict=True)
+        return {name: self.model.to_patches(name, plane) for name, plane in parts}
+
+    def _target(self, decoder: str, patches: Mapping[str, Tensor]) -> Tensor:
+        target = patches[self._drawn_by[decoder]]
+        return normalise(target) if decoder == "norm_rgb" else target
+
+    def _index(self, decoder: str) -> int:
+        return self._names.index(self._drawn_by[decoder])
+
+    def _draw(
+        self, patches: Mapping[str, Tensor], keep: budgets.Tokens, wanted: NDArray[np.bool_]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Decoder -> the rows (R,) of all B * N patches that are `wanted` (B, M, N), and what it
+        draws there from the tokens `keep` (B, K) alone, (R, pixels).
+        """
+        tokens = self.model.embed(patches)
+        index = torch.from_numpy(keep).to(tokens.device)
+        seen = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
+        latent = self.model.encode(seen)
+        places = torch.from_numpy(budgets.places(keep, *self._sizes)).to(tokens.device)
+        drawn = {}
+        for name, decoder in self.decoders.items():
+            m = self._index(name)
+            rows = torch.from_numpy(np.flatnonzero(wanted[:, m])).to(tokens.device)
+            drawn[name] = rows, decoder(latent, index, places[:, m], rows)
+        return drawn
+
+    def optimizer(
+        self, steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """AdamW under a linear warm-up and half a cosine, set anew every step."""
+        c = self.config
+        rate = c.base_lr * c.batch_size / 256
+        betas = (c.beta1, c.beta2)
+        optimizer = adamw(self, rate=rate, betas=betas, weight_decay=c.weight_decay)
+        factor = partial(
+            half_cosine, steps=steps, warmup=steps * min(1, c.warmup_epochs / c.epochs)
+        )
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def encoder(
+        self, features: Features | None = None, saliency: nn.Module | None = None
+    ) -> Encoder:
+        """The frozen encoder with the weights as they are now, and the source that it carries."""
+        features = Features() if features is None else features
+        encoder = Encoder(self.config, features, self.image_shape, saliency)
+        encoder.model.load_state_dict(self.model.state_dict())
+        return encoder
+
+    @torch.no_grad()
+    def panels(self, batch: Mapping[str, Any]) -> dict[str, NDArray[np.uint8]]:
+        """Fig. 6 for a batch of one frame: what is seen, and what is drawn from it with the seen
+        patches as they are, under three budgets: caption -> picture (H, W, 3).
+        """
+        patches = self._patches(self._images(batch).to(self.model.positions.device))
+        pictures = {name: self._picture(name, rows) for name, rows in patches.items()}
+        for number, rgb in enumerate(RGB_SHARES if self.config.needs_saliency else (1.0,) * 3):
+            shares = np.array([[rgb, 1 - rgb]])[:, : len(self._names)]
+            rng = noise(self.config.seed, number)
+            keep = budgets.pick(rng, shares, self.model.patches, self._visible)
+            hidden = budgets.hidden(keep, *self._sizes)
+            drawn = self._draw(patches, keep, np.ones_like(hidden))
+            for m, name in enumerate(self._names):
+                unseen = torch.from_numpy(hidden[:, m, :, None]).to(self.model.positions.device)
+                blank, made = torch.full_like(patches[name], np.nan), drawn[name][1][None]
+                caption = f"{name} {number + 1}: {int((~hidden[0, m]).sum())} seen"
+                pictures[caption] = self._picture(name, torch.where(unseen, blank, patches[name]))
+                pictures[f"{name} {number + 1}: drawn"] = self._picture(
+                    name, torch.where(unseen, made, patches[name])
+                )
+        return pictures
+
+    def _picture(self, name: str, patches: Tensor) -> NDArray[np.uint8]:
+        """Patches (1, N, pixels) as they look, NaN as grey; saliency in colour, as in the paper."""
+        rows, (height, width) = self.model.to_pixels(name, patches), self.model.size
+        shape = len(MODALITIES[name].mean), height, width
+        image = unpatchify(rows, self.config.patch, shape)[0].permute(1, 2, 0)
+        pixels: NDArray[np.float32] = image.clamp(0, 1).cpu().numpy()
+        missing, shown = np.isnan(pixels[..., :1]), np.nan_to_num(pixels)
+        coloured = heat_map(shown[..., 0]) if name == "saliency" else (shown * 255).round()
+        return np.where(missing, GREY, coloured).astype(np.uint8)
