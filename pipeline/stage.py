@@ -108,7 +108,7 @@ def main(
 
 def handed_down(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[str, Any]:
     """The metrics, and in them whether anything that this was made from has simulated clicks."""
-    simulated = any(made.manifest["metrics"].get("simulated_clicks") for made in inputs)
+    simulated = any(made.manifest.get("metrics", {}).get("simulated_clicks") for made in inputs)
     return {**metrics, **({"simulated_clicks": True} if simulated else {})}
 
 
