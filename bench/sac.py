@@ -119,7 +119,7 @@ class Encoding(Net):
 
     @torch.no_grad()
     def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
-        """The latent of the newest frame, encoded again."""
+        """No extras."""
         return self.eyes(stack["image"][:, 0])["x"].mean(1), {}
 
 

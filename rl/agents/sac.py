@@ -146,7 +146,10 @@ class Agent:
         )
         self.target_entropy = -float(actions)
         self.trained: dict[str, list[Tensor]] = {
-            "critic": [*self.critic.parameters(), *self.policy.net.parameters()],
+            "critic": [
+                *self.critic.parameters(),
+                *(p for p in self.policy.net.parameters() if p.requires_grad),
+            ],
             "actor": [*self.policy.head.parameters()],
             "temperature": [self.log_temperature],
         }
