@@ -187,6 +187,44 @@ def test_a_new_row_has_priority_one() -> None:
     assert (drawn == 0).float().mean().item() == pytest.approx(0.75, abs=0.02)
 
 
+def test_without_priorities_every_row_that_may_be_is_drawn_alike() -> None:
+    """Neither frames behind a cut nor rows still waiting for theirs, in a ring that is full."""
+    replay = make(capacity=30, priority_exponent=0.0)
+    model = fill(replay, 100)
+    batch = replay.sample(40_000, 0.4)
+    allowed = replay._priority.nonzero()[:, 0]
+    counts = batch.index.bincount(minlength=31)
+    assert counts.nonzero()[:, 0].tolist() == allowed.tolist() and 5 < len(allowed) < 30
+    share = counts[allowed] / 40_000 * len(allowed)
+    assert share.min() > 0.85 and share.max() < 1.15
+    assert torch.equal(batch.weight, torch.ones(40_000))
+    for row in range(50):
+        check(batch, row, model)
+
+
+def test_continuous_actions_and_states_come_back_as_they_were() -> None:
+    """To the last bit, where features of a net are halved."""
+    generator = torch.Generator().manual_seed(0)
+    states, actions = (torch.rand(9, size, generator=generator) for size in (5, 2))
+    replay = Replay(
+        {"state": states[:1]}, capacity=20, stack=1, steps=1, gamma=GAMMA, priority_exponent=0.0,
+        seed=0, action_size=2,
+    )  # fmt: skip
+    for row in range(8):
+        cut = row == 7
+        replay.add(
+            {"state": states[row : row + 1]}, actions[row].numpy(), float(row), terminated=False,
+            truncated=cut, final={"state": states[8:]} if cut else None,
+        )  # fmt: skip
+    batch = replay.sample(200, 1.0)
+    drawn = batch.reward.long()
+    assert sorted(set(drawn.tolist())) == list(range(8))
+    assert torch.equal(batch.action, actions[drawn])
+    assert torch.equal(batch.obs["state"][:, 0], states[drawn])
+    assert torch.equal(batch.next_obs["state"][:, 0], states[drawn + 1])
+    torch.testing.assert_close(batch.discount, torch.full((200,), GAMMA))
+
+
 def equal(first: Batch, second: Batch) -> bool:
     for name in (f.name for f in fields(Batch)):
         a, b = getattr(first, name), getattr(second, name)
