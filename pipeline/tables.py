@@ -21,7 +21,10 @@ from rl import agents, nets
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of `env`, `count` of them, from `source` (a file of `datasets/sources/`)."""
+    """Frames of `env`, `count` of them, from `source` (a file of `datasets/sources/`).
+
+    An `env` may say how it is shown: `metaworld/reach?view=upright&camera=corner2`.
+    """
 
     env: str
     source: str

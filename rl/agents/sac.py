@@ -193,10 +193,9 @@ class Agent:
         if self.updates % self.config.actor_every == 0:
             scalars |= self._update_actor(features.detach())
         if self.updates % self.config.target_every == 0:
-            online = [parameter.detach() for parameter in self.critic.parameters()]
-            torch._foreach_lerp_(
-                [*map(torch.detach, self.target.parameters())], online, self.config.tau
-            )
+            targets: list[Tensor] = [*self.target.parameters()]
+            online: list[Tensor] = [parameter.detach() for parameter in self.critic.parameters()]
+            torch._foreach_lerp_(targets, online, self.config.tau)
         return scalars
 
     @torch.no_grad()
