@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import collect, error_map, mae, rainbow, sac, shards
+from bench import collect, error_map, mae, multimae, rainbow, sac, shards
 from datasets.files import write_atomic
 from pipeline.artifact import versions
 from pipeline.stage import machine
@@ -22,6 +22,7 @@ BENCHES = {
     "collect": collect.run,
     "shards": shards.run,
     "mae": mae.run,
+    "multimae": multimae.run,
     "error_map": error_map.run,
     "rainbow": rainbow.run,
     "sac": sac.run,
@@ -44,6 +45,7 @@ class Target:
 
 TARGETS = [
     Target("mae", "MAE step, ms", "patch_8_ours_ms", "patch_8_plain_ms", "patch_8_ratio", 2.0),
+    Target("multimae", "MultiMAE step, ms of processor", "ours_ms", "plain_ms", "ratio", 2.0),
     *(
         Target(
             "error_map",

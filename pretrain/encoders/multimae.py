@@ -47,7 +47,7 @@ MODALITIES = {
     "saliency": Modality((0.0,), (1.0,)),
 }
 RGB_SHARES = (0.875, 0.5, 0.125)  # of the visible patches, in the panels
-GREY = 128  # what is not seen, in the panels
+PAPER = 255  # the grey of what is not seen, in the panels
 
 
 @dataclass(frozen=True)
@@ -195,18 +195,10 @@ class Pretraining(nn.Module):
         self._drawn_by = {name: name for name in self._names}  # decoder -> what it draws
         if config.norm_rgb:
             self._drawn_by["norm_rgb"] = "rgb"
-        self.decoders = nn.ModuleDict(
-            {
-                decoder: Decoder(
-                    self.model,
-                    name,
-                    dim=config.decoder_dim,
-                    depth=config.decoder_depth,
-                    heads=config.decoder_heads,
-                )
-                for decoder, name in self._drawn_by.items()
-            }
-        )
+        dim, depth, heads = config.decoder_dim, config.decoder_depth, config.decoder_heads
+        self.decoders = nn.ModuleDict()
+        for decoder, name in self._drawn_by.items():
+            self.decoders[decoder] = Decoder(self.model, name, dim=dim, depth=depth, heads=heads)
         initialise(self, config.seed)
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
@@ -222,18 +214,30 @@ class Pretraining(nn.Module):
         rng = noise(self.config.seed, batch["step"])
         boxes = torch.from_numpy(crops.boxes(rng, whole, self.model.size)[share])
         mirrored = torch.from_numpy(rng.random(whole)[share] < 0.5)
-        patches = self._patches(crops.crop(self._images(batch), boxes, mirrored))
-        keep = budgets.draw(rng, whole, *self._sizes, self._visible)
+        images = crops.crop(self._images(batch), boxes, mirrored)
+        return self.loss_of(images, budgets.draw(rng, whole, *self._sizes, self._visible), share)
+
+    def loss_of(
+        self, images: Tensor, keep: budgets.Tokens, share: slice = slice(0, None, 1)
+    ) -> Tensor:
+        """The loss of images (B, 3 or 4, H, W) in [0, 1], this process's share of the batch of
+        which the tokens `keep` are seen.
+        """
+        patches = self.patches(images)
         hidden = budgets.hidden(keep, *self._sizes)
         count = hidden.sum(-1, keepdims=True)  # (B, M, 1)
-        weights = hidden * processes / count.clip(1) / (count > 0).sum(0).clip(1)
+        weights = hidden * (share.step or 1) / count.clip(1) / (count > 0).sum(0).clip(1)
         losses = []
         for decoder, (rows, drawn) in self._draw(patches, keep[share], hidden[share]).items():
-            target, m = self._target(decoder, patches).flatten(0, 1)[rows], self._index(decoder)
+            name = self._drawn_by[decoder]
+            target = patches[name].flatten(0, 1)[rows]
+            if decoder == "norm_rgb":
+                target = normalise(target)
             error = (drawn.float() - target).square()
             if decoder == "saliency":
                 error = error / (1.05 - target)
-            weight = torch.from_numpy(weights[share, m].ravel()).to(error)[rows]
+            weight = weights[share, self._names.index(name)].ravel()
+            weight = torch.from_numpy(weight).to(error)[rows]
             losses.append((error.mean(1) * weight).sum())
         return torch.stack(losses).sum()
 
@@ -244,18 +248,11 @@ class Pretraining(nn.Module):
             planes.append(batch["saliency"][..., None])
         return torch.cat(planes, dim=-1).permute(0, 3, 1, 2).float() / 255
 
-    def _patches(self, images: Tensor) -> dict[str, Tensor]:
+    def patches(self, images: Tensor) -> dict[str, Tensor]:
         """Modality -> its patches (B, N, pixels)."""
         planes = torch.split(images, [len(MODALITIES[name].mean) for name in self._names], dim=1)
         parts = zip(self._names, planes, strict=True)
         return {name: self.model.to_patches(name, plane) for name, plane in parts}
-
-    def _target(self, decoder: str, patches: Mapping[str, Tensor]) -> Tensor:
-        target = patches[self._drawn_by[decoder]]
-        return normalise(target) if decoder == "norm_rgb" else target
-
-    def _index(self, decoder: str) -> int:
-        return self._names.index(self._drawn_by[decoder])
 
     def _draw(
         self, patches: Mapping[str, Tensor], keep: budgets.Tokens, wanted: NDArray[np.bool_]
@@ -270,7 +267,7 @@ class Pretraining(nn.Module):
         places = torch.from_numpy(budgets.places(keep, *self._sizes)).to(tokens.device)
         drawn = {}
         for name, decoder in self.decoders.items():
-            m = self._index(name)
+            m = self._names.index(self._drawn_by[name])
             rows = torch.from_numpy(np.flatnonzero(wanted[:, m])).to(tokens.device)
             drawn[name] = rows, decoder(latent, index, places[:, m], rows)
         return drawn
@@ -302,30 +299,32 @@ class Pretraining(nn.Module):
         """Fig. 6 for a batch of one frame: what is seen, and what is drawn from it with the seen
         patches as they are, under three budgets: caption -> picture (H, W, 3).
         """
-        patches = self._patches(self._images(batch).to(self.model.positions.device))
-        pictures = {name: self._picture(name, rows) for name, rows in patches.items()}
+        patches = self.patches(self._images(batch).to(self.model.positions.device))
+        rows = {name: {name: self._picture(name, seen)} for name, seen in patches.items()}
         for number, rgb in enumerate(RGB_SHARES if self.config.needs_saliency else (1.0,) * 3):
             shares = np.array([[rgb, 1 - rgb]])[:, : len(self._names)]
             rng = noise(self.config.seed, number)
             keep = budgets.pick(rng, shares, self.model.patches, self._visible)
             hidden = budgets.hidden(keep, *self._sizes)
             drawn = self._draw(patches, keep, np.ones_like(hidden))
-            for m, name in enumerate(self._names):
-                unseen = torch.from_numpy(hidden[:, m, :, None]).to(self.model.positions.device)
-                blank, made = torch.full_like(patches[name], np.nan), drawn[name][1][None]
-                caption = f"{name} {number + 1}: {int((~hidden[0, m]).sum())} seen"
-                pictures[caption] = self._picture(name, torch.where(unseen, blank, patches[name]))
-                pictures[f"{name} {number + 1}: drawn"] = self._picture(
-                    name, torch.where(unseen, made, patches[name])
-                )
-        return pictures
+            for m, (name, whole) in enumerate(patches.items()):
+                unseen = torch.from_numpy(hidden[:, m, :, None]).to(whole.device)
+                rows[name] |= {
+                    f"{name} {number + 1}: {self.model.patches - hidden[0, m].sum()} seen": (
+                        self._picture(name, whole.masked_fill(unseen, torch.nan))
+                    ),
+                    f"{name} {number + 1}: drawn": (
+                        self._picture(name, torch.where(unseen, drawn[name][1], whole))
+                    ),
+                }
+        return {caption: picture for row in rows.values() for caption, picture in row.items()}
 
     def _picture(self, name: str, patches: Tensor) -> NDArray[np.uint8]:
-        """Patches (1, N, pixels) as they look, NaN as grey; saliency in colour, as in the paper."""
+        """Patches (1, N, pixels) as they look, NaN white; saliency in colour, as in the paper."""
         rows, (height, width) = self.model.to_pixels(name, patches), self.model.size
         shape = len(MODALITIES[name].mean), height, width
         image = unpatchify(rows, self.config.patch, shape)[0].permute(1, 2, 0)
         pixels: NDArray[np.float32] = image.clamp(0, 1).cpu().numpy()
         missing, shown = np.isnan(pixels[..., :1]), np.nan_to_num(pixels)
         coloured = heat_map(shown[..., 0]) if name == "saliency" else (shown * 255).round()
-        return np.where(missing, GREY, coloured).astype(np.uint8)
+        return np.where(missing, PAPER, coloured).astype(np.uint8)

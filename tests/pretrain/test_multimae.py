@@ -1,0 +1,397 @@
+"""MultiMAE against plain loops over images, heads and patches, and what it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain import budgets, crops, trainer
+from pretrain.encoders import multimae
+from pretrain.encoders.multimae import Config, Features, Pretraining
+from pretrain.saliency import centre
+from pretrain.schedule import noise
+from pretrain.vit import patchify, sincos_positions
+
+SHAPE = (3, 32, 32)
+SMALL = Config(
+    dim=16, depth=2, heads=2, decoder_dim=24, decoder_depth=2, decoder_heads=4, batch_size=8
+)
+ALL = slice(0, None, 1)
+
+
+def batch_of(count: int = 6, seed: int = 0, share: slice = ALL) -> dict[str, Any]:
+    """Noise, this process's share of it."""
+    rng = np.random.default_rng(seed)
+    image = torch.from_numpy(rng.integers(0, 256, (count, 32, 32, 3), np.uint8))[share]
+    saliency = torch.from_numpy(rng.integers(0, 256, (count, 32, 32), np.uint8))[share]
+    return {"image": image, "saliency": saliency, "step": 3, "share": share}
+
+
+def method(**changes: Any) -> Pretraining:
+    """With norms and tokens that are not one and zero, so that a mix-up shows."""
+    made = Pretraining(replace(SMALL, **changes), SHAPE)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in made.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "kept"),
+    [
+        (Config(), 13_018_816, 3_225_344),
+        (Config(norm_rgb=False), 9_743_360, 3_225_344),
+        (Config(modalities="rgb"), 9_759_104, 3_208_704),
+    ],
+)
+def test_parameters_as_the_papers(config: Config, parameters: int, kept: int) -> None:
+    made = Pretraining(config, (3, 64, 64))
+    assert sum(p.numel() for p in made.parameters()) == parameters
+    encoder = made.encoder(None, nn.Identity()) if config.needs_saliency else made.encoder()
+    assert sum(p.numel() for p in encoder.parameters()) == kept
+
+
+# The network, an image and a head at a time
+
+
+def normed(x: Tensor, layer: nn.LayerNorm) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    return centred / scale * layer.weight + layer.bias
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """(Q, D), (T, D), (T, D) -> (Q, D), row by row."""
+    width, rows = q.shape[1] // heads, []
+    for row in q:
+        parts = []
+        for h in range(heads):
+            of = slice(h * width, (h + 1) * width)
+            scores = torch.stack([(row[of] * key[of]).sum() / math.sqrt(width) for key in k])
+            weight = scores.exp() / scores.exp().sum()
+            parts.append(sum(w * value[of] for w, value in zip(weight, v, strict=True)))
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def perceptron(x: Tensor, mlp: Any) -> Tensor:
+    x = F.linear(x, mlp.fc1.weight, mlp.fc1.bias)
+    x = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+    return F.linear(x, mlp.fc2.weight, mlp.fc2.bias)
+
+
+def through(x: Tensor, block: Any, heads: int) -> Tensor:
+    q, k, v = F.linear(normed(x, block.norm1), block.attn.qkv.weight, block.attn.qkv.bias).chunk(
+        3, dim=1
+    )
+    x = x + F.linear(attention(q, k, v, heads), block.attn.proj.weight, block.attn.proj.bias)
+    return x + perceptron(normed(x, block.norm2), block.mlp)
+
+
+def patches_of(made: Pretraining, images: Tensor) -> dict[str, Tensor]:
+    """(B, 4, H, W) in [0, 1]: RGB by ImageNet's statistics, saliency as it is."""
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    found = {"rgb": patchify((images[:, :3] - mean) / std, 8)}
+    return (
+        found
+        if made.config.modalities == "rgb"
+        else found | {"saliency": patchify(images[:, 3:], 8)}
+    )
+
+
+def encoded(made: Pretraining, patches: dict[str, Tensor], b: int, keep: list[int]) -> Tensor:
+    """The tokens of one image at `keep`, then the global one."""
+    tokens, names = [], list(patches)
+    for token in keep:
+        name, n = names[token // 16], token % 16
+        layer: Any = made.model.project[name]
+        place = sincos_positions(16, 4, 4)[n]
+        tokens.append(layer.weight @ patches[name][b, n] + layer.bias + place)
+    x = torch.stack([*tokens, made.model.global_token])
+    for block in made.model.blocks:
+        x = through(x, block, 2)
+    return x
+
+
+def drawn(made: Pretraining, name: str, own: int, latent: Tensor, keep: list[int]) -> Tensor:
+    """What a decoder draws of all 16 patches of modality number `own`."""
+    d: Any = made.decoders[name]
+    places, vectors = sincos_positions(24, 4, 4), list(d.modality.values())
+    rows = F.linear(latent, d.embed_latent.weight, d.embed_latent.bias)
+    context = [
+        row + places[token % 16] + vectors[token // 16]
+        for row, token in zip(rows, keep, strict=False)
+    ]
+    queries = []
+    for n in range(16):
+        token = 16 * own + n
+        row = rows[keep.index(token)] if token in keep else d.mask_token
+        queries.append(row + places[n] + vectors[own])
+    memory = normed(torch.stack([*context, rows[-1]]), d.norm_context)
+    k, v = F.linear(memory, d.key_value.weight, d.key_value.bias).chunk(2, dim=1)
+    q = F.linear(normed(torch.stack(queries), d.norm_query), d.query.weight, d.query.bias)
+    x = F.linear(attention(q, k, v, 4), d.proj.weight, d.proj.bias)
+    x = x + perceptron(normed(x, d.norm_mlp), d.mlp)
+    for block in d.blocks:
+        x = through(x, block, 4)
+    return F.linear(x, d.predict.weight, d.predict.bias)
+
+
+@pytest.mark.parametrize("modalities", ["rgb+saliency", "rgb"])
+def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image sees all of RGB and one all of saliency: of these nothing is left to draw."""
+    made = method(modalities=modalities, mask=0.5)
+    batch, names = batch_of(), modalities.split("+")
+    visible = 8 * len(names)
+    assert made._visible == visible
+    rng = noise(0, 3)
+    boxes, mirrored = crops.boxes(rng, 6, (32, 32)), rng.random(6) < 0.5
+    keep = budgets.draw(rng, 6, len(names), 16, visible)
+    if len(names) == 2:
+        keep[0], keep[1] = np.arange(16), np.arange(16, 32)
+        monkeypatch.setattr(budgets, "draw", lambda *_: keep)
+    assert mirrored.any() and not mirrored.all()
+    planes = torch.cat([batch["image"], batch["saliency"][..., None]], -1).permute(0, 3, 1, 2) / 255
+    images = crops.crop(planes, torch.from_numpy(boxes), torch.from_numpy(mirrored))
+    patches = patches_of(made, images)
+    expected = torch.zeros(())
+    with torch.no_grad():
+        latents = [encoded(made, patches, b, keep[b].tolist()) for b in range(6)]
+        for name in ("rgb", "norm_rgb", "saliency")[: 1 + len(names)]:
+            own = int(name == "saliency")
+            means = []
+            for b in range(6):
+                hidden = [n for n in range(16) if 16 * own + n not in keep[b]]
+                found = drawn(made, name, own, latents[b], keep[b].tolist())
+                errors = []
+                for n in hidden:
+                    target = patches[names[own]][b, n]
+                    if name == "norm_rgb":
+                        target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
+                    error = (found[n] - target) ** 2
+                    errors.append(error / (1.05 - target) if own else error)
+                if hidden:
+                    means.append(torch.stack(errors).mean())
+            assert len(means) == (5 if len(names) == 2 else 6)
+            expected = expected + torch.stack(means).mean()
+        torch.testing.assert_close(made.loss(batch), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_shares_of_two_processes_make_the_whole() -> None:
+    made = method()
+    whole = made.loss(batch_of())
+    halves = [made.loss(batch_of(share=slice(rank, None, 2))) for rank in range(2)]
+    torch.testing.assert_close(sum(halves) / 2, whole, atol=1e-5, rtol=1e-5)
+    torch.autograd.backward(whole)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in made.parameters())
+
+
+def test_crops_and_masks_change_with_the_step() -> None:
+    made = method()
+    losses = [made.loss(batch_of() | {"step": step}).item() for step in (0, 1, 0)]
+    assert losses[0] == losses[2] != losses[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert made.loss(batch_of() | {"step": 0}).item() == pytest.approx(losses[0], rel=0.02)
+
+
+# Training
+
+
+def test_initialisation_treats_queries_keys_and_values_apart() -> None:
+    made = Pretraining(Config(), (3, 64, 64))
+    names = [name for name, part in made.named_modules() if isinstance(part, nn.Linear)]
+    assert sum(name.endswith("qkv") for name in names) == 4 + 3 * 3
+    for name in names:
+        layer: Any = made.get_submodule(name)
+        assert not layer.bias.any()
+        parts = {"qkv": 3, "key_value": 2}.get(name.rpartition(".")[2], 1)
+        for matrix in layer.weight.chunk(parts):
+            bound = math.sqrt(6 / sum(matrix.shape))
+            assert 0.98 * bound < matrix.abs().max() <= bound, name
+    for decoder in made.decoders.values():
+        assert not decoder.get_parameter("mask_token").any()
+        vectors = torch.cat([decoder.get_parameter(f"modality.{m}") for m in multimae.MODALITIES])
+        assert 0.016 < vectors.std() < 0.024
+    assert 0.016 < made.model.global_token.std() < 0.024
+    again, other = (Pretraining(Config(seed=s), (3, 64, 64)).state_dict() for s in (0, 1))
+    assert all(torch.equal(t, again[k]) for k, t in made.state_dict().items())
+    assert not torch.equal(again["model.global_token"], other["model.global_token"])
+
+
+def test_the_optimizer_is_the_papers() -> None:
+    """2e-4 at batch 512 after 40 of 200 epochs; no decay on biases, norms, tokens and vectors."""
+    made = Pretraining(Config(), (3, 64, 64))
+    optimizer, schedule = made.optimizer(1000)
+    decayed, bare = optimizer.param_groups
+    assert (decayed["weight_decay"], bare["weight_decay"]) == (0.05, 0.0)
+    assert decayed["betas"] == (0.9, 0.95) and decayed["eps"] == 1e-8
+    names = {id(p): name for name, p in made.named_parameters()}
+    assert all(names[id(p)].endswith("weight") for p in decayed["params"])
+    free = {names[id(p)] for p in bare["params"]}
+    assert {"model.global_token", "decoders.rgb.mask_token"} <= free
+    assert "decoders.norm_rgb.modality.saliency" in free and "model.project.rgb.weight" not in free
+    rates = []
+    for _ in range(1000):
+        rates.append(decayed["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == rates[200] == pytest.approx(2e-4)
+    assert rates[0] == 0 and rates[100] == pytest.approx(1e-4) == rates[600]
+
+
+def things(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Grey frames with one bright patch each, and a map that says which."""
+    image = np.full((count, 32, 32, 3), 90, np.uint8)
+    saliency = np.zeros((count, 32, 32), np.uint8)
+    places = 8 * np.random.default_rng(seed).integers(0, 4, (count, 2))
+    for n, (row, column) in enumerate(places):
+        image[n, row : row + 8, column : column + 8] = (250, 200, 40)
+        saliency[n, row : row + 8, column : column + 8] = 128
+    return {"image": image, "saliency": saliency}
+
+
+def fit(
+    folder: Path,
+    config: Config,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    every: int | None = None,
+) -> tuple[Pretraining, np.ndarray]:
+    made = Pretraining(config, SHAPE)
+    losses = trainer.fit(
+        made,
+        things(48, 0),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        folder=folder,
+        progress=progress,
+        checkpoint_every=every,
+    )
+    return made, losses
+
+
+def test_stopped_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: int, steps: int) -> None:
+        if done == 5:
+            raise StoppedError
+
+    config = replace(SMALL, epochs=1, batch_size=6, depth=1, decoder_depth=1)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    whole, losses = fit(tmp_path / "a", config)
+    with pytest.raises(StoppedError):
+        fit(tmp_path / "b", config, progress=stop, every=2)
+    resumed, again = fit(tmp_path / "b", config, every=2)
+    assert np.array_equal(losses, again)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_it_learns_where_the_thing_is_from_the_frame_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map of new frames, drawn from the frame with nothing of the map, beats the mean map."""
+    monkeypatch.setattr(crops, "SCALE", (1.0, 1.0))
+    monkeypatch.setattr(crops, "RATIO", (1.0, 1.0))
+    config = Config(
+        norm_rgb=False, dim=64, depth=2, heads=2, decoder_dim=64, decoder_depth=1, decoder_heads=2,
+        batch_size=24, epochs=400, warmup_epochs=5, base_lr=0.03, mask=0.5,
+    )  # fmt: skip
+    made, losses = fit(tmp_path, config)
+    assert losses[-20:].mean() < 0.5 * losses[:20].mean()
+    batch = {key: torch.from_numpy(rows) for key, rows in things(64, 1).items()}
+    with torch.no_grad():
+        patches = made.patches(made._images(batch))
+        keep, every = np.tile(np.arange(16), (64, 1)), np.ones((64, 2, 16), bool)
+        found = made._draw(patches, keep, every)["saliency"][1].view(64, 16, 64)
+    target = patches["saliency"]
+    mean = patchify(torch.from_numpy(things(48, 0)["saliency"].mean(0) / 255)[None, None], 8)
+    ours, trivial = ((x - target).square().mean().item() for x in (found, mean))
+    assert ours < 0.6 * trivial
+
+
+# Features
+
+
+def encoder(features: Features | None = None, **changes: Any) -> multimae.Encoder:
+    made = method(**changes)
+    source = centre.Saliency(centre.Config(), SHAPE)
+    return made.encoder(features, source) if made.config.needs_saliency else made.encoder(features)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("modalities", ["rgb+saliency", "rgb"])
+def test_features_are_all_tokens_or_their_pool(modalities: str, looks: bool) -> None:
+    image = batch_of(3)["image"].permute(0, 3, 1, 2).contiguous()
+    whole, mean, last = (
+        encoder(Features(pool=pool, use_saliency=looks), modalities=modalities)
+        for pool in ("none", "mean", "global")
+    )
+    tokens = whole(image)
+    both = looks and modalities == "rgb+saliency"
+    count = 33 if both else 17
+    assert whole.max_tokens == count and mean.max_tokens == last.max_tokens == 1
+    assert tokens["pos"][2].tolist() == list(range(count)) and tokens["mask"].all()
+    torch.testing.assert_close(mean(image)["x"][:, 0], tokens["x"].mean(1))
+    assert torch.equal(last(image)["x"][:, 0], tokens["x"][:, -1])
+    maps = centre.Saliency(centre.Config(), SHAPE)(image)
+    made = method(modalities=modalities)
+    patches = patches_of(made, torch.cat([image / 255, maps], 1))
+    seen = {name: rows for name, rows in patches.items() if both or name == "rgb"}
+    with torch.no_grad():
+        expected = encoded(made, seen, 1, list(range(count - 1)))
+    torch.testing.assert_close(tokens["x"][1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config(modalities="saliency"), "modalities: 'saliency'"),
+        (lambda: Config(mask=1.0), "mask: 1.0"),
+        (lambda: Config(dim=10), "dim: 10"),
+        (lambda: Config(decoder_dim=12, decoder_heads=5), "decoder_dim: 12"),
+        (lambda: Config(base_lr=-1.0), "base_lr: -1.0"),
+        (lambda: Config(beta2=1.0), "beta2: 1.0"),
+        (lambda: Features(pool="max"), "pool: 'max'"),
+        (lambda: Pretraining(Config(patch=7), SHAPE), "patch: 7 does not divide"),
+        (lambda: Pretraining(Config(), (1, 32, 32)), "model: multimae sees RGB"),
+        (lambda: Pretraining(SMALL, SHAPE).encoder(), "modalities: rgb.saliency, but no source"),
+    ],
+)
+def test_what_cannot_be_is_named(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()
+
+
+@pytest.mark.parametrize(("modalities", "pictures"), [("rgb+saliency", 14), ("rgb", 7)])
+def test_panels_are_pictures_and_repeat(modalities: str, pictures: int) -> None:
+    made = method(modalities=modalities)
+    one = {key: value[:1] for key, value in batch_of().items() if key in ("image", "saliency")}
+    first, second = made.panels(one), made.panels(one)
+    assert len(first) == pictures
+    for caption, picture in first.items():
+        assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
+        assert np.array_equal(picture, second[caption])
+    assert np.array_equal(first["rgb"], one["image"][0].numpy())
+    seen = first[next(caption for caption in first if caption.endswith("seen"))]
+    kept = (seen == one["image"][0].numpy()).all(-1)
+    grey = (seen == multimae.PAPER).all(-1)
+    assert (kept | grey).all() and kept.sum() == 64 * (7 if pictures == 14 else 4)
+    again = first["rgb 1: drawn"][kept]
+    assert np.array_equal(again, one["image"][0].numpy()[kept])
