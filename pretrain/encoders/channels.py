@@ -1,6 +1,6 @@
 """What a CNN that learns along with the policy gets to see: RGB, saliency, or both. Trains nothing.
 
-Liang, Thomason and Biyik, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
+Liang, Thomason and Bıyık, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
 Table I's CNN rows, RGB x saliency masks each colour by the map, RGBS puts the map beside them as a
 fourth channel.
 

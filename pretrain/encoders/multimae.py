@@ -1,6 +1,6 @@
 """ViSaRL's encoder: one transformer over the patches of a frame and of its saliency map.
 
-Liang, Thomason and Biyik, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
+Liang, Thomason and Bıyık, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
 §II-C and D and Table II, on Bachmann et al.'s MultiMAE (ECCV 2022). Of the 2 x 64 patches of 8 x 8
 it sees 32, shared out between the two at random, and draws all others, so each modality has to be
 told from the other. Frozen, it sees all patches: the policy gets the mean of its tokens. The
