@@ -1,31 +1,107 @@
-"""Stage `fit`: data -> a predictor of saliency, learned or not. `python -m pipeline.fit NAME`."""
+"""Stage `fit`: data -> a predictor of saliency, learned or not. `python -m pipeline.fit NAME`.
+
+Of data with maps, annotations or saliency, four fifths teach and one fifth judges: the same fifth
+for every predictor of the data, so their metrics compare.
+"""
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
 from datasets.pictures import spread
+from datasets.saliency import Indices
 from datasets.shards import read_frames
-from pipeline.label import PICTURED, label, overlays
+from pipeline.judge import judged
+from pipeline.label import PICTURED, as_batch, label, overlays
+from pipeline.labelled import Labelled, read_labelled
+from pipeline.progress import Progress
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
+from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import save_saliency
+
+HELD_OUT = 0.2  # of the maps
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Fit one entry's predictor to its data, save it and picture what it finds."""
+    """Fit one entry's predictor to its data, save it, score it and picture what it finds."""
     module = word_module("pretrain.saliency", stage.entry.keys.model)
     data = stage.inputs["data"]
-    frames = read_frames(data.folder, data.files)
-    images = torch.from_numpy(frames.images).permute(0, 3, 1, 2)  # (N, C, H, W)
-    predictor = module.fit(stage.entry.config, images)
+    metrics: dict[str, Any] = {}
+    if data.label.startswith("frames/"):
+        if hasattr(module, "Training"):
+            raise FoveaError(
+                f"predictors.{stage.entry.name}: {stage.entry.keys.model} learns from maps, which "
+                f"{data.label} has not; name an entry of annotations or saliency as its data"
+            )
+        frames = read_frames(data.folder, data.files)
+        predictor = module.fit(stage.entry.config, as_batch(frames.images))
+        shown = np.arange(len(frames))
+    else:
+        labelled = read_labelled(data)
+        frames = labelled.frames
+        taught, shown = split(len(labelled.indices))
+        predictor = _taught(stage, module, labelled, taught, metrics)
+        metrics |= {"maps": len(labelled.indices), "held_out": len(shown)}
+        metrics |= judged(predictor, labelled, shown)
+        shown = labelled.indices[shown]
     save_saliency(predictor, stage.out)
-    picked = spread(len(frames), PICTURED)
-    maps = label(predictor, frames, picked, "cpu")
-    overlays(frames, picked, maps).save(stage.out / "overlay.png")
-    return {"frames": len(frames)}
+    picked = shown[spread(len(shown), PICTURED)]
+    overlays(frames, picked, label(predictor, frames, picked, "cpu")).save(
+        stage.out / "overlay.png"
+    )
+    return {"frames": len(frames)} | metrics
+
+
+def split(count: int) -> tuple[Indices, Indices]:
+    """Which of `count` maps teach and which judge; of one map, it does both."""
+    order = np.random.default_rng(0).permutation(count)
+    judges = max(1, round(HELD_OUT * count))
+    return np.sort(order[judges:] if count > 1 else order), np.sort(order[:judges])
+
+
+def _taught(
+    stage: Stage, module: ModuleType, labelled: Labelled, taught: Indices, metrics: dict[str, Any]
+) -> SaliencySource:
+    columns, config = labelled.columns(taught), stage.entry.config
+    if not hasattr(module, "Training"):
+        source: SaliencySource = module.fit(config, as_batch(columns["image"]))
+        return source
+    height, width, channels = columns["image"].shape[1:]
+    method = module.Training(config, (channels, height, width))
+    losses = _train(stage, method, columns)
+    metrics |= {"steps": len(losses), "loss": float(losses[-100:].mean())}
+    source = method.saliency()
+    return source
+
+
+def _train(stage: Stage, method: Any, columns: dict[str, NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Fit, or go on from `last.ckpt`; keeps the loss of every step."""
+    from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
+
+    config, count = stage.entry.config, len(columns["image"])
+    total = trainer.total_steps(count, batch_size=config.batch_size, epochs=config.epochs)
+    progress = Progress(f"fit {stage.entry.name}", total, "steps")
+    losses = trainer.fit(
+        method,
+        columns,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        folder=stage.folder,
+        progress=lambda done, _: progress.reach(done),
+        tensorboard_dir=stage.runs,
+    )
+    progress.finish()
+    rows = "".join(f"{step},{loss:.9g}\n" for step, loss in enumerate(losses.tolist(), 1))
+    write_atomic(stage.out / "curve.csv", f"step,loss\n{rows}".encode())
+    return losses
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ it acts takes it from there.
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import Indices, Maps, read_saliency, write_saliency_shard
 from datasets.shards import FrameSet, read_frames
@@ -32,6 +35,7 @@ def run(stage: Stage) -> dict[str, Any]:
     frames = read_frames(data.folder, data.files)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = load_saliency(by.folder, device=device)
+    _check_size(frames, by.folder)
     progress = Progress(f"label {stage.entry.name}", len(frames), "frames")
     for stream in np.unique(frames.stream).tolist():
         mine = np.flatnonzero(frames.stream == stream)
@@ -50,15 +54,36 @@ def run(stage: Stage) -> dict[str, Any]:
     return {"frames": len(frames), "mean": float(maps.mean() / 255)}
 
 
-@torch.no_grad()
+def _check_size(frames: FrameSet, by: Path) -> None:
+    channels, height, width = store.image_shape_of(store.read_header(by), by)
+    if frames.images.shape[1:] != (height, width, channels):
+        shown = "x".join(map(str, frames.images.shape[1:3]))
+        raise FoveaError(
+            f"{by}: sees frames of {height}x{width} pixels, these have {shown}; name a source that "
+            "was made for frames of this size"
+        )
+
+
 def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: str) -> Maps:
     """Maps (n, H, W) uint8 of `frames[indices]`."""
-    maps = []
-    for begin in range(0, len(indices), BATCH):
-        images = torch.from_numpy(frames.images[indices[begin : begin + BATCH]])
-        found = source(images.permute(0, 3, 1, 2).contiguous().to(device))  # (b, 1, H, W)
-        maps.append((found[:, 0] * 255).round().byte().cpu().numpy())
-    return np.concatenate(maps)
+    found = predicted(source, frames.images[indices], device) * np.float32(255)
+    maps: Maps = np.rint(found).astype(np.uint8)
+    return maps
+
+
+@torch.no_grad()
+def predicted(
+    source: SaliencySource, images: NDArray[np.uint8], device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Maps (N, H, W) in [0, 1] of images (N, H, W, 3), as the source gives them."""
+    batches = torch.split(as_batch(images), BATCH)
+    found = [source(batch.contiguous().to(device))[:, 0].cpu().numpy() for batch in batches]
+    return np.concatenate(found)
+
+
+def as_batch(images: NDArray[np.uint8]) -> torch.Tensor:
+    """Frames (N, H, W, C) as they are kept -> (N, C, H, W)."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def overlays(frames: FrameSet, indices: Indices, maps: Maps) -> Any:

@@ -1,0 +1,87 @@
+"""How near saliency comes to annotations: `python -m pipeline.judge ANNOTATIONS ARTIFACT...`
+
+Scores built artifacts that can label (`predictors/reach-30`, `encoders/reach-mae`) on all maps of
+an annotations entry, of frames that none of them learned from, and keeps a small file of each in
+`pipeline/recipes/measured/saliency/`, to be committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.files import write_atomic
+from datasets.saliency import Indices
+from pipeline.artifact import ROOT, open_artifact, versions
+from pipeline.label import as_batch, predicted
+from pipeline.labelled import Labelled, read_labelled
+from pipeline.stage import machine, told_plainly
+from pretrain.encoder import SaliencySource
+from pretrain.saliency import centre
+from pretrain.saliency_metrics import scores
+from pretrain.saliency_source import load_saliency
+
+MEASURED = Path("pipeline/recipes/measured/saliency")
+
+
+def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
+    """F and error on the maps numbered `judges`; those of nothing anywhere, and of a bump in the
+    middle, beside them.
+    """
+    truth, images = labelled.maps[judges], labelled.columns(judges)["image"]
+    bump = centre.fit(centre.Config(), as_batch(images))
+    found: dict[str, NDArray[np.float32]] = {
+        "": predicted(source, images),
+        "zero_": np.zeros(truth.shape, np.float32),
+        "centre_": predicted(bump, images),
+    }
+    return {
+        f"{name}{score}": value
+        for name, maps in found.items()
+        for score, value in asdict(scores(maps, truth)).items()
+    }
+
+
+def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
+    """An artifact's scores on an annotations entry, with what one has to know to read them."""
+    truth, artifact = open_artifact(annotations, root), open_artifact(label, root)
+    labelled = read_labelled(truth)
+    everything = np.arange(len(labelled.indices))
+    return {
+        "predictor": label,
+        "entry": artifact.manifest["entry"],
+        "learned_from": artifact.manifest["inputs"],
+        "annotations": annotations,
+        "annotated_by": truth.manifest["entry"],
+        "frames": len(everything),
+        "scores": judged(load_saliency(artifact.folder), labelled, everything),
+        "held_out": artifact.manifest["metrics"],
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.judge", description=__doc__)
+    parser.add_argument("annotations", help="such as annotations/reach-further")
+    parser.add_argument("artifacts", nargs="+", help="such as predictors/reach-30")
+    arguments = parser.parse_args()
+    MEASURED.mkdir(parents=True, exist_ok=True)
+    with told_plainly():
+        for label in arguments.artifacts:
+            found = measured(arguments.annotations, label)
+            path = MEASURED / f"{label.split('/')[1]}.json"
+            write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
+            print(path, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

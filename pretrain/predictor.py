@@ -1,0 +1,37 @@
+"""What learned predictors of saliency have in common: frames come in and maps go out at the
+network's own size, nearest pixel for pixel as in ViSaRL's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GPU_FRAMES = 64  # a pass; on a CPU one by one, so that a map never depends on its company
+
+
+def resized(image: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """(B, C, H, W) at another size, nearest neighbours; what fits already is left as it is."""
+    size = (size, size) if isinstance(size, int) else size
+    return image if tuple(image.shape[2:]) == size else F.interpolate(image, size, mode="nearest")
+
+
+def to_unit(image: Tensor, size: int) -> Tensor:
+    """Frames or maps (B, C, H, W) uint8 -> (B, C, size, size) float32 in [0, 1]."""
+    return resized(image.float() / 255, size)
+
+
+def predict(network: Callable[[Tensor], Tensor], image: Tensor, size: int) -> Tensor:
+    """Maps (B, 1, H, W) in [0, 1] of frames (B, 3, H, W) uint8, by a network from images
+    (B, 3, size, size) in [0, 1] to logits (B, 1, size, size).
+    """
+    if torch.compiler.is_exporting():
+        logits = network(to_unit(image, size))
+    else:
+        frames = 1 if image.device.type == "cpu" else GPU_FRAMES
+        passes = torch.split(image, frames)
+        logits = torch.cat([network(to_unit(part, size)) for part in passes])
+    return resized(logits.sigmoid(), (image.shape[2], image.shape[3]))

@@ -1,0 +1,272 @@
+"""PiCANet: each pixel's saliency from the context that it attends to, learned from a few clicks.
+
+Liu, Han and Yang, "PiCANet: Learning Pixel-wise Contextual Attention for Saliency Detection" (CVPR
+2018), as ViSaRL uses it (Liang et al. 2024, §IV, Tables III to VI): a U-net on VGG16 whose decoder
+cells attend to 7x7 neighbours two pixels apart. ViSaRL took the two global cells out, and so does
+`attention: LLL`; `GGLLL` is the original.
+
+Differs from ViSaRL's released code: the softmax weighs the 49 taps of a pixel (there, 49 places);
+the attention branch has the ReLU and batch norm of PiCANet's own network; pixels are normalised
+with ImageNet's mean and deviation; colours are jittered and half the frames mirrored, training
+frames alone; without the global cells, what only they use of VGG16 is gone. Its rate falls tenfold
+when the loss of single batches stalls; here after 35 and 70 % of the steps, PiCANet's own schedule,
+because that depends on nothing but the step. `loss: bce` is what they ran, `weighted_mse` what the
+paper states. In the original's global cells: fc7 is 1x1 as PiCANet's (there 3x3), without dropout;
+the 10x10 grid that 28x28 pixels have spreads over whatever size there is.
+
+Expect 14,319,741 parameters, with global cells 38,853,041. The paper reports MAE 0.0032 and F 0.797
+after 1000 epochs on 24 frames of 224x224 pixels; that takes 8 hours on one core, 64x64 pixels 0.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datasets.errors import FoveaError
+from pretrain.augment import colour_jitter, mirror
+from pretrain.encoder import check_image
+from pretrain.pixel_attention import Global, Local
+from pretrain.predictor import predict, to_unit
+from pretrain.schedule import noise
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+# The weights of the cells' losses, deep to shallow.
+SUPERVISION = {"LLL": (0.5, 0.8, 0.8, 1.0), "GGLLL": (0.5, 0.5, 0.5, 0.8, 0.8, 1.0)}
+# ViSaRL's ColorJitter, which its code never applies.
+JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}
+DECAY, PERIOD = 0.1, 0.35  # of the rate; of the steps, 7000 of PiCANet's 20000
+
+
+@dataclass(frozen=True)
+class Config:
+    """Network and training (Table III); `size` is that of the frames the network sees."""
+
+    size: int = 224
+    attention: str = "LLL"
+    loss: str = "bce"
+    init: str = "scratch"
+    epochs: int = 1000
+    batch_size: int = 8
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.005
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.size % 8:
+            raise ValueError(f"size: {self.size}, must be a multiple of 8")
+        words: dict[str, Iterable[str]] = {
+            "attention": SUPERVISION,
+            "loss": LOSSES,
+            "init": ("scratch", "imagenet"),
+        }
+        for field, known in words.items():
+            if getattr(self, field) not in known:
+                word = getattr(self, field)
+                raise ValueError(f"{field}: {word!r}, must be one of {', '.join(known)}")
+        for field in ("epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
+        for field in ("learning_rate", "weight_decay", "seed"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
+
+
+def weighted_mse(logits: Tensor, target: Tensor) -> Tensor:
+    """Squared error that counts up to twenty times more where the target is high."""
+    return ((logits.sigmoid() - target).square() / (1.05 - target)).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": F.binary_cross_entropy_with_logits,
+    "weighted_mse": weighted_mse,
+}
+
+
+class Cell(nn.Module):
+    """A step of the decoder: VGG's features and what was decoded so far, merged, given context, and
+    a map predicted from them. Without attention it is the last, plain step.
+    """
+
+    def __init__(self, channels: int, width: int, attend: nn.Module | None) -> None:
+        super().__init__()
+        self.skip = nn.BatchNorm2d(channels)
+        self.merge = nn.Conv2d(2 * channels, channels, 1)
+        self.attend = attend
+        if attend is not None:
+            self.fuse = nn.Conv2d(2 * channels, width, 1)
+            self.norm = nn.BatchNorm2d(width)
+        self.predict = nn.Conv2d(width, 1, 1)
+
+    def forward(self, skip: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, channels, H, W) twice -> decoded (B, width, H, W) and logits (B, 1, H, W)."""
+        if decoded.shape[2:] != skip.shape[2:]:
+            decoded = F.interpolate(decoded, size=skip.shape[2:], mode="bilinear")
+        x = F.relu(self.merge(torch.cat([F.relu(self.skip(skip)), decoded], 1)))
+        if self.attend is not None:
+            x = F.relu(self.norm(self.fuse(torch.cat([x, self.attend(x)], 1))))
+        return x, self.predict(x)
+
+
+def vgg16(pretrained: bool) -> nn.Sequential:
+    """timm's layers without the classifier; unless pretrained, memory without any values.
+
+    Raises FoveaError where the weights can't be downloaded.
+    """
+    if not pretrained:
+        with torch.device("meta"):  # its classifier alone is 490 MB
+            layers = cast(Any, timm.create_model("vgg16")).features
+        return cast(nn.Sequential, layers.to_empty(device="cpu"))
+    try:
+        return cast(nn.Sequential, cast(Any, timm.create_model("vgg16", pretrained=True)).features)
+    except Exception as error:  # whatever the hub's client and the network raise
+        raise FoveaError(
+            f"init: imagenet, but timm could not get the weights of vgg16 "
+            f"({type(error).__name__}: {error}); run this stage where they can be downloaded, copy "
+            "that machine's Hugging Face cache (HF_HOME) here, or use init: scratch"
+        ) from error
+
+
+class Network(nn.Module):
+    """Images (B, 3, size, size) in [0, 1] -> logits of each cell, deep to shallow; the last one's
+    are (B, 1, size, size). Not initialised.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, attention: str, size: int, *, pretrained: bool = False) -> None:
+        super().__init__()
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        layers = list(vgg16(pretrained))
+        pools = [n for n, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        stages = [nn.Sequential(*layers[a:b]) for a, b in pairwise([0, *pools])]
+        side = size // 8
+        cells = [
+            Cell(512, 256, Local(512)),
+            Cell(256, 128, Local(256)),
+            Cell(128, 64, Local(128)),
+            Cell(64, 64, None),
+        ]
+        if attention == "GGLLL":
+            stages = [*stages[:4], _without_stride(stages[4]), _fully_connected()]
+            original = [Cell(1024, 512, Global(1024, side)), Cell(512, 512, Global(512, side))]
+            cells = original + cells
+        else:
+            stages = stages[:4]
+        self.stages, self.cells = nn.ModuleList(stages), nn.ModuleList(cells)
+
+    def initialise(self, seed: int, *, keep_vgg: bool) -> None:
+        """Draw the weights (He et al. 2015), VGG's too unless they are to be kept."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = set(self.stages[:5].modules()) if keep_vgg else set()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module not in kept:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(cast(Tensor, module.bias))
+            if isinstance(module, nn.LSTM):
+                bound = module.hidden_size**-0.5
+                for parameter in module.parameters():
+                    nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """One map of logits a cell."""
+        skips: list[Tensor] = []
+        x = (x - self.mean) / self.std
+        for stage in self.stages:
+            x = stage(x)
+            skips.insert(0, x)
+        logits = []
+        for cell, skip in zip(self.cells, skips, strict=True):
+            x, predicted = cell(skip, x)
+            logits.append(predicted)
+        return logits
+
+
+def _without_stride(stage: nn.Sequential) -> nn.Sequential:
+    """VGG's fifth stage on the fourth's scale: its pool keeps the size, its filters reach twice as
+    far."""
+    for layer in stage:
+        if isinstance(layer, nn.Conv2d):
+            layer.dilation, layer.padding = (2, 2), (2, 2)
+    return nn.Sequential(nn.MaxPool2d(3, 1, 1), *list(stage)[1:])
+
+
+def _fully_connected() -> nn.Sequential:
+    """VGG's fully connected layers as convolutions."""
+    return nn.Sequential(
+        nn.MaxPool2d(3, 1, 1),
+        nn.Conv2d(512, 1024, 3, padding=12, dilation=12),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(1024, 1024, 1),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Saliency(nn.Module):
+    """(B, 3, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]; frozen."""
+
+    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.image_shape = config, image_shape
+        self.network = Network(config.attention, config.size)
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The last cell's map."""
+        check_image(image, self.image_shape)
+        return predict(lambda x: self.network(x)[-1], image, self.config.size)
+
+
+class Training(nn.Module):
+    """Learns the maps of a few frames, every cell at its own scale."""
+
+    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.image_shape = config, image_shape
+        pretrained = config.init == "imagenet"
+        self.network = Network(config.attention, config.size, pretrained=pretrained)
+        self.network.initialise(config.seed, keep_vgg=pretrained)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """The cells' losses, weighted; batch: image (B, H, W, 3) and saliency (B, H, W), uint8."""
+        rng, share = noise(self.config.seed, batch["step"]), batch["share"]
+        image = to_unit(batch["image"].permute(0, 3, 1, 2), self.config.size)
+        target = to_unit(batch["saliency"][:, None], self.config.size)
+        image = colour_jitter(image, rng, share, **JITTER)
+        both = mirror(torch.cat([image, target], 1), rng, share)
+        image, target = both[:, :3], both[:, 3:]
+        losses = []
+        for logits in self.network(image):
+            scaled = F.max_pool2d(target, self.config.size // logits.shape[2])
+            losses.append(LOSSES[self.config.loss](logits.float(), scaled))
+        weights = SUPERVISION[self.config.attention]
+        return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum()
+
+    def optimizer(
+        self, steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """AdamW on everything, its rate falling tenfold twice."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: DECAY ** int(step / (PERIOD * steps))
+        )
+
+    def saliency(self) -> Saliency:
+        """The frozen predictor with the weights as they are now."""
+        source = Saliency(self.config, self.image_shape)
+        source.network.load_state_dict(self.network.state_dict())
+        return source
