@@ -20,27 +20,27 @@ from numpy.typing import NDArray
 from datasets.files import write_atomic
 from datasets.saliency import Indices
 from pipeline.artifact import ROOT, open_artifact, versions
-from pipeline.label import as_batch, predicted
+from pipeline.label import predicted
 from pipeline.labelled import Labelled, read_labelled
 from pipeline.stage import machine, told_plainly
 from pretrain.encoder import SaliencySource
-from pretrain.saliency import centre
 from pretrain.saliency_metrics import scores
-from pretrain.saliency_source import load_saliency
+from pretrain.saliency_source import bump, load_saliency
 
 MEASURED = Path("pipeline/recipes/measured/saliency")
+CENTRE = 0.25  # of each side, as the predictor `centre`
 
 
 def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
     """F and error on the maps numbered `judges`; those of nothing anywhere, and of a bump in the
     middle, beside them.
     """
-    truth, images = labelled.maps[judges], labelled.columns(judges)["image"]
-    bump = centre.fit(centre.Config(), as_batch(images))
+    truth = labelled.maps[judges]
+    middle = bump(*truth.shape[1:], CENTRE).numpy()
     found: dict[str, NDArray[np.float32]] = {
-        "": predicted(source, images),
+        "": predicted(source, labelled.columns(judges)["image"]),
         "zero_": np.zeros(truth.shape, np.float32),
-        "centre_": predicted(bump, images),
+        "centre_": np.broadcast_to(middle, truth.shape),
     }
     return {
         f"{name}{score}": value

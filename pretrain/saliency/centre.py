@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
+
+from pretrain.saliency_source import bump
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,8 @@ class Saliency(nn.Module):
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.config, self.image_shape = config, image_shape
-
-        def falloff(size: int) -> Tensor:
-            offset = (torch.arange(size) - (size - 1) / 2) / (config.sigma * size)
-            return (-offset.square() / 2).exp()
-
-        bump = falloff(image_shape[1])[:, None] * falloff(image_shape[2])
-        self.register_buffer("bump", bump[None, None], persistent=False)
+        middle = bump(*image_shape[1:], config.sigma)
+        self.register_buffer("bump", middle[None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """The bump, once a frame."""

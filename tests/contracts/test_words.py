@@ -67,7 +67,7 @@ ACTIONS = 3
 SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
-    stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=5,
+    stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=16,
 )  # fmt: skip
 
 
@@ -353,10 +353,18 @@ def test_the_check_of_features_finds_faults(fault: str) -> None:
 # Saliency
 
 
+def make_source(word: str) -> Any:
+    """As the stage `fit` makes one, less the training."""
+    module = importlib.import_module(word)
+    assert hasattr(module, "Training") != hasattr(module, "fit"), "learns from maps, or does not"
+    if hasattr(module, "Training"):
+        return module.Training(small(module.Config), SHAPE).saliency()
+    return module.fit(small(module.Config), images(7, seed=1))
+
+
 @of("pretrain.saliency")
 def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None:
-    module, image = importlib.import_module(word), images()
-    source = module.fit(small(module.Config), images(7, seed=1))
+    module, image, source = importlib.import_module(word), images(), make_source(word)
     assert isinstance(source, module.Saliency)
     maps = source(image)
     assert maps.shape == (4, 1, *SHAPE[1:]) and maps.dtype == torch.float32
@@ -364,8 +372,8 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
     assert not maps.requires_grad
     assert torch.equal(source(image), maps), "twice is not the same"
     assert torch.equal(source(image[1:2]), maps[1:2]), "a map depends on the other frames"
-    again = module.fit(small(module.Config), images(7, seed=1))
-    for number, made in enumerate((source, again)):
+    assert not any(parameter.requires_grad for parameter in source.parameters())
+    for number, made in enumerate((source, make_source(word))):
         save_saliency(made, tmp_path / str(number))
     assert same_files(tmp_path / "0", tmp_path / "1")
     loaded = load_saliency(tmp_path / "0")

@@ -1,0 +1,169 @@
+"""A small network that learns another source's maps, to label and act in its place.
+
+Ours: ViSaRL (Liang et al. 2024) asks PiCANet for a map every step, which takes most of a CPU's
+time. Distilled from the maps that PiCANet gave thousands of frames, soft as they are (after Hinton,
+Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015), a U-net of separable
+convolutions (Chollet, "Xception", CVPR 2017) comes near it. Its first step halves the frame, its
+last doubles the map, and everything between runs at a half to an eighth of the size.
+
+Trained with batch norm, which is folded into the convolutions when it is frozen: on a CPU, where
+frames go one by one, each layer less counts. Expect 19,604 parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pretrain.encoder import check_image
+from pretrain.predictor import predict, to_unit
+from pretrain.schedule import adamw, half_cosine
+
+
+@dataclass(frozen=True)
+class Config:
+    """Network and training; `size` is that of the frames the network sees, `width` its channels at
+    half of it, doubled with each halving.
+    """
+
+    size: int = 64
+    width: int = 16
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    warmup: float = 0.05  # of the steps
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.size % 8:
+            raise ValueError(f"size: {self.size}, must be a multiple of 8")
+        for field in ("width", "epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
+        for field in ("learning_rate", "weight_decay", "seed"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup: {self.warmup}, must be a share, 0 to 1")
+
+
+def convolution(inputs: int, outputs: int, side: int, stride: int, norm: bool) -> list[nn.Module]:
+    """Mixes all channels; then the norm, or a bias in its place, and ReLU."""
+    conv = nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=not norm)
+    return [conv, nn.BatchNorm2d(outputs) if norm else nn.Identity(), nn.ReLU(inplace=True)]
+
+
+def separable(inputs: int, outputs: int, stride: int, norm: bool) -> nn.Sequential:
+    """Each channel's own 3x3 filter, then all channels mixed pixel by pixel."""
+    own = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
+    return nn.Sequential(own, *convolution(inputs, outputs, 1, 1, norm))
+
+
+class Network(nn.Module):
+    """Images (B, 3, size, size) in [0, 1] -> logits (B, 1, size, size). Not initialised."""
+
+    def __init__(self, width: int, *, norm: bool) -> None:
+        super().__init__()
+        half, quarter, eighth = width, 2 * width, 4 * width
+        self.look = nn.Sequential(*convolution(3, half, 3, 2, norm))
+        self.shrink = nn.Sequential(
+            separable(half, quarter, 2, norm), separable(quarter, quarter, 1, norm)
+        )
+        self.think = nn.Sequential(
+            separable(quarter, eighth, 2, norm),
+            separable(eighth, eighth, 1, norm),
+            separable(eighth, eighth, 1, norm),
+        )
+        self.grow = separable(eighth + quarter, quarter, 1, norm)
+        self.draw = separable(quarter + half, half, 1, norm)
+        self.predict = nn.Conv2d(half, 4, 1)  # the four pixels of each half-size one
+
+    def initialise(self, seed: int) -> None:
+        """Draw the weights (He et al. 2015)."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(cast(Tensor, self.predict.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Down three times, up three times with what was seen on the way."""
+        half = self.look(x)
+        quarter = self.shrink(half)
+        x = torch.cat([_doubled(self.think(quarter)), quarter], 1)
+        x = torch.cat([_doubled(self.grow(x)), half], 1)
+        return F.pixel_shuffle(self.predict(self.draw(x)), 2)
+
+
+@torch.no_grad()
+def fold(trained: nn.Module, frozen: nn.Module) -> None:
+    """Fill `frozen`, the same network without norms, so that it is what `trained` is in eval."""
+    for layer, other in zip(trained.children(), frozen.children(), strict=True):
+        if isinstance(layer, nn.Conv2d):
+            cast(nn.Conv2d, other).load_state_dict(layer.state_dict(), strict=False)
+            before = layer, cast(nn.Conv2d, other)
+        elif isinstance(layer, nn.BatchNorm2d):
+            folded = fuse_conv_bn_eval(before[0].eval(), layer.eval())
+            before[1].load_state_dict(folded.state_dict())
+        else:
+            fold(layer, other)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class Saliency(nn.Module):
+    """(B, 3, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]; frozen."""
+
+    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.image_shape = config, image_shape
+        self.network = Network(config.width, norm=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The network's map."""
+        check_image(image, self.image_shape)
+        return predict(self.network, image, self.config.size)
+
+
+class Training(nn.Module):
+    """Learns the maps that another source gave."""
+
+    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.image_shape = config, image_shape
+        self.network = Network(config.width, norm=True)
+        self.network.initialise(config.seed)
+
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Cross-entropy with soft maps; batch: image (B, H, W, 3), saliency (B, H, W), uint8."""
+        image = to_unit(batch["image"].permute(0, 3, 1, 2), self.config.size)
+        target = to_unit(batch["saliency"][:, None], self.config.size)
+        return F.binary_cross_entropy_with_logits(self.network(image).float(), target)
+
+    def optimizer(
+        self, steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """AdamW under a linear warm-up and half a cosine, set anew every step."""
+        c = self.config
+        optimizer = adamw(
+            self, rate=c.learning_rate, betas=(0.9, 0.999), weight_decay=c.weight_decay
+        )
+        factor = partial(half_cosine, steps=steps, warmup=c.warmup * steps)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def saliency(self) -> Saliency:
+        """The frozen predictor with the weights as they are now."""
+        source = Saliency(self.config, self.image_shape)
+        fold(copy.deepcopy(self.network), source.network)
+        return source
