@@ -25,6 +25,8 @@ frames:
 annotations: {}
 predictors:
   breakout-motion: {data: frames/breakout, model: motion}
+  breakout-student: {data: saliency/breakout-error, model: student, size: 48, batch_size: 16,
+                     epochs: 2}
 saliency:
   breakout-error: {frames: breakout, by: encoders/breakout-mae}
 encoders:

@@ -24,6 +24,7 @@ STAGES = [
         ("count: 96, streams: 2", "count: 6000, streams: 2"),
     ),
     ("label", "breakout-error", "saliency/breakout-error", ("count: 96", "count: 96")),
+    ("fit", "breakout-student", "predictors/breakout-student", ("epochs: 2}", "epochs: 60}")),
     ("pretrain", "breakout-mae", "encoders/breakout-mae", ("epochs: 8", "epochs: 60")),
     ("train", "breakout-spirl", "policies/breakout-spirl", ("steps: 160", "steps: 400")),
     ("evaluate", "breakout-spirl", "evaluations/breakout-spirl", ("games: 1", "games: 2")),
@@ -66,6 +67,8 @@ def test_killed_and_resumed(
     project.edit(*longer)
     if stage == "evaluate":
         project.built("train", name)
+    if stage == "fit":
+        project.built("label", "breakout-error")
     project.built(stage, name)
     work = json.loads((project.artifacts / f".runs/{stage}-{name}.json").read_text())
     expected = content(project.artifacts / folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
+from pretrain import trainer
 from pretrain.augment import colour_jitter, mirror
 from pretrain.saliency import picanet, student
 
@@ -237,6 +239,41 @@ def test_it_learns_where_the_bright_spots_are(word: ModuleType, config: Any, ste
     image = torch.from_numpy(columns["image"]).permute(0, 3, 1, 2).contiguous()
     maps, spot = method.saliency()(image)[:, 0], torch.from_numpy(columns["saliency"] > 0)
     assert maps[spot].mean() > maps[~spot].mean() + 0.4
+
+
+class StoppedError(Exception):
+    """What a test stops a training with."""
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """Batch norms' statistics and the augmentation go on where they were."""
+
+    def run(folder: Path, stop: int | None) -> dict[str, Tensor]:
+        def progress(step: int, _: int) -> None:
+            if step == stop:
+                raise StoppedError
+
+        config = picanet.Config(size=8, batch_size=4, epochs=2)
+        method = picanet.Training(config, (3, 16, 16))
+        trainer.fit(
+            method,
+            blobs(8),
+            batch_size=4,
+            epochs=2,
+            seed=0,
+            folder=folder,
+            checkpoint_every=2,
+            progress=progress,
+        )
+        return method.saliency().state_dict()
+
+    (tmp_path / "whole").mkdir()
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(StoppedError):
+        run(tmp_path, 3)
+    resumed = run(tmp_path, None)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 
 def test_a_frozen_student_is_the_trained_one_without_norms() -> None:
