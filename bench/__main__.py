@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import collect, error_map, mae, multimae, rainbow, sac, shards
+from bench import collect, error_map, mae, multimae, rainbow, sac, saliency, shards
 from datasets.files import write_atomic
 from pipeline.artifact import versions
 from pipeline.stage import machine
@@ -26,6 +26,7 @@ BENCHES = {
     "error_map": error_map.run,
     "rainbow": rainbow.run,
     "sac": sac.run,
+    "saliency": saliency.run,
 }
 RESULT = Path("artifacts/bench.json")
 
@@ -84,6 +85,17 @@ TARGETS = [
         "encoding_per_second",
         "encoding_ratio",
         10.0,
+    ),
+    *(
+        Target(
+            "saliency",
+            f"student's saliency against PiCANet's, {what}, ms",
+            f"{key}_student_ms",
+            f"{key}_local_ms",
+            f"{key}_student_ratio",
+            30.0,
+        )
+        for what, key in (("labelling", "label_64"), ("acting", "act_64"))
     ),
 ]
 

@@ -36,7 +36,8 @@ def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[
     middle, beside them.
     """
     truth = labelled.maps[judges]
-    middle = bump(*truth.shape[1:], CENTRE).numpy()
+    height, width = truth.shape[1:]
+    middle = bump(height, width, CENTRE).numpy()
     found: dict[str, NDArray[np.float32]] = {
         "": predicted(source, labelled.columns(judges)["image"]),
         "zero_": np.zeros(truth.shape, np.float32),

@@ -75,7 +75,7 @@ def test_a_map_at_every_scale(attention: str, sides: list[int]) -> None:
     logits = method.network(torch.rand(2, 3, size, size))
     assert [tuple(each.shape) for each in logits] == [(2, 1, side, side) for side in sides]
     assert len(picanet.SUPERVISION[attention]) == len(sides)
-    method.loss(batch(blobs(2, size))).backward()
+    torch.autograd.backward(method.loss(batch(blobs(2, size))))
     for name, parameter in method.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), f"{name} never learns"
 

@@ -1,0 +1,83 @@
+"""A frame's saliency by PiCANet with and without global attention, and by its student.
+
+ViSaRL took the global cells out to come from 0.1 to 0.01 s a frame (its GPU, 224x224 pixels). The
+student has to label and to act thirty times faster than its teacher; labelling goes in batches as
+in the stage `label`, acting frame by frame. Weights are as drawn: time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from pipeline.label import predicted
+from pretrain.encoder import SaliencySource
+from pretrain.saliency import picanet, student
+
+LABELLED = {64: 16, 224: 2}  # frames a round by size: ours on a CPU, the paper's
+ROUNDS = 5
+
+
+def run() -> dict[str, object]:
+    """Median CPU milliseconds a frame on one thread, and of the rounds' ratios."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    figures: dict[str, object] = {
+        "what": "saliency of a frame, one thread, CPU time",
+        "rounds": ROUNDS,
+    }
+    for size, frames in LABELLED.items():
+        figures |= _compared(f"label_{size}", size, frames)
+    figures |= _compared("act_64", 64, 1)
+    torch.set_num_threads(threads)
+    return figures
+
+
+def _compared(what: str, size: int, frames: int) -> dict[str, float]:
+    found = _rounds(
+        size,
+        frames,
+        {
+            "local": _picanet("LLL", size),
+            "global": _picanet("GGLLL", size),
+            "student": student.Training(student.Config(), (3, size, size)).saliency(),
+        },
+    )
+    figures = {f"{what}_{name}_ms": statistics.median(taken) for name, taken in found.items()}
+    for name, slow, fast in (("global", "global", "local"), ("student", "local", "student")):
+        pairs = zip(found[slow], found[fast], strict=True)
+        figures[f"{what}_{name}_ratio"] = statistics.median(a / b for a, b in pairs)
+    return figures
+
+
+def _picanet(attention: str, size: int) -> SaliencySource:
+    config = picanet.Config(size=size, attention=attention)
+    return picanet.Training(config, (3, size, size)).saliency()
+
+
+def _rounds(size: int, frames: int, sources: dict[str, SaliencySource]) -> dict[str, list[float]]:
+    """Milliseconds a frame of each source, round after round, by turns."""
+    images = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), np.uint8)
+    found: dict[str, list[float]] = {name: [] for name in sources}
+    for turn in range(ROUNDS + 1):
+        for name, source in sources.items():
+            taken = _milliseconds(partial(predicted, source, images)) / frames
+            if turn:  # the first is the warm-up
+                found[name].append(taken)
+    return found
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    begun = time.process_time()
+    work()
+    return 1000 * (time.process_time() - begun)
+
+
+if __name__ == "__main__":
+    for key, value in run().items():
+        print(key, value)
