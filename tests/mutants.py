@@ -33,6 +33,34 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "neighbours side by side instead of two pixels apart",
+        "pretrain/pixel_attention.py",
+        "(DILATION * row, DILATION * column)",
+        "(row, column)",
+        "tests/pretrain/test_pixel_attention.py",
+    ),
+    Fault(
+        "recall counted over all pixels",
+        "pretrain/saliency_metrics.py",
+        "hits / wanted.sum((1, 2))[:, None]",
+        "hits / wanted[0].size",
+        "tests/pretrain/test_saliency_metrics.py",
+    ),
+    Fault(
+        "frames mirrored without their maps",
+        "pretrain/saliency/picanet.py",
+        "image, target = both[:, :3], both[:, 3:]",
+        "image = both[:, :3]",
+        "tests/pretrain/test_picanet.py::test_the_loss_weighs_scales_against_maxima_of_the_map",
+    ),
+    Fault(
+        "what judges a predictor also teaches it",
+        "pipeline/fit.py",
+        "np.sort(order[judges:] if count > 1 else order)",
+        "np.sort(order)",
+        "tests/pipeline/test_fit.py::test_four_fifths_teach_and_one_fifth_judges",
+    ),
+    Fault(
         "terminated and truncated swapped",
         "rl/returns.py",
         "(terminated & counts)",

@@ -140,18 +140,20 @@ def test_the_loss_weighs_scales_against_maxima_of_the_map(monkeypatch: pytest.Mo
     for loss in ("bce", "weighted_mse"):
         method = picanet.Training(picanet.Config(size=8, loss=loss), (3, 8, 8))
         seen: list[Tensor] = []
+        turned = []
 
         def network(x: Tensor, seen: list[Tensor] = seen) -> list[Tensor]:
             seen.append(x)
             return logits
 
         monkeypatch.setattr(method.network, "forward", network)
-        found = method.loss(batch(columns, step=5))
+        found = method.loss(batch(columns, step=2))
         expected = 0.0
         for frame in range(2):
             image = torch.from_numpy(columns["image"][frame]).permute(2, 0, 1) / 255
             mirrored = torch.allclose(seen[0][frame], image.flip(2), atol=1e-6)
             assert mirrored or torch.allclose(seen[0][frame], image, atol=1e-6)
+            turned.append(mirrored)
             target = columns["saliency"][frame].astype(float) / 255
             target = target[:, ::-1] if mirrored else target
             for weight, predicted in zip((0.5, 0.8, 0.8, 1.0), logits, strict=True):
@@ -168,6 +170,7 @@ def test_the_loss_weighs_scales_against_maxima_of_the_map(monkeypatch: pytest.Mo
                         else:
                             total += (p - t) ** 2 / (1.05 - t)
                 expected += weight * total / side**2 / 2
+        assert turned == [False, True]
         assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
