@@ -112,6 +112,27 @@ def open_artifact(label: str, root: Path = ROOT) -> Artifact:
     return Artifact(label, folder, manifest, sha256_file(path))
 
 
+def lineage(label: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Entry and digest of an artifact and of all that it was made from, itself first.
+
+    Raises FoveaError where one was made from another version than the one that is there now.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    todo: list[tuple[str, Artifact | None]] = [(label, None)]
+    while todo:
+        name, user = todo.pop(0)
+        made = open_artifact(name, root)
+        if user and user.manifest["inputs"][name] != made.digest:
+            table, entry = user.label.split("/")
+            raise FoveaError(
+                f"{user.folder}: not made from the {name} that is there now; "
+                f"`dvc repro {STAGES[table]}@{entry}` builds it anew"
+            )
+        found[name] = {"digest": made.digest, "entry": made.manifest["entry"]}
+        todo += [(source, made) for source in made.manifest["inputs"]]
+    return found
+
+
 def seal(
     folder: Path,
     label: str,

@@ -1,0 +1,215 @@
+"""The command that probes encoders: frames and readings, what is refused, one run for real."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.envs import metaworld
+from datasets.errors import FoveaError
+from datasets.shards import FrameSet, write_shard
+from pipeline import artifact, probe
+from pretrain.encoder import Obs, load_encoder, save_encoder
+from pretrain.encoders import mae, pixels
+from tests.pipeline.conftest import Project
+
+SHAPE = (3, 32, 32)
+PROBED = """
+frames:
+  reach: {env: metaworld/reach, source: expert, count: 64, streams: 8, random: 0.5}
+  other: {env: metaworld/reach, source: expert, count: 48, streams: 6, seed: 1}
+annotations: {}
+predictors: {}
+saliency: {}
+encoders:
+  reach-mae: {data: frames/reach, model: mae, patch: 16, epochs: 1, warmup_epochs: 0}
+  reach-pixels: {data: frames/reach, model: pixels}
+policies: {}
+"""
+
+
+def frames(count: int = 40, episode: int = 5) -> FrameSet:
+    """Frames of two streams whose points wander to and over the border."""
+    generator = np.random.default_rng(0)
+    points = generator.uniform(-2, 34, (count, 3, 2)).astype(np.float32)
+    flags = np.zeros(count, np.bool_)
+    return FrameSet(
+        images=generator.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8),
+        action=np.zeros((count, 4), np.float32),
+        reward=np.zeros(count, np.float32),
+        terminated=flags,
+        truncated=flags,
+        episode=(np.arange(count) % (count // 2) // episode).astype(np.int32),
+        step=(np.arange(count) % episode).astype(np.int32),
+        stream=np.repeat(np.arange(2), count // 2).astype(np.int32),
+        info={"points": points, "state": generator.normal(size=(count, 39))},
+    )
+
+
+def test_points_are_those_of_the_environment() -> None:
+    assert probe.POINTS == metaworld.POINTS
+    task = metaworld.single(metaworld.Config("reach"), 0, 0)
+    _, info = task.reset()
+    hand, thing, goal = (info["state"][at] for at in probe.WORLD)
+    assert np.allclose(hand, task._task.get_endeff_pos())
+    assert np.allclose(thing, task._task._get_pos_objects()[:3])
+    assert np.allclose(goal, task._task._target_pos)
+
+
+def test_frames_that_show_not_all_points_are_left_out() -> None:
+    kept = frames()
+    found = probe.scene_of(kept, "frames/x")
+    points = cast(Any, kept.info["points"])
+    inside = np.array([all(0 <= v <= 32 for v in one.ravel()) for one in points])
+    assert 0 < found.left_out == (~inside).sum() < len(kept)
+    assert (found.images == kept.images[inside]).all()
+    assert (found.places["image object"] == points[inside, 1]).all()
+    assert np.allclose(found.places["world goal"], kept.info["state"][inside, 36:39], atol=1e-6)
+    named = {*zip(kept.stream[inside], kept.episode[inside], found.episodes, strict=True)}
+    assert len(named) == len(set(found.episodes.tolist())) == len({(s, e) for s, e, _ in named})
+
+
+def test_rows_are_spread_over_all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "ROWS", 10)
+    kept = frames()
+    kept.info["points"] = np.full((40, 3, 2), 5, np.float32)
+    found = probe.scene_of(kept, "frames/x")
+    assert len(found.images) == 10 and found.left_out == 0
+    assert (found.images[[0, -1]] == kept.images[[0, -1]]).all()
+
+
+def test_frames_without_points_and_too_few_episodes_are_told() -> None:
+    atari = frames()
+    del atari.info["points"]
+    with pytest.raises(FoveaError, match=r"frames/x: its frames have no points"):
+        probe.scene_of(atari, "frames/x")
+    few = frames(count=12, episode=6)
+    few.info["points"] = np.full((12, 3, 2), 5, np.float32)
+    with pytest.raises(FoveaError, match=r"frames/x: 2 episodes .*more `streams`"):
+        probe.scene_of(few, "frames/x")
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    pool: str = "mean"
+    use_saliency: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    needs_saliency: bool
+
+
+class Fake:
+    """An encoder with tokens to choose from."""
+
+    max_tokens, dim, image_shape, features = 1, 4, SHAPE, Features()
+
+    def __init__(self, *, saliency: bool = False) -> None:
+        self.config = Config(saliency)
+
+
+def test_an_encoder_is_read_in_the_ways_it_has() -> None:
+    ways = {way.name: (way.features, way.flat) for way in probe.readings(Fake(saliency=True))}
+    assert ways == {
+        "pooled": ({}, False),
+        "tokens": ({"pool": "none"}, True),
+        "global token": ({"pool": "global"}, False),
+        "image alone": ({"use_saliency": False}, False),
+    }
+    assert "image alone" not in [way.name for way in probe.readings(Fake())]
+
+
+def test_a_pooled_row_is_the_mean_of_the_real_tokens() -> None:
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    obs: Obs = {"x": x, "mask": mask, "pos": torch.zeros(2, 3, dtype=torch.int64)}
+    expected: Tensor = torch.stack([x[0, :2].mean(0), x[1].mean(0)])
+    assert torch.equal(probe._row(obs, flat=False), expected)
+    assert torch.equal(probe._row(obs, flat=True), x.reshape(2, 12))
+    image = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
+    assert probe._row({"image": image}, flat=True).tolist() == [[0, 1]]
+
+
+def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None:
+    config = mae.Config(patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
+    save_encoder(mae.Pretraining(config, SHAPE).encoder(mae.Features()), tmp_path)
+    images = frames().images[:20]
+    found = dict(probe.read("x", str(tmp_path), images))
+    assert {name: rows.shape for name, rows in found.items()} == {
+        "pooled": (20, 16),
+        "tokens": (20, 16 * 16),
+    }
+    whole = load_encoder(tmp_path, features={"select": "all"})
+    batch = torch.from_numpy(images[:1]).permute(0, 3, 1, 2).contiguous()
+    assert np.allclose(found["tokens"][0], whole(batch)["x"].detach().flatten().numpy(), atol=1e-6)
+    with pytest.raises(FoveaError, match=r"encoders/x: sees images \(3, 32, 32\)"):
+        list(probe.read("x", str(tmp_path), images[:, :16]))
+
+
+def seal(root: Path, label: str, entry: dict[str, Any], *sources: str) -> str:
+    inputs = {source: artifact.open_artifact(source, root).digest for source in sources}
+    (root / label).mkdir(parents=True, exist_ok=True)
+    artifact.seal(root / label, label, entry=entry, inputs=inputs, metrics={})
+    return artifact.open_artifact(label, root).digest
+
+
+def test_the_lineage_goes_back_to_the_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / artifact.ROOT
+    monkeypatch.chdir(tmp_path)
+    first = seal(root, "frames/a", {})
+    seal(root, "predictors/a", {"size": 2}, "frames/a")
+    seal(root, "saliency/a", {}, "frames/a", "predictors/a")
+    last = seal(root, "encoders/a", {}, "saliency/a")
+    found = artifact.lineage("encoders/a")
+    assert set(found) == {"encoders/a", "saliency/a", "predictors/a", "frames/a"}
+    assert found["encoders/a"]["digest"] == last and found["frames/a"]["digest"] == first
+    assert found["predictors/a"]["entry"] == {"size": 2}
+    assert probe.frames_of(found) == "frames/a"
+    seal(root, "predictors/a", {"size": 3}, "frames/a")
+    with pytest.raises(FoveaError, match=r"saliency/a: not made from the predictors/a.*label@a"):
+        artifact.lineage("encoders/a")
+
+
+def test_the_command_writes_what_it_finds(project: Project) -> None:
+    (project.folder / "params.yaml").write_text(PROBED)
+    root, whole = project.artifacts, frames(80)
+    for name in ("reach", "other"):
+        (root / "frames" / name).mkdir(parents=True)
+        for stream, start in ((0, 0), (1, 40)):
+            path = root / "frames" / name / f"{stream:03d}-00000.tar"
+            write_shard(path, list(whole)[start : start + 40], stream=stream, start=0)
+        seal(root, f"frames/{name}", {"name": name})
+    config = mae.Config(patch=16, dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
+    for name, encoder in (
+        ("reach-mae", mae.Pretraining(config, SHAPE).encoder(mae.Features())),
+        ("reach-pixels", pixels.Encoder(pixels.Config(), pixels.Features(), SHAPE)),
+    ):
+        save_encoder(encoder, root / "encoders" / name)
+        seal(root, f"encoders/{name}", {"data": "frames/reach"}, "frames/reach")
+    output = project.built("probe", "reach-mae", "reach-pixels", "--frames", "other")
+    own, plain = (
+        json.loads((root / f".runs/probe-{name}/probe.json").read_text())
+        for name in ("reach-mae", "reach-pixels")
+    )
+    assert list(own["scores"]) == ["mean of the rest", "pooled", "tokens"]
+    assert list(plain["scores"]) == ["mean of the rest", "pixels"]
+    assert own["scores"]["mean of the rest"] == plain["scores"]["mean of the rest"]
+    assert set(own["made_from"]) == {"encoders/reach-mae", "frames/reach"}
+    assert list(own["frames"]) == ["frames/other"] and own["rows"] + own["left_out"] == 80
+    assert own["splits"] == [0, 1, 2]
+    for scores in own["scores"].values():
+        assert set(scores) == {f"{a} {b}" for a in ("image", "world") for b in probe.POINTS}
+        assert all(len(one["error"]) == 3 and min(one["error"]) > 0 for one in scores.values())
+    run = json.loads((root / ".runs/probe-reach-mae.json").read_text())
+    assert run["machine"] and "commit" in run
+    assert "reach-mae: " in output and "pooled: image tip" in output
