@@ -10,8 +10,10 @@ import sys
 
 from pipeline import params
 from pipeline.artifact import ROOT
-from pipeline.ledger.claims import read_claims
+from pipeline.ledger.claims import read_papers
+from pipeline.ledger.judged import Measured
 from pipeline.ledger.measured import read_measured
+from pipeline.ledger.probed import read_probed
 from pipeline.ledger.render import fragment
 from pipeline.reporting.html import render
 from pipeline.stage import told_plainly
@@ -27,7 +29,7 @@ def main() -> None:
             table: {name: entry.resolved() for name, entry in entries.items()}
             for table, entries in params.load().tables.items()
         }
-        ledger = fragment(read_claims(), read_measured())
+        ledger = fragment(read_papers(), Measured(read_measured(), read_probed()))
         metrics = render(tables, ROOT, OUT, ledger=ledger)
     for name, values in metrics.items():
         mean, chance, above = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,15 @@ from pipeline import params
 from pipeline.ledger.verdict import STATISTICS, Gap
 from pipeline.recipe import recipes
 
-CLAIMS = Path(__file__).parent / "spirl.yaml"
+LEDGER = Path(__file__).parent  # one file a paper
+SEED = re.compile(r"-s\d+$")  # of an encoder: entries that differ by `seed` alone are one row
 
 
 @dataclass(frozen=True)
 class Score:
     """One number of a table, and the policy that measures it here."""
 
-    policy: str  # "" for what Fovea does not have
+    policy: str  # or the row of a probe; "" for what Fovea does not have
     method: str
     game: str
     mean: float | None  # None where the paper has no number
@@ -31,14 +33,19 @@ class Table:
     """One table of the paper: its scores, and which of them it sets against each other."""
 
     name: str
-    recipe: str  # that has the policies
-    protocol: str  # "mean" at the end of training, or best "median" of the checkpoints
-    trials: int
+    recipe: str  # that has the policies, or the encoders to probe
+    protocol: str  # see verdict.STATISTICS
+    trials: int  # the paper's; 0 where it asked no such question
     why: str  # not everything is measured yet
     note: str
     scores: dict[str, Score]  # by policy
     others: list[Score]  # of methods that Fovea does not have
     comparisons: list[tuple[Score, Score]]  # the one first that the paper puts forward
+
+    @property
+    def own(self) -> bool:
+        """Whether it is our question, not the paper's."""
+        return not self.trials
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,16 @@ class Claims:
     tables: list[Table]
     lines: list[Line]
 
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.paper.partition(": ")[0]
+
+    @property
+    def source(self) -> str:
+        """Authors, title and year."""
+        return self.paper.partition(": ")[2]
+
 
 def gap(better: Score, other: Score) -> Gap | None:
     """By how much the paper puts one score above another, None where it does not say."""
@@ -68,11 +85,16 @@ def gap(better: Score, other: Score) -> Gap | None:
     return Gap(better.mean - other.mean, deviations)
 
 
-def read_claims(path: Path = CLAIMS) -> Claims:
+def read_papers(folder: Path = LEDGER) -> list[Claims]:
+    """The claims of every paper, in the order of the files' names."""
+    return [read_claims(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def read_claims(path: Path) -> Claims:
     """Read a paper's claims.
 
-    Raises FoveaError naming file and entry for a malformed one, and where a policy stands in no
-    recipe: a claim without a policy could never be measured.
+    Raises FoveaError naming file and entry for a malformed one, and where a policy (or an encoder
+    to probe) stands in no recipe: a claim without one could never be measured.
     """
     written = params.read_yaml(path)
     try:
@@ -91,10 +113,11 @@ def _table(written: Mapping[str, Any], path: Path) -> Table:
     scores = {policy: _score(policy, row) for policy, row in written["scores"].items()}
     if protocol not in STATISTICS:
         raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {tuple(STATISTICS)}")
-    known = params.read_yaml(recipes()[recipe])["policies"]
-    lost = [policy for policy in scores if policy not in known]
+    measures = "encoders" if protocol == "probe" else "policies"
+    known = {SEED.sub("", entry) for entry in params.read_yaml(recipes()[recipe])[measures]}
+    lost = [policy for policy in scores if policy.partition(",")[0] not in known]
     if lost:
-        raise FoveaError(f"{path}: {name}: recipe {recipe} has no policies {', '.join(lost)}")
+        raise FoveaError(f"{path}: {name}: recipe {recipe} has no {measures} {', '.join(lost)}")
     pairs = [(scores[better], scores[other]) for better, other in written["comparisons"]]
     for better, other in pairs:
         ahead = gap(better, other)

@@ -10,11 +10,31 @@ import numpy as np
 
 from pipeline.ledger.claims import Claims, Score, Table, gap
 from pipeline.ledger.measured import Seed
-from pipeline.ledger.verdict import STATISTICS, UNDER_POWERED, WORDS, Gap, Verdict, judge
+from pipeline.ledger.probed import Probed
+from pipeline.ledger.verdict import (
+    OWN_WORDS,
+    STATISTICS,
+    UNDER_POWERED,
+    WORDS,
+    Gap,
+    Verdict,
+    judge,
+)
 from rl.statistics import bootstrap_interval, interquartile_mean, mean_interval
 
-Measured = Mapping[str, Sequence[Seed]]  # by policy
 NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured here."""
+
+    policies: Mapping[str, Sequence[Seed]]
+    probes: Mapping[str, Sequence[Probed]]  # by `row`, see probed.py
+
+    def of(self, table: Table) -> Mapping[str, Sequence[Seed | Probed]]:
+        """What a table's rows are measured by."""
+        return self.probes if table.protocol == "probe" else self.policies
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,9 @@ class Comparison:
     @property
     def word(self) -> str:
         """The verdict's word, or that there is none yet."""
-        return self.verdict.word if self.verdict else NOT_RUN
+        if self.verdict is None:
+            return NOT_RUN
+        return OWN_WORDS[WORDS.index(self.verdict.word)] if self.table.own else self.verdict.word
 
     @property
     def seeds_needed(self) -> int | None:
@@ -51,7 +73,7 @@ class Comparison:
         return self.gap.seeds_needed if self.gap and self.word == UNDER_POWERED else None
 
 
-def ours(seeds: Sequence[Seed], protocol: str) -> Ours:
+def ours(seeds: Sequence[Seed | Probed], protocol: str) -> Ours:
     """The score of a policy's seeds, failed ones too; interquartile means are of all games."""
     games, statistic = [seed.games(protocol) for seed in seeds], STATISTICS[protocol]
     return Ours(
@@ -74,16 +96,18 @@ def compare(claims: Claims, measured: Measured) -> list[Comparison]:
 
 
 def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Verdict -> how many comparisons have it."""
+    """Verdict -> how many comparisons have it, all of them a paper's or all our own."""
     found = Counter(one.word for one in comparisons)
-    return {word: found[word] for word in (*WORDS, NOT_RUN)}
+    known = OWN_WORDS if any(one.table.own for one in comparisons) else WORDS
+    return {word: found[word] for word in (*known, NOT_RUN)}
 
 
 def _compare(table: Table, better: Score, other: Score, measured: Measured) -> Comparison:
     ahead = gap(better, other)
-    lacking = [score.method for score in (better, other) if score.policy not in measured]
+    kept = measured.of(table)
+    lacking = [score.method for score in (better, other) if score.policy not in kept]
     if lacking:
         return Comparison(table, better, other, ahead, lacking, None)
-    sides = [[s.games(table.protocol) for s in measured[x.policy]] for x in (better, other)]
+    sides = [[s.games(table.protocol) for s in kept[x.policy]] for x in (better, other)]
     found = judge(sides[0], sides[1], ahead, STATISTICS[table.protocol])
     return Comparison(table, better, other, ahead, [], found)

@@ -8,8 +8,6 @@ pretraining), but then a note must say so, and all seeds of the policy must have
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +19,13 @@ from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pipeline import artifact, params
+from pipeline import artifact
+from pipeline.ledger.settings import checked_recipes, differences, differences_of_all, home_of
 from pipeline.ledger.verdict import STATISTICS
-from pipeline.recipe import RECIPES, recipes
-from pipeline.tables import EVALUATION_KEYS, Entry, Params
+from pipeline.recipe import RECIPES
+from pipeline.tables import EVALUATION_KEYS
 
 MEASURED = RECIPES / "measured"
-SMALL = ("quick",)  # recipes that only show that the pipeline works
-FREE = EVALUATION_KEYS | {"seeds"}  # of a policy: stand in no trained one, or change no seed
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Encoder:
     name: str
     digest: str
     entry: dict[str, Any]  # all defaults written out
+    made_from: dict[str, Any]  # entries and digests of what its saliency comes from
     frames: int  # that it was pretrained on
     trained: bool  # pixels have nothing to train
     run: Run | None  # of its pretraining, where the record of it was there
@@ -67,17 +65,26 @@ class Seed:
     steps: tuple[int, ...]  # of the checkpoints, rising
     returns: tuple[NDArray[np.float64], ...]  # of each checkpoint's games
     random: NDArray[np.float64]  # of the uniform random policy's
+    successes: tuple[NDArray[np.float64], ...] | None  # likewise 0 or 1; None without successes
+    random_successes: NDArray[np.float64] | None
 
     def games(self, protocol: str) -> NDArray[np.float64]:
         """The games that count: the last checkpoint's, or those of the best median.
 
         A seed that failed plays with the last weights it kept; without any it plays at random.
+        FoveaError for successes where none were recorded.
         """
-        if not self.returns:
-            return self.random
-        if protocol == "mean":
-            return self.returns[-1]
-        return max(self.returns, key=STATISTICS[protocol])
+        games, random = self.returns, self.random
+        if protocol == "success":
+            if self.successes is None or self.random_successes is None:
+                raise FoveaError(
+                    f"{file_name(self.policy, self.seed)}: has no successes, and its claim is one "
+                    "of success rates; evaluate it again"
+                )
+            games, random = self.successes, self.random_successes
+        if not games:
+            return random
+        return max(games, key=STATISTICS[protocol]) if protocol == "median" else games[-1]
 
 
 def read_measured(folder: Path = MEASURED) -> dict[str, list[Seed]]:
@@ -128,12 +135,13 @@ def add(
         "encoder": {
             "digest": encoder.digest,
             "entry": encoder.manifest["entry"],
+            "made_from": _made_from(encoder, root),
             "frames": encoder.manifest["metrics"]["frames"],
             "parameters": encoder.manifest["metrics"]["parameters"],
-            "run": _record(root, f"pretrain-{trained.manifest['entry']['encoder']}"),
+            "run": record_of(root, f"pretrain-{trained.manifest['entry']['encoder']}"),
         },
         "versions": trained.manifest["versions"],
-        "run": _record(root, f"train-{policy}"),
+        "run": record_of(root, f"train-{policy}"),
         "games": evaluation["games"],
         "epsilon": evaluation["epsilon"],
         "random": evaluation["random"],
@@ -158,7 +166,15 @@ def add(
     return list(files)
 
 
-def _record(root: Path, run: str) -> Any:
+def _made_from(encoder: artifact.Artifact, root: Path) -> dict[str, Any]:
+    """What an encoder's saliency comes from; of frames alone, their count says enough."""
+    if not encoder.manifest["entry"]["data"].startswith("saliency/"):
+        return {}
+    return artifact.lineage(encoder.label, root)
+
+
+def record_of(root: Path, run: str) -> Any:
+    """What was recorded of a stage's run, None where there is nothing."""
     path = root / ".runs" / f"{run}.json"
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
@@ -185,12 +201,11 @@ def _checked(path: Path, value: Any) -> Seed:
 
 def _check_settings(path: Path, seed: Seed, evaluated: Mapping[str, Any]) -> None:
     """FoveaError where the settings are not those of the recipe that has the policy."""
-    homes = {name: recipe for name, recipe in _checked_recipes().items() if name not in SMALL}
-    recipe = next((r for r in homes.values() if seed.policy in r.tables["policies"]), None)
+    recipe = home_of("policies", seed.policy)
     if recipe is None:
-        raise FoveaError(f"{path}: {seed.policy} stands in none of {', '.join(homes)}")
+        raise FoveaError(f"{path}: {seed.policy} stands in none of {', '.join(checked_recipes())}")
     wanted = recipe.entry("policies", seed.policy)
-    differ = _differences(seed.entry, wanted)
+    differ = differences(seed.entry, wanted)
     differ += [key for key, value in evaluated.items() if value != getattr(wanted.keys, key)]
     if differ:
         raise FoveaError(
@@ -198,10 +213,11 @@ def _check_settings(path: Path, seed: Seed, evaluated: Mapping[str, Any]) -> Non
             "settings are kept"
         )
     encoder = recipe.entry("encoders", wanted.keys.encoder)
-    changed = _differences(seed.encoder.entry, encoder)
+    changed = differences(seed.encoder.entry, encoder)
     frames = recipe.tables["frames"].get(encoder.keys.data.removeprefix("frames/"))
     if frames and seed.encoder.trained and seed.encoder.frames != frames.keys.count:
         changed.append("count of frames")
+    changed += differences_of_all(seed.encoder.made_from, recipe)
     if changed and not seed.note:
         raise FoveaError(
             f"{path}: the encoder's {', '.join(changed)} not as in the recipes; say so in a note "
@@ -209,27 +225,18 @@ def _check_settings(path: Path, seed: Seed, evaluated: Mapping[str, Any]) -> Non
         )
 
 
-@functools.cache
-def _checked_recipes() -> dict[str, Params]:
-    return {name: params.load(path) for name, path in recipes().items()}
-
-
-def _differences(found: Mapping[str, Any], wanted: Entry) -> list[str]:
-    """Keys in which a kept entry is not the recipe's.
-
-    A key that it lacks was added to the code later, and its default is what the code did before.
-    """
-    parts = [part for part in (wanted.keys, wanted.config) if part is not None]
-    defaults = {field.name: field.default for part in parts for field in dataclasses.fields(part)}
-    written = wanted.resolved(FREE)
-    lost = [key for key, value in written.items() if found.get(key, defaults.get(key)) != value]
-    return lost + [key for key in found if key not in written and key not in FREE]
-
-
 def _check_alike(where: str, seeds: list[Seed]) -> None:
-    pretrained = [(s.encoder.entry, s.encoder.frames) for s in seeds if s.encoder.trained]
+    pretrained = [
+        (s.encoder.entry, s.encoder.frames, _entries(s.encoder.made_from))
+        for s in seeds
+        if s.encoder.trained
+    ]
     if any(one != pretrained[0] for one in pretrained):
         raise FoveaError(f"{where}: seeds on encoders of different settings don't mix")
+
+
+def _entries(made_from: Mapping[str, Any]) -> dict[str, Any]:
+    return {label: made["entry"] for label, made in made_from.items()}
 
 
 def _same_games(old: Seed, new: Seed) -> bool:
@@ -242,7 +249,7 @@ def _seed(value: Mapping[str, Any]) -> Seed:
     failed = None if value["failed"] is None else str(value["failed"])
     if failed is None and (not steps or steps[-1] != entry["steps"]):
         raise ValueError(f"no games after the last of {entry['steps']} steps")
-    encoder = value["encoder"]
+    encoder, succeeds = value["encoder"], "successes" in value["random"]
     return Seed(
         policy=str(value["policy"]),
         seed=int(value["seed"]),
@@ -252,19 +259,23 @@ def _seed(value: Mapping[str, Any]) -> Seed:
             name=str(entry["encoder"]),
             digest=str(encoder["digest"]),
             entry=dict(encoder["entry"]),
+            made_from=dict(encoder.get("made_from", {})),
             frames=int(encoder["frames"]),
             trained=bool(encoder["parameters"]),
-            run=None if encoder["run"] is None else _run(encoder["run"]),
+            run=None if encoder["run"] is None else run_of(encoder["run"]),
         ),
-        run=_run(value["run"]),
+        run=run_of(value["run"]),
         note=str(value["note"]),
         steps=steps,
-        returns=tuple(_returns(point["returns"], value["games"]) for point in points),
-        random=_returns(value["random"]["returns"], value["games"]),
+        returns=tuple(_numbers(point["returns"], value["games"]) for point in points),
+        random=_numbers(value["random"]["returns"], value["games"]),
+        successes=tuple(_successes(p, value["games"]) for p in points) if succeeds else None,
+        random_successes=_successes(value["random"], value["games"]) if succeeds else None,
     )
 
 
-def _run(value: Mapping[str, Any]) -> Run:
+def run_of(value: Mapping[str, Any]) -> Run:
+    """A stage's record, as pipeline/stage.py writes it."""
     machine = value["machine"]
     return Run(
         commit=str(value["commit"]),
@@ -274,8 +285,15 @@ def _run(value: Mapping[str, Any]) -> Run:
     )
 
 
-def _returns(values: object, games: int) -> NDArray[np.float64]:
-    returns = np.asarray(values, dtype=np.float64)
-    if returns.shape != (games,) or not games or not np.isfinite(returns).all():
-        raise ValueError(f"returns must be a list of {games} finite numbers")
-    return returns
+def _numbers(values: object, games: int) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.shape != (games,) or not games or not np.isfinite(numbers).all():
+        raise ValueError(f"not a list of {games} finite numbers")
+    return numbers
+
+
+def _successes(point: Mapping[str, Any], games: int) -> NDArray[np.float64]:
+    numbers = _numbers(point["successes"], games)
+    if not np.isin(numbers, (0, 1)).all():
+        raise ValueError("successes must be 0 or 1")
+    return numbers

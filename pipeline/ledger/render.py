@@ -8,20 +8,20 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.ledger.claims import Claims, Score, Table
 from pipeline.ledger.judged import NOT_RUN, Comparison, Measured, Ours, compare, count, ours
 from pipeline.ledger.measured import Encoder, Run, Seed
+from pipeline.ledger.probed import Probed
 from pipeline.reporting.data import reference
 
 HEAD = """\
 # Results
 
-{paper}
-
-{summary} [How to read this](#how-to-read-this).
-
 Rendered by `make results` from the files in `pipeline/recipes/measured/`, one a seed; nothing here
-is written by hand.
+is written by hand. [How to read this](#how-to-read-this).
 """
 FOOT = """\
 ## How to read this
@@ -29,13 +29,19 @@ FOOT = """\
 - A score is the mean over seeds (in brackets: its 95 % interval, seeds and their games resampled),
   and the interquartile mean of all their games. Seeds that failed are in: they play with the last
   weights they kept, or at random without any.
-- A table of means takes the 50 games after the last step, one of medians the checkpoint of the best
-  median, as the paper does. All policies are evaluated at ε 0.001, noise off.
+- A table of means or success rates takes the 50 games after the last step, one of medians the
+  checkpoint of the best median, as the papers do. A game succeeds if any of its steps does.
+  Policies on Atari are evaluated at ε 0.001, noise off.
+- A table of linear probes has no policies: it is R² of the best linear map from an encoder's frozen
+  features to where tip, object and goal are in the image, averaged over the three, on episodes
+  that the map was not fitted on (`pipeline/probe.py`). In place of games it has three ways of
+  holding episodes out.
 - A verdict rests on the 95 % interval of the difference of two methods' scores.
   **reproduced**: it excludes 0 on the paper's side. **not reproduced**: it excludes 0 on the other
   side, or holds 0 but not the paper's difference. **under-powered**: it holds both, or a side has
   fewer than three seeds, or it holds 0 and the paper gives no number. The seeds a side that would
   find the paper's difference in four of five cases follow from the paper's own deviations.
+  Questions of our own, which no paper asked, **hold** or **do not hold** by the same rule.
 - Intervals from few seeds are narrower than they should be: a bootstrap can't show what no seed
   did. Of 400 simulated pairs of methods that did not differ (normal scores, 50 games a seed), the
   interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5 and 10 % with 10.
@@ -46,37 +52,36 @@ FOOT = """\
 """
 
 
-def render(claims: Claims, measured: Measured) -> str:
+def render(papers: Sequence[Claims], measured: Measured) -> str:
     """All of RESULTS.md."""
-    compared = compare(claims, measured)
-    seeds = list(chain.from_iterable(measured[policy] for policy in sorted(measured)))
+    seeds = list(chain.from_iterable(kept for _, kept in sorted(measured.policies.items())))
+    probes = list(chain.from_iterable(kept for _, kept in sorted(measured.probes.items())))
     parts = [
-        HEAD.format(paper=claims.paper, summary=_summary(claims, compared, measured)),
-        _verdicts(compared),
-        _scale(claims, seeds),
-        *(_table(table, compared, measured) for table in claims.tables),
-        _lines(claims),
-        _encoders(seeds),
+        HEAD,
+        *(_paper_s(claims, measured) for claims in papers),
+        _encoders([*seeds, *probes]),
+        _places(probes),
         _runs(seeds),
         FOOT,
     ]
     return "\n".join(part for part in parts if part)
 
 
-def fragment(claims: Claims, measured: Measured) -> str:
-    """The summary and the verdicts there are as HTML, a heading and what follows, no styles."""
-    compared = compare(claims, measured)
-    rows = [_verdict_row(one) for one in compared if one.verdict]
-    text = f"""\
-<h2>Against the paper</h2>
-<p>{_html(claims.paper)}. {_html(_summary(claims, compared, measured))} These are runs at the
-paper's settings, not those above; all of them, and how to read a verdict, are in
-<code>RESULTS.md</code>.</p>
+def fragment(papers: Sequence[Claims], measured: Measured) -> str:
+    """Summaries and the verdicts there are as HTML, a heading and what follows, no styles."""
+    text = """\
+<h2>Against the papers</h2>
+<p>These are runs at the papers' settings, not those above; all of them, and how to read a verdict,
+are in <code>RESULTS.md</code>.</p>
 """
-    if rows:
-        head, body = _html_row("th", VERDICT_HEAD), "".join(_html_row("td", row) for row in rows)
-        text += f"""\
-<div class="wide" role="region" aria-label="Verdicts" tabindex="0">
+    for claims in papers:
+        compared = compare(claims, measured)
+        text += f"<p>{_html(claims.paper)}. {_html(_summary(claims, compared, measured))}</p>\n"
+        rows = [_verdict_row(one) for one in compared if one.verdict]
+        if rows:
+            head, body = _html_row("th", VERDICT_HEAD), "".join(_html_row("td", r) for r in rows)
+            text += f"""\
+<div class="wide" role="region" aria-label="Verdicts, {_html(claims.name)}" tabindex="0">
 <table>
 <thead>
 {head}</thead>
@@ -88,14 +93,36 @@ paper's settings, not those above; all of them, and how to read a verdict, are i
     return text
 
 
+def _paper_s(claims: Claims, measured: Measured) -> str:
+    """A paper's part of the page."""
+    compared = compare(claims, measured)
+    parts = [
+        f"## {claims.name}\n\n{claims.source}\n\n{_summary(claims, compared, measured)}\n",
+        _verdicts(compared),
+        _scale(claims, measured),
+        *(_table(table, compared, measured) for table in claims.tables),
+        _lines(claims),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
 def _summary(claims: Claims, compared: Sequence[Comparison], measured: Measured) -> str:
-    claimed = {policy for table in claims.tables for policy in table.scores}
-    seeds = sum(len(measured[policy]) for policy in measured)
-    words = ", ".join(f"{n} {word}" for word, n in count(compared).items())
-    return (
-        f"Of the {len(compared)} comparisons: {words}. Measured so far: {seeds} seeds of "
-        f"{len(measured)} of the {len(claimed)} policies."
+    text = ""
+    for kind, own in (("comparisons", False), ("questions of our own", True)):
+        some = [one for one in compared if one.table.own == own]
+        if some:
+            words = ", ".join(f"{n} {word}" for word, n in count(some).items())
+            text += f"Of the {len(some)} {kind}: {words}. "
+    rows = {(t.protocol == "probe", row) for t in claims.tables for row in t.scores}
+    asked = [row for probe, row in rows if not probe]
+    kept = [measured.policies[row] for row in asked if row in measured.policies]
+    text += (
+        f"Measured so far: {sum(map(len, kept))} seeds of {len(kept)} of the {len(asked)} policies"
     )
+    if probed := [row for probe, row in rows if probe]:
+        there = sum(row in measured.probes for row in probed)
+        text += f", {there} of the {len(probed)} probes"
+    return f"{text}."
 
 
 VERDICT_HEAD = ["table", "game", "comparison", "paper", "ours", "95 % interval", "verdict"]
@@ -111,19 +138,24 @@ def _verdict_row(one: Comparison) -> list[str]:
         one.table.name,
         one.better.game,
         f"{one.better.method} above {one.other.method}",
-        f"{one.gap.size:+,.1f}" if one.gap else "no number",
+        _number(one.gap.size, one.table, "+") if one.gap else "no number",
     ]
     if one.verdict is None:
         return [*row, "", "", f"{NOT_RUN}: {' and '.join(one.lacking)}"]
-    low, high = one.verdict.low, one.verdict.high
-    interval = "too few seeds" if math.isnan(low) else f"{low:+,.1f} to {high:+,.1f}"
+    difference, low, high = (
+        _number(value, one.table, "+")
+        for value in (one.verdict.difference, one.verdict.low, one.verdict.high)
+    )
+    interval = "too few seeds" if math.isnan(one.verdict.low) else f"{low} to {high}"
     needed = f", about {one.seeds_needed} seeds a side" if one.seeds_needed else ""
-    return [*row, f"{one.verdict.difference:+,.1f}", interval, f"**{one.word}**{needed}"]
+    return [*row, difference, interval, f"**{one.word}**{needed}"]
 
 
-def _scale(claims: Claims, seeds: Sequence[Seed]) -> str:
-    """What random play and people score, to read the tables by."""
-    games = dict.fromkeys(s.game for table in claims.tables for s in table.scores.values())
+def _scale(claims: Claims, measured: Measured) -> str:
+    """What random play and people score, to read returns by; success rates need no such thing."""
+    scored = [table for table in claims.tables if table.protocol in ("mean", "median")]
+    games = dict.fromkeys(s.game for table in scored for s in table.scores.values())
+    seeds = chain.from_iterable(measured.policies.values())
     played = {seed.entry["env"]: seed.random for seed in seeds}
     rows = []
     for game in games:
@@ -132,57 +164,72 @@ def _scale(claims: Claims, seeds: Sequence[Seed]) -> str:
         here = f"{played[env].mean():,.1f}" if env in played else NOT_RUN
         rows.append([game, f"{published['random']:,.1f}", here, f"{published['human']:,.1f}"])
     head = ["game", "random, published", "random, here", "human, published"]
-    return "## Scale\n\n" + _grid(head, rows)
+    return "### Scale\n\n" + _grid(head, rows) if rows else ""
+
+
+NAMES = {"success": "success rates", "probe": "R² of linear probes"}  # of protocols; else a plural
+DIGITS = {"success": 2, "probe": 3}  # else 1
 
 
 def _table(table: Table, compared: Sequence[Comparison], measured: Measured) -> str:
-    text = f"## {table.name}\n\nRecipe `{table.recipe}`, {table.protocol}s, {table.trials} trials "
-    text += f"in the paper. {table.note}".rstrip() + "\n\n"
-    head = ["game", "method", "paper (deviation)", "ours", "interquartile mean", "seeds"]
+    kind = NAMES.get(table.protocol, f"{table.protocol}s")
+    trials = "not in the paper" if table.own else f"{table.trials} trials in the paper"
+    text = f"### {table.name}\n\nRecipe `{table.recipe}`, {kind}, {trials}. {table.note}"
+    middle = ["interquartile mean"] if table.protocol not in NAMES else []
+    head = ["game", "method", "paper (deviation)", "ours", *middle, "seeds"]
     rows = [_score(score, table, measured) for score in table.scores.values()]
-    rows += [[s.game, s.method, _paper(s), "not part of Fovea", "", ""] for s in table.others]
-    text += _grid(head, rows)
+    rows += [[s.game, s.method, _paper(s, table), "not part of Fovea"] for s in table.others]
+    rows = [row + [""] * (len(head) - len(row)) for row in rows]
+    text = text.rstrip() + "\n\n" + _grid(head, rows)
     # By identity: two tables may hold equal scores.
     pairs = [_verdict_row(one)[1:] for one in compared if one.table is table]
     if pairs:
         text += "\n" + _grid(VERDICT_HEAD[1:], pairs)
-    if any(policy not in measured for policy in table.scores):
+    if any(policy not in measured.of(table) for policy in table.scores):
         text += f"\nNot run, where it says so: {table.why}.\n"
     return text
 
 
 def _score(score: Score, table: Table, measured: Measured) -> list[str]:
-    row = [score.game, score.method, _paper(score)]
-    if score.policy not in measured:
-        return [*row, NOT_RUN, "", ""]
-    found: Ours = ours(measured[score.policy], table.protocol)
+    """A row; shorter than the head where there is no more to say."""
+    row = [score.game, score.method, _paper(score, table)]
+    kept = measured.of(table)
+    if score.policy not in kept:
+        return [*row, NOT_RUN]
+    found: Ours = ours(kept[score.policy], table.protocol)
+    middle = [_with_interval(found.iqm, found.iqm_interval, table)]
     seeds = f"{found.seeds}" + (f", {found.failed} failed" if found.failed else "")
     return [
         *row,
-        _with_interval(found.mean, found.mean_interval),
-        _with_interval(found.iqm, found.iqm_interval),
+        _with_interval(found.mean, found.mean_interval, table),
+        *(middle if table.protocol not in NAMES else []),
         seeds,
     ]
 
 
-def _paper(score: Score) -> str:
+def _paper(score: Score, table: Table) -> str:
     if score.mean is None:
         return "no number"
-    deviation = "" if score.deviation is None else f" ({score.deviation:,.1f})"
-    return f"{score.mean:,.1f}{deviation}"
+    deviation = "" if score.deviation is None else f" ({_number(score.deviation, table)})"
+    return f"{_number(score.mean, table)}{deviation}"
 
 
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:,.1f} [{interval[0]:,.1f}, {interval[1]:,.1f}]"
+def _with_interval(value: float, interval: tuple[float, float], table: Table) -> str:
+    low, high = (_number(end, table) for end in interval)
+    return f"{_number(value, table)} [{low}, {high}]"
+
+
+def _number(value: float, table: Table, sign: str = "") -> str:
+    return f"{value:{sign},.{DIGITS.get(table.protocol, 1)}f}"
 
 
 def _lines(claims: Claims) -> str:
     rows = [[line.what, line.paper, line.ours or f"{NOT_RUN}: {line.why}"] for line in claims.lines]
-    return "## Other tables and the figures\n\n" + _grid(["what", "paper", "here"], rows)
+    return "### Other tables and the figures\n\n" + _grid(["what", "paper", "here"], rows)
 
 
-def _encoders(seeds: Sequence[Seed]) -> str:
-    """What was pretrained for these seeds, and how long it took."""
+def _encoders(seeds: Sequence[Seed | Probed]) -> str:
+    """What was pretrained for these seeds and probes, and how long it took."""
     found: dict[str, Encoder] = {s.encoder.digest: s.encoder for s in seeds if s.encoder.trained}
     rows = [
         [
@@ -196,6 +243,33 @@ def _encoders(seeds: Sequence[Seed]) -> str:
     ]
     head = ["encoder", "digest", "frames", "epochs", *RUN_HEAD]
     return "## Encoders\n\n" + _grid(head, rows) if rows else ""
+
+
+def _places(probes: Sequence[Probed]) -> str:
+    """Every probe, place by place: means over the ways of holding episodes out."""
+    if not probes:
+        return ""
+    named = list(probes[0].scores)
+    rows = [
+        [
+            probe.row,
+            probe.seed,
+            f"{probe.rows:,} of {probe.frames}, {probe.episodes} episodes",
+            *(_place(name, probe.scores[name]) for name in named),
+            f"`{probe.run.commit}`",
+            probe.run.machine,
+            probe.note,
+        ]
+        for probe in probes
+    ]
+    head = ["encoder", "seed", "probed on", *named, "commit", "machine", "note"]
+    return "## Probes: R², mean distance\n\n" + _grid(head, rows)
+
+
+def _place(name: str, scores: dict[str, NDArray[np.float64]]) -> str:
+    scale, unit = (1, "px") if name.startswith("image") else (100, "cm")
+    r2 = "constant" if np.isnan(scores["r2"]).any() else f"{scores['r2'].mean():.2f}"
+    return f"{r2}, {scale * scores['error'].mean():.1f} {unit}"
 
 
 def _runs(seeds: Sequence[Seed]) -> str:

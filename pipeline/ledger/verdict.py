@@ -27,8 +27,12 @@ Statistic = Callable[[Games], float]  # a seed's games -> its score
 STATISTICS: dict[str, Statistic] = {
     "mean": lambda games: float(games.mean()),
     "median": lambda games: float(np.median(games)),
+    "success": lambda games: float(games.mean()),
+    "probe": lambda splits: float(splits.mean()),
 }
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
+# The same of a question of our own, which no paper has answered.
+OWN_WORDS = "holds", "does not hold", UNDER_POWERED
 # Standard normal quantiles: a two-sided test at 5 % that finds a true difference in 80 % of cases.
 SIGNIFICANT, FOUND = 1.960, 0.842
 FEWEST = 3  # seeds a side; fewer say next to nothing of how seeds differ

@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError
 from pipeline import artifact, params
 from pipeline.ledger import measured
-from pipeline.ledger.claims import CLAIMS, read_claims
-from pipeline.ledger.judged import compare, count, ours
-from pipeline.ledger.measured import Seed, add, read_measured
+from pipeline.ledger.claims import LEDGER, Claims, read_claims, read_papers
+from pipeline.ledger.judged import Measured, compare, count, ours
+from pipeline.ledger.measured import add, read_measured
 from pipeline.ledger.render import fragment, render
 from pipeline.ledger.verdict import STATISTICS, Gap, judge
 from pipeline.recipe import recipes
-from pipeline.results import RESULTS, main
+from pipeline.results import RESULTS, main, page
 
 Games = NDArray[np.float64]
 MEAN = STATISTICS["mean"]
 SPIRL = params.load(recipes()["spirl"])
+PAPER = LEDGER / "spirl.yaml"
+PAPERS = read_papers()
 
 
 def seeds(mean: float, spread: float, count: int, seed: int) -> list[Games]:
@@ -98,24 +100,34 @@ def test_with_the_seeds_needed_the_verdict_itself_finds_the_gap() -> None:
     assert 0.65 < words.count("reproduced") / len(words) < 1.0
 
 
-def test_every_claim_names_a_policy_of_its_recipe() -> None:
-    claims = read_claims()
+of_each_paper = pytest.mark.parametrize("claims", PAPERS, ids=[one.name for one in PAPERS])
+
+
+@of_each_paper
+def test_every_claim_names_an_entry_of_its_recipe(claims: Claims) -> None:
     for table in claims.tables:
-        assert set(table.scores) <= set(params.load(recipes()[table.recipe]).tables["policies"])
+        tables = params.load(recipes()[table.recipe]).tables
+        if table.protocol == "probe":
+            rows = {row.split(",")[0] for row in table.scores}
+            known = {re.sub(r"-s\d$", "", name) for name in tables["encoders"]}
+        else:
+            rows, known = set(table.scores), set(tables["policies"])
+        assert rows <= known
         games = {policy.split("-")[0]: score.game for policy, score in table.scores.items()}
-        assert all(name == game.lower() for name, game in games.items())
+        assert all(name == game.split()[0].lower() for name, game in games.items())
         assert table.why
+        assert not table.own or all(score.mean is None for score in table.scores.values())
     assert all(bool(line.ours) != bool(line.why) for line in claims.lines)
 
 
 def test_every_policy_of_the_papers_recipes_has_a_claim() -> None:
-    claimed = {policy for table in read_claims().tables for policy in table.scores}
+    claimed = {policy for table in read_claims(PAPER).tables for policy in table.scores}
     for name in ("frostbite", "spirl", "spirl-400k", "spirl-ablations"):
         assert set(params.read_yaml(recipes()[name])["policies"]) <= claimed
 
 
 def test_every_table_and_figure_has_its_line() -> None:
-    claims = read_claims()
+    claims = read_claims(PAPER)
     said = "\n".join([*(t.name for t in claims.tables), *(line.what for line in claims.lines)])
     tables = re.findall(r"Tables? (\d+)(?: and (\d+))?", said)
     figures = re.findall(r"Fig\. (\d)", said)
@@ -138,7 +150,7 @@ def test_every_table_and_figure_has_its_line() -> None:
 )
 def test_a_slip_in_the_claims_is_found(tmp_path: Path, old: str, new: str, told: str) -> None:
     path = tmp_path / "claims.yaml"
-    text = CLAIMS.read_text()
+    text = PAPER.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(FoveaError, match=rf"claims\.yaml.*{told}"):
@@ -146,7 +158,7 @@ def test_a_slip_in_the_claims_is_found(tmp_path: Path, old: str, new: str, told:
 
 
 def test_results_are_rendered_from_what_is_committed() -> None:
-    assert RESULTS.read_text("utf-8") == render(read_claims(), read_measured())
+    assert RESULTS.read_text("utf-8") == page()
 
 
 def one(policy: str, seed: int, returns: list[list[float]], **more: object) -> dict[str, Any]:
@@ -208,33 +220,65 @@ def test_scores_go_by_the_protocol_and_failed_seeds_stay_in(tmp_path: Path) -> N
     assert score.mean == pytest.approx(9.5 / 3)
 
 
+def test_success_is_that_of_the_last_checkpoint(tmp_path: Path) -> None:
+    played = one("frostbite-spirl", 0, [[9.0], [1.0]])
+    failed = one("frostbite-spirl", 1, [], failed="the loss is not finite")
+    for file in (played, failed):
+        file["random"]["successes"] = fifty([0.0, 0.0, 0.0, 0.0, 1.0])
+    for point, rate in zip(played["checkpoints"], (0.5, 1.0), strict=True):
+        point["successes"] = fifty([rate == 1.0, True])
+    found = read_measured(keep(tmp_path, played, failed))["frostbite-spirl"]
+    assert [seed.games("success").mean() for seed in found] == [0.5, 0.2]
+    keep(tmp_path, one("frostbite-spirl", 2, [[1.0]]))
+    seed = read_measured(tmp_path)["frostbite-spirl"][2]
+    with pytest.raises(FoveaError, match=r"seed-2\.json: has no successes"):
+        seed.games("success")
+    played["checkpoints"][0]["successes"][0] = 2
+    with pytest.raises(FoveaError, match=r"seed-0\.json.*0 or 1"):
+        read_measured(keep(tmp_path, played))
+
+
+def test_what_saliency_comes_from_is_checked_too(tmp_path: Path) -> None:
+    """As of an encoder itself: another setting asks for a note, and is not mixed with others."""
+    frames = SPIRL.entry("frames", "frostbite").resolved()
+    file = one("frostbite-spirl", 0, [[1.0]])
+    file["encoder"]["made_from"] = {"frames/frostbite": {"digest": "a", "entry": frames}}
+    assert read_measured(keep(tmp_path, file))
+    file["encoder"]["made_from"]["frames/frostbite"]["entry"] = frames | {"seed": 7}
+    with pytest.raises(FoveaError, match=r"frames/frostbite: seed not as in the recipes.*--note"):
+        read_measured(keep(tmp_path, file))
+    keep(tmp_path, file | {"note": "other frames"}, one("frostbite-spirl", 1, [[1.0]]))
+    with pytest.raises(FoveaError, match="encoders of different settings"):
+        read_measured(tmp_path)
+
+
 def test_a_score_lies_in_its_interval_under_either_protocol(tmp_path: Path) -> None:
     """One seed of ten scores 90: the median of all games, resampled, is 0; the score is 9."""
     files = [one("frostbite-spirl", i, [[90.0 * (i == 0)]]) for i in range(10)]
     found = read_measured(keep(tmp_path, *files))["frostbite-spirl"]
-    for protocol in STATISTICS:
+    for protocol in ("mean", "median"):
         score = ours(found, protocol)
         assert score.mean == 9
         assert score.mean_interval[0] <= score.mean <= score.mean_interval[1]
 
 
-def pages(tmp_path: Path) -> dict[str, list[Seed]]:
+def pages(tmp_path: Path) -> Measured:
     note = "worse | <script>alert(1)</script>"
     above = [one("frostbite-spirl", s, [[700.0 + s, 710.0]], note=note) for s in range(3)]
     below = [one("frostbite-der", s, [[300.0 + s, 310.0]]) for s in range(3)]
     few = [one("mspacman-spirl", 0, [[900.0]], note=note), one("mspacman-der", 0, [[950.0]])]
-    return read_measured(keep(tmp_path, *above, *below, *few))
+    return Measured(read_measured(keep(tmp_path, *above, *below, *few)), {})
 
 
 def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
-    claims, kept = read_claims(), pages(tmp_path)
+    claims, kept = read_claims(PAPER), pages(tmp_path)
     assert count(compare(claims, kept)) == {
         "reproduced": 1,
         "not reproduced": 0,
         "under-powered": 1,
-        "not run": len(compare(claims, {})) - 2,
+        "not run": len(compare(claims, Measured({}, {}))) - 2,
     }
-    page = render(claims, kept)
+    page = render([claims], kept)
     assert "1 reproduced, 0 not reproduced, 1 under-powered" in page
     assert "8 seeds of 4 of the" in page
     assert "| Frostbite | SPIRL above DE-Rainbow | +328.1 | +400.0 |" in page
@@ -243,12 +287,12 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     assert f"too few seeds | **under-powered**, about {gap.seeds_needed} seeds a side |" in page
     assert "| Frostbite | SPIRL above DE-Rainbow-P | +185.8 |  |  | not run: DE-Rainbow-P |" in page
     assert "| Frostbite | 65.2 | 1.5 | 4,334.7 |" in page  # the scale of scores
-    partly = page[page.index("## Table 2, 100K") : page.index("## Table 2, 400K")]
+    partly = page[page.index("### Table 2, 100K") : page.index("### Table 2, 400K")]
     assert "Not run, where it says so: 100,000 steps" in partly
 
 
 def test_a_note_can_t_break_the_page(tmp_path: Path) -> None:
-    page = render(read_claims(), pages(tmp_path))
+    page = render([read_claims(PAPER)], pages(tmp_path))
     assert "<script" not in page
     rows = [line for line in page.splitlines() if line.startswith("| frostbite-spirl |")]
     heads = [line for line in page.splitlines() if line.startswith("| policy |")]
@@ -265,13 +309,13 @@ def test_the_fragment_is_sound_html_of_what_was_judged(tmp_path: Path) -> None:
         def handle_endtag(self, tag: str) -> None:
             assert opened.pop() == tag
 
-    claims = read_claims()
-    text = fragment(claims, pages(tmp_path))
+    claims = read_claims(PAPER)
+    text = fragment([claims], pages(tmp_path))
     Balanced().feed(text)
     assert not opened
     assert text.count("<tr>") == 3  # the head, and the two that are judged
     assert "<strong>reproduced</strong>" in text
-    assert "<table>" not in fragment(claims, {})
+    assert "<table>" not in fragment([claims], Measured({}, {}))
 
 
 @pytest.mark.parametrize(
@@ -330,7 +374,7 @@ def test_a_shorter_pretraining_is_taken_with_a_note_but_not_mixed(tmp_path: Path
     (kept,) = read_measured(keep(tmp_path, short))["frostbite-spirl"]
     assert kept.encoder.frames == 2000
     assert "| frostbite-mae | `dddddddddddd` | 2,000 | 50 |" in render(
-        read_claims(), {"frostbite-spirl": [kept]}
+        [read_claims(PAPER)], Measured({"frostbite-spirl": [kept]}, {})
     )
     keep(tmp_path, one("frostbite-spirl", 1, [[1.0]]))
     with pytest.raises(FoveaError, match=r"frostbite-spirl: seeds on encoders of different"):
@@ -440,7 +484,7 @@ def test_the_command_adds_from_another_clone_and_renders(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["results"])
     main()
-    assert (tmp_path / RESULTS).read_text("utf-8") == render(read_claims(), read_measured())
+    assert (tmp_path / RESULTS).read_text("utf-8") == page()
     before = sorted(measured.MEASURED.iterdir())
     words = ["results", "add", "frostbite-spirl", "--artifacts", str(root)]
     monkeypatch.setattr(sys, "argv", words)

@@ -1,0 +1,158 @@
+"""Linear probes that were kept: one JSON file an encoder in `pipeline/recipes/measured/probes/`.
+
+An encoder's seeds are entries that differ by `seed` alone, named `...-s0`, `...-s1`; they make one
+row of a table, and each way in which the encoder was read another: `drawer-rgb` is the first one
+(pooled, or pixels), `drawer-rgb, tokens` and so on the others. As with policies, only encoders at a
+recipe's own settings are taken, everything that they were made from included, or a note says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pipeline import artifact
+from pipeline.ledger.claims import SEED
+from pipeline.ledger.measured import MEASURED, Encoder, Run, record_of, run_of
+from pipeline.ledger.settings import checked_recipes, differences_of_all, home_of
+
+PROBED = MEASURED / "probes"
+FIRST = ("pooled", "pixels")  # readings that need no name
+CONTROL = "mean of the rest"
+JUDGED = "image "  # places that count: tip, object and goal in the image
+
+Scores = dict[str, dict[str, NDArray[np.float64]]]  # place -> "r2", "error" -> one a split
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One pretrained encoder, read in one way."""
+
+    row: str
+    seed: str  # "s0"; "" for what has none
+    reading: str
+    scores: Scores
+    encoder: Encoder
+    frames: str  # label of those probed on
+    rows: int
+    episodes: int
+    run: Run
+    note: str
+    failed: None = None  # there are no failed probes
+
+    def games(self, protocol: str) -> NDArray[np.float64]:
+        """R² of each split, the mean over the points of the image that move."""
+        judged = [s["r2"] for place, s in self.scores.items() if place.startswith(JUDGED)]
+        moving = [r2 for r2 in judged if np.isfinite(r2).all()]
+        return np.asarray(np.mean(moving, axis=0))
+
+
+def read_probed(folder: Path = PROBED) -> dict[str, list[Probed]]:
+    """Row -> its seeds in order. FoveaError naming a file that is malformed or of other settings,
+    and a row whose encoders were probed on different frames.
+    """
+    found: dict[str, list[Probed]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            value = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise FoveaError(f"{path}: malformed ({error}); probe it again") from error
+        for one in _checked(path, value):
+            found.setdefault(one.row, []).append(one)
+    for row, seeds in found.items():
+        if len({(s.frames, s.rows, s.episodes) for s in seeds}) > 1:
+            raise FoveaError(f"{folder}: {row}: its seeds were probed on different frames")
+    return found
+
+
+def add_probe(
+    encoder: str, note: str = "", *, root: Path = artifact.ROOT, folder: Path = PROBED
+) -> Path:
+    """Keep what `python -m pipeline.probe ENCODER` found; returns the file.
+
+    Raises FoveaError where it was not probed, or is not at a recipe's settings and no note says so.
+    """
+    found = root / ".runs" / f"probe-{encoder}" / "probe.json"
+    if not found.exists():
+        raise FoveaError(f"{found}: not there yet; `python -m pipeline.probe {encoder}` writes it")
+    value = json.loads(found.read_text("utf-8"))
+    value |= {
+        "note": note,
+        "run": record_of(root, f"probe-{encoder}"),
+        "pretraining": record_of(root, f"pretrain-{encoder}"),
+    }
+    path = folder / f"{encoder}.json"
+    _checked(path, value)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(held)}" for key, held in value.items())
+    write_atomic(path, f"{{\n{lines}\n}}\n".encode())
+    return path
+
+
+def _checked(path: Path, value: Any) -> list[Probed]:
+    try:
+        found = [_probed(value, reading) for reading in value["scores"] if reading != CONTROL]
+        made_from, probed_on = value["made_from"], value["frames"]
+        name = str(value["encoder"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FoveaError(f"{path}: malformed ({error!r}); probe it again") from error
+    if path.stem != name:
+        raise FoveaError(f"{path}: holds the probe of {name}; rename or remove it")
+    recipe = home_of("encoders", name)
+    if recipe is None:
+        raise FoveaError(f"{path}: {name} stands in none of {', '.join(checked_recipes())}")
+    changed = differences_of_all(made_from | probed_on, recipe)
+    if changed and not value["note"]:
+        raise FoveaError(
+            f"{path}: {'; '.join(changed)} not as in the recipes; say so in a note (--note), which "
+            "the ledger shows"
+        )
+    return found
+
+
+def _probed(value: Mapping[str, Any], reading: str) -> Probed:
+    name = str(value["encoder"])
+    made = value["made_from"][f"encoders/{name}"]
+    seed = SEED.search(name)
+    row = SEED.sub("", name) + ("" if reading in FIRST else f", {reading}")
+    ((frames, _),) = value["frames"].items()
+    pretraining = value["pretraining"]
+    own = next(key for key in value["made_from"] if key.startswith("frames/"))
+    return Probed(
+        row=row,
+        seed=seed.group()[1:] if seed else "",
+        reading=reading,
+        scores={
+            place: {key: _splits(one[key], value["splits"]) for key in ("r2", "error")}
+            for place, one in value["scores"][reading].items()
+        },
+        encoder=Encoder(
+            name=name,
+            digest=str(made["digest"]),
+            entry=dict(made["entry"]),
+            made_from=dict(value["made_from"]),
+            frames=int(value["made_from"][own]["entry"]["count"]),
+            trained="epochs" in made["entry"],
+            run=None if pretraining is None else run_of(pretraining),
+        ),
+        frames=str(frames),
+        rows=int(value["rows"]),
+        episodes=int(value["episodes"]),
+        run=run_of(value["run"]),
+        note=str(value["note"]),
+    )
+
+
+def _splits(values: list[float | None], splits: list[int]) -> NDArray[np.float64]:
+    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+    if numbers.shape != (len(splits),) or not len(splits) or np.isinf(numbers).any():
+        raise ValueError(f"not a list of {len(splits)} numbers")
+    return numbers
