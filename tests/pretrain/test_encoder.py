@@ -22,8 +22,9 @@ from torch import Tensor
 from datasets.errors import FoveaError
 from pretrain import select
 from pretrain.encoder import Encoder, export, load_encoder, save_encoder
-from pretrain.encoders import mae, pixels
+from pretrain.encoders import mae, multimae, pixels
 from pretrain.error_map import error_map
+from pretrain.saliency import motion
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (3, 48, 48)
@@ -302,6 +303,9 @@ def test_exported_programs_run_with_only_torch(tmp_path: Path) -> None:
     chosen: list[dict[str, Any]] = [{}, {"select": "fixed", "k": 5}, {"select": "all"}]
     for features in chosen:
         encoders.append(build(mae.Features(**features)))
+    small = multimae.Config(dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
+    source = motion.fit(motion.Config(), frames(7, seed=1))
+    encoders.append(multimae.Pretraining(small, SHAPE).encoder(None, source))
     folders = [tmp_path / str(number) for number in range(len(encoders))]
     for encoder, folder in zip(encoders, folders, strict=True):
         folder.mkdir()
