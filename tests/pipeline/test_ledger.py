@@ -135,6 +135,32 @@ def test_every_table_and_figure_has_its_line() -> None:
     assert set(figures) == {str(n) for n in range(1, 9)}
 
 
+def test_every_table_and_figure_of_visarl_has_its_line() -> None:
+    claims = read_claims(LEDGER / "visarl.yaml")
+    said = "\n".join([*(t.name for t in claims.tables), *(line.what for line in claims.lines)])
+    assert set(re.findall(r"Table (\w+)", said)) == {"I", "II", "III", "IV", "V", "VI"}
+    assert set(re.findall(r"Fig\. (\d)", said)) == {str(n) for n in range(1, 8)}
+
+
+def test_the_slips_of_visarl_are_as_its_notes_say() -> None:
+    """The printed numbers against each other: averages, gains, and what is true of every task."""
+    table = read_claims(LEDGER / "visarl.yaml").tables[0]
+    tasks = ("reach", "drawer", "faucet", "door")
+
+    def row(arm: str) -> Games:
+        return np.array([table.scores[f"{task}-{arm}"].mean for task in tasks])
+
+    printed = {"cnn-rgb": 0.45, "cnn-saliency": 0.05, "cnn-rgbxs": 0.35, "cnn-rgbs": 0.58,
+               "multimae-rgb": 0.47, "visarl-po": 0.57, "visarl": 0.65}  # fmt: skip
+    wrong = {arm for arm, mean in printed.items() if abs(row(arm).mean() - mean) > 0.00501}
+    assert wrong == {"visarl"} and row("visarl").mean() == pytest.approx(0.7025)
+    spread = [table.scores[f"{task}-cnn-rgbs"].deviation for task in tasks]
+    assert np.mean(np.array(spread)) == pytest.approx(0.055)  # printed: 0.37
+    assert (100 * (row("cnn-rgbs") - row("cnn-rgb"))).round().tolist() == [12, 30, 3, 6]
+    assert (100 * (row("visarl") - row("multimae-rgb"))).round().tolist() == [13, 11, 42, 29]
+    assert row("visarl").mean() - row("multimae-rgb").mean() == pytest.approx(0.2375)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

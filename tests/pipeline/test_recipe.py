@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from datasets.errors import FoveaError
 from pipeline import params, recipe, smoke
+from pipeline.tables import Entry
 
 
 def test_switching_between_recipes_is_no_edit(tmp_path: Path) -> None:
@@ -104,6 +106,63 @@ def test_no_policy_of_the_paper_is_trained_twice_under_two_names() -> None:
         for entry in params.load(recipe.recipes()[name]).tables["policies"].values():
             settings = repr(entry.resolved(frozenset({"seeds"})))
             assert trained.setdefault(settings, entry.name) == entry.name
+
+
+TASKS = {"reach": "reach", "drawer": "drawer-open", "faucet": "faucet-open", "door": "door-open"}
+
+
+def settings(entry: Entry, *differ: str) -> dict[str, Any]:
+    """What an entry says, less some keys."""
+    return {key: value for key, value in entry.resolved().items() if key not in differ}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_visarl_s_arms_differ_in_a_word_each(task: str) -> None:
+    tables = params.load(recipe.recipes()["visarl"]).tables
+    policies, encoders = tables["policies"], tables["encoders"]
+    mine = {name: entry for name, entry in policies.items() if name.startswith(f"{task}-")}
+    assert len(mine) == 7 + 5
+    assert {entry.keys.env for entry in mine.values()} == {f"metaworld/{TASKS[task]}"}
+    alike = [settings(entry, "encoder", "features") for entry in mine.values()]
+    assert all(one == alike[0] for one in alike) and alike[0]["seeds"] == 3
+    ours = encoders[f"{task}-multimae"]
+    for source in ("error", "motion", "centre", "random"):
+        other = encoders[f"{task}-multimae-{source}"]
+        assert other.keys.data == f"saliency/{task}-{source}"
+        assert settings(other, "data") == settings(ours, "data")
+        assert policies[f"{task}-visarl-{source}"].keys.encoder == other.name
+    assert settings(encoders[f"{task}-multimae-rgb"], "data", "modalities") == settings(
+        ours, "data", "modalities"
+    )
+    changed = {
+        f"{task}-visarl-po": {"use_saliency": False},
+        f"{task}-visarl-global": {"pool": "global"},
+    }
+    for name, features in changed.items():
+        assert policies[name].features == features and policies[name].keys.encoder == ours.name
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> None:
+    """And none has seen the frames that it is probed on."""
+    tables = params.load(recipe.recipes()["visarl-probe"]).tables
+    arms = ("rgb", "picanet", "error", "motion", "centre", "random")
+    found = {
+        (arm, seed): tables["encoders"][f"{task}-small-{arm}-s{seed}"]
+        for arm in arms
+        for seed in range(3)
+    }
+    free = ("data", "modalities", "seed")
+    assert all(settings(e, *free) == settings(found["rgb", 0], *free) for e in found.values())
+    for (arm, seed), entry in found.items():
+        assert entry.config.seed == seed
+        assert (entry.config.modalities == "rgb") == (arm == "rgb")
+        assert entry.keys.data == (
+            f"frames/{task}-small" if arm == "rgb" else f"saliency/{task}-small-{arm}"
+        )
+    seen, unseen = (tables["frames"][f"{task}-{name}"] for name in ("small", "unseen"))
+    assert seen.keys.env == unseen.keys.env and seen.config.seed != unseen.config.seed
+    assert unseen.keys.count / unseen.config.streams >= 100  # steps in which things are moved
 
 
 def test_rainbow_updates_as_often_under_every_protocol() -> None:
