@@ -66,6 +66,8 @@ def build_source(header: Any, folder: Path) -> nn.Module:
     config = store.build(word.Config, header.get("config"), path)
     module: nn.Module = word.Saliency(config, store.image_shape_of(header, folder))
     return module.requires_grad_(False).eval()
+
+
 def bump(height: int, width: int, sigma: float) -> Tensor:
     """(height, width): a Gaussian about the middle, 1 there; `sigma` is in widths of each side."""
 
