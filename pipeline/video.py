@@ -1,9 +1,9 @@
 """One game as a film and as a sheet: what is salient, what the policy looks at (SPIRL, Fig. 6).
 
-Where the encoder makes a saliency map of its own, it is laid over the picture in red, as strong as
-the map. Salient patches get a red outline, the patches that carry 60 % of the policy's attention a
-transparent yellow fill, and a patch that is both an orange outline. The film is H.264 in MP4 with
-4:2:0 colour, which every browser plays; equal frames give equal bytes.
+Where the encoder makes a saliency map of its own, it is laid over the picture in green, as strong
+as the map (Meta-World's arm is red). Salient patches get a red outline, the patches that carry 60 %
+of the policy's attention a transparent yellow fill, and a patch that is both an orange outline. The
+film is H.264 in MP4 with 4:2:0 colour, which every browser plays; equal frames give equal bytes.
 """
 
 import io
@@ -23,7 +23,7 @@ from rl.play import GameFrame
 
 RED, ORANGE = (226, 50, 45, 255), (255, 150, 20, 255)
 YELLOW = (255, 221, 51, 107)  # transparent
-HEAT = 0.75  # of a picture that is saliency's colour where the map is 1
+HEAT, GREEN = 0.75, (50, 220, 110)  # where a map is 1 that share of the picture is green
 INK, LIGHT, DIM = (17, 19, 22), (240, 240, 236), (160, 164, 168)
 STRIP = 32  # height of the caption over the picture, in pixels; a player's controls cover the foot
 SHOWN, COLUMNS = 8, 4  # pictures of a sheet
@@ -75,9 +75,9 @@ def draw(
 
 
 def _heated(image: NDArray[np.uint8], saliency: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with a map (H, W) over it: up to HEAT of it is red."""
+    """The image (H, W, 3) with a map (H, W) over it: up to HEAT of it is GREEN."""
     share = HEAT * saliency[..., None]
-    mixed: NDArray[np.float32] = (1 - share) * image + share * np.array(RED[:3], np.float32)
+    mixed: NDArray[np.float32] = (1 - share) * image + share * np.array(GREEN, np.float32)
     return mixed.round().astype(np.uint8)
 
 

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from datasets.errors import FoveaError
 from pipeline.video import (
+    GREEN,
     ORANGE,
     RED,
     STRIP,
@@ -50,12 +51,12 @@ def test_attended_is_minimal(weights: np.ndarray) -> None:
     assert weights[chosen[:-1]].sum() < 0.6 * weights.sum()
 
 
-def test_a_saliency_map_of_the_encoders_is_laid_over_in_red() -> None:
+def test_a_saliency_map_of_the_encoders_is_laid_over() -> None:
     saliency = np.zeros((96, 96), np.float32)
     saliency[10, 20], saliency[11, 20] = 1, 0.5
     picture = draw(GameFrame(GREY, 0.0, 0, saliency=saliency), patch=None, scale=1)[STRIP:]
     full, half, none = picture[10, 20], picture[11, 20], picture[12, 20]
-    assert full.tolist() == [round(25 + 0.75 * colour) for colour in RED[:3]]
+    assert full.tolist() == [round(25 + 0.75 * colour) for colour in GREEN]
     np.testing.assert_allclose(half, (full.astype(float) + none) / 2, atol=1)
     assert none.tolist() == [100, 100, 100] and (picture == 100).all(-1).sum() == 96 * 96 - 2
 
