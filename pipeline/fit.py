@@ -10,19 +10,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
 from datasets.pictures import spread
 from datasets.saliency import Indices
 from datasets.shards import read_frames
 from pipeline.judge import judged
 from pipeline.label import PICTURED, as_batch, label, overlays
 from pipeline.labelled import Labelled, read_labelled
-from pipeline.progress import Progress
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
+from pipeline.training import train
 from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import save_saliency
 
@@ -75,33 +73,9 @@ def _taught(
         return source
     height, width, channels = columns["image"].shape[1:]
     method = module.Training(config, (channels, height, width))
-    losses = _train(stage, method, columns)
-    metrics |= {"steps": len(losses), "loss": float(losses[-100:].mean())}
+    metrics |= train(stage, "fit", method, columns)
     source = method.saliency()
     return source
-
-
-def _train(stage: Stage, method: Any, columns: dict[str, NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Fit, or go on from `last.ckpt`; keeps the loss of every step."""
-    from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
-
-    config, count = stage.entry.config, len(columns["image"])
-    total = trainer.total_steps(count, batch_size=config.batch_size, epochs=config.epochs)
-    progress = Progress(f"fit {stage.entry.name}", total, "steps")
-    losses = trainer.fit(
-        method,
-        columns,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=config.seed,
-        folder=stage.folder,
-        progress=lambda done, _: progress.reach(done),
-        tensorboard_dir=stage.runs,
-    )
-    progress.finish()
-    rows = "".join(f"{step},{loss:.9g}\n" for step, loss in enumerate(losses.tolist(), 1))
-    write_atomic(stage.out / "curve.csv", f"step,loss\n{rows}".encode())
-    return losses
 
 
 if __name__ == "__main__":

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
 from datasets.pictures import spread
-from datasets.saliency import read_saliency
 from datasets.shards import read_frames
-from pipeline.artifact import open_artifact
-from pipeline.progress import Progress
+from pipeline.labelled import read_labelled
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
+from pipeline.training import train
 from pretrain import figures
 from pretrain.encoder import export, needs_saliency, save_encoder
 from pretrain.saliency_source import load_saliency
@@ -39,8 +36,7 @@ def run(stage: Stage) -> dict[str, Any]:
     metrics: dict[str, Any] = {"frames": count}
     if hasattr(module, "Pretraining"):
         method = module.Pretraining(config, shape)
-        losses = _train(stage, method, columns)
-        metrics |= {"steps": len(losses), "loss": float(losses[-100:].mean())}
+        metrics |= train(stage, "pretrain", method, columns)
         encoder = method.encoder(features, *carried)
     else:
         method, encoder = None, module.Encoder(config, features, shape, *carried)
@@ -55,55 +51,23 @@ def run(stage: Stage) -> dict[str, Any]:
 def _columns(stage: Stage, saliency: bool) -> Columns:
     """What the entry's data holds: image (N, H, W, 3) and, where asked for, saliency (N, H, W).
 
-    Raises FoveaError where the frames are not those that were labelled.
+    Raises FoveaError where the frames are not those that were labelled, or not all of them were.
     """
     data = stage.inputs["data"]
     if data.label.startswith("frames/"):
         return {"image": read_frames(data.folder, data.files).images}
-    labelled = stage.params.entry("saliency", data.label.split("/")[1]).inputs()["frames"]
-    source = open_artifact(labelled)
-    if data.manifest["inputs"].get(labelled) != source.digest:
-        raise FoveaError(
-            f"{data.folder}: labels {labelled} with the digest "
-            f"{data.manifest['inputs'].get(labelled)}, but that has {source.digest} now; "
-            f"`dvc repro label@{data.label.split('/')[1]}` labels it again"
-        )
-    frames = read_frames(source.folder, source.files)
+    labelled = read_labelled(data)
+    images = labelled.frames.images
     if not saliency:
-        return {"image": frames.images}
-    indices, maps = read_saliency(data.folder, frames, data.files)
-    if len(indices) < len(frames):
-        raise FoveaError(f"{data.folder}: labels {len(indices)} of {len(frames)} frames")
-    return {"image": frames.images, "saliency": maps}
+        return {"image": images}
+    if len(labelled.indices) < len(images):
+        raise FoveaError(f"{data.folder}: labels {len(labelled.indices)} of {len(images)} frames")
+    return {"image": images, "saliency": labelled.maps}
 
 
 def _source(stage: Stage) -> Path:
     """The complete source of saliency that the entry's data was labelled by."""
     return stage.inputs["data"].folder / "source"
-
-
-def _train(stage: Stage, method: Any, columns: Columns) -> NDArray[np.float32]:
-    """Fit, or go on from `last.ckpt`; keeps the loss of every step."""
-    from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
-
-    config = stage.entry.config
-    frames = len(columns["image"])
-    total = trainer.total_steps(frames, batch_size=config.batch_size, epochs=config.epochs)
-    progress = Progress(f"pretrain {stage.entry.name}", total, "steps")
-    losses = trainer.fit(
-        method,
-        columns,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=config.seed,
-        folder=stage.folder,
-        progress=lambda done, _: progress.reach(done),
-        tensorboard_dir=stage.runs,
-    )
-    progress.finish()
-    rows = "".join(f"{step},{loss:.9g}\n" for step, loss in enumerate(losses.tolist(), 1))
-    write_atomic(stage.out / "curve.csv", f"step,loss\n{rows}".encode())
-    return losses
 
 
 def _picture(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
