@@ -11,6 +11,7 @@ the bytes that its replay keeps a transition.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import statistics
 from collections.abc import Callable
@@ -140,13 +141,13 @@ def encoding(eyes: Encoder) -> Update:
 def stable_baselines(eyes: Encoder) -> tuple[Update, float]:
     """Its `train(1)`, which samples and updates once, and the bytes of its replay a transition."""
     import gymnasium
-    from stable_baselines3 import SAC  # type: ignore[import-not-found]
-    from stable_baselines3.common.logger import configure  # type: ignore[import-not-found]
-    from stable_baselines3.common.torch_layers import (  # type: ignore[import-not-found]
-        BaseFeaturesExtractor,
-    )
 
-    class Frozen(BaseFeaturesExtractor):  # type: ignore[misc]
+    # By name: whoever does not compare need not have it.
+    library: Any = importlib.import_module("stable_baselines3")
+    layers: Any = importlib.import_module("stable_baselines3.common.torch_layers")
+    logger: Any = importlib.import_module("stable_baselines3.common.logger")
+
+    class Frozen(layers.BaseFeaturesExtractor):  # type: ignore[misc]
         def __init__(self, space: Any) -> None:
             super().__init__(space, features_dim=256)
 
@@ -164,11 +165,11 @@ def stable_baselines(eyes: Encoder) -> tuple[Update, float]:
         "normalize_images": False,
         "net_arch": [1024, 1024],
     }
-    model = SAC(
+    model = library.SAC(
         "CnnPolicy", Blank(), learning_rate=1e-4, buffer_size=ROWS, batch_size=128, tau=0.005,
         target_update_interval=2, policy_kwargs=words, seed=0, device="cpu",
     )  # fmt: skip
-    model.set_logger(configure(None, []))
+    model.set_logger(logger.configure(None, []))
     buffer, random = model.replay_buffer, np.random.default_rng(0)
     for _ in range(ROWS):
         now, after, action = _image(random), _image(random), random.uniform(-1, 1, ACTIONS)
