@@ -149,8 +149,14 @@ def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -
 
 
 def _misfits(params: Params) -> list[str]:
-    """Encoders that don't fit the images they are to see, found by building them, untrained."""
-    mistakes = []
+    """More frames than a learner's steps; encoders that don't fit the images they are to see, found
+    by building them, untrained.
+    """
+    mistakes = [
+        f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
+        for name, entry in params.tables["frames"].items()
+        if entry.keys.count > (steps := getattr(entry.config, "steps", entry.keys.count))
+    ]
     for entry in params.tables["encoders"].values():
         frames = _frames_of(entry, params)
         if frames:

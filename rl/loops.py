@@ -116,7 +116,7 @@ class _Run:
             self.obs,
             capacity=max(
                 min(self.config.replay_capacity, self.config.steps),
-                self.config.n_step + self.config.stack,
+                self.config.n_step + self.config.stack + 1,
             ),
             stack=self.config.stack,
             steps=self.config.n_step,

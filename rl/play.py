@@ -110,7 +110,7 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
         while not ended and len(frames) < limit:
             action, obs, extras = player.act([(image, info)])
             selected, attention = _looked_at(obs, extras)
-            saliency = _saliency(policy, image)
+            saliency = None if selected is not None else _saliency(policy, image)
             frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
             image, reward, terminated, truncated, info = environment.step(action[0])
             score += float(reward)
@@ -203,9 +203,9 @@ class _Player:
 
 @torch.no_grad()
 def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """What the encoder's own SaliencySource says of an image (H, W, 3), if it has one."""
+    """What the encoder's own SaliencySource says of an image (H, W, 3), if the policy is told."""
     source = getattr(policy.encoder, "saliency", None)
-    if source is None:
+    if source is None or not getattr(policy.encoder, "looks", True):
         return None
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
     found: NDArray[np.float32] = source(batch)[0, 0].cpu().numpy()

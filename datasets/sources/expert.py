@@ -42,7 +42,8 @@ def streams(config: Config, env: str, count: int) -> list[Stream]:
     suite, _, game = env.partition("/")
     if suite != "metaworld":
         raise FoveaError(f"source expert: {env} has no scripted policy, Meta-World's tasks have")
-    policy = partial(scripted, game, config.noise, config.random)
+    task = game.partition("?")[0]  # whatever view is asked for
+    policy = partial(scripted, task, config.noise, config.random)
     return shared_out(env, policy, seed=config.seed, streams=config.streams, count=count)
 
 

@@ -113,7 +113,7 @@ def streams(config: Config, env: str, count: int, learned: Path) -> list[Part]:
             "Meta-World's tasks have"
         )
     if not 1 <= count <= config.steps:
-        raise ValueError(f"count: {count}, must be 1 to the learner's {config.steps} steps")
+        raise FoveaError(f"count: {count}, must be 1 to the learner's {config.steps} steps")
     bounds = [count * index // config.streams for index in range(config.streams + 1)]
     return [
         Part(env, config.seed, index, first, end - first, count, config.steps, learned)

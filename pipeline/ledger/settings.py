@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,10 +33,16 @@ def differences(found: Mapping[str, Any], wanted: Entry) -> list[str]:
     A key that it lacks was added to the code later, and its default is what the code did before.
     """
     parts = [part for part in (wanted.keys, wanted.config) if part is not None]
-    defaults = {field.name: field.default for part in parts for field in dataclasses.fields(part)}
-    written = wanted.resolved(FREE)
+    fields = (field for part in parts for field in dataclasses.fields(part))
+    # As JSON has them, like what was kept: a tuple has become a list.
+    defaults = {field.name: _as_json(field.default) for field in fields}
+    written = _as_json(wanted.resolved(FREE))
     lost = [key for key, value in written.items() if found.get(key, defaults.get(key)) != value]
     return lost + [key for key in found if key not in written and key not in FREE]
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=lambda _: None))
 
 
 def differences_of_all(made_from: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:

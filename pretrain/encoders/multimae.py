@@ -151,8 +151,8 @@ class Encoder(nn.Module):
             if saliency is None:
                 raise ValueError("modalities: rgb+saliency, but no source of saliency comes along")
             self.saliency = saliency
-        self._looks = config.needs_saliency and features.use_saliency
-        tokens = self.model.patches * (1 + self._looks) + 1
+        self.looks = config.needs_saliency and features.use_saliency
+        tokens = self.model.patches * (1 + self.looks) + 1
         self.max_tokens = tokens if features.pool == "none" else 1
         self.dim = config.dim
         self.requires_grad_(False).eval()
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
 
     def _tokens(self, image: Tensor) -> Obs:
         seen = {"rgb": image.float() / 255}
-        if self._looks:
+        if self.looks:
             seen["saliency"] = self.saliency(image)
         patches = {name: self.model.to_patches(name, pixels) for name, pixels in seen.items()}
         x = self.model.encode(self.model.embed(patches))

@@ -6,6 +6,9 @@ Gaussian actor and a temperature that is learned; the numbers are those of ViSaR
 actor and targets at every second update, orthogonal weights, rewards as they are (0 to 10 on
 Meta-World), 500-step episodes cut and never terminal.
 
+The network is the released code's as well: two hidden layers, on the latents themselves. App. F says
+three, and a normalised projection to 100 in front; for the convolutions it is 512 there.
+
 Where it differs from the released code:
 - Replay gives (s, a, r, s') of one step; theirs pairs s with the action and reward after it.
 - One update a step from the first learned-from step on; theirs makes 1,000 at once there.
@@ -79,9 +82,9 @@ class Config:
             raise ValueError(f"log_std: {self.log_std}, must be a lower and a higher bound")
         if self.learn_start <= self.n_step:
             raise ValueError(f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}")
-        if self.replay_capacity < self.n_step + self.stack:
+        if self.replay_capacity <= self.n_step + self.stack:  # or nothing may be there to draw
             raise ValueError(
-                f"replay_capacity: {self.replay_capacity}, must hold n_step + stack rows"
+                f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"
             )
 
 

@@ -23,6 +23,15 @@ def test_experts_reach_what_random_actions_do_not(game: str) -> None:
     assert not frames[0].info["success"]
 
 
+def test_a_task_seen_otherwise_is_played_the_same() -> None:
+    (stream,), (turned,) = (
+        streams(Config(streams=1), f"metaworld/reach{view}", 3) for view in ("", "?view=upright")
+    )
+    for frame, other in zip(stream.frames(), turned.frames(), strict=True):
+        assert np.array_equal(frame.action, other.action)
+        assert np.array_equal(frame.image[:, ::-1], other.image)
+
+
 def test_noise_and_random_steps_disturb_the_actions() -> None:
     def actions(**words: float) -> np.ndarray:
         (stream,) = streams(Config(streams=1, **words), "metaworld/reach", 60)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from pipeline import artifact, params
-from pipeline.ledger import measured
+from pipeline.ledger import measured, settings
 from pipeline.ledger.claims import LEDGER, Claims, read_claims, read_papers
 from pipeline.ledger.judged import Measured, compare, count, ours
 from pipeline.ledger.measured import add, read_measured
@@ -387,6 +387,15 @@ def test_other_settings_are_refused_when_read(
 ) -> None:
     with pytest.raises(FoveaError, match=rf"frostbite-spirl-seed-0\.json.*{told}"):
         read_measured(keep(tmp_path, file))
+
+
+@pytest.mark.parametrize("name", ["spirl", "visarl"])
+def test_an_entry_is_itself_after_it_was_kept(name: str) -> None:
+    """A tuple comes back from JSON as a list."""
+    for entry in params.load(recipes()[name]):
+        kept = json.loads(json.dumps(entry.resolved(settings.FREE)))
+        assert settings.differences(kept, entry) == []
+        assert settings.differences(kept | {"seed": -1}, entry)
 
 
 def test_a_setting_that_came_later_was_its_default_before(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
         ("filters: 8", "channels: [4, 8]", r"cnn\.features\.channels: unknown key"),
         ("model: state}", "model: state, size: 0}", r"encoders\.reach-state\.size: 0"),
         ("count: 2000}\n  pong", "count: 2000, hidden: 0}\n  pong", r"frames\.reach\.hidden: 0"),
+        ("count: 2000}\n  pong", "count: 2000, steps: 1999}\n  pong", r"reach\.count.*1999 steps"),
     ],
 )
 def test_what_does_not_go_together_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:

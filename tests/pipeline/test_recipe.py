@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from datasets.errors import FoveaError
 from pipeline import params, recipe, smoke
@@ -55,6 +56,14 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     assert "epsilon" not in small["frames"]["mspacman"]
     assert small["policies"]["frostbite-spirl"]["steps"] == smoke.TINY["steps"]
     assert small["policies"]["frostbite-spirl"]["features"] == {"max_ratio": 0.35}
+
+
+@pytest.mark.parametrize("name", sorted(recipe.recipes()))
+def test_a_recipe_made_small_is_still_a_good_one(tmp_path: Path, name: str) -> None:
+    path, small = recipe.recipes()[name], tmp_path / "params.yaml"
+    with small.open("w") as file:
+        YAML().dump(smoke.shrink(params.read_yaml(path), params.load(path)), file)
+    assert len(list(params.load(small)))
 
 
 def test_smoke_builds_one_of_policies_that_differ_in_numbers_only() -> None:
