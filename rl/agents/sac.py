@@ -6,8 +6,8 @@ Gaussian actor and a temperature that is learned; the numbers are those of ViSaR
 actor and targets at every second update, orthogonal weights, rewards as they are (0 to 10 on
 Meta-World), 500-step episodes cut and never terminal.
 
-The network is the released code's as well: two hidden layers, on the latents themselves. App. F says
-three, and a normalised projection to 100 in front; for the convolutions it is 512 there.
+The network is the released code's as well: two hidden layers, on the latents themselves; App. F
+says three, behind a normalised projection to 100.
 
 Where it differs from the released code:
 - Replay gives (s, a, r, s') of one step; theirs pairs s with the action and reward after it.
