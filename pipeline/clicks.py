@@ -49,7 +49,10 @@ def click(task: server.Task, port: int | None) -> None:
 
 
 def bring(task: server.Task, folder: Path) -> None:
-    """Import a folder of ViSaRL's tool; its frame numbers count the frames in the order shown."""
+    """Import clicks made with ViSaRL's tool on these frames, numbered in the order shown here.
+
+    Its files name no pictures: that the clicks are on these is the word of whoever imports them.
+    """
     if task.path.exists():
         raise FoveaError(f"{task.path}: is there already; import as another annotator (AS=…)")
     found = heatmap_js.read(folder, len(task.keys))

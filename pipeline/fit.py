@@ -1,7 +1,8 @@
 """Stage `fit`: data -> a predictor of saliency, learned or not. `python -m pipeline.fit NAME`.
 
 Of data with maps, annotations or saliency, four fifths teach and one fifth judges: the same fifth
-for every predictor of the data, so their metrics compare.
+for every predictor of the data, so their metrics compare. They are about frames of the episodes
+that taught, and on saliency about how well its source is imitated; pipeline/judge.py asks more.
 """
 
 from __future__ import annotations

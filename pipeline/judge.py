@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from datasets.saliency import Indices
-from pipeline.artifact import ROOT, open_artifact, versions
+from pipeline.artifact import ROOT, lineage, open_artifact, versions
 from pipeline.label import predicted
 from pipeline.labelled import Labelled, read_labelled
 from pipeline.stage import machine, told_plainly
@@ -33,7 +34,7 @@ CENTRE = 0.25  # of each side, as the predictor `centre`
 
 def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
     """F and error on the maps numbered `judges`; those of nothing anywhere, and of a bump in the
-    middle, beside them.
+    middle, beside them. No F where no map has a salient pixel.
     """
     truth = labelled.maps[judges]
     height, width = truth.shape[1:]
@@ -47,12 +48,24 @@ def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[
         f"{name}{score}": value
         for name, maps in found.items()
         for score, value in asdict(scores(maps, truth)).items()
+        if value is not None
     }
 
 
 def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
-    """An artifact's scores on an annotations entry, with what one has to know to read them."""
+    """An artifact's scores on an annotations entry, with what one has to know to read them.
+
+    Raises FoveaError where it learned from annotations of the same frames.
+    """
     truth, artifact = open_artifact(annotations, root), open_artifact(label, root)
+    made_from = lineage(label, root)
+    if any(key.startswith("annotations/") for key in made_from):
+        shared = sorted(key for key in truth.manifest["inputs"] if key in made_from)
+        if shared:
+            raise FoveaError(
+                f"{label}: learned from annotations of {shared[0]} itself; judge it on annotations "
+                "of other frames"
+            )
     labelled = read_labelled(truth)
     everything = np.arange(len(labelled.indices))
     return {

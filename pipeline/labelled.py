@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError
 from datasets.saliency import Indices, Maps, read_saliency
 from datasets.shards import FrameSet, read_frames
-from pipeline.artifact import Artifact, open_artifact
+from pipeline.artifact import STAGES, Artifact, open_artifact
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ def read_labelled(data: Artifact) -> Labelled:
     ((label, digest),) = made_of.items()
     source = open_artifact(label, root)
     if source.digest != digest:
+        table, name = data.label.split("/")
         raise FoveaError(
             f"{data.folder}: its maps are of {label} with the digest {digest}, but that has "
-            f"{source.digest} now; build {data.label} again"
+            f"{source.digest} now; `dvc repro {STAGES[table]}@{name}` builds it anew"
         )
     frames = read_frames(source.folder, source.files)
     return Labelled(frames, *read_saliency(data.folder, frames, data.files))

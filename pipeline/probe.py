@@ -143,7 +143,9 @@ def scene_of(frames: FrameSet, label: str) -> Scene:
 
 
 def readings(encoder: Any) -> list[Reading]:
-    """The ways in which this encoder can be read."""
+    """The ways in which this encoder can be read; FoveaError for one that reads no image."""
+    if hasattr(encoder, "info"):
+        raise FoveaError(f"model {encoder.info}: reads no image, so there is nothing to probe")
     if not encoder.max_tokens:
         return [Reading("pixels", {}, flat=True)]
     own = {field.name for field in dataclasses.fields(encoder.features)}

@@ -29,15 +29,19 @@ def attend(features: Tensor, weights: Tensor) -> Tensor:
     (B, H, W, 49) -> (B, H, W, C).
 
     Channels come last and neighbours one after the other: features are read as they lie, and never
-    held 49 times.
+    held 49 times. Halves are summed as floats.
     """
     padded = F.pad(features, (0, 0, REACH, REACH, REACH, REACH))
     height, width = features.shape[1:3]
-    total = torch.zeros_like(features)
+    total = torch.zeros_like(features, dtype=_sum_type(features))
     for tap, (row, column) in enumerate(taps()):
         there = padded[:, row : row + height, column : column + width]
         total.addcmul_(there, weights[..., tap : tap + 1])
-    return total
+    return total.to(features.dtype)
+
+
+def _sum_type(features: Tensor) -> torch.dtype:
+    return torch.promote_types(features.dtype, torch.float32)
 
 
 class Attend(torch.autograd.Function):
@@ -56,13 +60,14 @@ class Attend(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         padded = F.pad(features, (0, 0, REACH, REACH, REACH, REACH))
         height, width = features.shape[1:3]
-        for_padded, for_weights = torch.zeros_like(padded), torch.empty_like(weights)
+        for_padded = torch.zeros_like(padded, dtype=_sum_type(padded))
+        for_weights = torch.empty_like(weights)
         for tap, (row, column) in enumerate(taps()):
             there = slice(None), slice(row, row + height), slice(column, column + width)
             for_weights[..., tap] = (gradient * padded[there]).sum(-1)
             for_padded[there].addcmul_(gradient, weights[..., tap : tap + 1])
         inside = slice(REACH, -REACH)
-        return for_padded[:, inside, inside], for_weights
+        return for_padded[:, inside, inside].to(features.dtype), for_weights
 
 
 class Local(nn.Module):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SCORED, CHOOSES = 1 / 4, 1 / 6  # shares of the episodes: of all, and of those that are left
-PENALTIES = tuple(10.0 ** (half / 2) for half in range(-12, 5))  # x the mean variance of features
+PENALTIES = tuple(10.0 ** (half / 2) for half in range(-12, 5))  # x the features' total variance
 BLOCK = 4_096  # columns of the features that are in double precision at a time
 
 Floats = NDArray[np.float32] | NDArray[np.float64]

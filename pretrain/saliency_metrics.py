@@ -29,20 +29,17 @@ Predicted = NDArray[np.float32]  # (N, H, W) in [0, 1]
 class Scores:
     """F at the best threshold and at twice the mean, mean absolute error."""
 
-    f_max: float
-    f_adaptive: float
+    f_max: float | None  # None where no frame has a salient pixel
+    f_adaptive: float | None
     mae: float
 
 
 def scores(predicted: Predicted, truth: Truth) -> Scores:
-    """Compare maps; frames without a salient pixel have no recall and count for the error alone.
-
-    Raises ValueError where no frame has a salient pixel.
-    """
+    """Compare maps; frames without a salient pixel have no recall and count for the error alone."""
     error = float(np.abs(predicted - truth / np.float32(255)).mean(dtype=np.float64))
     marked = (truth >= SALIENT).any((1, 2))
     if not marked.any():
-        raise ValueError("truth: has no salient pixel in any frame")
+        return Scores(None, None, error)
     found, wanted = predicted[marked], truth[marked] >= SALIENT
     precision, recall = _at_each_threshold(found, wanted)
     best = float(f_measure(precision.mean(0), recall.mean(0)).max())

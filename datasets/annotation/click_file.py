@@ -85,8 +85,8 @@ def read_clicks(path: Path) -> dict[str, Clicked]:
         return {key: _clicked(key, value) for key, value in written["frames"].items()}
     except (ValueError, RecursionError, AttributeError) as error:
         raise FoveaError(
-            f"{path}: damaged or no click file ({error}); `git checkout {path}` brings the "
-            "committed one back"
+            f"{path}: damaged or no click file ({error}); repair it or move it away; "
+            f"`git checkout {path}` brings back what was committed"
         ) from error
 
 

@@ -109,6 +109,11 @@ def _checked(path: Path, value: Any) -> list[Probed]:
     recipe = home_of("encoders", name)
     if recipe is None:
         raise FoveaError(f"{path}: {name} stands in none of {', '.join(checked_recipes())}")
+    if not value["note"] and not made_from.keys().isdisjoint(probed_on):
+        raise FoveaError(
+            f"{path}: probed on the frames that it was pretrained on; probe it on others "
+            "(--frames), or say so in a note (--note), which the ledger shows"
+        )
     changed = differences_of_all(made_from | probed_on, recipe)
     if changed and not value["note"]:
         raise FoveaError(

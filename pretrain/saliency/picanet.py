@@ -48,7 +48,9 @@ DECAY, PERIOD = 0.1, 0.35  # of the rate; of the steps, 7000 of PiCANet's 20000
 
 @dataclass(frozen=True)
 class Config:
-    """Network and training (Table III); `size` is that of the frames the network sees."""
+    """Network and training (Table III, but batches of the released README's 8, not 16, and its
+    loss); `size` is that of the frames the network sees.
+    """
 
     size: int = 224
     attention: str = "LLL"

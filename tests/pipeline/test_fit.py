@@ -187,14 +187,19 @@ def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
 def test_predictors_are_judged_on_other_annotations(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    build("predictors/random", fit.run)
     build("predictors/motion", fit.run)
-    words = ["judge", "annotations/spots", "predictors/motion"]
+    words = ["judge", "annotations/spots", "predictors/random"]
     monkeypatch.setattr("sys.argv", words)
     judge.main()
-    found = json.loads((judge.MEASURED / "motion.json").read_text())
-    assert found["predictor"] == "predictors/motion" and found["frames"] == 30
-    assert found["learned_from"] == {"annotations/spots": open_artifact("annotations/spots").digest}
-    assert found["scores"]["f_max"] > found["scores"]["centre_f_max"]
-    monkeypatch.setattr("sys.argv", [*words, "predictors/none"])
-    with pytest.raises(SystemExit, match="predictors/none: not there yet"):
-        judge.main()
+    found = json.loads((judge.MEASURED / "random.json").read_text())
+    assert found["predictor"] == "predictors/random" and found["frames"] == 30
+    assert found["learned_from"] == {"frames/spots": open_artifact("frames/spots").digest}
+    assert 0 < found["scores"]["f_max"] < 0.9 and found["scores"]["zero_mae"] > 0
+    for wrong, told in (
+        ("predictors/none", "predictors/none: not there yet"),
+        ("predictors/motion", "motion: learned from annotations of frames/spots itself"),
+    ):
+        monkeypatch.setattr("sys.argv", [*words, wrong])
+        with pytest.raises(SystemExit, match=told):
+            judge.main()

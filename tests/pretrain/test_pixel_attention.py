@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +35,20 @@ def test_local_attention_is_the_sum_over_taps() -> None:
         tap_by_tap(f, w) for f, w in zip(features, weights.view(2, 5, 9, 7, 7), strict=True)
     ]
     torch.testing.assert_close(attend(features, weights), torch.stack(expected), atol=1e-6, rtol=0)
+
+
+def test_halves_are_summed_as_floats() -> None:
+    """49 sums rounded one after the other would be off by more than one rounding of the whole."""
+    features, weights = random(1, 5, 9, 3).bfloat16(), random(1, 5, 9, 49, seed=1).softmax(-1)
+    weights = weights.bfloat16()
+    expected = attend(features.float(), weights.float()).bfloat16()
+    assert torch.equal(attend(features, weights), expected)
+    apply: Callable[..., Tensor] = Attend.apply
+    found = [
+        torch.autograd.grad(apply(x, weights.to(x.dtype)).float().square().sum(), x)[0].float()
+        for x in (features.requires_grad_(), features.detach().float().requires_grad_())
+    ]
+    torch.testing.assert_close(*found, atol=0.05, rtol=0.02)
 
 
 def test_the_written_gradient_is_the_gradient() -> None:

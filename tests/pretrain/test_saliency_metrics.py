@@ -50,7 +50,7 @@ def maps(seed: int, count: int = 3, side: int = 5) -> tuple[Predicted, Truth]:
 def test_scores_against_loops(seed: int) -> None:
     found = scores(*maps(seed))
     expected = by_loops(*maps(seed))
-    np.testing.assert_allclose((found.f_max, found.f_adaptive, found.mae), expected, atol=1e-6)
+    assert (found.f_max, found.f_adaptive, found.mae) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_perfect_map_and_its_opposite() -> None:
@@ -78,11 +78,11 @@ def test_frames_without_anything_marked_count_for_the_error_alone() -> None:
     alone = scores(predicted, truth)
     assert (more.f_max, more.f_adaptive) == (alone.f_max, alone.f_adaptive)
     assert more.mae != alone.mae
-    with pytest.raises(ValueError, match="truth: has no salient pixel"):
-        scores(predicted[:1], blank)
+    nothing = scores(predicted[:1], blank)
+    assert nothing.f_max is nothing.f_adaptive is None and nothing.mae > 0
 
 
 def test_half_of_the_range_is_salient_and_less_is_not() -> None:
     truth = np.array([[[127, 128]]], np.uint8)
     assert scores(np.array([[[0.0, 1.0]]], np.float32), truth).f_max == 1
-    assert scores(np.array([[[1.0, 0.0]]], np.float32), truth).f_max < 1
+    assert scores(np.array([[[1.0, 0.0]]], np.float32), truth).f_max != 1
