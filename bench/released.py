@@ -64,7 +64,7 @@ def _make_importable(path: Path) -> None:
         made: nn.Module = block(*sizes, proj_drop=drop, **words)
         return made
 
-    vision_transformer.Block = renamed  # type: ignore[assignment,misc]
+    vision_transformer.Block = renamed  # type: ignore[assignment,misc]  # a function for a class
     sys.path.insert(0, str(path))
 
 

@@ -147,7 +147,7 @@ def stable_baselines(eyes: Encoder) -> tuple[Update, float]:
     layers: Any = importlib.import_module("stable_baselines3.common.torch_layers")
     logger: Any = importlib.import_module("stable_baselines3.common.logger")
 
-    class Frozen(layers.BaseFeaturesExtractor):  # type: ignore[misc]
+    class Frozen(layers.BaseFeaturesExtractor):  # type: ignore[misc]  # Any: it may not be there
         def __init__(self, space: Any) -> None:
             super().__init__(space, features_dim=256)
 

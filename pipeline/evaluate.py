@@ -136,7 +136,14 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     write_video(stage.out / "video.mp4", game, patch=patch)
     if game[0].attention is not None:
         sheet(game, patch=patch, salient=_salient(policy)).save(stage.out / "attention.png")
-    return {"video_seed": seed, "video_step": step}
+    return {"video_seed": seed, "video_step": step, "video_shows": _marks(game[0])}
+
+
+def _marks(frame: play.GameFrame) -> str | None:
+    """What is drawn of where the policy looks, for the report to say."""
+    if frame.selected is not None:
+        return "patches"
+    return "saliency" if frame.saliency is not None else None
 
 
 def _salient(policy: play.Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:

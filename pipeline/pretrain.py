@@ -12,7 +12,7 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.shards import read_frames
 from pipeline.labelled import read_labelled
-from pipeline.stage import Stage, main
+from pipeline.stage import THREADS, Stage, main
 from pipeline.tables import word_module
 from pipeline.training import train
 from pretrain import figures
@@ -61,7 +61,10 @@ def _columns(stage: Stage, saliency: bool) -> Columns:
     if not saliency:
         return {"image": images}
     if len(labelled.indices) < len(images):
-        raise FoveaError(f"{data.folder}: labels {len(labelled.indices)} of {len(images)} frames")
+        raise FoveaError(
+            f"{data.folder}: labels {len(labelled.indices)} of {len(images)} frames; "
+            f"`dvc repro label@{data.label.partition('/')[2]}` labels them all"
+        )
     return {"image": images, "saliency": labelled.maps}
 
 
@@ -84,4 +87,4 @@ def _picture(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
 
 
 if __name__ == "__main__":
-    main("pretrain", "encoders", run)
+    main("pretrain", "encoders", run, threads=THREADS)

@@ -21,6 +21,7 @@ from datasets.files import write_atomic
 from pretrain import store
 
 FORMAT = "fovea-encoder/1"
+GPU_FRAMES = 64  # a pass
 
 Obs = dict[str, Tensor]
 """A batch of observations, one of these kinds:
@@ -63,6 +64,15 @@ def check_image(image: Tensor, image_shape: tuple[int, int, int]) -> None:
             f"image: wants uint8 (B, {', '.join(map(str, image_shape))}), "
             f"is {image.dtype} {tuple(image.shape)}"
         )
+
+
+def passes(image: Tensor) -> tuple[Tensor, ...]:
+    """A batch in parts that fit the cache: on a CPU frame by frame, so that what is found of one
+    never depends on its company. An exported program makes one pass.
+    """
+    if torch.compiler.is_exporting():
+        return (image,)
+    return torch.split(image, 1 if image.device.type == "cpu" else GPU_FRAMES)
 
 
 def header_of(encoder: nn.Module) -> dict[str, object]:

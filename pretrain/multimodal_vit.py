@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         heads: int,
     ) -> None:
         super().__init__()
-        self.heads, self.own = heads, own
+        self.heads, self.own, self.names = heads, own, tuple(model.pixels)
         self.embed_latent = nn.Linear(model.global_token.shape[0], dim)
         self.mask_token = nn.Parameter(torch.empty(dim))
         # One parameter each, so of one dimension: not decayed.
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
 
     def _places(self) -> Tensor:
         """What tells the decoder where each token belongs: (M * N, D)."""
-        return torch.cat([self.positions + vector for vector in self.modality.values()])
+        return torch.cat([self.positions + self.modality[name] for name in self.names])
 
     def _attend(self, query: Tensor, context: Tensor) -> Tensor:
         """(B, N, D) to (B, K + 1, D), head by head."""

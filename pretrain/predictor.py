@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-GPU_FRAMES = 64  # a pass; on a CPU one by one, so that a map never depends on its company
+from pretrain.encoder import passes
 
 
 def resized(image: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -28,10 +28,5 @@ def predict(network: Callable[[Tensor], Tensor], image: Tensor, size: int) -> Te
     """Maps (B, 1, H, W) in [0, 1] of frames (B, 3, H, W) uint8, by a network from images
     (B, 3, size, size) in [0, 1] to logits (B, 1, size, size).
     """
-    if torch.compiler.is_exporting():
-        logits = network(to_unit(image, size))
-    else:
-        frames = 1 if image.device.type == "cpu" else GPU_FRAMES
-        passes = torch.split(image, frames)
-        logits = torch.cat([network(to_unit(part, size)) for part in passes])
+    logits = torch.cat([network(to_unit(part, size)) for part in passes(image)])
     return resized(logits.sigmoid(), (image.shape[2], image.shape[3]))

@@ -109,7 +109,7 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
         score, ended = 0.0, False
         while not ended and len(frames) < limit:
             action, obs, extras = player.act([(image, info)])
-            selected, attention = _looked_at(obs, extras)
+            selected, attention = _looked_at(policy, obs, extras)
             saliency = None if selected is not None else _saliency(policy, image)
             frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
             image, reward, terminated, truncated, info = environment.step(action[0])
@@ -212,9 +212,12 @@ def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] |
     return found
 
 
-def _looked_at(obs: Obs, extras: dict[str, Tensor]) -> tuple[Any, Any]:
-    """Selected patches (K,) and the attention on them (K,) of the first game, without padding."""
-    if "pos" not in obs or obs["pos"].shape[1] == 1:  # no patches, or pooled to one
+def _looked_at(policy: Policy, obs: Obs, extras: dict[str, Tensor]) -> tuple[Any, Any]:
+    """Selected patches (K,) and the attention on them (K,) of the first game, without padding.
+
+    Of an encoder that selects patches of the frame; other tokens have no place in it to draw at.
+    """
+    if not hasattr(policy.encoder, "salient"):
         return None, None
     mask = obs["mask"][0]
     selected = obs["pos"][0][mask].cpu().numpy()

@@ -27,6 +27,7 @@ from pipeline.reporting.data import (
     reference_source,
     score,
 )
+from pipeline.reporting.wording import commit, describe, duration, memory, percent
 from rl.statistics import difference_interval
 
 SECTIONS = {
@@ -81,9 +82,8 @@ def render(
     """
     found = gather(params, artifacts)
     items = [item for table in found.values() for item in table]
-    tokens = {item.name for item in found["encoders"] if "patch" in item.entry}
     policies = [
-        _policy(policy, evaluated) | {"patches": policy.entry.get("encoder") in tokens}
+        _policy(policy, evaluated)
         for policy, evaluated in zip(found["policies"], found["evaluations"], strict=True)
     ]
     judged = [p for p in policies if p["evaluation"]]
@@ -305,34 +305,3 @@ def data_uri(path: Path, kind: str) -> str | None:
     if content[offset : offset + len(signature)] != signature:
         raise FoveaError(f"{path}: not {kind}; build the artifact again")
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def describe(machine: Mapping[str, Any]) -> str:
-    """The machine of a run in one line."""
-    gpu = machine.get("gpu") or "no GPU"
-    return f"{machine.get('processor', 'unknown')}, {machine.get('cores', '?')} cores, {gpu}"
-
-
-def commit(name: str) -> str:
-    """A commit's first digits; a `+` for changes on top of it stays."""
-    return name[:8] + "+" * name.endswith("+") if name else "no commit"
-
-
-def percent(value: float) -> str:
-    """A percentage as the page prints it: 12.3, with a true minus sign, and no minus zero."""
-    return f"{round(value, 1) + 0:.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as the page prints them: 4.2 s, 3 min 20 s, 2 h 05 min."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def memory(size: float) -> str:
-    """Bytes as the page prints them: 812 MiB, 1.4 GiB."""
-    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

@@ -27,17 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain import select
-from pretrain.encoder import Obs, check_image
+from pretrain import autoencoder, select
+from pretrain.encoder import Obs, check_image, passes
 from pretrain.error_map import error_map, reconstruct_centres
 from pretrain.figures import heat_map, line_chart, outline, tint
 from pretrain.memory import ErrorMemory
 from pretrain.saliency_source import unit_range
-from pretrain.schedule import adamw, half_cosine, noise
+from pretrain.schedule import noise
 from pretrain.vit import MaskedViT, normalise, unpatchify
-
-# Frames a pass: one by one on CPU, so that a frame's tokens never depend on its company.
-CPU_FRAMES, GPU_FRAMES = 1, 64
 
 KIND = "tokens"  # of its features: which nets take them
 FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the panels compare with
@@ -65,21 +62,7 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        sizes = ("patch", "dim", "depth", "heads", "decoder_dim", "decoder_depth")
-        for field in (*sizes, "decoder_heads", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
-        for dim, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
-            if getattr(self, dim) % 4 or getattr(self, dim) % getattr(self, heads):
-                raise ValueError(f"{dim}: {getattr(self, dim)}, must divide by 4 and by {heads}")
-        if not 0 < self.mask < 1:
-            raise ValueError(f"mask: {self.mask}, must lie between 0 and 1")
-        for field in ("base_lr", "warmup_epochs", "weight_decay", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
-        for field in ("beta1", "beta2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}, must be in [0, 1)")
+        autoencoder.check(self)
 
 
 @dataclass(frozen=True)
@@ -149,23 +132,18 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Obs:
         """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
         check_image(image, self.image_shape)
-        parts = [self._tokens(part) for part in self._passes(image)]
+        parts = [self._tokens(part) for part in passes(image)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def errors(self, image: Tensor) -> Tensor:
         """The reconstruction error map: (B, C, H, W) uint8 -> (B, N) float32."""
-        return torch.cat([self._error_map(part) for part in self._passes(image)])
+        return torch.cat([self._error_map(part) for part in passes(image)])
 
     def saliency(self, image: Tensor) -> Tensor:
         """The error map as (B, 1, H, W) float32, stretched to 0..1 frame by frame."""
         check_image(image, self.image_shape)
         blocks = self.errors(image).view(-1, 1, *self.model.grid)
         return F.interpolate(unit_range(blocks), scale_factor=self.config.patch, mode="nearest")
-
-    def _passes(self, image: Tensor) -> tuple[Tensor, ...]:
-        if torch.compiler.is_exporting():
-            return (image,)
-        return torch.split(image, CPU_FRAMES if image.device.type == "cpu" else GPU_FRAMES)
 
     @cached_property
     def memory(self) -> ErrorMemory:
@@ -288,14 +266,7 @@ class Pretraining(nn.Module):
         self, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """AdamW under a linear warm-up and half a cosine, set anew every step."""
-        c = self.config
-        rate = c.base_lr * c.batch_size / 256
-        betas = (c.beta1, c.beta2)
-        optimizer = adamw(self, rate=rate, betas=betas, weight_decay=c.weight_decay)
-        factor = partial(
-            half_cosine, steps=steps, warmup=steps * min(1, c.warmup_epochs / c.epochs)
-        )
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return autoencoder.optimizer(self, self.config, steps)
 
     def encoder(self, features: Features | None = None) -> Encoder:
         """The frozen encoder with the weights as they are now."""

@@ -22,28 +22,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
-from pretrain import budgets, crops
-from pretrain.encoder import Obs, check_image
+from pretrain import autoencoder, budgets, crops
+from pretrain.encoder import Obs, check_image, passes
 from pretrain.figures import heat_map
 from pretrain.multimodal_vit import Decoder, Modality, MultiViT, initialise
-from pretrain.schedule import adamw, half_cosine, noise
+from pretrain.schedule import noise
 from pretrain.vit import normalise, unpatchify
-
-# Frames a pass: one by one on CPU, so that a frame's features never depend on its company.
-CPU_FRAMES, GPU_FRAMES = 1, 64
 
 KIND = "tokens"  # of its features: which nets take them
 MODALITIES = {
-    "rgb": Modality((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
+    "rgb": Modality(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "saliency": Modality((0.0,), (1.0,)),
 }
 RGB_SHARES = (0.875, 0.5, 0.125)  # of the visible patches, in the panels
@@ -76,21 +73,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.modalities not in ("rgb", "rgb+saliency"):
             raise ValueError(f"modalities: {self.modalities!r}, must be rgb or rgb+saliency")
-        sizes = ("patch", "dim", "depth", "heads", "decoder_dim", "decoder_depth")
-        for field in (*sizes, "decoder_heads", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
-        for dim, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
-            if getattr(self, dim) % 4 or getattr(self, dim) % getattr(self, heads):
-                raise ValueError(f"{dim}: {getattr(self, dim)}, must divide by 4 and by {heads}")
-        if not 0 < self.mask < 1:
-            raise ValueError(f"mask: {self.mask}, must lie between 0 and 1")
-        for field in ("base_lr", "warmup_epochs", "weight_decay", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
-        for field in ("beta1", "beta2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}, must be in [0, 1)")
+        autoencoder.check(self)
 
     @property
     def needs_saliency(self) -> bool:
@@ -160,13 +143,8 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Obs:
         """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
         check_image(image, self.image_shape)
-        parts = [self._tokens(part) for part in self._passes(image)]
+        parts = [self._tokens(part) for part in passes(image)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-    def _passes(self, image: Tensor) -> tuple[Tensor, ...]:
-        if torch.compiler.is_exporting():
-            return (image,)
-        return torch.split(image, CPU_FRAMES if image.device.type == "cpu" else GPU_FRAMES)
 
     def _tokens(self, image: Tensor) -> Obs:
         seen = {"rgb": image.float() / 255}
@@ -276,14 +254,7 @@ class Pretraining(nn.Module):
         self, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """AdamW under a linear warm-up and half a cosine, set anew every step."""
-        c = self.config
-        rate = c.base_lr * c.batch_size / 256
-        betas = (c.beta1, c.beta2)
-        optimizer = adamw(self, rate=rate, betas=betas, weight_decay=c.weight_decay)
-        factor = partial(
-            half_cosine, steps=steps, warmup=steps * min(1, c.warmup_epochs / c.epochs)
-        )
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return autoencoder.optimizer(self, self.config, steps)
 
     def encoder(
         self, features: Features | None = None, saliency: nn.Module | None = None

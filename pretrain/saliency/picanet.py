@@ -28,6 +28,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +39,6 @@ from pretrain.pixel_attention import Global, Local
 from pretrain.predictor import predict, to_unit
 from pretrain.schedule import noise
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 # The weights of the cells' losses, deep to shallow.
 SUPERVISION = {"LLL": (0.5, 0.8, 0.8, 1.0), "GGLLL": (0.5, 0.5, 0.5, 0.8, 0.8, 1.0)}
 # ViSaRL's ColorJitter, which its code never applies.
@@ -147,7 +147,7 @@ class Network(nn.Module):
 
     def __init__(self, attention: str, size: int, *, pretrained: bool = False) -> None:
         super().__init__()
-        for name, values in (("mean", MEAN), ("std", STD)):
+        for name, values in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         layers = list(vgg16(pretrained))
         pools = [n for n, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]

@@ -158,10 +158,12 @@ def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
             path.parent.mkdir(parents=True)
             path.write_text("step,return,length\n" + rows)
         evaluated = f"evaluations/{name}"
-        manifest(root, evaluated, entry, [policy, encoder], {"video_seed": 1, "video_step": 3000})
+        shows = None if name == "frostbite-der" else "patches"
+        metrics = {"video_seed": 1, "video_step": 3000, "video_shows": shows}
+        manifest(root, evaluated, entry, [policy, encoder], metrics)
         content = evaluation(order, level, failed=name == "frostbite-mae-all")
         write_json(root / evaluated / "evaluation.json", content)
-        filmed = game(patches=name != "frostbite-der")
+        filmed = game(patches=shows is not None)
         write_video(root / evaluated / "video.mp4", filmed, patch=16)
         run_record(root, "train", name, 3725.0, 2860)
         if name != "frostbite-der":

@@ -140,6 +140,10 @@ class Tokens:
         mask[:, :2] = True
         return {"x": x, "mask": mask, "pos": torch.tensor([7, 3, 0, 0]).expand(len(image), -1)}
 
+    def salient(self, image: Tensor) -> list[int]:
+        """The places of the tokens that are none of the padding."""
+        return [7, 3]
+
 
 SMALL = Config(
     steps=160,
