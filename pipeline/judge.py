@@ -1,8 +1,8 @@
 """How near saliency comes to annotations: `python -m pipeline.judge ANNOTATIONS ARTIFACT...`
 
 Scores built artifacts that can label (`predictors/reach-30`, `encoders/reach-mae`) on all maps of
-an annotations entry, of frames that none of them learned from, and keeps a small file of each in
-`pipeline/recipes/measured/saliency/`, to be committed.
+an annotations entry, of frames that none of them learned from. What it finds lies in
+`artifacts/.runs/judge/`; `python -m pipeline.results judge` takes it into the ledger.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from pretrain.encoder import SaliencySource
 from pretrain.saliency_metrics import scores
 from pretrain.saliency_source import bump, load_saliency
 
-MEASURED = Path("pipeline/recipes/measured/saliency")
 CENTRE = 0.25  # of each side, as the predictor `centre`
 
 
@@ -69,17 +68,20 @@ def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
     labelled = read_labelled(truth)
     everything = np.arange(len(labelled.indices))
     return {
-        "predictor": label,
-        "entry": artifact.manifest["entry"],
-        "learned_from": artifact.manifest["inputs"],
+        "source": label,
         "annotations": annotations,
-        "annotated_by": truth.manifest["entry"],
         "frames": len(everything),
         "scores": judged(load_saliency(artifact.folder), labelled, everything),
         "held_out": artifact.manifest["metrics"],
+        "made_from": made_from,
+        "judged_on": lineage(annotations, root),
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def _told(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
 def main() -> None:
@@ -88,13 +90,15 @@ def main() -> None:
     parser.add_argument("annotations", help="such as annotations/reach-further")
     parser.add_argument("artifacts", nargs="+", help="such as predictors/reach-30")
     arguments = parser.parse_args()
-    MEASURED.mkdir(parents=True, exist_ok=True)
+    folder = ROOT / ".runs" / "judge"
+    folder.mkdir(parents=True, exist_ok=True)
     with told_plainly():
         for label in arguments.artifacts:
             found = measured(arguments.annotations, label)
-            path = MEASURED / f"{label.split('/')[1]}.json"
+            judges = arguments.annotations.partition("/")[2]
+            path = folder / f"{label.replace('/', '-')}-on-{judges}.json"
             write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
-            print(path, file=sys.stderr)
+            print(f"{path}: {_told(found['scores'])}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def run(stage: Stage) -> dict[str, Any]:
         encoder = method.encoder(features, *carried)
     else:
         method, encoder = None, module.Encoder(config, features, shape, *carried)
-    metrics["parameters"] = sum(p.numel() for p in encoder.parameters())
+    own = (p for name, p in encoder.named_parameters() if not name.startswith("saliency."))
+    metrics["parameters"] = sum(p.numel() for p in own)  # without the source it carries
     save_encoder(encoder, stage.out)
     if module.KIND != "state":  # of which there is nothing to compute
         export(encoder, stage.out / "encoder.pt2")

@@ -13,6 +13,7 @@ from pipeline.artifact import ROOT
 from pipeline.ledger.claims import read_papers
 from pipeline.ledger.judged import Measured
 from pipeline.ledger.measured import read_measured
+from pipeline.ledger.predicted import read_predicted
 from pipeline.ledger.probed import read_probed
 from pipeline.ledger.render import fragment
 from pipeline.reporting.html import render
@@ -29,7 +30,7 @@ def main() -> None:
             table: {name: entry.resolved() for name, entry in entries.items()}
             for table, entries in params.load().tables.items()
         }
-        ledger = fragment(read_papers(), Measured(read_measured(), read_probed()))
+        ledger = fragment(read_papers(), Measured(read_measured(), read_probed(), read_predicted()))
         metrics = render(tables, ROOT, OUT, ledger=ledger)
     for name, values in metrics.items():
         mean, chance, above = (

@@ -2,7 +2,8 @@
 
 `python -m pipeline.results add POLICY [--note TEXT]` first keeps the scores of an evaluation in
 `artifacts/` (or in another clone's, `--artifacts PATH`), one file a seed, to be committed; `probe
-ENCODER` likewise what `python -m pipeline.probe` found.
+ENCODER` likewise what `python -m pipeline.probe` found, `judge ANNOTATIONS SOURCE` what
+`python -m pipeline.judge` did.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline.artifact import ROOT
 from pipeline.ledger.claims import read_papers
 from pipeline.ledger.judged import Measured
 from pipeline.ledger.measured import add, read_measured
+from pipeline.ledger.predicted import add_predicted, read_predicted
 from pipeline.ledger.probed import add_probe, read_probed
 from pipeline.ledger.render import render
 from pipeline.stage import told_plainly
@@ -25,19 +27,21 @@ RESULTS = Path("RESULTS.md")
 
 def page() -> str:
     """RESULTS.md as it follows from what is kept."""
-    return render(read_papers(), Measured(read_measured(), read_probed()))
+    return render(read_papers(), Measured(read_measured(), read_probed(), read_predicted()))
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.results", description=__doc__)
     commands = parser.add_subparsers(dest="command")
-    for command, name, what in (
-        ("add", "policy", "keep the scores of an evaluation"),
-        ("probe", "encoder", "keep the probes of an encoder"),
+    for command, names, what in (
+        ("add", ["policy"], "keep the scores of an evaluation"),
+        ("probe", ["encoder"], "keep the probes of an encoder"),
+        ("judge", ["annotations", "source"], "keep the scores of a source of saliency"),
     ):
         adding = commands.add_parser(command, help=what)
-        adding.add_argument(name)
+        for name in names:
+            adding.add_argument(name)
         adding.add_argument("--note", default="", help="what a reader of the ledger must know")
         adding.add_argument("--artifacts", type=Path, default=ROOT, help="where it was made")
     arguments = parser.parse_args()
@@ -47,6 +51,11 @@ def main() -> None:
                 print(path, file=sys.stderr)
         if arguments.command == "probe":
             kept = add_probe(arguments.encoder, arguments.note, root=arguments.artifacts)
+            print(kept, file=sys.stderr)
+        if arguments.command == "judge":
+            kept = add_predicted(
+                arguments.annotations, arguments.source, arguments.note, root=arguments.artifacts
+            )
             print(kept, file=sys.stderr)
         write_atomic(RESULTS, page().encode())
     print(RESULTS, file=sys.stderr)

@@ -56,6 +56,7 @@ class Line:
     paper: str
     ours: str  # "" where there is nothing
     why: str  # that there is nothing
+    predictors: tuple[str, ...]  # whose kept scores are ours
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,26 @@ def read_claims(path: Path) -> Claims:
     try:
         tables = [_table(table, path) for table in written["tables"]]
         lines = [
-            Line(line["what"], line["paper"], line.get("ours", ""), line.get("why", ""))
+            Line(
+                line["what"],
+                line["paper"],
+                line.get("ours", ""),
+                line.get("why", ""),
+                tuple(f"predictors/{name}" for name in line.get("predictors", ())),
+            )
             for line in written["lines"]
         ]
+        known = {name for path in recipes().values() for name in _predictors(path)}
+        lost = {name for line in lines for name in line.predictors} - known
+        if lost:
+            raise FoveaError(f"{path}: no recipe has {', '.join(sorted(lost))}")
         return Claims(str(written["paper"]), tables, lines)
     except (KeyError, TypeError, ValueError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); see its first lines") from error
+
+
+def _predictors(recipe: Path) -> list[str]:
+    return [f"predictors/{name}" for name in params.read_yaml(recipe)["predictors"]]
 
 
 def _table(written: Mapping[str, Any], path: Path) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.ledger.claims import Claims, Score, Table, gap
 from pipeline.ledger.measured import Seed
+from pipeline.ledger.predicted import Predicted
 from pipeline.ledger.probed import Probed
 from pipeline.ledger.verdict import (
     OWN_WORDS,
@@ -31,6 +32,7 @@ class Measured:
 
     policies: Mapping[str, Sequence[Seed]]
     probes: Mapping[str, Sequence[Probed]]  # by `row`, see probed.py
+    saliency: Mapping[str, Sequence[Predicted]]  # by label
 
     def of(self, table: Table) -> Mapping[str, Sequence[Seed | Probed]]:
         """What a table's rows are measured by."""

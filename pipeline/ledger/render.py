@@ -8,13 +8,11 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.ledger.claims import Claims, Score, Table
+from pipeline.ledger.details import encoders, places, runs, saliency
 from pipeline.ledger.judged import NOT_RUN, Comparison, Measured, Ours, compare, count, ours
-from pipeline.ledger.measured import Encoder, Run, Seed
-from pipeline.ledger.probed import Probed
+from pipeline.ledger.markdown import grid
+from pipeline.ledger.predicted import summary
 from pipeline.reporting.data import reference
 
 HEAD = """\
@@ -36,6 +34,9 @@ FOOT = """\
   features to where tip, object and goal are in the image, averaged over the three, on episodes
   that the map was not fitted on (`pipeline/probe.py`). In place of games it has three ways of
   holding episodes out.
+- Saliency is judged on annotated frames of other episodes: F-measure with precision weighed higher
+  (beta² 0.3; a pixel is salient from half of the true map on), at the best of 256 thresholds and at
+  twice each map's mean, and the mean absolute error of the maps (`pretrain/saliency_metrics.py`).
 - A verdict rests on the 95 % interval of the difference of two methods' scores.
   **reproduced**: it excludes 0 on the paper's side. **not reproduced**: it excludes 0 on the other
   side, or holds 0 but not the paper's difference. **under-powered**: it holds both, or a side has
@@ -56,12 +57,14 @@ def render(papers: Sequence[Claims], measured: Measured) -> str:
     """All of RESULTS.md."""
     seeds = list(chain.from_iterable(kept for _, kept in sorted(measured.policies.items())))
     probes = list(chain.from_iterable(kept for _, kept in sorted(measured.probes.items())))
+    predicted = list(chain.from_iterable(kept for _, kept in sorted(measured.saliency.items())))
     parts = [
         HEAD,
         *(_paper_s(claims, measured) for claims in papers),
-        _encoders([*seeds, *probes]),
-        _places(probes),
-        _runs(seeds),
+        encoders([*seeds, *probes]),
+        saliency(predicted),
+        places(probes),
+        runs(seeds),
         FOOT,
     ]
     return "\n".join(part for part in parts if part)
@@ -101,7 +104,7 @@ def _paper_s(claims: Claims, measured: Measured) -> str:
         _verdicts(compared),
         _scale(claims, measured),
         *(_table(table, compared, measured) for table in claims.tables),
-        _lines(claims),
+        _lines(claims, measured),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -130,7 +133,7 @@ VERDICT_HEAD = ["table", "game", "comparison", "paper", "ours", "95 % interval",
 
 def _verdicts(compared: Sequence[Comparison]) -> str:
     rows = [_verdict_row(one) for one in compared if one.verdict]
-    return _grid(VERDICT_HEAD, rows) if rows else ""
+    return grid(VERDICT_HEAD, rows) if rows else ""
 
 
 def _verdict_row(one: Comparison) -> list[str]:
@@ -164,7 +167,7 @@ def _scale(claims: Claims, measured: Measured) -> str:
         here = f"{played[env].mean():,.1f}" if env in played else NOT_RUN
         rows.append([game, f"{published['random']:,.1f}", here, f"{published['human']:,.1f}"])
     head = ["game", "random, published", "random, here", "human, published"]
-    return "### Scale\n\n" + _grid(head, rows) if rows else ""
+    return "### Scale\n\n" + grid(head, rows) if rows else ""
 
 
 NAMES = {"success": "success rates", "probe": "R² of linear probes"}  # of protocols; else a plural
@@ -180,11 +183,11 @@ def _table(table: Table, compared: Sequence[Comparison], measured: Measured) -> 
     rows = [_score(score, table, measured) for score in table.scores.values()]
     rows += [[s.game, s.method, _paper(s, table), "not part of Fovea"] for s in table.others]
     rows = [row + [""] * (len(head) - len(row)) for row in rows]
-    text = text.rstrip() + "\n\n" + _grid(head, rows)
+    text = text.rstrip() + "\n\n" + grid(head, rows)
     # By identity: two tables may hold equal scores.
     pairs = [_verdict_row(one)[1:] for one in compared if one.table is table]
     if pairs:
-        text += "\n" + _grid(VERDICT_HEAD[1:], pairs)
+        text += "\n" + grid(VERDICT_HEAD[1:], pairs)
     if any(policy not in measured.of(table) for policy in table.scores):
         text += f"\nNot run, where it says so: {table.why}.\n"
     return text
@@ -223,92 +226,12 @@ def _number(value: float, table: Table, sign: str = "") -> str:
     return f"{value:{sign},.{DIGITS.get(table.protocol, 1)}f}"
 
 
-def _lines(claims: Claims) -> str:
-    rows = [[line.what, line.paper, line.ours or f"{NOT_RUN}: {line.why}"] for line in claims.lines]
-    return "### Other tables and the figures\n\n" + _grid(["what", "paper", "here"], rows)
-
-
-def _encoders(seeds: Sequence[Seed | Probed]) -> str:
-    """What was pretrained for these seeds and probes, and how long it took."""
-    found: dict[str, Encoder] = {s.encoder.digest: s.encoder for s in seeds if s.encoder.trained}
-    rows = [
-        [
-            encoder.name,
-            f"`{encoder.digest[:12]}`",
-            f"{encoder.frames:,}",
-            str(encoder.entry.get("epochs", "")),
-            *(_run(encoder.run) if encoder.run else ["not recorded"] + [""] * 3),
-        ]
-        for encoder in found.values()
-    ]
-    head = ["encoder", "digest", "frames", "epochs", *RUN_HEAD]
-    return "## Encoders\n\n" + _grid(head, rows) if rows else ""
-
-
-def _places(probes: Sequence[Probed]) -> str:
-    """Every probe, place by place: means over the ways of holding episodes out."""
-    if not probes:
-        return ""
-    named = list(probes[0].scores)
-    rows = [
-        [
-            probe.row,
-            probe.seed,
-            f"{probe.rows:,} of {probe.frames}, {probe.episodes} episodes",
-            *(_place(name, probe.scores[name]) for name in named),
-            f"`{probe.run.commit}`",
-            probe.run.machine,
-            probe.note,
-        ]
-        for probe in probes
-    ]
-    head = ["encoder", "seed", "probed on", *named, "commit", "machine", "note"]
-    return "## Probes: R², mean distance\n\n" + _grid(head, rows)
-
-
-def _place(name: str, scores: dict[str, NDArray[np.float64]]) -> str:
-    scale, unit = (1, "px") if name.startswith("image") else (100, "cm")
-    r2 = "constant" if np.isnan(scores["r2"]).any() else f"{scores['r2'].mean():.2f}"
-    return f"{r2}, {scale * scores['error'].mean():.1f} {unit}"
-
-
-def _runs(seeds: Sequence[Seed]) -> str:
-    """Where the scores come from."""
-    head = ["policy", "seed", "steps", "encoder", *RUN_HEAD, "note"]
-    rows = [
-        [
-            seed.policy,
-            str(seed.seed),
-            f"{seed.entry['steps']:,}",
-            f"`{seed.encoder.digest[:12]}`",
-            *_run(seed.run),
-            "; ".join(x for x in (seed.failed and f"failed: {seed.failed}", seed.note) if x),
-        ]
-        for seed in seeds
-    ]
-    note = (
-        "\nHours are those of the stage's last run, its seeds side by side; one that was resumed "
-        "took longer in all. A `+` after a commit: tracked files, params.yaml among them, were not "
-        "as committed.\n"
-    )
-    return "## Runs\n\n" + _grid(head, rows) + note if rows else ""
-
-
-RUN_HEAD = ["commit", "machine", "hours", "resumed"]
-
-
-def _run(run: Run) -> list[str]:
-    return [f"`{run.commit}`", run.machine, f"{run.hours:.1f}", str(run.resumed)]
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Text that can't end its cell, nor its line, nor be taken for HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _lines(claims: Claims, measured: Measured) -> str:
+    rows = []
+    for line in claims.lines:
+        found = line.ours or summary(measured.saliency, line.predictors)
+        rows.append([line.what, line.paper, found or f"{NOT_RUN}: {line.why}"])
+    return "### Other tables and the figures\n\n" + grid(["what", "paper", "here"], rows)
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:

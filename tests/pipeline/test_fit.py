@@ -192,9 +192,11 @@ def test_predictors_are_judged_on_other_annotations(
     words = ["judge", "annotations/spots", "predictors/random"]
     monkeypatch.setattr("sys.argv", words)
     judge.main()
-    found = json.loads((judge.MEASURED / "random.json").read_text())
-    assert found["predictor"] == "predictors/random" and found["frames"] == 30
-    assert found["learned_from"] == {"frames/spots": open_artifact("frames/spots").digest}
+    path = Path("artifacts/.runs/judge/predictors-random-on-spots.json")
+    found = json.loads(path.read_text())
+    assert found["source"] == "predictors/random" and found["frames"] == 30
+    assert found["made_from"]["frames/spots"]["digest"] == open_artifact("frames/spots").digest
+    assert found["judged_on"]["annotations/spots"]["entry"]["annotator"] == "simulated"
     assert 0 < found["scores"]["f_max"] < 0.9 and found["scores"]["zero_mae"] > 0
     for wrong, told in (
         ("predictors/none", "predictors/none: not there yet"),

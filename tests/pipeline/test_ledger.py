@@ -293,7 +293,7 @@ def pages(tmp_path: Path) -> Measured:
     above = [one("frostbite-spirl", s, [[700.0 + s, 710.0]], note=note) for s in range(3)]
     below = [one("frostbite-der", s, [[300.0 + s, 310.0]]) for s in range(3)]
     few = [one("mspacman-spirl", 0, [[900.0]], note=note), one("mspacman-der", 0, [[950.0]])]
-    return Measured(read_measured(keep(tmp_path, *above, *below, *few)), {})
+    return Measured(read_measured(keep(tmp_path, *above, *below, *few)), {}, {})
 
 
 def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
         "reproduced": 1,
         "not reproduced": 0,
         "under-powered": 1,
-        "not run": len(compare(claims, Measured({}, {}))) - 2,
+        "not run": len(compare(claims, Measured({}, {}, {}))) - 2,
     }
     page = render([claims], kept)
     assert "1 reproduced, 0 not reproduced, 1 under-powered" in page
@@ -341,7 +341,7 @@ def test_the_fragment_is_sound_html_of_what_was_judged(tmp_path: Path) -> None:
     assert not opened
     assert text.count("<tr>") == 3  # the head, and the two that are judged
     assert "<strong>reproduced</strong>" in text
-    assert "<table>" not in fragment([claims], Measured({}, {}))
+    assert "<table>" not in fragment([claims], Measured({}, {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_a_shorter_pretraining_is_taken_with_a_note_but_not_mixed(tmp_path: Path
     (kept,) = read_measured(keep(tmp_path, short))["frostbite-spirl"]
     assert kept.encoder.frames == 2000
     assert "| frostbite-mae | `dddddddddddd` | 2,000 | 50 |" in render(
-        [read_claims(PAPER)], Measured({"frostbite-spirl": [kept]}, {})
+        [read_claims(PAPER)], Measured({"frostbite-spirl": [kept]}, {}, {})
     )
     keep(tmp_path, one("frostbite-spirl", 1, [[1.0]]))
     with pytest.raises(FoveaError, match=r"frostbite-spirl: seeds on encoders of different"):

@@ -142,7 +142,7 @@ def test_a_point_that_never_moves_does_not_count(tmp_path: Path, recipe: Params)
 def test_our_own_questions_hold_or_do_not_and_the_page_says_so(
     tmp_path: Path, recipe: Params
 ) -> None:
-    asked, kept = paper(tmp_path), Measured({}, read_probed(three(recipe, tmp_path / "kept")))
+    asked, kept = paper(tmp_path), Measured({}, read_probed(three(recipe, tmp_path / "kept")), {})
     assert [one.word for one in compare(asked, kept)] == ["holds", "does not hold", "under-powered"]
     page = render([asked], kept)
     told = "Of the 3 questions of our own: 1 holds, 1 does not hold, 1 under-powered, 0 not run."
@@ -157,7 +157,7 @@ def test_our_own_questions_hold_or_do_not_and_the_page_says_so(
     assert {row.count("|") for row in rows} == {heads[0].count("|")}
     assert "<strong>does not hold</strong>" in fragment([asked], kept)
     assert "0 holds, 0 does not hold, 0 under-powered, 3 not run" in render(
-        [asked], Measured({}, {})
+        [asked], Measured({}, {}, {})
     )
 
 

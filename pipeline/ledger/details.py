@@ -1,0 +1,110 @@
+"""What the scores of the ledger come from: encoders, saliency, probes place by place, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.ledger.markdown import grid
+from pipeline.ledger.measured import Encoder, Run, Seed
+from pipeline.ledger.predicted import Predicted
+from pipeline.ledger.probed import Probed
+
+RUN_HEAD = ["commit", "machine", "hours", "resumed"]
+
+
+def encoders(seeds: Sequence[Seed | Probed]) -> str:
+    """What was pretrained for these seeds and probes, and how long it took."""
+    found: dict[str, Encoder] = {s.encoder.digest: s.encoder for s in seeds if s.encoder.trained}
+    rows = [
+        [
+            encoder.name,
+            f"`{encoder.digest[:12]}`",
+            f"{encoder.frames:,}",
+            str(encoder.entry.get("epochs", "")),
+            *(_run(encoder.run) if encoder.run else ["not recorded"] + [""] * 3),
+        ]
+        for encoder in found.values()
+    ]
+    head = ["encoder", "digest", "frames", "epochs", *RUN_HEAD]
+    return "## Encoders\n\n" + grid(head, rows) if rows else ""
+
+
+def saliency(predicted: Sequence[Predicted]) -> str:
+    """Every source of saliency that was judged; beside it nothing anywhere, and a middle bump."""
+    names = [("f_max", 3), ("f_adaptive", 3), ("mae", 4)]
+    rows = [
+        [
+            one.label.partition("/")[2],
+            f"{one.frames} of {one.annotations.partition('/')[2]}"
+            + (", simulated clicks" if one.simulated else ""),
+            *(_beside(one, name, digits) for name, digits in names),
+            *(_run(one.run) if one.run else ["not recorded"] + [""] * 3),
+            one.note,
+        ]
+        for one in predicted
+    ]
+    head = ["source", "judged on", "F, best threshold", "F, twice the mean", "MAE", *RUN_HEAD]
+    note = "\nIn brackets: nothing anywhere, and a bump in the middle.\n"
+    return "## Saliency\n\n" + grid([*head, "note"], rows) + note if rows else ""
+
+
+def _beside(one: Predicted, name: str, digits: int) -> str:
+    own, zero, centre = (one.scores.get(f"{of}{name}") for of in ("", "zero_", "centre_"))
+    shown = ["none" if value is None else f"{value:.{digits}f}" for value in (own, zero, centre)]
+    return f"{shown[0]} ({shown[1]}, {shown[2]})"
+
+
+def places(probes: Sequence[Probed]) -> str:
+    """Every probe, place by place: means over the ways of holding episodes out."""
+    if not probes:
+        return ""
+    named = list(probes[0].scores)
+    rows = [
+        [
+            probe.row,
+            probe.seed,
+            f"{probe.rows:,} of {probe.frames}, {probe.episodes} episodes",
+            *(_place(name, probe.scores[name]) for name in named),
+            f"`{probe.run.commit}`",
+            probe.run.machine,
+            probe.note,
+        ]
+        for probe in probes
+    ]
+    head = ["encoder", "seed", "probed on", *named, "commit", "machine", "note"]
+    return "## Probes: R², mean distance\n\n" + grid(head, rows)
+
+
+def _place(name: str, scores: dict[str, NDArray[np.float64]]) -> str:
+    scale, unit = (1, "px") if name.startswith("image") else (100, "cm")
+    r2 = "constant" if np.isnan(scores["r2"]).any() else f"{scores['r2'].mean():.2f}"
+    return f"{r2}, {scale * scores['error'].mean():.1f} {unit}"
+
+
+def runs(seeds: Sequence[Seed]) -> str:
+    """Where the scores come from."""
+    head = ["policy", "seed", "steps", "encoder", *RUN_HEAD, "note"]
+    rows = [
+        [
+            seed.policy,
+            str(seed.seed),
+            f"{seed.entry['steps']:,}",
+            f"`{seed.encoder.digest[:12]}`",
+            *_run(seed.run),
+            "; ".join(x for x in (seed.failed and f"failed: {seed.failed}", seed.note) if x),
+        ]
+        for seed in seeds
+    ]
+    note = (
+        "\nHours are those of the stage's last run, its seeds side by side; one that was resumed "
+        "took longer in all. A `+` after a commit: tracked files, params.yaml among them, were not "
+        "as committed.\n"
+    )
+    return "## Runs\n\n" + grid(head, rows) + note if rows else ""
+
+
+def _run(run: Run) -> list[str]:
+    return [f"`{run.commit}`", run.machine, f"{run.hours:.1f}", str(run.resumed)]

@@ -1,0 +1,161 @@
+"""Scores of saliency that were kept: one JSON file in `pipeline/recipes/measured/saliency/` for a
+source and the annotations that it was judged on.
+
+As with policies, only sources at a recipe's own settings are taken, everything that they were made
+from and judged on included, or a note says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pipeline import artifact
+from pipeline.ledger.measured import MEASURED, Run, record_of, run_of
+from pipeline.ledger.settings import checked_recipes, differences_of_all, home_of
+
+PREDICTED = MEASURED / "saliency"
+SHOWN = ("f_max", "f_adaptive", "mae")  # see pretrain/saliency_metrics.py
+BESIDE = ("zero_", "centre_")  # nothing anywhere, and a bump in the middle
+
+Scores = dict[str, float | None]  # f_max, zero_f_max, ...; None where no map has a salient pixel
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One source of saliency, judged on annotated frames that it did not learn from."""
+
+    label: str  # "predictors/reach-30"
+    annotations: str  # "annotations/reach-further"
+    frames: int
+    simulated: bool  # whether nobody clicked
+    scores: Scores
+    held_out: Scores  # on the fifth of its own data that it did not learn from; empty without one
+    run: Run | None  # of the stage that made it
+    note: str
+
+    @property
+    def file(self) -> str:
+        """`predictors-reach-30-on-reach-further.json`."""
+        return file_name(self.annotations, self.label)
+
+
+def file_name(annotations: str, label: str) -> str:
+    """Of what is kept, and of what `python -m pipeline.judge` writes."""
+    return f"{label.replace('/', '-')}-on-{annotations.partition('/')[2]}.json"
+
+
+def read_predicted(folder: Path = PREDICTED) -> dict[str, list[Predicted]]:
+    """Label of a source -> what it was judged on. FoveaError naming a file that is malformed, or of
+    other settings.
+    """
+    found: dict[str, list[Predicted]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            value = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise FoveaError(f"{path}: malformed ({error}); judge it again") from error
+        one = _checked(path, value)
+        found.setdefault(one.label, []).append(one)
+    return found
+
+
+def add_predicted(
+    annotations: str,
+    label: str,
+    note: str = "",
+    *,
+    root: Path = artifact.ROOT,
+    folder: Path = PREDICTED,
+) -> Path:
+    """Keep what `python -m pipeline.judge ANNOTATIONS LABEL` found; returns the file.
+
+    Raises FoveaError where it was not judged, or is not at a recipe's settings and no note says so.
+    """
+    found = root / ".runs" / "judge" / file_name(annotations, label)
+    if not found.exists():
+        raise FoveaError(
+            f"{found}: not there yet; `python -m pipeline.judge {annotations} {label}` writes it"
+        )
+    table, _, name = label.partition("/")
+    value = json.loads(found.read_text("utf-8"))
+    value |= {"note": note, "run": record_of(root, f"{artifact.STAGES[table]}-{name}")}
+    path = folder / found.name
+    _checked(path, value)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(held)}" for key, held in value.items())
+    write_atomic(path, f"{{\n{lines}\n}}\n".encode())
+    return path
+
+
+def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> str:
+    """The mean scores of the sources named, as a line of the ledger; "" where none is there."""
+    kept = [one for label in labels for one in found.get(label, ())]
+    if not kept:
+        return ""
+    names = ", ".join(one.label.partition("/")[2] for one in kept)
+    text = (
+        f"MAE {_mean(kept, 'mae', 4)}, F {_mean(kept, 'f_max', 3)}; nothing anywhere has MAE "
+        f"{_mean(kept, 'zero_mae', 4)}, a bump in the middle F {_mean(kept, 'centre_f_max', 3)} "
+        f"({names}; {sum(one.frames for one in kept)} frames"
+    )
+    return text + (", simulated clicks)" if any(one.simulated for one in kept) else ")")
+
+
+def _mean(kept: Sequence[Predicted], score: str, digits: int) -> str:
+    """Mean and, of several, deviation; maps without a salient pixel have no F."""
+    values = [value for one in kept if (value := one.scores.get(score)) is not None]
+    if not values:
+        return "none"
+    deviation = f" ({np.std(values, ddof=1):.{digits}f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+def _checked(path: Path, value: Any) -> Predicted:
+    try:
+        found = _predicted(value)
+        made = value["made_from"] | value["judged_on"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FoveaError(f"{path}: malformed ({error!r}); judge it again") from error
+    if path.name != found.file:
+        raise FoveaError(f"{path}: holds the scores of {found.file}; rename or remove it")
+    table, _, name = found.label.partition("/")
+    recipe = home_of(table, name)
+    if recipe is None:
+        raise FoveaError(f"{path}: {name} stands in none of {', '.join(checked_recipes())}")
+    changed = differences_of_all(made, recipe)
+    if changed and not found.note:
+        raise FoveaError(
+            f"{path}: {'; '.join(changed)} not as in the recipes; say so in a note (--note), which "
+            "the ledger shows"
+        )
+    return found
+
+
+def _predicted(value: Mapping[str, Any]) -> Predicted:
+    annotations = str(value["annotations"])
+    return Predicted(
+        label=str(value["source"]),
+        annotations=annotations,
+        frames=int(value["frames"]),
+        simulated=value["judged_on"][annotations]["entry"]["annotator"] == "simulated",
+        scores=_scores(value["scores"]) | {"mae": float(value["scores"]["mae"])},
+        held_out=_scores(value["held_out"]),
+        run=None if value["run"] is None else run_of(value["run"]),
+        note=str(value["note"]),
+    )
+
+
+def _scores(written: Mapping[str, Any]) -> Scores:
+    names = [f"{beside}{score}" for beside in ("", *BESIDE) for score in SHOWN]
+    scores = {name: float(written[name]) for name in names if written.get(name) is not None}
+    if not np.isfinite(list(scores.values())).all():
+        raise ValueError("scores must be finite numbers")
+    return dict(scores)

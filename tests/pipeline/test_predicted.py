@@ -1,0 +1,155 @@
+"""Scores of saliency that are kept: what is refused, and what a page says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasets.errors import FoveaError
+from pipeline import params
+from pipeline.ledger import claims, predicted, settings
+from pipeline.ledger.claims import read_claims
+from pipeline.ledger.judged import Measured
+from pipeline.ledger.predicted import add_predicted, read_predicted, summary
+from pipeline.ledger.render import render
+from pipeline.tables import Params
+
+RECIPE = """
+frames:
+  reach: {env: metaworld/reach, source: expert, count: 96}
+  further: {env: metaworld/reach, source: expert, count: 48, seed: 1}
+annotations:
+  reach: {frames: reach, annotator: simulated, count: 5}
+  further: {frames: further, annotator: simulated, count: 20, seed: 1}
+predictors:
+  near: {data: annotations/reach, model: centre}
+  far: {data: annotations/reach, model: centre, sigma: 0.5}
+saliency: {}
+encoders: {}
+policies: {}
+"""
+LEDGER = """
+paper: "A: paper"
+tables: []
+lines:
+  - {what: "Table V", paper: "MAE 0.002", why: "later", predictors: [near, far]}
+"""
+RUN = {
+    "commit": "abc",
+    "machine": {"processor": "a processor", "cores": 2, "gpu": None},
+    "wall_seconds": 60.0,
+    "resumed": 0,
+}
+FILE = "predictors-near-on-further.json"
+
+
+@pytest.fixture(autouse=True)
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The only recipe there is."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    loaded = params.load(path)
+    monkeypatch.setattr(settings, "checked_recipes", lambda: {"small": loaded})
+    monkeypatch.setattr(predicted, "checked_recipes", lambda: {"small": loaded})
+    monkeypatch.setattr(claims, "recipes", lambda: {"small": path})
+    return loaded
+
+
+def judged(recipe: Params, name: str, mae: float, **f: float) -> dict[str, Any]:
+    """What `python -m pipeline.judge` finds of a predictor."""
+
+    def made(*labels: str) -> dict[str, Any]:
+        return {
+            label: {"digest": "d" * 64, "entry": recipe.entry(*label.split("/")).resolved()}
+            for label in labels
+        }
+
+    return {
+        "source": f"predictors/{name}",
+        "annotations": "annotations/further",
+        "frames": 20,
+        "scores": {"mae": mae, "zero_mae": 0.015, "centre_mae": 0.2, **f},
+        "held_out": {"mae": mae, "steps": 300},
+        "made_from": made(f"predictors/{name}", "annotations/reach", "frames/reach"),
+        "judged_on": made("annotations/further", "frames/further"),
+    }
+
+
+def keep(folder: Path, *files: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        path = folder / f"{file['source'].replace('/', '-')}-on-further.json"
+        path.write_text(json.dumps({"note": "", "run": RUN} | file))
+    return folder
+
+
+def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe: Params) -> None:
+    near = judged(recipe, "near", 0.01, f_max=0.5, centre_f_max=0.1)
+    far = judged(recipe, "far", 0.02, f_max=0.7, centre_f_max=0.1)
+    found = read_predicted(keep(tmp_path / "kept", near, far))
+    path = tmp_path / "paper.yaml"
+    path.write_text(LEDGER)
+    page = render([read_claims(path)], Measured({}, {}, found))
+    # Deviations of two numbers d apart are d / sqrt(2).
+    assert "MAE 0.0150 (0.0071), F 0.600 (0.141)" in page
+    assert "nothing anywhere has MAE 0.0150 (0.0000)" in page
+    assert "(near, far; 40 frames, simulated clicks)" in page
+    assert "| far | 20 of further, simulated clicks | 0.700 (none, 0.100) |" in page
+    assert "0.0200 (0.0150, 0.2000) | `abc` |" in page
+    one = summary(found, ["predictors/near", "predictors/none"])
+    assert one.startswith("MAE 0.0100, F 0.500;")
+    unmarked = read_predicted(keep(tmp_path / "unmarked", judged(recipe, "near", 0.01)))
+    assert "F none;" in summary(unmarked, ["predictors/near"])
+    assert "not run: later" in render([read_claims(path)], Measured({}, {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"scores": {"f_max": 0.5}}, "malformed"),
+        ({"scores": {"mae": float("nan")}}, "malformed"),
+        ({"source": "predictors/far"}, "holds the scores of predictors-far-on-further.json"),
+        ({"annotations": "annotations/none"}, "malformed"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be(
+    tmp_path: Path, recipe: Params, change: dict[str, Any], told: str
+) -> None:
+    folder = keep(tmp_path / "kept", judged(recipe, "near", 0.01))
+    written = json.loads((folder / FILE).read_text()) | change
+    (folder / FILE).write_text(json.dumps(written))
+    with pytest.raises(FoveaError, match=rf"{FILE}: .*{told}"):
+        read_predicted(folder)
+    (folder / FILE).write_text("{")
+    with pytest.raises(FoveaError, match=rf"{FILE}: malformed"):
+        read_predicted(folder)
+
+
+def test_a_line_names_predictors_that_a_recipe_has(tmp_path: Path) -> None:
+    path = tmp_path / "paper.yaml"
+    path.write_text(LEDGER.replace("near, far", "near, lost"))
+    with pytest.raises(FoveaError, match=r"paper.yaml: no recipe has predictors/lost"):
+        read_claims(path)
+
+
+def test_what_was_judged_is_kept_with_the_run_that_made_it(tmp_path: Path, recipe: Params) -> None:
+    root, folder = tmp_path / "artifacts", tmp_path / "kept"
+    words = "annotations/further", "predictors/near"
+    with pytest.raises(FoveaError, match=r"pipeline.judge annotations/further predictors/near"):
+        add_predicted(*words, root=root, folder=folder)
+    (root / ".runs/judge").mkdir(parents=True)
+    file = judged(recipe, "near", 0.01)
+    (root / ".runs/judge" / FILE).write_text(json.dumps(file))
+    (root / ".runs/fit-near.json").write_text(json.dumps(RUN))
+    path = add_predicted(*words, root=root, folder=folder)
+    (kept,) = read_predicted(folder)["predictors/near"]
+    assert path.name == FILE and kept.run is not None and kept.run.commit == "abc"
+    file["judged_on"]["frames/further"]["entry"]["count"] = 9
+    (root / ".runs/judge" / FILE).write_text(json.dumps(file))
+    with pytest.raises(FoveaError, match=r"frames/further: count not as in the recipes.*--note"):
+        add_predicted(*words, root=root, folder=folder)
+    add_predicted(*words, "few", root=root, folder=folder)
+    assert read_predicted(folder)["predictors/near"][0].note == "few"
