@@ -23,9 +23,19 @@ STAGES = [
         "frames/breakout",
         ("count: 96, streams: 2", "count: 6000, streams: 2"),
     ),
+    (  # which learns before it draws
+        "collect",
+        "reach",
+        "frames/reach",
+        (
+            "frames:\n",
+            "frames:\n  reach: {env: metaworld/reach, source: replay, count: 400, streams: 2, "
+            "steps: 1300, learn_start: 510, hidden: 16}\n",
+        ),
+    ),
     ("label", "breakout-error", "saliency/breakout-error", ("count: 96", "count: 96")),
     ("fit", "breakout-student", "predictors/breakout-student", ("epochs: 2}", "epochs: 60}")),
-    ("pretrain", "breakout-mae", "encoders/breakout-mae", ("epochs: 8", "epochs: 60")),
+    ("pretrain", "breakout-mae", "encoders/breakout-mae", ("epochs: 8", "epochs: 24")),
     ("train", "breakout-spirl", "policies/breakout-spirl", ("steps: 160", "steps: 400")),
     ("evaluate", "breakout-spirl", "evaluations/breakout-spirl", ("games: 1", "games: 2")),
 ]
