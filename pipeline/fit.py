@@ -19,7 +19,7 @@ from datasets.shards import read_frames
 from pipeline.judge import judged
 from pipeline.label import PICTURED, as_batch, label, overlays
 from pipeline.labelled import Labelled, read_labelled
-from pipeline.stage import THREADS, Stage, main
+from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 from pipeline.training import train
 from pretrain.encoder import SaliencySource
@@ -80,4 +80,4 @@ def _taught(
 
 
 if __name__ == "__main__":
-    main("fit", "predictors", run, threads=THREADS)
+    main("fit", "predictors", run)

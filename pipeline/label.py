@@ -19,7 +19,7 @@ from datasets.pictures import spread
 from datasets.saliency import Indices, Maps, read_saliency, write_saliency_shard
 from datasets.shards import FrameSet, read_frames
 from pipeline.progress import Progress
-from pipeline.stage import THREADS, Stage, main
+from pipeline.stage import Stage, main
 from pretrain import figures, store
 from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import load_saliency
@@ -97,4 +97,4 @@ def overlays(frames: FrameSet, indices: Indices, maps: Maps) -> Any:
 
 
 if __name__ == "__main__":
-    main("label", "saliency", run, threads=THREADS)
+    main("label", "saliency", run)

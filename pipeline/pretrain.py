@@ -12,7 +12,7 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.shards import read_frames
 from pipeline.labelled import read_labelled
-from pipeline.stage import THREADS, Stage, main
+from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 from pipeline.training import train
 from pretrain import figures
@@ -88,4 +88,4 @@ def _picture(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
 
 
 if __name__ == "__main__":
-    main("pretrain", "encoders", run, threads=THREADS)
+    main("pretrain", "encoders", run)

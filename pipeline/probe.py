@@ -40,7 +40,7 @@ from pretrain.encoder import Obs, load_encoder
 from pretrain.probe import Probe, Score, episodes_of, score_mean, split
 
 POINTS = ("tip", "object", "goal")  # the rows of info["points"] ...
-WORLD = (slice(0, 3), slice(4, 7), slice(36, 39))  # ... and of info["state"], in metres
+WORLD = (slice(0, 3), slice(4, 7), slice(36, 39))  # ... and of info["state"], in metres: the hand
 SPLITS = (0, 1, 2)  # seeds of the shares that are held out
 ROWS = 3_000  # frames, evenly spread; their products are one table
 BATCH = 16  # frames between two lines of progress

@@ -35,9 +35,6 @@ from pipeline import artifact, closure, params, tables
 from pipeline.artifact import ROOT, Artifact
 from pipeline.parallel import die_with_parent, explain
 
-# Of torch, where one process does the work: two take two thirds of the time of one (MAE, PiCANet;
-# AMD EPYC). Sums depend on how they are split, so the number is the same on every machine.
-THREADS = 2
 WORK = ROOT / ".work"
 RUNS = ROOT / ".runs"
 
@@ -76,21 +73,21 @@ def main(
     inputs: Callable[[tables.Entry], dict[str, str]] = tables.Entry.inputs,
     without: frozenset[str] = frozenset(),
     more_of: frozenset[str] = frozenset(),
-    threads: int = 1,
 ) -> None:
     """The command line of a stage: `python -m pipeline.<name> <entry>`.
 
     `publish_as` is the folder in artifacts/ where it is not the table's. `without` names keys of
     the entry that don't change what this stage makes; `more_of` those that only add to it
-    (`seeds`): work done under other values of them is kept and used. `threads` are torch's; stages
-    that start processes have one.
+    (`seeds`): work done under other values of them is kept and used.
     """
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=run.__doc__)
     parser.add_argument("entry", help=f"the name of an entry of `{table}` in params.yaml")
     arguments = parser.parse_args()
     die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    torch.set_num_threads(threads)
+    # The same bytes on any machine. And two threads take two thirds of the time of one, but four
+    # and a half times as long where another stage has two of its own (MAE on two cores): they spin.
+    torch.set_num_threads(1)
     with told_plainly():
         checked = params.load()
         entry = checked.entry(table, arguments.entry)

@@ -2,4 +2,4 @@
 
 import torch
 
-torch.set_num_threads(1)  # sums are split by threads, and tests compare bytes and run side by side
+torch.set_num_threads(1)  # as in every stage: sums are split by threads, and tests compare bytes

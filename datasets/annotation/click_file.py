@@ -53,6 +53,16 @@ class Clicked:
         return np.array(self.points, np.float64).reshape(-1, 2)
 
 
+def check_picture(path: Path, key: str, clicked: Clicked, here: str) -> None:
+    """Raise FoveaError where a frame, now of the digest `here`, was another when clicked on."""
+    if clicked.sha256 != here:
+        raise FoveaError(
+            f"{path}: frame {key} was another picture when it was clicked on (SHA-256 "
+            f"{clicked.sha256[:12]}, here {here[:13]}); bring those frames back, or move the file "
+            "away and click on these"
+        )
+
+
 class ConflictError(Exception):
     """Somebody else changed the frame's clicks in the meantime; `points` is what they are."""
 

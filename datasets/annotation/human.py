@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.annotation.choice import digest, keys, order
-from datasets.annotation.click_file import read_clicks
+from datasets.annotation.click_file import check_picture, read_clicks
 from datasets.annotation.maps import Clicks
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
@@ -43,12 +43,7 @@ def annotate(
         clicked = {}
         for key, one in read_clicks(path).items():
             here = digest(frames, index[key]) if key in index else "no such frame"
-            if here != one.sha256:
-                raise FoveaError(
-                    f"{path}: frame {key} was another picture when it was clicked on (SHA-256 "
-                    f"{one.sha256[:12]}, here {here[:13]}); bring those frames back, or move the "
-                    "file away and click on these"
-                )
+            check_picture(path, key, one, here)
             clicked[index[key]] = one.clicks
         kept = {number: clicked[number] for number in shown if len(clicked.get(number, ()))}
         if kept:

@@ -24,7 +24,14 @@ from aiohttp.typedefs import Handler, Middleware
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.annotation.click_file import MOST, ConflictError, change, read_clicks, read_points
+from datasets.annotation.click_file import (
+    MOST,
+    ConflictError,
+    change,
+    check_picture,
+    read_clicks,
+    read_points,
+)
 from datasets.annotation.maps import CANVAS, SIGMA
 from datasets.errors import FoveaError
 
@@ -93,12 +100,8 @@ def check(task: Task) -> None:
     """Raise FoveaError where a frame was another picture when it was clicked on."""
     clicked = read_clicks(task.path)
     for key, here in zip(task.keys, task.digests, strict=True):
-        if key in clicked and clicked[key].sha256 != here:
-            raise FoveaError(
-                f"{task.path}: frame {key} was another picture when it was clicked on (SHA-256 "
-                f"{clicked[key].sha256[:12]}, here {here[:12]}); bring those frames back, or move "
-                "the file away"
-            )
+        if key in clicked:
+            check_picture(task.path, key, clicked[key], here)
 
 
 def application(task: Task, origin: str, token: str) -> web.Application:
