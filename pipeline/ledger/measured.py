@@ -96,7 +96,7 @@ def read_measured(folder: Path = MEASURED) -> dict[str, list[Seed]]:
     """
     found: dict[str, list[Seed]] = {}
     for path in sorted(folder.glob("*.json")):
-        seed = _read(path)
+        seed = _checked(path, read_kept(path, "measure it again"))
         found.setdefault(seed.policy, []).append(seed)
     for policy, seeds in found.items():
         seeds.sort(key=lambda s: s.seed)
@@ -159,10 +159,8 @@ def add(
                 "with other games; remove that file first, and say in the commit why"
             )
     _check_alike(f"{folder}: {policy}", [*new, *(s for s in kept if s.seed not in by_seed)])
-    folder.mkdir(exist_ok=True)
     for path, value in files.items():
-        lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(held)}" for key, held in value.items())
-        write_atomic(path, f"{{\n{lines}\n}}\n".encode())
+        write_kept(path, value)
     return list(files)
 
 
@@ -179,12 +177,19 @@ def record_of(root: Path, run: str) -> Any:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
-def _read(path: Path) -> Seed:
+def read_kept(path: Path, remedy: str) -> Any:
+    """What a kept file holds. FoveaError, ending in the remedy, where it is no JSON."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
-    return _checked(path, value)
+        raise FoveaError(f"{path}: malformed ({error}); {remedy}") from error
+
+
+def write_kept(path: Path, value: Mapping[str, Any]) -> None:
+    """Keep what was measured, a key a line, so that git shows what changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(held)}" for key, held in value.items())
+    write_atomic(path, f"{{\n{lines}\n}}\n".encode())
 
 
 def _checked(path: Path, value: Any) -> Seed:

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
 from pipeline import artifact
-from pipeline.ledger.measured import MEASURED, Run, record_of, run_of
+from pipeline.ledger.measured import MEASURED, Run, read_kept, record_of, run_of, write_kept
 from pipeline.ledger.settings import checked_recipes, differences_of_all, home_of
 
 PREDICTED = MEASURED / "saliency"
@@ -37,7 +36,6 @@ class Predicted:
     frames: int
     simulated: bool  # whether nobody clicked
     scores: Scores
-    held_out: Scores  # on the fifth of its own data that it did not learn from; empty without one
     run: Run | None  # of the stage that made it
     note: str
 
@@ -58,11 +56,7 @@ def read_predicted(folder: Path = PREDICTED) -> dict[str, list[Predicted]]:
     """
     found: dict[str, list[Predicted]] = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            value = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise FoveaError(f"{path}: malformed ({error}); judge it again") from error
-        one = _checked(path, value)
+        one = _checked(path, read_kept(path, "judge it again"))
         found.setdefault(one.label, []).append(one)
     return found
 
@@ -89,9 +83,7 @@ def add_predicted(
     value |= {"note": note, "run": record_of(root, f"{artifact.STAGES[table]}-{name}")}
     path = folder / found.name
     _checked(path, value)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(held)}" for key, held in value.items())
-    write_atomic(path, f"{{\n{lines}\n}}\n".encode())
+    write_kept(path, value)
     return path
 
 
@@ -147,7 +139,6 @@ def _predicted(value: Mapping[str, Any]) -> Predicted:
         frames=int(value["frames"]),
         simulated=value["judged_on"][annotations]["entry"]["annotator"] == "simulated",
         scores=_scores(value["scores"]) | {"mae": float(value["scores"]["mae"])},
-        held_out=_scores(value["held_out"]),
         run=None if value["run"] is None else run_of(value["run"]),
         note=str(value["note"]),
     )

@@ -18,10 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
 from pipeline import artifact
 from pipeline.ledger.claims import SEED
-from pipeline.ledger.measured import MEASURED, Encoder, Run, record_of, run_of
+from pipeline.ledger.measured import (
+    MEASURED,
+    Encoder,
+    Run,
+    read_kept,
+    record_of,
+    run_of,
+    write_kept,
+)
 from pipeline.ledger.settings import checked_recipes, differences_of_all, home_of
 
 PROBED = MEASURED / "probes"
@@ -61,11 +68,7 @@ def read_probed(folder: Path = PROBED) -> dict[str, list[Probed]]:
     """
     found: dict[str, list[Probed]] = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            value = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise FoveaError(f"{path}: malformed ({error}); probe it again") from error
-        for one in _checked(path, value):
+        for one in _checked(path, read_kept(path, "probe it again")):
             found.setdefault(one.row, []).append(one)
     for row, seeds in found.items():
         if len({(s.frames, s.rows, s.episodes) for s in seeds}) > 1:
@@ -91,9 +94,7 @@ def add_probe(
     }
     path = folder / f"{encoder}.json"
     _checked(path, value)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(held)}" for key, held in value.items())
-    write_atomic(path, f"{{\n{lines}\n}}\n".encode())
+    write_kept(path, value)
     return path
 
 
