@@ -1,6 +1,7 @@
 """Stage `train`: a frozen encoder and an agent -> policies. `python -m pipeline.train NAME`.
 
-Seeds train side by side and are kept one by one: raising `seeds` trains only the new ones.
+Seeds train side by side, on a GPU as one where the agent can, and are kept one by one: raising
+`seeds` trains only the new ones.
 """
 
 from __future__ import annotations
@@ -12,59 +13,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline.parallel import side_by_side
 from pipeline.policies import open_policy
 from pipeline.stage import Stage, main
 from pipeline.tables import EVALUATION_KEYS, Entry
-from rl import loops
+from rl import agents, loops
+from rl.run import Seed
 
 DONE = ("metrics.json", "failed.json")  # either of them ends a seed's work
 
 
 @dataclass(frozen=True)
-class TrainSeed:
-    """One seed's training, in a process of its own; picks up its last checkpoint."""
+class TrainSeeds:
+    """The training of one seed, or of several as one; picks up their last checkpoints."""
 
     entry: Entry
     encoder: Path
-    seed: int
-    folder: Path
-    logs: Path
+    folders: dict[int, Path]  # of each seed, for what is kept
+    runs: Path  # for logs
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train to the end, or leave `failed.json` where the loss is no number any more."""
-        policy = open_policy(self.entry, self.encoder, seed=self.seed)
-        try:
-            loops.train(
-                policy,
-                folder=self.folder,
-                checkpoint_every=self.entry.keys.checkpoint_every,
-                progress=progress,
-                logs=self.logs,
-            )
-        except loops.DivergedError as error:
+        """Train to the end, or leave `failed.json` where a loss is no number any more."""
+        seeds = [
+            Seed(open_policy(self.entry, self.encoder, seed=number), folder, self._logs(number))
+            for number, folder in self.folders.items()
+        ]
+        errors = loops.train_together(
+            seeds, checkpoint_every=self.entry.keys.checkpoint_every, progress=progress
+        )
+        for error in errors:
             failed = {"error": str(error), "step": error.step}
-            write_atomic(self.folder / "failed.json", (json.dumps(failed) + "\n").encode())
-        memory = getattr(policy.encoder, "memory", None)  # how often it helped, since the start
-        if memory and memory.misses:
-            found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
-            write_atomic(self.logs / "errors.json", (json.dumps(found) + "\n").encode())
+            path = self.folders[error.seed] / "failed.json"
+            write_atomic(path, (json.dumps(failed) + "\n").encode())
+        for seed in seeds:
+            memory = getattr(seed.policy.encoder, "memory", None)  # how often it helped
+            if memory and memory.misses:
+                found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
+                path = self._logs(seed.policy.seed) / "errors.json"
+                write_atomic(path, (json.dumps(found) + "\n").encode())
+
+    def _logs(self, seed: int) -> Path:
+        return self.runs / f"seed-{seed}"
 
 
 def run(stage: Stage) -> dict[str, Any]:
     """Train every seed of one entry that is not trained yet."""
     keys, encoder = stage.entry.keys, stage.inputs["encoder"].folder
     folders = {seed: stage.folder / f"seed-{seed}" for seed in range(keys.seeds)}
-    waiting = [seed for seed, folder in folders.items() if not _done(folder)]
-    for seed in waiting:
-        folders[seed].mkdir(exist_ok=True)
+    waiting = {seed: folder for seed, folder in folders.items() if not _done(folder)}
+    for folder in waiting.values():
+        folder.mkdir(exist_ok=True)
+    as_one = torch.cuda.is_available() and agents.stackable(keys.agent)
+    groups = [waiting] if as_one else [{seed: folder} for seed, folder in waiting.items()]
     side_by_side(
-        [
-            TrainSeed(stage.entry, encoder, seed, folders[seed], stage.runs / f"seed-{seed}")
-            for seed in waiting
-        ],
+        [TrainSeeds(stage.entry, encoder, group, stage.runs) for group in groups],
         label=f"train {stage.entry.name}, {len(waiting)} of {keys.seeds} seeds",
         total=stage.entry.config.steps * len(waiting),
         unit="steps",

@@ -1,8 +1,9 @@
-"""Layers that agents share: factorised noisy linear, the dueling distributional head."""
+"""What agents share: the factorised noisy layer, the dueling distributional head, gradients."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,3 +80,14 @@ def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """`x` itself on the way forward, its gradient times `scale` on the way back."""
     return x * scale + x.detach() * (1 - scale)
+
+
+def set_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Set every parameter's `grad` for a fused Adam's step.
+
+    Contiguous, as the parameters are: the fused Adam of torch 2.11 on a CPU walks through memory
+    whatever the strides, and a convolution's gradient, as it comes, would be dealt to the wrong
+    weights. (`backward` alone sees to that by itself.)
+    """
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient.contiguous()

@@ -1,51 +1,43 @@
-"""Training one seed of an off-policy agent on a frozen encoder, so that a kill loses nothing.
+"""Training off-policy agents on a frozen encoder: one seed, or several as one on a GPU.
 
-Every frame is encoded once, when it is seen. All randomness is in generators that a checkpoint
-keeps, beside the agent, the replay's rows, the emulator and the frame stack: a run that is killed
-anywhere and started again ends with the same bytes, on CPU.
-
-What a seed's folder holds: `weights-<step>.safetensors` (the acting network), `curve.csv` (one line
-a finished game) and at the very end `metrics.json`. Until then `resume/` has the last checkpoint.
+Every frame is encoded once, when it is seen. Seeds that train together share the encoder's passes,
+the acting and the updates (rl/seeds.py); their games, replays and generators are their own.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
 from gymnasium.vector import SyncVectorEnv
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from datasets import envs
-from datasets.errors import FoveaError
-from datasets.files import write_atomic
-from rl.agent import State
-from rl.features import Images, Infos, encode, example_of, sees
-from rl.play import Action, Policy, action_count, draw
-from rl.replay import Replay
-
-LOG_EVERY = 100  # steps between points in TensorBoard
+from pretrain.encoder import Obs
+from rl.agent import Agent, Batch, State
+from rl.features import encode, sees
+from rl.play import Policy
+from rl.run import DivergedError, Run, Seed
+from rl.seeds import Seeds, Stackable
 
 
-class DivergedError(FoveaError):
-    """A number that training lives on is not finite any more."""
+class Learner(Protocol):
+    """An agent, or several as one: rows of what it acts on are seeds, and so are the batches."""
 
-    def __init__(self, what: str, step: int, seed: int, remedy: str) -> None:
-        """`step` counts environment steps."""
-        super().__init__(f"seed {seed}: {what} not finite at step {step}; {remedy}")
-        self.step = step
+    def act(
+        self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """As `Agent.act`."""
+        ...
+
+    def update(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
+        """As `Agent.update`, seed by seed."""
+        ...
 
 
 def train(
@@ -61,244 +53,139 @@ def train(
     """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
 
     `progress` is told how many more steps are done. Weights are kept every `checkpoint_every` steps
-    and at the end; `resume_every` is how much a kill may cost, and changes no result. The file
-    `actions` gets every action taken (steps, ...) and the steps at which games ended: with those
-    and the seed an environment goes the same way again.
+    and at the end; `resume_every` is how much a kill may cost, and changes no result. `logs` and
+    `actions` are those of `Seed`.
 
     Raises:
         DivergedError: the loss or the features became infinite or NaN; `curve.csv` and earlier
             weights stay.
         FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
     """
-    steps = policy.agent.config.steps
-    if (folder / "metrics.json").exists():
-        shutil.rmtree(folder / "resume", ignore_errors=True)
-        progress(steps)
-        return
-    environment = cast(
-        SyncVectorEnv,
-        envs.make(
-            policy.env,
-            num_envs=1,
-            seed=policy.seed,
-            life_loss_ends=True,
-            draw=sees(policy.encoder),
-        ),
+    failed = train_together(
+        [Seed(policy, folder, logs, actions)],
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+        resume_every=resume_every,
     )
-    with closing(environment):
-        run = _Run(policy, environment, folder, actions)
-        run.begin()
-        progress(run.step)
-        with closing(_Log(logs, run.step)) as log:
-            while run.step < steps:
-                scalars = run.advance()
-                log.write(run.step, scalars)
-                progress(1)
-                if run.step % checkpoint_every == 0 or run.step == steps:
-                    run.keep_weights()
-                if run.step % resume_every == 0 and run.step < steps:
-                    run.checkpoint()
+    if failed:
+        raise failed[0]
+
+
+def train_together(
+    seeds: Sequence[Seed],
+    *,
+    checkpoint_every: int,
+    progress: Callable[[int], None],
+    resume_every: int = 1_000,
+) -> list[DivergedError]:
+    """`train` for several seeds of one policy step by step; more than one need `Stackable` agents.
+
+    A seed that is behind the others, where they were killed in between, catches up first. One that
+    diverges leaves, and the others go on: returns the errors of those.
+    """
+    failed: list[DivergedError] = []
+    with ExitStack() as stack:
+        runs = []
+        for seed in seeds:
+            if (seed.folder / "metrics.json").exists():
+                shutil.rmtree(seed.folder / "resume", ignore_errors=True)
+                progress(seed.policy.agent.config.steps)
+                continue
+            run = stack.enter_context(closing(Run(seed, _environment(seed.policy))))
+            run.begin()
+            progress(run.step)
+            runs.append(run)
+        group: list[Run] = []
+        while runs:
+            behind = min(run.step for run in runs)
+            now = [run for run in runs if run.step == behind]
+            if now != group:
+                group, learner = now, _learner([run.agent for run in now])
+            lost = _advance(group, learner)
+            if not lost:
+                progress(len(group))
+                lost = _each(group, lambda run: _keep(run, checkpoint_every, resume_every))
+            failed += lost.values()
+            runs = [run for run in runs if run not in lost and run.step < run.config.steps]
+    return failed
+
+
+def _environment(policy: Policy) -> SyncVectorEnv:
+    look = sees(policy.encoder)
+    made = envs.make(policy.env, num_envs=1, seed=policy.seed, life_loss_ends=True, draw=look)
+    return cast(SyncVectorEnv, made)
+
+
+def _learner(agents: Sequence[Agent]) -> Learner:
+    return _Alone(agents[0]) if len(agents) == 1 else Seeds(cast(Sequence[Stackable], agents))
+
+
+class _Alone:
+    """One agent as a Learner."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.act = agent, agent.act
+
+    def update(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
+        return [self.agent.update(batches[0])]
+
+
+def _advance(group: Sequence[Run], learner: Learner) -> dict[Run, DivergedError]:
+    """One environment step of each run, and the update due after it, if any.
+
+    Where some have diverged nothing is done; returns those.
+    """
+    obs = _joined([run.obs for run in group])
+    states = [run.state for run in group if run.state is not None]
+    first = torch.cat([run.first for run in group])
+    wanted, state, _ = learner.act(obs, _joined(states) if states else None, first, explore=True)
+    actions = wanted.cpu().numpy()
+    if lost := _each(group, Run.check):  # here the device is idle: looking costs next to nothing
+        return lost
+    shown = [run.act(action) for run, action in zip(group, actions, strict=True)]
+    policy = group[0].policy
+    images = np.concatenate([images for images, _ in shown])
+    name = getattr(policy.encoder, "info", None)
+    infos = {name: np.concatenate([info[name] for _, info in shown])} if name else {}
+    seen = encode(policy.encoder, policy.env, images, infos, policy.agent.device)
+    for row, run in enumerate(group):
+        run.state, run.obs = _row(state, row), _row(seen, row)
+    if group[0].due:
+        batches = [run.batch() for run in group]
+        for run, batch, scalars in zip(group, batches, learner.update(batches), strict=True):
+            run.learned(batch, scalars)
+    return {}
+
+
+def _keep(run: Run, checkpoint_every: int, resume_every: int) -> None:
+    """What is to be written after this step."""
+    over = run.step == run.config.steps
+    if over or run.step % checkpoint_every == 0:
+        run.keep_weights()
+    if over:
         run.finish()
+    elif run.step % resume_every == 0:
+        run.checkpoint()
 
 
-class _Run:
-    """Everything that the rest of a seed's training depends on, and one step of it."""
-
-    def __init__(
-        self, policy: Policy, environment: SyncVectorEnv, folder: Path, actions: Path | None
-    ) -> None:
-        self.policy, self.agent, self.config = policy, policy.agent, policy.agent.config
-        self.environment = environment
-        self.space = environment.single_action_space
-        self.folder, self.resume = folder, folder / "resume"
-        self.obs = example_of(policy.encoder, self.agent.device)
-        self.replay = Replay(
-            self.obs,
-            capacity=max(
-                min(self.config.replay_capacity, self.config.steps),
-                self.config.n_step + self.config.stack + 1,
-            ),
-            stack=self.config.stack,
-            steps=self.config.n_step,
-            gamma=self.config.gamma,
-            priority_exponent=self.config.priority_exponent,
-            seed=policy.seed,
-            device=self.agent.device,
-            action_size=None if isinstance(self.space, Discrete) else action_count(self.space),
-        )
-        self.random = np.random.default_rng([policy.seed, 1])  # [seed, 0] is the environment's
-        self.state: State | None = None
-        self.first = torch.ones(1, dtype=torch.bool, device=self.agent.device)
-        self.loss: Tensor | None = None
-        self.games: list[tuple[float, ...]] = []  # step, return, length; and success if told
-        self.actions, self.taken = actions, list[Action]()  # filled only if they are to be kept
-        self.step = 0
-
-    def _encode(self, images: Images, infos: Infos) -> State:
-        policy = self.policy
-        return encode(policy.encoder, policy.env, images, infos, self.agent.device)
-
-    def begin(self) -> None:
-        """Go on from the last checkpoint, or start the first game."""
-        for stray in self.folder.glob(".*.tmp"):  # a write that was cut short
-            stray.unlink()
-        if (self.resume / "state.pt").exists():
-            self._restore()
-            return
-        shutil.rmtree(self.resume, ignore_errors=True)
-        self.resume.mkdir(parents=True)
-        self.obs = self._encode(*self.environment.reset())
-
-    def advance(self) -> dict[str, Tensor]:
-        """One environment step and the update due after it, if any; returns its scalars."""
-        wanted, self.state, _ = self.agent.act(self.obs, self.state, self.first, explore=True)
-        action = wanted[0].cpu().numpy()
-        if self.step < self.config.learn_start:
-            action = draw(self.space, self.random)
-        self._check_loss()  # here the device is idle: looking costs next to nothing
-        self._check_features()
-        images, rewards, terminated, truncated, infos = self.environment.step(action[None])
-        over, cut = bool(terminated[0]), bool(truncated[0])
-        last = self._encode(infos["final_obs"][0][None], infos["final_info"]) if cut else None
-        reward = np.sign(rewards[0]) if self.config.rewards == "sign" else rewards[0]
-        self.replay.add(self.obs, action, float(reward), terminated=over, truncated=cut, final=last)
-        if self.actions:
-            self.taken.append(action)
-        self.obs = self._encode(images, infos)
-        self.first = torch.full_like(self.first, over or cut)
-        self.step += 1
-        if over or cut:
-            self._note_game(infos["final_info"])
-        due = self.step - self.config.learn_start
-        return self._update() if due > 0 and due % self.config.update_every == 0 else {}
-
-    def _update(self) -> dict[str, Tensor]:
-        start = self.config.priority_weight
-        beta = start + (1 - start) * self.step / self.config.steps
-        batch = self.replay.sample(self.config.batch_size, beta)
-        scalars = self.agent.update(batch)
-        if "priority" in scalars:
-            self.replay.reprioritise(batch.index, scalars.pop("priority"))
-        self.loss = scalars["loss"]
-        return scalars
-
-    def _note_game(self, info: dict[str, Any]) -> None:
-        if info["game_over"][0]:  # and not only a life lost
-            score, length = float(info["game_return"][0]), int(info["game_length"][0])
-            success = (int(info["game_success"][0]),) if "game_success" in info else ()
-            self.games.append((self.step, score, length, *success))
-
-    def _check_loss(self) -> None:
-        if self.loss is not None and not math.isfinite(self.loss.item()):
-            self._give_up("the loss is", "lower learning_rate")
-
-    def _check_features(self) -> None:
-        sound = all(value.isfinite().all() for value in self.obs.values())
-        if not sound:
-            self._give_up("the encoder's features are", "pretrain the encoder again")
-
-    def _give_up(self, what: str, remedy: str) -> NoReturn:
-        self._write_curve()
-        shutil.rmtree(self.resume)
-        raise DivergedError(what, self.step, self.policy.seed, remedy)
-
-    def keep_weights(self) -> None:
-        """Write what the policy acts with now, and the curve so far."""
-        self._check_loss()
-        weights = {k: v.cpu().contiguous() for k, v in self.agent.policy.state_dict().items()}
-        path = self.folder / f"weights-{self.step:07d}.safetensors"
-        write_atomic(path, to_safetensors(weights))
-        self._write_curve()
-
-    def _write_curve(self) -> None:
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        told = len(self.games[0]) if self.games else 3
-        writer.writerow(["step", "return", "length", "success"][:told])
-        writer.writerows(self.games)
-        write_atomic(self.folder / "curve.csv", lines.getvalue().encode())
-
-    def checkpoint(self) -> None:
-        """Write all that is needed to go on from here bit for bit: rows first, then the state."""
-        self._check_loss()
-        emulator = self.environment.call("get_state")[0]
-        state = {
-            "step": self.step,
-            "agent": self.agent.state_dict(),
-            "replay": self.replay.save(self.resume),
-            "environment": _map(emulator, np.ndarray, torch.from_numpy),
-            "random": self.random.bit_generator.state,
-            "obs": self.obs,
-            "state": self.state,
-            "first": self.first,
-            "games": self.games,
-            "taken": self._taken(),
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(self.resume / "state.pt", buffer.getvalue())
-
-    def _taken(self) -> Tensor:
-        """Actions (steps, ...)."""
-        return torch.from_numpy(np.array(self.taken))
-
-    def _restore(self) -> None:
-        path = self.resume / "state.pt"
+def _each(group: Sequence[Run], do: Callable[[Run], None]) -> dict[Run, DivergedError]:
+    """Do something with every run; returns those that turn out to have diverged."""
+    lost = {}
+    for run in group:
         try:
-            state = torch.load(path, map_location=self.agent.device, weights_only=True)
-        except RuntimeError as error:
-            raise FoveaError(
-                f"{path}: damaged checkpoint; delete {self.folder} to start this seed again"
-            ) from error
-        self.step, self.games = state["step"], state["games"]
-        self.taken = list(state["taken"].cpu().numpy())
-        self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
-        self.agent.load_state_dict(state["agent"])
-        self.replay.load(self.resume, state["replay"])
-        self.random.bit_generator.state = state["random"]
-        emulator = _map(state["environment"], Tensor, lambda value: value.cpu().numpy())
-        self.environment.call("set_state", emulator)
-
-    def finish(self) -> None:
-        """Say that the seed is done, and only then drop what resuming needed."""
-        self._check_loss()
-        last = [game[1] for game in self.games[-10:]]
-        metrics: dict[str, Any] = {
-            "steps": self.step,
-            "updates": max(0, self.step - self.config.learn_start) // self.config.update_every,
-            "games": len(self.games),
-            "last_10_games_mean_return": sum(last) / len(last) if last else None,
-            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
-        }
-        if self.games and len(self.games[0]) > 3:
-            metrics["last_100_games_success"] = float(np.mean([g[3] for g in self.games[-100:]]))
-        if self.actions:
-            ends = torch.tensor([game[0] for game in self.games], dtype=torch.int64)
-            write_atomic(self.actions, to_safetensors({"action": self._taken(), "end": ends}))
-        text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
-        write_atomic(self.folder / "metrics.json", text.encode())
-        shutil.rmtree(self.resume)
+            do(run)
+        except DivergedError as error:
+            lost[run] = error
+    return lost
 
 
-class _Log:
-    """Points for TensorBoard, or nothing where no folder is given."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1) if folder else None
-
-    def write(self, step: int, scalars: dict[str, Tensor]) -> None:
-        """Every LOG_EVERY steps: reading a scalar waits for the device."""
-        if self.writer and step % LOG_EVERY == 0:
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value.item(), step)
-
-    def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+def _joined(parts: Sequence[Obs]) -> Obs:
+    """Batches one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
-    """`value` with every `kind` in its dicts converted: checkpoints hold tensors, not arrays."""
-    if isinstance(value, dict):
-        return {key: _map(item, kind, convert) for key, item in value.items()}
-    return convert(value) if isinstance(value, kind) else value
+def _row(batch: Obs, row: int) -> Obs:
+    """A batch of one."""
+    return {key: value[row : row + 1] for key, value in batch.items()}

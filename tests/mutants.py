@@ -33,6 +33,14 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "a gradient handed to the fused Adam with strides of its own",
+        "rl/layers.py",
+        "gradient.contiguous()",
+        "gradient",
+        "tests/contracts/test_words.py::"
+        "test_an_agent_learns_as_with_adam_one_weight_after_the_other",
+    ),
+    Fault(
         "neighbours side by side instead of two pixels apart",
         "pretrain/pixel_attention.py",
         "(DILATION * row, DILATION * column)",
@@ -160,7 +168,7 @@ FAULTS = [
     ),
     Fault(
         "rewards not clipped",
-        "rl/loops.py",
+        "rl/run.py",
         "np.sign(rewards[0]) if",
         "rewards[0] if",
         "tests/rl/test_loops.py::test_frames_are_encoded_once_and_rewards_reach_replay_as_signs",

@@ -25,6 +25,11 @@ def net_for(word: str, kind: str) -> str:
     return taken[kind]
 
 
+def stackable(word: str) -> bool:
+    """Whether several seeds of it can train as one (rl/seeds.py)."""
+    return hasattr(import_module(f"rl.agents.{word}").Agent, "optimizer_of")
+
+
 def make(
     word: str,
     config: OffPolicyConfig,

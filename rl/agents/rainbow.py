@@ -16,7 +16,7 @@ after 100K steps (its Table 2, mean and deviation of 5 trials): Frostbite 670 (7
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from pretrain.encoder import Obs
 from rl.agent import Batch, State, push
-from rl.layers import DuelingHead, resample_noise, scale_gradient
+from rl.layers import DuelingHead, resample_noise, scale_gradient, set_gradients
 from rl.net import Net
 from rl.returns import project
 
@@ -107,6 +107,35 @@ class Network(nn.Module):
         return (logits.softmax(-1) @ self.support).argmax(-1)
 
 
+class Learner(nn.Module):
+    """Policy and target network as one module whose value is the loss: `torch.func` can put other
+    weights in their places, those of many seeds at once (rl/seeds.py).
+    """
+
+    def __init__(self, policy: Network) -> None:
+        super().__init__()
+        self.policy = policy
+        self.target = deepcopy(policy).requires_grad_(False)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean KL(target ‖ prediction), weighted, and `priority` (B,) and `value` beside it."""
+        goal = self.targets(batch)
+        logits, _ = self.policy(batch.obs)
+        log_probability = _chosen(logits, batch.action).log_softmax(-1)
+        divergence = (torch.xlogy(goal, goal) - goal * log_probability).sum(-1)
+        assert divergence.shape == batch.weight.shape
+        value = (log_probability.detach().exp() @ self.policy.support).mean()
+        told = {"priority": divergence.detach(), "value": value}
+        return (batch.weight * divergence).mean(), told
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """Double Q: the online network picks the next action, the target network rates it."""
+        action = self.policy.greedy(self.policy(batch.next_obs)[0])
+        probability = _chosen(self.target(batch.next_obs)[0], action).softmax(-1)
+        return project(probability, batch.reward, batch.discount, self.policy.support)
+
+
 class Agent:
     """Rainbow. Noise is its only exploration: random actions (warm-up, ε) are the loop's."""
 
@@ -115,18 +144,19 @@ class Agent:
     ) -> None:
         self.config = config
         self.device = torch.device(device)
-        self.policy = Network(config, net, actions).to(self.device)
-        self.target = deepcopy(self.policy).requires_grad_(False)
-        self.trained = [p for p in self.policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.trained,
-            lr=config.learning_rate,
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        self.learner = Learner(Network(config, net, actions)).to(self.device)
+        self.policy, self.target = self.learner.policy, self.learner.target
+        self.weights = self.learner.state_dict(keep_vars=True)  # and the noise
+        self.trained = {k: w for k, w in self.weights.items() if w.requires_grad}
+        self.optimizer = self.optimizer_of(self.trained.values())
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
         resample_noise(self.policy, self.generator)
+
+    def optimizer_of(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Adam as the config has it."""
+        rate, epsilon = self.config.learning_rate, self.config.adam_epsilon
+        return torch.optim.Adam(parameters, lr=rate, eps=epsilon, fused=True)
 
     @torch.inference_mode()
     def act(
@@ -137,45 +167,38 @@ class Agent:
         if self.policy.training is not explore:
             self.policy.train(explore)
         logits, extras = self.policy(state)
-        return self.policy.greedy(logits), state, extras
+        return self.greedy(logits), state, extras
+
+    def greedy(self, logits: Tensor) -> Tensor:
+        """The policy's choice."""
+        return self.policy.greedy(logits)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step on KL(target ‖ prediction); scalars stay on the device."""
+        """One gradient step; scalars stay on the device."""
         size = (self.config.batch_size,)
         assert batch.action.shape == batch.reward.shape == batch.weight.shape == size
+        self.prepare()
+        told: dict[str, Tensor]
+        loss, told = self.learner(batch)
+        trained = list(self.trained.values())
+        set_gradients(loss, trained)
+        norm = nn.utils.clip_grad_norm_(trained, self.config.gradient_norm, foreach=True)
+        self.optimizer.step()
+        self.conclude()
+        return told | {"loss": loss.detach(), "gradient_norm": norm}
+
+    def prepare(self) -> None:
+        """What an update begins with: new noise in both networks."""
         if not self.policy.training:
             self.policy.train()
         resample_noise(self.policy, self.generator)
         resample_noise(self.target, self.generator)
-        goal = self.targets(batch)
-        logits, _ = self.policy(batch.obs)
-        log_probability = _chosen(logits, batch.action).log_softmax(-1)
-        divergence = (torch.xlogy(goal, goal) - goal * log_probability).sum(-1)
-        assert divergence.shape == size
-        loss = (batch.weight * divergence).mean()
-        for parameter, gradient in zip(
-            self.trained, torch.autograd.grad(loss, self.trained), strict=True
-        ):
-            parameter.grad = gradient
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm, foreach=True)
-        self.optimizer.step()
+
+    def conclude(self) -> None:
+        """What it ends with: now and then the target network becomes the online one."""
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.policy.state_dict())
-        value = (log_probability.detach().exp() @ self.policy.support).mean()
-        return {
-            "loss": loss.detach(),
-            "gradient_norm": norm,
-            "value": value,
-            "priority": divergence.detach(),
-        }
-
-    @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """Double Q: the online network picks the next action, the target network rates it."""
-        action = self.policy.greedy(self.policy(batch.next_obs)[0])
-        probability = _chosen(self.target(batch.next_obs)[0], action).softmax(-1)
-        return project(probability, batch.reward, batch.discount, self.policy.support)
 
     def state_dict(self) -> dict[str, object]:
         """Everything that the next update depends on."""

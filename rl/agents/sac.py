@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from pretrain.encoder import Obs
 from rl.agent import Batch, State, push
+from rl.layers import set_gradients
 from rl.net import Net
 
 ACTIONS = "continuous"
@@ -224,10 +225,7 @@ class Agent:
         return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": temperature}
 
     def _step(self, name: str, loss: Tensor) -> None:
-        trained = self.trained[name]
-        gradients = torch.autograd.grad(loss, trained)
-        for parameter, gradient in zip(trained, gradients, strict=True):
-            parameter.grad = gradient
+        set_gradients(loss, self.trained[name])
         self.optimizers[name].step()
 
     def state_dict(self) -> dict[str, object]:

@@ -555,6 +555,25 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_pa
     assert torch.equal(*states)
 
 
+@MATRIX
+def test_an_agent_learns_as_with_adam_one_weight_after_the_other(
+    word: str, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam's fused form deals a gradient to the wrong weights where its strides are others."""
+    eyes, real = make_encoder(encoder), torch.optim.Adam
+    pool, fused = eyes(given(eyes, 8)), make_agent(word, eyes)
+    plain = {"fused": False, "foreach": False}
+    monkeypatch.setattr(torch.optim, "Adam", lambda given, **keys: real(given, **keys | plain))
+    slow = make_agent(word, eyes)
+    for number in range(3):
+        batch = make_batch(fused, pool, number)
+        fused.update(batch), slow.update(batch)
+    for (name, ours), theirs in zip(
+        fused.policy.named_parameters(), slow.policy.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, msg=name)
+
+
 def flat(state: Any) -> bytes:
     """Equal bytes for equal states, whatever is in them."""
     if isinstance(state, Tensor):

@@ -28,6 +28,7 @@ from rl import loops, play
 from rl.agent import Batch
 from rl.agents import rainbow
 from rl.replay import Replay
+from rl.run import DivergedError
 from tests.rl import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -234,7 +235,7 @@ def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
         return result | {"loss": result["loss"] * (torch.nan if self.updates == 30 else 1)}
 
     monkeypatch.setattr(rainbow.Agent, "update", update)
-    with pytest.raises(loops.DivergedError, match=r"seed 3.*step 70") as caught:
+    with pytest.raises(DivergedError, match=r"seed 3.*step 70") as caught:
         train(tmp_path, fakes.policy(seed=3))
     assert caught.value.step == 70
     assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
@@ -247,7 +248,7 @@ def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path)
             return found | {"x": found["x"] * (torch.nan if self.frames == 31 else 1)}
 
     # A blank frame as an example, the first of the game, one a step, and three true last ones.
-    with pytest.raises(loops.DivergedError, match=r"seed 3.*features.*step 26.*pretrain"):
+    with pytest.raises(DivergedError, match=r"seed 3.*features.*step 26.*pretrain"):
         train(tmp_path, fakes.policy(seed=3, encoder=Broken()))
     assert contents(tmp_path).keys() == {"curve.csv"}
 

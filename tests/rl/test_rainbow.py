@@ -94,7 +94,7 @@ def test_double_q_takes_the_online_networks_action_at_the_target_networks_value(
     assert agent.policy.greedy(agent.policy(batch.next_obs)[0]).tolist() == [2] * 8
     assert agent.target.greedy(target_logits).tolist() == [0] * 8
     want = target_logits[:, 2].softmax(-1)  # discount 1 and reward 0 move nothing
-    torch.testing.assert_close(agent.targets(batch), want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(agent.learner.targets(batch), want, atol=1e-5, rtol=0)
 
 
 def test_the_update_descends_the_weighted_divergence() -> None:
@@ -104,7 +104,7 @@ def test_the_update_descends_the_weighted_divergence() -> None:
     for network in (twin.policy, twin.target):  # the same draws as the update's
         network.train()
         resample_noise(network, twin.generator)
-    goal = twin.targets(batch)
+    goal = twin.learner.targets(batch)
     logits = twin.policy(batch.obs)[0]
     predicted = logits[torch.arange(8), batch.action].log_softmax(-1)
     divergence = torch.nn.functional.kl_div(predicted, goal, reduction="none").sum(-1)
