@@ -22,8 +22,10 @@ from pipeline.policies import open_policy
 from pipeline.stage import Stage, main
 from pipeline.tables import EVALUATION_KEYS, Entry
 from rl import agents, loops
+from rl.agent import Compilable
 from rl.run import Seed
 
+COMPILED = 20_000  # updates from which on compiling them takes less time than it saves
 DONE = ("metrics.json", "failed.json")  # either of them ends a seed's work
 
 
@@ -38,10 +40,7 @@ class TrainSeeds:
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train to the end, or leave `failed.json` where a loss is no number any more."""
-        seeds = [
-            Seed(open_policy(self.entry, self.encoder, seed=number), folder, self._logs(number))
-            for number, folder in self.folders.items()
-        ]
+        seeds = [self._seed(number, folder) for number, folder in self.folders.items()]
         errors = loops.train_together(
             seeds, checkpoint_every=self.entry.keys.checkpoint_every, progress=progress
         )
@@ -55,6 +54,13 @@ class TrainSeeds:
                 found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
                 path = self._logs(seed.policy.seed) / "errors.json"
                 write_atomic(path, (json.dumps(found) + "\n").encode())
+
+    def _seed(self, number: int, folder: Path) -> Seed:
+        policy = open_policy(self.entry, self.encoder, seed=number)
+        updates = policy.agent.config.steps // policy.agent.config.update_every
+        if updates >= COMPILED and isinstance(policy.agent, Compilable):
+            policy.agent.compile()
+        return Seed(policy, folder, self._logs(number))
 
     def _logs(self, seed: int) -> Path:
         return self.runs / f"seed-{seed}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,15 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, bit for bit."""
+        ...
+
+
+@runtime_checkable
+class Compilable(Protocol):
+    """An agent whose update torch can compile."""
+
+    def compile(self) -> None:
+        """Have it compiled, if that makes it faster."""
         ...
 
 

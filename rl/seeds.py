@@ -21,6 +21,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from pretrain.encoder import Obs
 from rl.agent import Agent, Batch, OffPolicyConfig, State, push
+from rl.compiled import Compiled
 
 FIELDS = [field.name for field in fields(Batch)]
 POLICY = "policy."  # what its weights' names begin with in the learner's
@@ -41,6 +42,7 @@ class Stackable(Agent, Protocol):
     """An agent whose update descends the value of one module; Rainbow's is."""
 
     updates: int  # made so far
+    compiled: bool  # whether torch is to compile the update
     weights: dict[str, Tensor]  # of the learner, buffers too
     trained: dict[str, Tensor]  # those that the optimizer changes
     optimizer: torch.optim.Optimizer
@@ -97,7 +99,8 @@ class Seeds:
         for name in self.trained:
             self._share_moments(name)
         self._acting = vmap(self._logits)
-        self._learning = vmap(grad_and_value(self._loss, has_aux=True))
+        learning = vmap(grad_and_value(self._loss, has_aux=True))
+        self._learning = Compiled(learning) if agents[0].compiled else learning
 
     def _share_moments(self, name: str) -> None:
         """Stack Adam's moments of one weight, and let the agents' be views."""

@@ -55,6 +55,8 @@ class Config:
 class Net(BaseNet):
     """x (B, S, N, D), mask (B, S, N), pos to (B, S·width); extra: attention (B, heads, N)."""
 
+    gains_compiled = True  # by a half
+
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
         width, dim = config.width, example["x"].shape[-1]
