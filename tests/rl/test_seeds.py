@@ -36,8 +36,9 @@ def _chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def agent(seed: int, encoder: Encoder, config: Config = fakes.SMALL) -> Agent:
-    return cast(Agent, agents.make("rainbow", config, encoder, actions=3, seed=seed))
+def agent(seed: int, encoder: Encoder, config: Config = fakes.SMALL, device: str = "cpu") -> Agent:
+    made = agents.make("rainbow", config, encoder, actions=3, seed=seed, device=device)
+    return cast(Agent, made)
 
 
 def batch(encoder: Encoder, seed: int, config: Config = fakes.SMALL) -> Batch:
