@@ -17,7 +17,7 @@ from datasets.files import write_atomic
 from datasets.pictures import spread
 from datasets.saliency import write_saliency_shard
 from datasets.shards import read_frames
-from pipeline.label import PICTURED, overlays
+from pipeline.overlays import PICTURED, overlays
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 
@@ -31,10 +31,8 @@ def run(stage: Stage) -> dict[str, Any]:
     annotator = word_module("datasets.annotation", stage.entry.keys.annotator)
     data = stage.inputs["frames"]
     frames, name = read_frames(data.folder, data.files), stage.entry.keys.frames
-    env = stage.params.tables["frames"][name].keys.env
-    clicks = annotator.annotate(
-        stage.entry.config, env, frames, stage.entry.keys.count, CLICKS / name
-    )
+    env, count = data.manifest["entry"]["env"], stage.entry.keys.count
+    clicks = annotator.annotate(stage.entry.config, env, frames, count, CLICKS / name)
     height, width = frames.images.shape[1:3]
     indices = np.array(sorted({index for clicked in clicks.values() for index in clicked}))
     several = [[c[i] for c in clicks.values() if i in c] for i in indices.tolist()]

@@ -35,6 +35,7 @@ PLUMBING = frozenset(
 def files(roots: Iterable[str], base: Path = CODE) -> list[Path]:
     """Every file of ours that importing these modules runs, less PLUMBING, relative to `base`.
 
+    A file that holds a docstring alone runs nothing: `__init__.py` of most packages.
     Imports inside functions count too. A word's file is imported by name at run time, so words are
     roots of their own (`words`).
     """
@@ -46,7 +47,12 @@ def files(roots: Iterable[str], base: Path = CODE) -> list[Path]:
             if path not in found and path.as_posix() not in PLUMBING:
                 found.add(path)
                 todo += _imports(base / path, path)
-    return sorted(found)
+    return sorted(path for path in found if _runs(base / path))
+
+
+def sources(base: Path = CODE) -> list[Path]:
+    """Every Python file of the four packages."""
+    return sorted(path for name in PACKAGES for path in (base / name).rglob("*.py"))
 
 
 def words(stage: str, entry: Mapping[str, Any]) -> list[str]:
@@ -90,10 +96,21 @@ def _paths(module: str, base: Path) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=512)
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _runs(path: Path) -> bool:
+    """Whether a file holds more than a docstring."""
+    body = _parsed(path).body
+    return any(not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)) for n in body)
+
+
+@functools.lru_cache(maxsize=512)
 def _imports(path: Path, relative: Path) -> list[str]:
     """Names a file imports; `from a import b` counts as `a` and `a.b`, which may be a module."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

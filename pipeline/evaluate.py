@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datasets.files import write_atomic
 from pipeline.parallel import side_by_side
-from pipeline.policies import checkpoints, open_policy, paper_steps
+from pipeline.policies import checkpoints, import_parts, open_policy, paper_steps
 from pipeline.stage import Stage, main
 from pipeline.tables import Entry
 from pipeline.video import sheet, write_video
@@ -70,6 +70,7 @@ def run(stage: Stage) -> dict[str, Any]:
         why = json.loads(failed.read_text())["error"] if failed.exists() else None
         seeds.append({"seed": int(folder.name[5:]), "failed": why, "steps": [s for s, _ in kept]})
     waiting = [play for play in plays if not play.result.exists()]
+    import_parts(stage.entry, encoder)
     side_by_side(
         waiting,
         label=f"evaluate {stage.entry.name}",

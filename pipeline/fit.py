@@ -17,8 +17,9 @@ from datasets.pictures import spread
 from datasets.saliency import Indices
 from datasets.shards import read_frames
 from pipeline.judge import judged
-from pipeline.label import PICTURED, as_batch, label, overlays
+from pipeline.label import as_batch, label
 from pipeline.labelled import Labelled, read_labelled
+from pipeline.overlays import PICTURED, overlays
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 from pipeline.training import train

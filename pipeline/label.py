@@ -18,15 +18,15 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import Indices, Maps, read_saliency, write_saliency_shard
 from datasets.shards import FrameSet, read_frames
+from pipeline.overlays import PICTURED, overlays
 from pipeline.progress import Progress
 from pipeline.stage import Stage, main
-from pretrain import figures, store
+from pretrain import store
 from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import load_saliency
 
 SHARD = 1024  # maps in a shard, sealed as soon as they are there
 BATCH = 32  # frames that go through the source together
-PICTURED, COLUMNS = 12, 6
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -84,16 +84,6 @@ def predicted(
 def as_batch(images: NDArray[np.uint8]) -> torch.Tensor:
     """Frames (N, H, W, C) as they are kept -> (N, C, H, W)."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def overlays(frames: FrameSet, indices: Indices, maps: Maps) -> Any:
-    """Frames with their maps over them, `COLUMNS` a row (as ViSaRL's Fig. 7)."""
-    cells = {
-        f"stream {frames.stream[i]}, frame {i}": figures.overlay(frames.images[i], saliency / 255.0)
-        for i, saliency in zip(indices.tolist(), maps, strict=True)
-    }
-    named = list(cells.items())
-    return figures.grid([dict(named[n : n + COLUMNS]) for n in range(0, len(named), COLUMNS)])
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
 from typing import Protocol
 
-import torch
-
 from datasets.errors import FoveaError
 from pipeline.progress import Progress
 
@@ -42,9 +40,25 @@ def die_with_parent() -> None:
 
 
 def one_thread() -> None:
-    """One thread in every library: side by side, two threads a process are slower than one."""
+    """One thread in every library: side by side, two threads a process are slower than one.
+
+    Torch is not imported for it, which takes seconds: it reads the environment when it is.
+    """
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def uses_gpu() -> bool:
+    """Whether there is a GPU that this process may have touched: without torch it has not."""
+    if "torch" not in sys.modules:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def cores() -> int:
@@ -64,9 +78,7 @@ def side_by_side(
     # CUDA does not survive a fork. Without it a fork saves the seconds that importing torch takes;
     # it is safe because stages run torch on one thread.
     context: SpawnContext | ForkContext = (
-        multiprocessing.get_context("spawn")
-        if torch.cuda.is_available()
-        else multiprocessing.get_context("fork")
+        multiprocessing.get_context("spawn") if uses_gpu() else multiprocessing.get_context("fork")
     )
     one_thread()  # inherited by the children
     counter, taken = context.Value("q", 0), context.Value("q", 0)

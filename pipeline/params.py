@@ -7,21 +7,24 @@ What an entry leaves out has the default written beside the method, which is the
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import json
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.nn import Identity
-
 from datasets import envs
 from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pipeline import artifact, closure
 from pipeline.tables import TABLES, Entry, Params, feature_types, label_of, word_module
 from pipeline.typed import closest, flatten, read_into
-from pretrain.encoder import needs_saliency
 
 PARAMS = Path("params.yaml")
+CHECKED = artifact.ROOT / ".work/params.checked"  # digest of what was found without mistakes
 NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -57,6 +60,38 @@ def load(path: Path = PARAMS) -> Params:
     if mistakes:
         raise FoveaError("\n  ".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
     return Params(tables)
+
+
+def entry(table: str, name: str, known: str) -> Entry:
+    """One entry of params.yaml, which has no mistake anywhere.
+
+    A check of the whole file imports every method that it names, which takes longer than many a
+    stage works. So where `known`, the state of now, is remembered, only the entry is read.
+
+    Raises:
+        FoveaError: as `load` does, or there is no such entry.
+    """
+    if CHECKED.is_file() and CHECKED.read_text() == known:
+        written = read_yaml(PARAMS)
+        if name in written[table]:
+            found, _ = _read_entry(table, name, written[table][name], _models(written))
+            if found:
+                return found
+    return load().entry(table, name)
+
+
+def remember(known: str) -> None:
+    """Note that params.yaml had no mistakes in this state."""
+    CHECKED.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(CHECKED, known.encode())
+
+
+def state() -> str:
+    """sha256 over all that decides what a check of params.yaml finds: the file, code, versions."""
+    seen = hashlib.sha256(json.dumps(artifact.versions()).encode())
+    for path in [*([PARAMS] if PARAMS.is_file() else []), *closure.sources()]:
+        seen.update(hashlib.sha256(path.read_bytes()).digest())
+    return seen.hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -200,14 +235,14 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
     module = word_module("pretrain.encoders", encoder.keys.model)
     own = {field.name for field in dataclasses.fields(module.Features)}
     chosen = encoder.features | {k: v for k, v in where.features.items() if k in own}
-    stand_in = [Identity()] if needs_saliency(encoder.config) else []
+    needs_saliency = getattr(encoder.config, "needs_saliency", False)
     try:
-        if where is encoder and stand_in and not encoder.keys.data.startswith("saliency/"):
+        if where is encoder and needs_saliency and not encoder.keys.data.startswith("saliency/"):
             raise ValueError(
                 f"data: {encoder.keys.data} has no saliency maps, which {encoder.keys.model} "
                 "learns on; name an entry of saliency that labels it"
             )
-        module.Encoder(encoder.config, module.Features(**chosen), shape, *stand_in)
+        _build(encoder.keys.model, encoder.config, json.dumps(chosen, sort_keys=True), shape)
         shown = envs.image_shape(where.keys.env) if where.table == "policies" else shape
         if shown != shape:
             raise ValueError(
@@ -218,6 +253,16 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
         inside = "features." if str(error).partition(":")[0] in own else ""
         return [f"{where.table}.{where.name}.{inside}{error}"]
     return []
+
+
+@functools.cache  # several policies are on the same encoder, in several recipes
+def _build(model: str, config: Any, features: str, shape: tuple[int, int, int]) -> None:
+    """Build an encoder, untrained; raises ValueError where it does not fit the images."""
+    from torch.nn import Identity  # takes seconds: an entry read alone does not wait for it
+
+    module = word_module("pretrain.encoders", model)
+    stand_in = [Identity()] if getattr(config, "needs_saliency", False) else []
+    module.Encoder(config, module.Features(**json.loads(features)), shape, *stand_in)
 
 
 def _frames_of(entry: Entry, params: Params) -> Entry | None:
@@ -238,7 +283,10 @@ def main() -> None:
     failed = False
     for path in [Path(arg) for arg in sys.argv[1:]] or [PARAMS]:
         try:
+            known = state()
             params = load(path)
+            if path == PARAMS:
+                remember(known)
             print(f"{path}: {sum(1 for _ in params)} entries, no mistakes")
         except FoveaError as error:
             print(f"error: {error}", file=sys.stderr)

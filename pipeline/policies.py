@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,15 @@ from rl.play import Policy, action_count
 
 SHARED = ROOT / ".errors"  # what encoders remember: a cache, not an artifact
 WEIGHTS = re.compile(r"weights-(\d{7,})\.safetensors")
+
+
+def import_parts(entry: Entry, encoder: Path) -> None:
+    """Import what a policy is made of, so that processes forked afterwards need not: seconds each.
+
+    Torch imports its compiler too, when the first optimizer is made.
+    """
+    feature_types(str(read_header(encoder)["model"]), entry.keys.agent)
+    importlib.import_module("torch._dynamo")
 
 
 def open_policy(

@@ -27,13 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline import artifact, closure, params, tables
 from pipeline.artifact import ROOT, Artifact
-from pipeline.parallel import die_with_parent, explain
+from pipeline.parallel import die_with_parent, explain, one_thread, uses_gpu
 
 WORK = ROOT / ".work"
 RUNS = ROOT / ".runs"
@@ -45,7 +43,6 @@ class Stage:
 
     name: str  # "collect"
     entry: tables.Entry
-    params: tables.Params
     inputs: dict[str, Artifact]  # key of the entry -> opened, checked artifact
     folder: Path  # progress; survives an interruption
 
@@ -87,17 +84,18 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # The same bytes on any machine. And two threads take two thirds of the time of one, but four
     # and a half times as long where another stage has two of its own (MAE on two cores): they spin.
-    torch.set_num_threads(1)
+    one_thread()
     with told_plainly():
-        checked = params.load()
-        entry = checked.entry(table, arguments.entry)
+        known = params.state()
+        entry = params.entry(table, arguments.entry, known)
         opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
         resolved = entry.resolved(without)
         digests = {a.label: a.digest for a in opened.values()}
         print_ = fingerprint(name, entry.resolved(without | more_of), digests)
         with workspace(f"{name}-{entry.name}", print_) as folder:
+            params.remember(known)
             began = time.time()
-            stage = Stage(name, entry, checked, opened, folder)
+            stage = Stage(name, entry, opened, folder)
             metrics = handed_down(run(stage), opened.values())
             label = f"{publish_as or table}/{entry.name}"
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
@@ -194,8 +192,11 @@ def machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         described["processor"] = named[0] if named else described["processor"]
-    if torch.cuda.is_available():
-        described["gpu"] = torch.cuda.get_device_name()
+    if Path("/proc/driver/nvidia").exists() or uses_gpu():  # torch takes seconds to import
+        import torch
+
+        if torch.cuda.is_available():
+            described["gpu"] = torch.cuda.get_device_name()
     return described
 
 

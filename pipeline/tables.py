@@ -16,7 +16,6 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline.typed import closest
-from rl import agents, nets
 
 
 @dataclass(frozen=True)
@@ -198,6 +197,8 @@ def feature_types(model: str, agent: str) -> tuple[type, type]:
     The encoder's own `Features` come first, then the `Config` of the net that the agent puts on
     them. Raises FoveaError where it has none for that kind, or there is no such word.
     """
+    from rl import agents, nets  # and with them torch, which takes seconds: not every stage does
+
     module = word_module("pretrain.encoders", model)
     word_module("rl.agents", agent)
     return (module.Features, nets.config_for(agents.net_for(agent, module.KIND)))

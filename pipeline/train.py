@@ -18,7 +18,7 @@ import torch
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline.parallel import side_by_side
-from pipeline.policies import open_policy
+from pipeline.policies import import_parts, open_policy
 from pipeline.stage import Stage, main
 from pipeline.tables import EVALUATION_KEYS, Entry
 from rl import agents, loops
@@ -75,6 +75,7 @@ def run(stage: Stage) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
     as_one = torch.cuda.is_available() and agents.stackable(keys.agent)
     groups = [waiting] if as_one else [{seed: folder} for seed, folder in waiting.items()]
+    import_parts(stage.entry, encoder)
     side_by_side(
         [TrainSeeds(stage.entry, encoder, group, stage.runs) for group in groups],
         label=f"train {stage.entry.name}, {len(waiting)} of {keys.seeds} seeds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def read_claims(path: Path) -> Claims:
             )
             for line in written["lines"]
         ]
-        known = {name for path in recipes().values() for name in _predictors(path)}
+        known = {name for recipe in recipes() for name in _predictors(recipe)}
         lost = {name for line in lines for name in line.predictors} - known
         if lost:
             raise FoveaError(f"{path}: no recipe has {', '.join(sorted(lost))}")
@@ -119,8 +120,13 @@ def read_claims(path: Path) -> Claims:
         raise FoveaError(f"{path}: malformed ({error!r}); see its first lines") from error
 
 
-def _predictors(recipe: Path) -> list[str]:
-    return [f"predictors/{name}" for name in params.read_yaml(recipe)["predictors"]]
+def _predictors(recipe: str) -> list[str]:
+    return [f"predictors/{name}" for name in _recipe(recipe)["predictors"]]
+
+
+@functools.cache
+def _recipe(name: str) -> dict[str, Any]:
+    return params.read_yaml(recipes()[name])
 
 
 def _table(written: Mapping[str, Any], path: Path) -> Table:
@@ -129,7 +135,7 @@ def _table(written: Mapping[str, Any], path: Path) -> Table:
     if protocol not in STATISTICS:
         raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {tuple(STATISTICS)}")
     measures = "encoders" if protocol == "probe" else "policies"
-    known = {SEED.sub("", entry) for entry in params.read_yaml(recipes()[recipe])[measures]}
+    known = {SEED.sub("", entry) for entry in _recipe(recipe)[measures]}
     lost = [policy for policy in scores if policy.partition(",")[0] not in known]
     if lost:
         raise FoveaError(f"{path}: {name}: recipe {recipe} has no {measures} {', '.join(lost)}")

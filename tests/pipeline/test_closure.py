@@ -67,9 +67,11 @@ def test_imports_are_followed(tmp_path: Path) -> None:
     (tmp_path / "pipeline" / "train.py").write_text(
         "def f():\n    from rl import loops\nimport json\n"
     )
-    (tmp_path / "rl" / "__init__.py").write_text("")
-    (tmp_path / "rl" / "loops.py").write_text("from . import replay\n")
-    (tmp_path / "rl" / "replay.py").write_text("")
+    (tmp_path / "rl" / "__init__.py").write_text('"""Runs nothing."""\n')
+    (tmp_path / "rl" / "agents" / "__init__.py").write_text("WORDS = ()\n")
+    (tmp_path / "rl" / "agents" / "sac.py").write_text("")
+    (tmp_path / "rl" / "loops.py").write_text("from . import replay\nfrom rl.agents import sac\n")
+    (tmp_path / "rl" / "replay.py").write_text("KEPT = 1\n")
     (tmp_path / "rl" / "unused.py").write_text("")
     found = {path.as_posix() for path in closure.files(["pipeline.train"], tmp_path)}
-    assert found == {"pipeline/train.py", "rl/__init__.py", "rl/loops.py", "rl/replay.py"}
+    assert found == {"pipeline/train.py", "rl/agents/__init__.py", "rl/loops.py", "rl/replay.py"}

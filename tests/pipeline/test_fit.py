@@ -58,12 +58,11 @@ LEARNED = ("picanet", "student")
 def build(key: str, run: Callable[[Stage], Mapping[str, Any]]) -> dict[str, Any]:
     """Build an artifact as its stage does, in the current folder."""
     table, name = key.split("/")
-    checked = params.load()
-    entry = checked.entry(table, name)
+    entry = params.load().entry(table, name)
     opened = {key: open_artifact(label) for key, label in entry.inputs().items()}
     folder = Path("work") / table / name
     folder.mkdir(parents=True)
-    stage = Stage("stage", entry, checked, opened, folder)
+    stage = Stage("stage", entry, opened, folder)
     metrics = dict(run(stage))
     digests = {artifact.label: artifact.digest for artifact in opened.values()}
     seal(stage.out, key, entry=entry.resolved(), inputs=digests, metrics=metrics)

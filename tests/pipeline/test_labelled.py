@@ -47,7 +47,7 @@ def build(name: str, entry: str, run: Any) -> Mapping[str, Any]:
     }
     folder = Path("work")
     folder.mkdir()
-    stage = Stage(name, checked.entry(table, entry), checked, inputs, folder)
+    stage = Stage(name, checked.entry(table, entry), inputs, folder)
     metrics: Mapping[str, Any] = run(stage)
     digests = {a.label: a.digest for a in inputs.values()}
     artifact.seal(stage.out, f"{table}/{entry}", entry={}, inputs=digests, metrics=metrics)

@@ -44,6 +44,20 @@ def test_all_tasks_run_with_one_thread_each(tmp_path: Path) -> None:
     assert [path.read_text() for path in paths] == ["1", "1", "1"]
 
 
+@pytest.mark.parametrize("first", ["import torch; one_thread()", "one_thread(); import torch"])
+def test_torch_has_one_thread_whenever_it_comes(first: str) -> None:
+    code = f"from pipeline.parallel import one_thread; {first}; print(torch.get_num_threads())"
+    environment = {key: value for key, value in os.environ.items() if "THREADS" not in key}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "1"
+
+
 @pytest.mark.parametrize(
     ("fails", "says"), [("user", "count: too small"), ("crash", "traceback"), ("kill", "SIGKILL")]
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,3 +191,64 @@ def test_recipes_are_good(name: str) -> None:
 
 def test_params_as_committed_is_the_quick_recipe() -> None:
     assert params.PARAMS.read_bytes() == recipes()["quick"].read_bytes()
+
+
+def test_a_mistake_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in (GOOD, GOOD.replace("patch: 16", "patches: 16")):  # also after it was in order once
+        Path("params.yaml").write_text(text)
+        if text == GOOD:
+            assert params.entry("frames", "frostbite", params.state()).keys.count == 2000
+            params.remember(params.state())
+        else:
+            with pytest.raises(FoveaError, match=r"encoders\.frostbite-mae\.patches: unknown key"):
+                params.entry("frames", "frostbite", params.state())
+
+
+def test_a_remembered_file_gives_equal_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(recipes()["quick"].read_text())
+    params.remember(params.state())
+    loaded = params.load()
+    monkeypatch.setattr(params, "load", lambda: pytest.fail("checked again"))
+    for entry in loaded:
+        assert params.entry(entry.table, entry.name, params.state()) == entry
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FoveaError, match=r"no entry 'drawr' in frames.*drawer"):
+        params.entry("frames", "drawr", params.state())
+
+
+def test_other_code_or_versions_check_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(GOOD)
+    known = params.state()
+    monkeypatch.setattr("pipeline.artifact.versions", lambda: {"ale-py": "another"})
+    upgraded = params.state()
+    monkeypatch.setattr("pipeline.closure.sources", lambda: [Path("params.yaml")])
+    assert len({known, upgraded, params.state()}) == 3
+
+
+def test_a_remembered_file_imports_no_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(GOOD)
+    params.remember(params.state())
+    code = (
+        "import sys, pipeline.collect, pipeline.annotate, pipeline.params as params; "
+        "params.entry('frames', 'frostbite', params.state()); print('torch' in sys.modules)"
+    )
+    root = str(Path(params.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
