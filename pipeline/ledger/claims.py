@@ -111,7 +111,7 @@ def read_claims(path: Path) -> Claims:
             )
             for line in written["lines"]
         ]
-        known = {name for recipe in recipes() for name in _predictors(recipe)}
+        known = {name for recipe in recipes().values() for name in _predictors(recipe)}
         lost = {name for line in lines for name in line.predictors} - known
         if lost:
             raise FoveaError(f"{path}: no recipe has {', '.join(sorted(lost))}")
@@ -120,13 +120,13 @@ def read_claims(path: Path) -> Claims:
         raise FoveaError(f"{path}: malformed ({error!r}); see its first lines") from error
 
 
-def _predictors(recipe: str) -> list[str]:
-    return [f"predictors/{name}" for name in _recipe(recipe)["predictors"]]
+def _predictors(recipe: Path) -> list[str]:
+    return [f"predictors/{name}" for name in _read(recipe)["predictors"]]
 
 
-@functools.cache
-def _recipe(name: str) -> dict[str, Any]:
-    return params.read_yaml(recipes()[name])
+@functools.cache  # each of them is asked for once a table
+def _read(recipe: Path) -> dict[str, Any]:
+    return params.read_yaml(recipe)
 
 
 def _table(written: Mapping[str, Any], path: Path) -> Table:
@@ -135,7 +135,7 @@ def _table(written: Mapping[str, Any], path: Path) -> Table:
     if protocol not in STATISTICS:
         raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {tuple(STATISTICS)}")
     measures = "encoders" if protocol == "probe" else "policies"
-    known = {SEED.sub("", entry) for entry in _recipe(recipe)[measures]}
+    known = {SEED.sub("", entry) for entry in _read(recipes()[recipe])[measures]}
     lost = [policy for policy in scores if policy.partition(",")[0] not in known]
     if lost:
         raise FoveaError(f"{path}: {name}: recipe {recipe} has no {measures} {', '.join(lost)}")
