@@ -420,7 +420,7 @@ def reach(tmp_path: Path) -> Project:
     frames = [Frame(image, np.zeros(4, np.float32), 0.0, False, False, 0, n, {"points": points})
               for n, image in enumerate(noise)]  # fmt: skip
     write_shard(out / "000-00000.tar", frames, stream=0, start=0)
-    seal(out, "frames/reach", entry={}, inputs={}, metrics={})
+    seal(out, "frames/reach", entry={"env": "metaworld/reach"}, inputs={}, metrics={})
     publish(out, "frames/reach", project.artifacts)
     return project
 
