@@ -93,6 +93,9 @@ def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> 
     if not kept:
         return ""
     names = ", ".join(one.label.partition("/")[2] for one in kept)
+    there = sum(label in found for label in labels)
+    if there < len(labels):
+        names += f", {there} of {len(labels)} so far"
     text = (
         f"MAE {_mean(kept, 'mae', 4)}, F {_mean(kept, 'f_max', 3)}; nothing anywhere has MAE "
         f"{_mean(kept, 'zero_mae', 4)}, a bump in the middle F {_mean(kept, 'centre_f_max', 3)} "

@@ -100,7 +100,7 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
     assert "| far | 20 of further, simulated clicks | 0.700 (none, 0.100) |" in page
     assert "0.0200 (0.0150, 0.2000) | `abc` |" in page
     one = summary(found, ["predictors/near", "predictors/none"])
-    assert one.startswith("MAE 0.0100, F 0.500;")
+    assert one.startswith("MAE 0.0100, F 0.500;") and "(near, 1 of 2 so far; 20 frames" in one
     unmarked = read_predicted(keep(tmp_path / "unmarked", judged(recipe, "near", 0.01)))
     assert "F none;" in summary(unmarked, ["predictors/near"])
     assert "not run: later" in render([read_claims(path)], Measured({}, {}, {}))
