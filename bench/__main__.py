@@ -79,6 +79,15 @@ TARGETS = [
         of_ratio=False,
     ),
     Target(
+        "rainbow",
+        "the same, two seeds on two cores",
+        "two_seeds_updates_per_second",
+        "two_seeds_plain_per_second",
+        "two_seeds_ratio",
+        100.0,
+        of_ratio=False,
+    ),
+    Target(
         "sac",
         "SAC on cached latents, updates/s",
         "ours_per_second",

@@ -8,11 +8,13 @@ batches and loss; the first three losses are compared, so both do the same work.
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from typing import cast
+from multiprocessing.synchronize import Barrier
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,10 @@ ROUNDS = 5
 
 
 def run() -> dict[str, object]:
-    """Median updates/s on one thread, and of the rounds' ratios (ours / plain)."""
+    """Median updates/s on one thread, and of the rounds' ratios (ours / plain).
+
+    Of two seeds side by side the sum of both.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     figures: dict[str, object] = {
@@ -50,8 +55,35 @@ def run() -> dict[str, object]:
         for number, name in enumerate(("updates", "uncompiled", "plain")):
             figures[f"{kind}_{name}_per_second"] = statistics.median(r[number] for r in rounds)
         figures[f"{kind}_ratio"] = statistics.median(own / other for own, _, other in rounds)
+    both, both_plain = _side_by_side(_ours, 300), _side_by_side(_plain, 30)
+    figures |= {"two_seeds_updates_per_second": both, "two_seeds_plain_per_second": both_plain}
+    figures["two_seeds_ratio"] = both / both_plain
     torch.set_num_threads(threads)
     return figures
+
+
+def _side_by_side(make: Callable[[str], Callable[[], Tensor]], count: int) -> float:
+    """Updates/s on tokens of two processes together, as two seeds of a run on two cores."""
+    context = multiprocessing.get_context("spawn")
+    start, rates = context.Barrier(2), context.SimpleQueue()
+    workers = [context.Process(target=_work, args=(make, count, start, rates)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    total: float = sum(rates.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return total
+
+
+def _work(
+    make: Callable[[str], Callable[[], Tensor]], count: int, start: Barrier, rates: Any
+) -> None:
+    torch.set_num_threads(1)
+    update = make("tokens")
+    for _ in range(3):
+        update()
+    start.wait()
+    rates.put(rate(update, count))
 
 
 def rate(update: Callable[[], object], count: int) -> float:
