@@ -12,7 +12,7 @@ import torch
 class Compiled:
     """A function compiled at its first call, or left as it is where that fails, with a notice.
 
-    On a CPU torch needs a C++ compiler and Python's headers for it.
+    On a CPU torch needs a C++ compiler for it.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -25,7 +25,7 @@ class Compiled:
             return self._call(*values)
         except torch._dynamo.exc.TorchDynamoException as error:
             why = str(error).strip().partition("\n")[0]
-            message = "updates are not compiled and take longer, for want of a compiler (%s)"
+            message = "updates are not compiled, and take longer: %s"
             logging.getLogger(__name__).warning(message, why)
             self._call = self.function
             return self.function(*values)

@@ -26,7 +26,7 @@ def example_of(encoder: Encoder, device: torch.device | str) -> Obs:
     if sees(encoder):
         blank = torch.zeros(1, *encoder.image_shape, dtype=torch.uint8, device=device)
     else:
-        # Not in the protocol: an encoder of the state is the only one without an image.
+        # `size` and `info` are not in the protocol: only encoders of the state have them.
         blank = torch.zeros(1, encoder.size, device=device)  # type: ignore[attr-defined]
     return encoder(blank)
 

@@ -91,6 +91,10 @@ class Seeds:
             for name in agents[0].weights
         }
         self.trained = {name: self.weights[name] for name in agents[0].trained}
+        self.rest = {k: v for k, v in self.weights.items() if k not in self.trained}
+        self.policy = {
+            k.removeprefix(POLICY): v for k, v in self.weights.items() if k.startswith(POLICY)
+        }
         self.optimizer = agents[0].optimizer_of(self.trained.values())
         for seed, agent in enumerate(agents):
             agent.policy.train()
@@ -119,8 +123,7 @@ class Seeds:
         """Each seed's action (S,) for its one frame, and the next state; no extras."""
         assert explore, "seeds only train together"
         state = push(obs, state, first, self.config.stack)
-        policy = {k[len(POLICY) :]: v for k, v in self.weights.items() if k.startswith(POLICY)}
-        logits = self._acting(policy, {key: value[:, None] for key, value in state.items()})
+        logits = self._acting(self.policy, {key: value[:, None] for key, value in state.items()})
         return self.agents[0].greedy(logits[:, 0]), state, {}
 
     def _logits(self, weights: Weights, stack: Obs) -> Tensor:
@@ -132,8 +135,7 @@ class Seeds:
         for agent in self.agents:
             agent.prepare()
         batch = [_stacked([getattr(batch, name) for batch in batches]) for name in FIELDS]
-        rest = {k: v for k, v in self.weights.items() if k not in self.trained}
-        gradients, (loss, told) = self._learning(self.trained, rest, batch)
+        gradients, (loss, told) = self._learning(self.trained, self.rest, batch)
         parts = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()])
         norm = parts.norm(dim=0)  # (S,)
         told |= {"loss": loss, "gradient_norm": norm}

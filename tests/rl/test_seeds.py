@@ -18,7 +18,7 @@ from torch import Tensor
 from datasets.files import write_atomic
 from pretrain.encoder import Encoder, Obs
 from rl import agents, loops
-from rl.agent import Batch
+from rl.agent import Batch, State
 from rl.agents.rainbow import Agent, Config
 from rl.run import DivergedError, Seed
 from rl.seeds import Seeds
@@ -99,7 +99,9 @@ def test_actions_are_the_seeds_own() -> None:
     encoder, config = fakes.Tokens(), replace(fakes.SMALL, sigma=20.0)
     alone, joined = ([agent(seed, encoder, config) for seed in range(8)] for _ in range(2))
     together = Seeds(joined)
-    own, state, chosen = [None] * 8, None, set()
+    own: list[State | None] = [None] * 8
+    state: State | None = None
+    chosen = set()
     draw = torch.Generator().manual_seed(0)
     for number in range(4):
         images = torch.randint(0, 256, (8, *encoder.image_shape), generator=draw).byte()
@@ -107,7 +109,7 @@ def test_actions_are_the_seeds_own() -> None:
         wanted, state, _ = together.act(obs, state, first, explore=True)
         for seed, one in enumerate(alone):
             row = {key: value[seed : seed + 1] for key, value in obs.items()}
-            action, own[seed], _ = one.act(row, own[seed], first[:1], explore=True)  # type: ignore[call-overload]
+            action, own[seed], _ = one.act(row, own[seed], first[:1], explore=True)
             assert action == wanted[seed]
         chosen.add(tuple(wanted.tolist()))
     assert len(chosen) > 1
