@@ -16,10 +16,10 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import Indices
 from datasets.shards import read_frames
-from pipeline.judge import judged
-from pipeline.label import as_batch, label
+from pipeline.label import as_batch, label, predicted
 from pipeline.labelled import Labelled, read_labelled
 from pipeline.overlays import PICTURED, overlays
+from pipeline.scored import judged, scored
 from pipeline.stage import Stage, main
 from pipeline.tables import word_module
 from pipeline.training import train
@@ -27,6 +27,7 @@ from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import save_saliency
 
 HELD_OUT = 0.2  # of the maps
+JUDGED = 200  # at most, of those that taught
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def run(stage: Stage) -> dict[str, Any]:
         taught, shown = split(len(labelled.indices))
         predictor = _taught(stage, module, labelled, taught, metrics)
         metrics |= {"maps": len(labelled.indices), "held_out": len(shown)}
-        metrics |= judged(predictor, labelled, shown)
+        metrics |= judged(predictor, labelled, shown) | _on_taught(predictor, labelled, taught)
         shown = labelled.indices[shown]
     save_saliency(predictor, stage.out)
     picked = shown[spread(len(shown), PICTURED)]
@@ -78,6 +79,13 @@ def _taught(
     metrics |= train(stage, "fit", method, columns)
     source = method.saliency()
     return source
+
+
+def _on_taught(source: SaliencySource, labelled: Labelled, taught: Indices) -> dict[str, float]:
+    """Scores on frames that taught; no better than on the others, they ask for more steps."""
+    some = taught[spread(len(taught), JUDGED)]
+    found = predicted(source, labelled.columns(some)["image"])
+    return scored(found, labelled.maps[some], "taught_")
 
 
 if __name__ == "__main__":

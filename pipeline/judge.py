@@ -1,7 +1,8 @@
 """How near saliency comes to annotations: `python -m pipeline.judge ANNOTATIONS ARTIFACT...`
 
 Scores built artifacts that can label (`predictors/reach-30`, `encoders/reach-mae`) on all maps of
-an annotations entry, of frames that none of them learned from. What it finds lies in
+an annotations entry, of frames that none of them learned from; where the clicks are simulated, a
+second drawing of them is scored beside. What it finds lies in
 `artifacts/.runs/judge/`; `python -m pipeline.results judge` takes it into the ledger.
 """
 
@@ -10,45 +11,36 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from datasets.saliency import Indices
 from pipeline.artifact import ROOT, lineage, open_artifact, versions
-from pipeline.label import predicted
 from pipeline.labelled import Labelled, read_labelled
+from pipeline.scored import judged, scored
 from pipeline.stage import machine, told_plainly
-from pretrain.encoder import SaliencySource
-from pretrain.saliency_metrics import scores
-from pretrain.saliency_source import bump, load_saliency
-
-CENTRE = 0.25  # of each side, as the predictor `centre`
+from pipeline.tables import word_module
+from pretrain.saliency_source import load_saliency
 
 
-def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
-    """F and error on the maps numbered `judges`; those of nothing anywhere, and of a bump in the
-    middle, beside them. No F where no map has a salient pixel.
+def redrawn(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[np.float32] | None:
+    """Maps (M, H, W) of the clicks of another such annotator, where that can be had at once: what
+    those come to who know where to click, but not where chance has let the clicks fall.
     """
-    truth = labelled.maps[judges]
-    height, width = truth.shape[1:]
-    middle = bump(height, width, CENTRE).numpy()
-    found: dict[str, NDArray[np.float32]] = {
-        "": predicted(source, labelled.columns(judges)["image"]),
-        "zero_": np.zeros(truth.shape, np.float32),
-        "centre_": np.broadcast_to(middle, truth.shape),
-    }
-    return {
-        f"{name}{score}": value
-        for name, maps in found.items()
-        for score, value in asdict(scores(maps, truth)).items()
-        if value is not None
-    }
+    annotator = word_module("datasets.annotation", entry["annotator"])
+    if not hasattr(annotator, "again"):
+        return None
+    config = annotator.Config(**{own.name: entry[own.name] for own in fields(annotator.Config)})
+    again = annotator.again(config, env, labelled.frames, labelled.indices.tolist())
+    maps = [heat_map(clicks, *labelled.maps.shape[1:]) for clicks in again]
+    return np.stack(maps).astype(np.float32) / 255
 
 
 def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
@@ -67,14 +59,20 @@ def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
             )
     labelled = read_labelled(truth)
     everything = np.arange(len(labelled.indices))
+    judged_on = lineage(annotations, root)
+    found = judged(load_saliency(artifact.folder), labelled, everything)
+    entry = truth.manifest["entry"]
+    again = redrawn(entry, judged_on[f"frames/{entry['frames']}"]["entry"]["env"], labelled)
+    if again is not None:
+        found |= scored(again, labelled.maps, "redrawn_")
     return {
         "source": label,
         "annotations": annotations,
         "frames": len(everything),
-        "scores": judged(load_saliency(artifact.folder), labelled, everything),
+        "scores": found,
         "held_out": artifact.manifest["metrics"],
         "made_from": made_from,
-        "judged_on": lineage(annotations, root),
+        "judged_on": judged_on,
         "versions": versions(),
         "machine": machine(),
     }

@@ -13,8 +13,8 @@ Pacman's ghosts flicker: RAM knows of some that no picture shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -65,6 +65,13 @@ def annotate(
     if not clicks:
         raise FoveaError(f"annotator simulated: no frame of {env} shows anything to click on")
     return {"simulated": clicks}
+
+
+def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> list[Clicks]:
+    """What another such annotator clicks on the frames of these indices, (n, 2) each."""
+    targets = _targets(env, frames)
+    other = replace(config, seed=config.seed + 1)
+    return [_clicks(other, i, *targets(i)) for i in indices]
 
 
 def objects(game: str, ram: NDArray[np.generic]) -> Points:
