@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.ledger.markdown import grid
 from pipeline.ledger.measured import Encoder, Run, Seed
-from pipeline.ledger.predicted import Predicted
+from pipeline.ledger.predicted import BESIDE, Predicted
 from pipeline.ledger.probed import Probed
 
 RUN_HEAD = ["commit", "machine", "hours", "resumed"]
@@ -33,7 +33,7 @@ def encoders(seeds: Sequence[Seed | Probed]) -> str:
 
 
 def saliency(predicted: Sequence[Predicted]) -> str:
-    """Every source of saliency that was judged; beside it nothing anywhere, and a middle bump."""
+    """Every source of saliency that was judged, and beside it what it has to be read with."""
     names = [("f_max", 3), ("f_adaptive", 3), ("mae", 4)]
     rows = [
         [
@@ -41,20 +41,26 @@ def saliency(predicted: Sequence[Predicted]) -> str:
             f"{one.frames} of {one.annotations.partition('/')[2]}"
             + (", simulated clicks" if one.simulated else ""),
             *(_beside(one, name, digits) for name, digits in names),
+            "" if one.taught is None else f"{one.taught:.3f}",
             *(_run(one.run) if one.run else ["not recorded"] + [""] * 3),
             one.note,
         ]
         for one in predicted
     ]
-    head = ["source", "judged on", "F, best threshold", "F, twice the mean", "MAE", *RUN_HEAD]
-    note = "\nIn brackets: nothing anywhere, and a bump in the middle.\n"
-    return "## Saliency\n\n" + grid([*head, "note"], rows) + note if rows else ""
+    head = ["source", "judged on", "F, best threshold", "F, twice the mean", "MAE"]
+    note = (
+        "\nIn brackets: nothing anywhere, a bump in the middle, and the simulated clicks drawn a "
+        "second time, which nobody can be expected to beat. F, taught: best threshold, on frames "
+        "that the predictor learned from.\n"
+    )
+    head += ["F, taught", *RUN_HEAD, "note"]
+    return "## Saliency\n\n" + grid(head, rows) + note if rows else ""
 
 
 def _beside(one: Predicted, name: str, digits: int) -> str:
-    own, zero, centre = (one.scores.get(f"{of}{name}") for of in ("", "zero_", "centre_"))
-    shown = ["none" if value is None else f"{value:.{digits}f}" for value in (own, zero, centre)]
-    return f"{shown[0]} ({shown[1]}, {shown[2]})"
+    values = (one.scores.get(f"{of}{name}") for of in ("", *BESIDE))
+    own, *beside = ("none" if value is None else f"{value:.{digits}f}" for value in values)
+    return f"{own} ({', '.join(beside)})"
 
 
 def places(probes: Sequence[Probed]) -> str:

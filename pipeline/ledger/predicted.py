@@ -22,7 +22,8 @@ from pipeline.ledger.settings import checked_recipes, differences_of_all, home_o
 
 PREDICTED = MEASURED / "saliency"
 SHOWN = ("f_max", "f_adaptive", "mae")  # see pretrain/saliency_metrics.py
-BESIDE = ("zero_", "centre_")  # nothing anywhere, and a bump in the middle
+# Nothing anywhere, a bump in the middle, and the same annotator's clicks drawn a second time.
+BESIDE = ("zero_", "centre_", "redrawn_")
 
 Scores = dict[str, float | None]  # f_max, zero_f_max, ...; None where no map has a salient pixel
 
@@ -36,6 +37,7 @@ class Predicted:
     frames: int
     simulated: bool  # whether nobody clicked
     scores: Scores
+    taught: float | None  # F on frames that taught it, where it learned from maps
     run: Run | None  # of the stage that made it
     note: str
 
@@ -98,9 +100,12 @@ def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> 
         names += f", {there} of {len(labels)} so far"
     text = (
         f"MAE {_mean(kept, 'mae', 4)}, F {_mean(kept, 'f_max', 3)}; nothing anywhere has MAE "
-        f"{_mean(kept, 'zero_mae', 4)}, a bump in the middle F {_mean(kept, 'centre_f_max', 3)} "
-        f"({names}; {sum(one.frames for one in kept)} frames"
+        f"{_mean(kept, 'zero_mae', 4)}, a bump in the middle F {_mean(kept, 'centre_f_max', 3)}"
     )
+    if all(one.scores.get("redrawn_mae") is not None for one in kept):
+        f, error = _mean(kept, "redrawn_f_max", 3), _mean(kept, "redrawn_mae", 4)
+        text += f", the clicks drawn a second time MAE {error}, F {f}"
+    text += f" ({names}; {sum(one.frames for one in kept)} frames"
     return text + (", simulated clicks)" if any(one.simulated for one in kept) else ")")
 
 
@@ -142,6 +147,7 @@ def _predicted(value: Mapping[str, Any]) -> Predicted:
         frames=int(value["frames"]),
         simulated=value["judged_on"][annotations]["entry"]["annotator"] == "simulated",
         scores=_scores(value["scores"]) | {"mae": float(value["scores"]["mae"])},
+        taught=value["held_out"].get("taught_f_max"),
         run=None if value["run"] is None else run_of(value["run"]),
         note=str(value["note"]),
     )

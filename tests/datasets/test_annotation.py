@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasets.annotation.choice import keys, order
 from datasets.annotation.maps import CANVAS, Clicks, heat_map, mean_map
-from datasets.annotation.simulated import GAMES, Config, Points, annotate, objects
+from datasets.annotation.simulated import GAMES, Config, Points, again, annotate, objects
 from datasets.envs.atari import AtariGame
 from datasets.envs.atari import Config as Game
 from datasets.errors import FoveaError
@@ -134,9 +134,9 @@ def test_clicks_are_repeatable_and_spread_as_configured() -> None:
     """Their number about N(25, 5.8), their places about the object with 10 canvas pixels."""
     frames = ms_pacman(400)
     clicks = simulate("atari/MsPacman", frames, 400, seed=1)
-    again = simulate("atari/MsPacman", frames, 30, seed=1)
-    assert list(again) == list(clicks)[:30] == order(frames, 1)[:30] and len(clicks) == 400
-    assert all(np.array_equal(clicks[i], again[i]) for i in again)
+    fewer = simulate("atari/MsPacman", frames, 30, seed=1)
+    assert list(fewer) == list(clicks)[:30] == order(frames, 1)[:30] and len(clicks) == 400
+    assert all(np.array_equal(clicks[i], fewer[i]) for i in fewer)
     counts = np.array([len(each) for each in clicks.values()])
     assert abs(counts.mean() - 25) < 1 and abs(counts.std() - 5.8) < 0.7
     places = np.concatenate(list(clicks.values()))
@@ -144,6 +144,16 @@ def test_clicks_are_repeatable_and_spread_as_configured() -> None:
     np.testing.assert_allclose(places.std(0), [10, 10], atol=0.5)
     other = simulate("atari/MsPacman", frames, 3, seed=2)
     assert list(other) != list(clicks)[:3]
+
+
+def test_another_annotator_clicks_on_the_same_frames_elsewhere() -> None:
+    frames = ms_pacman(40)
+    indices = [3, 17, 5]
+    first = simulate("atari/MsPacman", frames, 40)
+    second = again(Config(), "atari/MsPacman", frames, indices)
+    for index, clicks in zip(indices, second, strict=True):
+        assert not np.isin(clicks, first[index]).any()
+        np.testing.assert_allclose(clicks.mean(0), first[index].mean(0), atol=12)
 
 
 def test_clicks_on_meta_world_are_shared_out_over_tip_object_and_goal() -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from datasets.annotation import simulated
+from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.shards import read_frames, write_shard
 from pipeline import fit, judge, label, params
 from pipeline.artifact import open_artifact, publish, seal
-from pipeline.labelled import read_labelled
+from pipeline.labelled import Labelled, read_labelled
+from pipeline.scored import scored
 from pipeline.stage import Stage
 from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
@@ -124,7 +129,8 @@ def test_every_source_is_fitted_judged_and_labels(project: Path, name: str) -> N
         build(by, small_mae)
     else:
         metrics = build(by, fit.run)
-        judged = {f"{which}{score}" for which in ("", "zero_", "centre_") for score in SCORES}
+        beside = ("", "zero_", "centre_", "taught_")
+        judged = {f"{which}{score}" for which in beside for score in SCORES}
         assert metrics["frames"] == 40
         assert (judged <= metrics.keys()) == (name != "random")  # its data has no maps
         assert ("steps" in metrics) == (name in LEARNED)
@@ -135,6 +141,7 @@ def test_every_source_is_fitted_judged_and_labels(project: Path, name: str) -> N
             assert all(0 <= metrics[key] <= 1 for key in judged)
         if name in ("student", "motion"):
             assert metrics["f_max"] > 0.7 > metrics["centre_f_max"]
+            assert metrics["taught_f_max"] > 0.7
         if name == "centre":
             assert {metrics[key] == metrics[f"centre_{key}"] for key in SCORES} == {True}
     build(f"saliency/by-{name}", label.run)
@@ -183,6 +190,12 @@ def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
         build("saliency/wide", label.run)
 
 
+def moved(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[np.float32]:
+    """The spots' own maps, a column to the right."""
+    assert (entry["annotator"], env) == ("simulated", "atari/Pong")
+    return np.roll(labelled.maps, 1, 2).astype(np.float32) / 255
+
+
 def test_predictors_are_judged_on_other_annotations(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +203,7 @@ def test_predictors_are_judged_on_other_annotations(
     build("predictors/motion", fit.run)
     words = ["judge", "annotations/spots", "predictors/random"]
     monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(judge, "redrawn", moved)  # Pong has no objects that are known
     judge.main()
     path = Path("artifacts/.runs/judge/predictors-random-on-spots.json")
     found = json.loads(path.read_text())
@@ -197,6 +211,7 @@ def test_predictors_are_judged_on_other_annotations(
     assert found["made_from"]["frames/spots"]["digest"] == open_artifact("frames/spots").digest
     assert found["judged_on"]["annotations/spots"]["entry"]["annotator"] == "simulated"
     assert 0 < found["scores"]["f_max"] < 0.9 and found["scores"]["zero_mae"] > 0
+    assert found["scores"]["redrawn_f_max"] == pytest.approx(0.75)  # three of four columns
     for wrong, told in (
         ("predictors/none", "predictors/none: not there yet"),
         ("predictors/motion", "motion: learned from annotations of frames/spots itself"),
@@ -204,3 +219,20 @@ def test_predictors_are_judged_on_other_annotations(
         monkeypatch.setattr("sys.argv", [*words, wrong])
         with pytest.raises(SystemExit, match=told):
             judge.main()
+
+
+def test_a_second_drawing_falls_elsewhere_on_the_same_things(project: Path) -> None:
+    """So its maps are near the first one's, but not the same; people don't click a second time."""
+    kept = open_artifact("frames/spots")
+    points = np.random.default_rng(0).uniform(2, 14, (40, 3, 2))
+    frames = replace(read_frames(kept.folder, kept.files), info={"points": points})
+    config = simulated.Config(seed=3)
+    clicks = simulated.annotate(config, "metaworld/reach", frames, 40)["simulated"]
+    maps = np.stack([heat_map(clicks[index], 16, 16) for index in range(40)])
+    labelled = Labelled(frames, np.arange(40), maps)
+    entry = {"annotator": "simulated", "count": 40, **asdict(config)}
+    again = judge.redrawn(entry, "metaworld/reach", labelled)
+    assert again is not None and again.shape == maps.shape
+    near, nothing = scored(again, maps), scored(np.zeros_like(again), maps)
+    assert 0.5 < near["f_max"] < 0.99 and 0 < near["mae"] < 0.7 * nothing["mae"]
+    assert judge.redrawn({"annotator": "human"}, "metaworld/reach", labelled) is None

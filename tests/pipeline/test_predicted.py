@@ -97,10 +97,19 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
     assert "MAE 0.0150 (0.0071), F 0.600 (0.141)" in page
     assert "nothing anywhere has MAE 0.0150 (0.0000)" in page
     assert "(near, far; 40 frames, simulated clicks)" in page
-    assert "| far | 20 of further, simulated clicks | 0.700 (none, 0.100) |" in page
-    assert "0.0200 (0.0150, 0.2000) | `abc` |" in page
+    assert "| far | 20 of further, simulated clicks | 0.700 (none, 0.100, none) |" in page
+    assert "0.0200 (0.0150, 0.2000, none) |  | `abc` |" in page
     one = summary(found, ["predictors/near", "predictors/none"])
     assert one.startswith("MAE 0.0100, F 0.500;") and "(near, 1 of 2 so far; 20 frames" in one
+    both = {"redrawn_f_max": 0.75, "redrawn_mae": 0.005}
+    again = judged(recipe, "near", 0.01, f_max=0.5, **both)
+    again["held_out"]["taught_f_max"] = 0.625
+    told = read_predicted(keep(tmp_path / "again", again))
+    assert ", the clicks drawn a second time MAE 0.0050, F 0.750 (near;" in summary(
+        told, ["predictors/near"]
+    )
+    page = render([read_claims(path)], Measured({}, {}, told))
+    assert "0.0100 (0.0150, 0.2000, 0.0050) | 0.625 | `abc` |" in page
     unmarked = read_predicted(keep(tmp_path / "unmarked", judged(recipe, "near", 0.01)))
     assert "F none;" in summary(unmarked, ["predictors/near"])
     assert "not run: later" in render([read_claims(path)], Measured({}, {}, {}))
