@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline import params
-from pipeline.ledger import claims, predicted, settings
+from pipeline.ledger import predicted
 from pipeline.ledger.claims import read_claims
 from pipeline.ledger.judged import Measured
 from pipeline.ledger.predicted import add_predicted, read_predicted, summary
 from pipeline.ledger.render import render
 from pipeline.tables import Params
+from tests.pipeline.one_recipe import RUN, only_recipe
 
 RECIPE = """
 frames:
@@ -37,25 +37,12 @@ tables: []
 lines:
   - {what: "Table V", paper: "MAE 0.002", why: "later", predictors: [near, far]}
 """
-RUN = {
-    "commit": "abc",
-    "machine": {"processor": "a processor", "cores": 2, "gpu": None},
-    "wall_seconds": 60.0,
-    "resumed": 0,
-}
 FILE = "predictors-near-on-further.json"
 
 
 @pytest.fixture(autouse=True)
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The only recipe there is."""
-    path = tmp_path / "small.yaml"
-    path.write_text(RECIPE)
-    loaded = params.load(path)
-    monkeypatch.setattr(settings, "checked_recipes", lambda: {"small": loaded})
-    monkeypatch.setattr(predicted, "checked_recipes", lambda: {"small": loaded})
-    monkeypatch.setattr(claims, "recipes", lambda: {"small": path})
-    return loaded
+    return only_recipe(RECIPE, predicted, tmp_path, monkeypatch)
 
 
 def judged(recipe: Params, name: str, mae: float, **f: float) -> dict[str, Any]:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline import params
-from pipeline.ledger import claims, probed, settings
+from pipeline.ledger import probed
 from pipeline.ledger.claims import Claims, read_claims
 from pipeline.ledger.judged import Measured, compare
 from pipeline.ledger.probed import CONTROL, add_probe, read_probed
 from pipeline.ledger.render import fragment, render
 from pipeline.probe import POINTS
 from pipeline.tables import Params
+from tests.pipeline.one_recipe import RUN, only_recipe
 
 RECIPE = """
 frames:
@@ -51,24 +51,11 @@ tables:
       - [reach-mae, reach-pixels]
 lines: []
 """
-RUN = {
-    "commit": "abc",
-    "machine": {"processor": "a processor", "cores": 2, "gpu": None},
-    "wall_seconds": 60.0,
-    "resumed": 0,
-}
 
 
 @pytest.fixture(autouse=True)
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The only recipe there is."""
-    path = tmp_path / "small.yaml"
-    path.write_text(RECIPE)
-    loaded = params.load(path)
-    monkeypatch.setattr(settings, "checked_recipes", lambda: {"small": loaded})
-    monkeypatch.setattr(probed, "checked_recipes", lambda: {"small": loaded})
-    monkeypatch.setattr(claims, "recipes", lambda: {"small": path})
-    return loaded
+    return only_recipe(RECIPE, probed, tmp_path, monkeypatch)
 
 
 def paper(tmp_path: Path) -> Claims:
