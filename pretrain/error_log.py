@@ -2,14 +2,16 @@
 
 Each process appends to a file of its own and reads those of all others, one block a frame: the
 contents of patches that the file has not shown before, by the writer's numbers, and errors under
-their centre and nine numbers. What is read is checked: a block by its checksum; a file, before
-anything of it is used, by computing some of its errors again, which must agree bit by bit. So
-files of another machine, whose sums round otherwise, are left alone, as are torn ends and whatever
-else was done to them. Weights are told apart by the folder, which `stamp` names.
+their centre and nine numbers. What is read is checked: a block by its checksum, whose key is the
+`stamp` of weights, code and versions; a file, before anything of it is used, by computing some of
+its errors again, which must agree bit by bit. So files of other weights or another machine, whose
+sums round otherwise, are left alone, as are torn ends and whatever else befell them. Who forges
+checksums with the weights at hand is not kept out: he could as well change the weights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import mmap
@@ -29,7 +31,8 @@ from timm.layers.attention import Attention
 from pretrain import error_map, vit
 from pretrain.vit import MaskedViT
 
-LIMIT = 2 * 2**30  # bytes a folder; of more, the oldest files go when it is next opened
+LIMIT = 2 * 2**30  # bytes of all weights' files; of more, the oldest go when one is next opened
+PATCHES = 2**18  # shown in a file before the next is begun: each costs memory, some 100 bytes
 SUFFIX = ".errors"
 MAGIC = b"fovea-errors/1\n"
 HEAD = struct.Struct("<II16s")  # patches, errors, checksum
@@ -50,15 +53,16 @@ class Block:
     keys: NDArray[np.int32]
     errors: NDArray[np.float32]
 
-    def pack(self) -> bytes:
-        """Its bytes."""
+    def pack(self, stamp: bytes) -> bytes:
+        """Its bytes, the checksum's key being `stamp`."""
         parts = (self.contents, self.keys, self.errors)
         payload = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
-        return HEAD.pack(len(self.contents), len(self.errors), _checksum(payload)) + payload
+        checksum = _checksum(payload, stamp)
+        return HEAD.pack(len(self.contents), len(self.errors), checksum) + payload
 
 
-def stamp(model: MaskedViT) -> str:
-    """Sixteen hex digits over weights, code, versions, threads and the processor's instructions."""
+def stamp(model: MaskedViT) -> bytes:
+    """32 bytes over weights, code, versions, threads and the processor's instructions."""
     found = hashlib.sha256()
     heads = [part.num_heads for part in model.modules() if isinstance(part, Attention)]
     found.update(f"{model.image_shape} {model.patch} {heads}".encode())
@@ -70,22 +74,24 @@ def stamp(model: MaskedViT) -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()  # by which sums are split
     found.update(f"{torch.__version__} {timm.__version__} {capability} {threads}".encode())
-    return found.hexdigest()[:16]
+    return found.digest()
 
 
 class ErrorLog:
-    """This process's file in a folder, and the others' as far as they were read.
+    """This process's file in a folder of those with the same stamp, and the others' as far as they
+    were read. All may raise OSError.
 
     Attributes:
-        nbytes: what all files took when last looked at, and what was appended since. Nothing is
-            appended beyond `limit`.
+        nbytes: what all weights' files took when last looked at, and what was appended since.
+            Nothing is appended beyond `limit`.
     """
 
-    def __init__(self, folder: Path, patch_bytes: int, *, limit: int = LIMIT) -> None:
-        self.folder, self.patch_bytes, self.limit = folder, patch_bytes, limit
-        folder.mkdir(parents=True, exist_ok=True)
-        self._own: Path | None = None
-        self._shown: dict[int, int] = {}  # our numbers of patches -> our file's
+    def __init__(self, store: Path, stamp: bytes, patch_bytes: int, *, limit: int = LIMIT) -> None:
+        self.folder, self.stamp = store / stamp.hex()[:16], stamp
+        self.patch_bytes, self.limit = patch_bytes, limit
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._own: list[Path] = []  # the last is being written
+        self._shown: dict[int, int] = {}  # our numbers of patches -> that file's
         self._read: dict[Path, tuple[int, int]] = {}  # bytes and patches taken from the others
         self._torn: dict[Path, int] = {}  # bytes after the last whole block, when last read
         self._damaged: set[Path] = set()
@@ -98,33 +104,38 @@ class ErrorLog:
         keys: NDArray[np.int32],
         errors: NDArray[np.float32],
     ) -> None:
-        """Add to our own file, which begins with the first call.
+        """Add to our own file, which begins with the first call, and anew where it is full or was
+        removed.
 
         Errors (M,) stand under their centre and nine of `numbers`, (M, 10); `numbers` (P,) rise,
         and `contents` (P, bytes of a patch) are those patches'.
         """
+        begin = len(self._shown) >= PATCHES or not (self._own and self._own[-1].exists())
+        if begin:
+            self._shown.clear()
         places = np.array([self._shown.get(number, -1) for number in numbers.tolist()], np.int32)
         fresh = places < 0
         places[fresh] = len(self._shown) + np.arange(fresh.sum())
         nine = places[np.searchsorted(numbers, keys[:, 1:])]
-        packed = Block(contents[fresh], np.hstack([keys[:, :1], nine]), errors).pack()
+        block = Block(contents[fresh], np.hstack([keys[:, :1], nine]), errors)
+        packed = block.pack(self.stamp)
         if self.nbytes + len(packed) > self.limit:
             return
-        if self._own is None:
+        if begin:
             handle, name = tempfile.mkstemp(suffix=SUFFIX, dir=self.folder)
             os.close(handle)
-            self._own, packed = Path(name), MAGIC + packed
-        with self._own.open("ab", buffering=0) as file:
+            self._own.append(Path(name))
+            packed = MAGIC + packed
+        with self._own[-1].open("ab", buffering=0) as file:
             file.write(packed)
         self._shown.update(zip(numbers[fresh].tolist(), places[fresh].tolist(), strict=True))
         self.nbytes += len(packed)
 
     def news(self) -> Iterator[tuple[Path, Block]]:
         """What the others have appended since the last call, each file's blocks in order."""
-        found = sorted(self.folder.glob(f"*{SUFFIX}"))
-        self.nbytes = sum(_size(path) for path in found)
-        for path in found:
-            if path != self._own and path not in self._damaged:
+        self.nbytes = sum(size for _, size, _ in self._files())
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            if path not in self._own and path not in self._damaged:
                 yield from ((path, block) for block in self._unread(path))
 
     def distrust(self, path: Path, why: str) -> None:
@@ -141,10 +152,16 @@ class ErrorLog:
 
     def _unread(self, path: Path) -> Iterator[Block]:
         begun, known = self._read.setdefault(path, (0, 0))
-        if _size(path) <= begun:
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size <= begun:
+                    return
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            return  # its room was needed
+        except OSError as error:
+            self.distrust(path, f"it cannot be read ({error.strerror})")
             return
-        with path.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         at = begun or len(MAGIC)
         if not begun and data[:at] != MAGIC:
             self.distrust(path, "it does not begin as a file of errors")
@@ -156,8 +173,8 @@ class ErrorLog:
             payload = data[at + HEAD.size : end]
             block = self._parse(payload, patches, errors)
             known += patches
-            if _checksum(payload) != checksum or not _within(block, known):
-                self.distrust(path, "a block is damaged")
+            if _checksum(payload, self.stamp) != checksum or not _within(block, known):
+                self.distrust(path, "a block is damaged, or of another encoder or machine")
                 break
             at = end
             self._read[path] = at, known
@@ -174,24 +191,26 @@ class ErrorLog:
         )
 
     def _drop_oldest(self) -> int:
-        """Make room for half the limit; returns the bytes that stay."""
-        files = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-        sizes = [_size(path) for path in files]
-        while sum(sizes) > self.limit // 2:
-            files.pop(0).unlink(missing_ok=True)
-            sizes.pop(0)
-        return sum(sizes)
+        """Make room for half the limit, of whatever weights; returns the bytes that stay."""
+        files = sorted(self._files())
+        while sum(size for _, size, _ in files) > self.limit // 2:
+            files.pop(0)[2].unlink(missing_ok=True)
+        return sum(size for _, size, _ in files)
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """When each file of the store was last written, its bytes, and its path."""
+        for path in self.folder.parent.glob(f"*/*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another process needed its room
+                told = path.stat()
+                yield told.st_mtime, told.st_size, path
 
 
 def _within(block: Block, patches: int) -> bool:
-    """Whether there are errors, all of patches that the file has shown."""
+    """Whether there are errors, all numbers, of patches that the file has shown."""
     nine = block.keys[:, 1:]
-    return bool(len(nine) and (nine >= 0).all() and (nine < patches).all())
+    known = len(nine) and (nine >= 0).all() and (nine < patches).all()
+    return bool(known and np.isfinite(block.errors).all())
 
 
-def _checksum(payload: bytes | memoryview) -> bytes:
-    return hashlib.blake2b(payload, digest_size=16).digest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _checksum(payload: bytes | memoryview, stamp: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=16, key=stamp).digest()

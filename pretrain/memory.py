@@ -13,7 +13,10 @@ in the same bytes, and so does one that starts with what others remembered (`sha
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -40,7 +43,8 @@ class ErrorMemory:
 
     Entries live in two generations. What is used moves to the young one; when that is full the old
     one is dropped and the young one takes its place. All is forgotten when the model's weights
-    change, by `load_state_dict` or otherwise in place, which their tensors' version counters tell.
+    change, by `load_state_dict` or otherwise in place, which their tensors' version counters tell;
+    what is done to their `.data` goes unseen. Maps with anything but numbers are not remembered.
 
     Attributes:
         hits, misses: centres looked up and computed since the start.
@@ -80,11 +84,11 @@ class ErrorMemory:
         """Take what others with the same weights wrote below `folder`, now and from time to time,
         and write what is computed here: see `pretrain/error_log.py`.
         """
-        patch_bytes = self._patch_bytes - OVERHEAD
-        self._log = ErrorLog(folder / stamp(self.model), patch_bytes)
         self._theirs: dict[Path, array[int]] = {}  # numbers of a file's patches
-        self._take(self._log)
-        self._log.tell_of_torn_ends()
+        with self._or_alone():
+            self._log = ErrorLog(folder, stamp(self.model), self._patch_bytes - OVERHEAD)
+            self._take(self._log)
+            self._log.tell_of_torn_ends()
 
     def forget(self) -> None:
         """Drop all entries, and share no more."""
@@ -112,7 +116,8 @@ class ErrorMemory:
     def _frame(self, image: Tensor) -> Tensor:
         self._frames += 1
         if self._log and self._frames % LOOK == 0:
-            self._take(self._log)
+            with self._or_alone():
+                self._take(self._log)
         self._make_room()
         pixels = patchify(image[None], self.model.patch)[0].numpy()
         numbers = np.array([self._number(patch) for patch in _rows(pixels)], np.int32)
@@ -129,12 +134,38 @@ class ErrorMemory:
             patches = self.model.to_patches(image[None])[0]
             found = errors_at(self.model, patches, torch.tensor(missing), self._near)
             for centre, error in zip(missing, found.tolist(), strict=True):
-                errors[centre] = self._young.errors[keys[centre]] = error
-            if self._log:
-                places = np.unique(self._nine[missing])
-                shown, first = np.unique(numbers[places], return_index=True)
-                self._log.append(shown, pixels[places[first]], table[missing], found.numpy())
+                errors[centre] = error
+            if found.isfinite().all():
+                self._remember(missing, found.numpy(), keys, numbers, pixels)
         return torch.tensor(errors, dtype=torch.float32)
+
+    def _remember(
+        self,
+        centres: list[int],
+        errors: NDArray[np.float32],
+        keys: list[bytes],
+        numbers: NDArray[np.int32],
+        pixels: NDArray[np.uint8],
+    ) -> None:
+        """What was computed of a frame, here and for the others."""
+        for centre, error in zip(centres, errors.tolist(), strict=True):
+            self._young.errors[keys[centre]] = error
+        if self._log:
+            places = np.unique(self._nine[centres])
+            shown, first = np.unique(numbers[places], return_index=True)
+            table = np.frombuffer(b"".join(keys[c] for c in centres), np.int32).reshape(-1, 10)
+            with self._or_alone():
+                self._log.append(shown, pixels[places[first]], table, errors)
+
+    @contextlib.contextmanager
+    def _or_alone(self) -> Iterator[None]:
+        """Share no more where the files fail: what they save is time alone."""
+        try:
+            yield
+        except OSError as error:
+            message = "%s; errors are no longer shared, which takes longer and changes nothing"
+            logging.getLogger(__name__).warning(message, error)
+            self._log = None
 
     def _make_room(self) -> None:
         """For one frame, or for one block of another process."""

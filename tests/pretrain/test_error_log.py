@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,15 +99,27 @@ def test_other_weights_have_another_folder(tmp_path: Path) -> None:
 def test_errors_of_other_weights_are_not_believed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even in the wrong folder, as a machine's that rounds otherwise would be."""
+    """Even in the wrong folder."""
     frames = game(5)
     sharing(tmp_path / "theirs", seed=1)(frames)
-    ours = tmp_path / "ours" / stamp(build())
+    ours = tmp_path / "ours" / stamp(build()).hex()[:16]
     ours.mkdir(parents=True)
     only_file(tmp_path / "theirs").rename(ours / "stray.errors")
     memory, alone = sharing(tmp_path / "ours"), ErrorMemory(build())
     assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
-    assert "stray.errors: ignored from here on, it has not the errors of this enc" in caplog.text
+    assert "stray.errors: ignored from here on, a block is damaged, or of another" in caplog.text
+
+
+def test_errors_of_a_machine_that_rounds_otherwise_are_not_believed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though weights and versions are the same, and so the checksums good."""
+    frames = game(5)
+    sharing(tmp_path)(frames)
+    forge(only_file(tmp_path), lambda keys, errors: np.nextafter(errors, np.float32(9), out=errors))
+    memory, alone = sharing(tmp_path), ErrorMemory(build())
+    assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
+    assert "ignored from here on, it has not the errors of this encoder" in caplog.text
 
 
 def test_a_torn_end_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -159,7 +172,7 @@ def forge(path: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
     errors = np.frombuffer(whole[end - 4 * count : end], np.float32).copy()
     change(keys, errors)
     payload = whole[begin:middle] + keys.tobytes() + errors.tobytes()
-    head = HEAD.pack(patches, count, error_log._checksum(payload))
+    head = HEAD.pack(patches, count, error_log._checksum(payload, stamp(build())))
     path.write_bytes(MAGIC + head + payload + whole[end:])
 
 
@@ -187,15 +200,67 @@ def test_a_block_that_is_whole_and_wrong_is_not_believed(
     assert same_bits(memory(frames), errors) and memory.misses > 0
 
 
-def test_a_folder_keeps_its_bytes(tmp_path: Path) -> None:
-    memory = ErrorMemory(build())
-    memory._log = log = ErrorLog(tmp_path, PATCH_BYTES, limit=60_000)
+def test_errors_that_are_no_numbers_are_not_remembered(tmp_path: Path) -> None:
+    """A seed whose encoder broke must not take the others with it."""
+    broken, frames = sharing(tmp_path), game(5)
+    broken.model.mask_token.data[0, 0, 0] = float("nan")  # no version counter tells of it
+    assert not broken(frames).isfinite().all() and broken.nbytes < 5 * broken._frame_bytes
+    assert not list(tmp_path.rglob("*.errors"))
+    assert same_bits(sharing(tmp_path)(frames), ErrorMemory(build())(frames))
+
+
+def test_a_store_keeps_its_bytes(tmp_path: Path) -> None:
+    memory, mark = ErrorMemory(build()), stamp(build())
+    other = tmp_path / "0123456789abcdef" / "old.errors"  # of weights long gone
+    other.parent.mkdir()
+    other.write_bytes(bytes(20_000))
+    memory._log = log = ErrorLog(tmp_path, mark, PATCH_BYTES, limit=80_000)
     for seed in range(12):
         memory(noise(1, seed))
-    assert log.nbytes == only_file(tmp_path).stat().st_size <= 60_000
+    old = only_file(log.folder)
+    assert log.nbytes == 20_000 + old.stat().st_size <= 80_000
     assert same_bits(memory(noise(1, 11)), ErrorMemory(build())(noise(1, 11)))
-    old = only_file(tmp_path)
-    again = ErrorLog(tmp_path, PATCH_BYTES, limit=60_000)
-    assert again.nbytes == 0 and not old.exists()  # the oldest go when half the room is taken
-    memory(noise(20, 99))  # ours is gone: what we go on writing is not read as if it were whole
-    assert list(again.news()) == []
+    again = ErrorLog(tmp_path, mark, PATCH_BYTES, limit=80_000)
+    assert again.nbytes == 0 and not old.exists() and not other.exists()  # half the room, at most
+    memory(noise(20, 99))
+    assert only_file(log.folder) != old  # ours is gone: we have begun another
+    assert len(list(again.news())) > 0 and not again._damaged
+
+
+def test_a_full_file_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(error_log, "PATCHES", 5)
+    frames = game(30)
+    errors = sharing(tmp_path)(frames)
+    assert len(list(tmp_path.rglob("*.errors"))) > 1
+    later = sharing(tmp_path)
+    assert same_bits(later(frames), errors) and later.misses == 0
+
+
+@pytest.mark.parametrize("fault", ["gone", "folder", "full", "forbidden"])
+def test_files_that_fail_cost_time_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    folder, frames = tmp_path / stamp(build()).hex()[:16], game(2 * LOOK)
+    expected = ErrorMemory(build())(frames)
+    folder.mkdir()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if fault == "gone":  # between its name and its size being read
+        (folder / "gone.errors").symlink_to(tmp_path / "nowhere")
+    if fault == "folder":
+        (folder / "folder.errors").mkdir()
+    if fault == "full":
+        monkeypatch.setattr(tempfile, "mkstemp", fail)
+    if fault == "forbidden":
+        monkeypatch.setattr(Path, "mkdir", fail)
+    assert same_bits(sharing(tmp_path)(frames), expected)
+    told = {"gone": "", "folder": "folder.errors: ignored from here on, it cannot be read"}
+    assert told.get(fault, "errors are no longer shared") in caplog.text
+    assert caplog.text.count("no longer shared") <= 1
