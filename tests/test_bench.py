@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.__main__ import table
+from bench.error_map import TARGETS
 
 
 @pytest.mark.parametrize(("ours", "ratio", "met"), [(99.9, 9.0, "no"), (100.0, 0.5, "yes")])
@@ -25,3 +26,11 @@ def test_a_ratio_is_held_against_its_target(ratio: float, met: str) -> None:
     figures = {"patch_8_ours_ms": 1e3, "patch_8_plain_ms": 2e3, "patch_8_ratio": ratio}
     _, line = table({"mae": figures})
     assert line.split()[-1] == met and line.split()[-2] == "2x"
+
+
+def test_how_much_was_remembered_is_said() -> None:
+    """Ratios grow with the frames seen before, so a line without their number says little."""
+    names = ("plain_ms", "ours_ms", "ours_ratio", "remembering_ms", "remembering_ratio")
+    figures = {f"{game}_{name}": 20.0 for game in TARGETS for name in names}
+    lines = table({"error_map": figures | {"remembered_frames": 100}})
+    assert sum("100 frames seen" in line for line in lines) == len(TARGETS)

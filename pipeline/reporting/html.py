@@ -23,6 +23,7 @@ from pipeline.reporting.data import (
     gather,
     read_curve,
     read_evaluation,
+    read_json,
     reference,
     reference_source,
     score,
@@ -171,7 +172,18 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
         "filmed": evaluated.manifest["metrics"] if evaluated.manifest else {},
         "video": data_uri(evaluated.folder / "video.mp4", "video/mp4"),
         "attention": data_uri(evaluated.folder / "attention.png", "image/png"),
+        "remembered": {seed.seed: _remembered(policy, seed.seed) for seed in evaluation.seeds},
     }
+
+
+def _remembered(policy: Item, seed: int) -> str:
+    """How much of its error maps a seed's last process found in memory; "" where it has none."""
+    runs = policy.folder.parents[1] / ".runs" / f"train-{policy.name}"
+    found = read_json(runs / f"seed-{seed}" / "errors.json")
+    if found is None:
+        return ""
+    rate = found["hits"] / (found["hits"] + found["misses"])
+    return f"{rate:.0%} of the errors remembered, {found['bytes'] / 1e6:.0f} MB"
 
 
 def _success(name: str, evaluation: Evaluation | None) -> dict[str, Any] | None:

@@ -170,6 +170,15 @@ def test_where_the_policy_looks_is_shown_as_the_paper_s_figure(copied: Report) -
     assert str(data_uri(sheet, "image/png")) in copied.page.split("SPIRL, Fig. 6")[0]
 
 
+def test_what_the_memory_of_errors_was_worth_is_told(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "of the errors remembered" not in copied.page
+    told = {"hits": 870, "misses": 130, "bytes": 12_400_000}
+    write_json(copied.artifacts / ".runs/train-frostbite-spirl/seed-1/errors.json", told)
+    render(PARAMS, copied.artifacts, copied.out)
+    assert copied.page.count("87% of the errors remembered, 12 MB") == 1
+
+
 def test_smoke_is_said_of_short_runs_only(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     assert "3,000 of the paper's 100,000 steps" in copied.page
