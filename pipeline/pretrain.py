@@ -28,7 +28,7 @@ def run(stage: Stage) -> dict[str, Any]:
     """Pretrain one entry's encoder, save it, export it, and picture what it sees."""
     module = word_module("pretrain.encoders", stage.entry.keys.model)
     config = stage.entry.config
-    columns = _columns(stage, needs_saliency(config))
+    columns = read_columns(stage, needs_saliency(config))
     count, height, width, channels = columns["image"].shape
     shape = (channels, height, width)
     features = module.Features(**stage.entry.features)
@@ -42,14 +42,19 @@ def run(stage: Stage) -> dict[str, Any]:
         method, encoder = None, module.Encoder(config, features, shape, *carried)
     own = (p for name, p in encoder.named_parameters() if not name.startswith("saliency."))
     metrics["parameters"] = sum(p.numel() for p in own)  # without the source it carries
-    save_encoder(encoder, stage.out)
-    if module.KIND != "state":  # of which there is nothing to compute
-        export(encoder, stage.out / "encoder.pt2")
-    _picture(stage, method, encoder, columns)
+    keep(stage, method, encoder, columns)
     return metrics
 
 
-def _columns(stage: Stage, saliency: bool) -> Columns:
+def keep(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
+    """Save a trained method's encoder, export it, and picture what it sees."""
+    save_encoder(encoder, stage.out)
+    if word_module("pretrain.encoders", stage.entry.keys.model).KIND != "state":
+        export(encoder, stage.out / "encoder.pt2")  # of a state there is nothing to compute
+    _picture(stage, method, encoder, columns)
+
+
+def read_columns(stage: Stage, saliency: bool) -> Columns:
     """What the entry's data holds: image (N, H, W, 3) and, where asked for, saliency (N, H, W).
 
     Raises FoveaError where the frames are not those that were labelled, or not all of them were.

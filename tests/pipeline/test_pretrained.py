@@ -1,0 +1,112 @@
+"""Weights that were kept stand in for pretraining, and for nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datasets.errors import FoveaError
+from datasets.shards import write_shard
+from pipeline import params, pretrain, pretrained
+from pipeline.artifact import Artifact, open_artifact, seal
+from pipeline.pretrained import FILES, SHARDS
+from pipeline.stage import Stage
+from tests.datasets.test_shards import frames as noise
+
+PARAMS = """
+frames:
+  pong: {env: atari/Pong, source: random, count: 12}
+annotations: {}
+predictors: {}
+saliency: {}
+encoders:
+  small: {data: frames/pong, model: mae, patch: 16, dim: 8, depth: 1, heads: 2, decoder_dim: 8,
+          decoder_depth: 1, decoder_heads: 2, batch_size: 6, epochs: 1, warmup_epochs: 0}
+policies: {}
+"""
+
+
+def collect(seed: int) -> Artifact:
+    out = Path("artifacts/frames/pong")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    write_shard(out / "000-00000.tar", noise(12, seed, size=32), stream=0, start=0)
+    seal(out, "frames/pong", entry={}, inputs={}, metrics={})
+    return open_artifact("frames/pong")
+
+
+def stage(name: str) -> Stage:
+    Path(name).mkdir(exist_ok=True)
+    entry = params.load().entry("encoders", "small")
+    return Stage(name, entry, {"data": open_artifact("frames/pong")}, Path(name))
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of kept weights, after an encoder was pretrained and its files put there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "KEPT", Path("kept"))
+    Path("params.yaml").write_text(PARAMS)
+    shards = {"000-00000.tar": collect(seed=0).files["000-00000.tar"]}
+    made = stage("pretrain")
+    metrics = pretrain.run(made)
+    seal(made.out, "encoders/small", entry=made.entry.resolved(), inputs={}, metrics=metrics)
+    folder = Path("kept/small")
+    folder.mkdir(parents=True)
+    for name in (*FILES, "manifest.json"):
+        shutil.copyfile(made.out / name, folder / name)
+    (folder / SHARDS).write_text(json.dumps({"frames/pong": shards}))
+    return folder
+
+
+def test_the_artifact_is_the_pretrained_one(kept: Path) -> None:
+    again = stage("pretrained")
+    metrics = pretrained.run(again)
+    names = sorted(path.name for path in again.out.iterdir())
+    assert names == ["config.json", "curve.csv", "encoder.pt2", "model.safetensors", "panels.png"]
+    for name in names:
+        assert (again.out / name).read_bytes() == (Path("pretrain/out") / name).read_bytes(), name
+    assert metrics == json.loads((kept / "manifest.json").read_text())["metrics"]
+
+
+def other_settings(_: Path) -> None:
+    Path("params.yaml").write_text(PARAMS.replace("epochs: 1,", "epochs: 2,"))
+
+
+def other_frames(_: Path) -> None:
+    collect(seed=1)
+
+
+def damage(kept: Path) -> None:
+    path = kept / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+
+def remove(kept: Path) -> None:
+    kept.rename(kept.with_name("other"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (other_settings, r"kept/small: pretrained with .*'epochs': 1.* pretrain@small"),
+        (other_frames, "kept/small: learned from other shards than artifacts/frames/pong's"),
+        (damage, "kept/small/model.safetensors: missing or damaged"),
+        (remove, "kept/small/manifest.json: not there; weights are kept of other"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kept: Path, spoil: Callable[[Path], None], told: str) -> None:
+    spoil(kept)
+    with pytest.raises(FoveaError, match=told):
+        pretrained.run(stage("pretrained"))
+
+
+def test_what_the_repository_keeps_is_whole() -> None:
+    for path in pretrained.KEPT.glob("*/manifest.json"):
+        assert pretrained._manifest(path.parent)["table"] == "encoders"
+        assert (path.parent / SHARDS).exists()
