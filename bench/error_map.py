@@ -56,7 +56,7 @@ def measure(env: str, earlier: int) -> dict[str, float]:
     model = network(Config(), envs.image_shape(env))
     model.initialise(0)
     frames = torch.split(random_frames(env, earlier + TIMED), 1)
-    plain, without, memory = _plain(model), forgetful(model), ErrorMemory(model)
+    plain, without, memory = plain_map(model), forgetful(model), ErrorMemory(model)
     for frame in frames[:earlier]:
         memory(frame)
     before = _hit_rate(memory)
@@ -117,8 +117,10 @@ def forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
     return lambda frame: errors_at(model, model.to_patches(frame)[0], centres, near)[None]
 
 
-def _plain(model: MaskedViT) -> Callable[[Tensor], Tensor]:
-    """Corners, edges and inside, each kind's neighbours gathered and drawn in one pass."""
+def plain_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:
+    """The map of one frame by its definition, as the released code makes it: corners, edges and
+    inside, each kind's neighbours gathered and drawn in one pass through the whole decoder.
+    """
     index, real, _ = neighbourhoods(*model.grid)
     kinds = [(real.sum(1) == count).nonzero()[:, 0] for count in (3, 5, 8)]
     seen = [index[kind][real[kind]].view(len(kind), -1) for kind in kinds]
