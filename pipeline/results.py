@@ -1,4 +1,4 @@
-"""The ledger: `python -m pipeline.results` renders RESULTS.md from the measured seeds.
+"""The ledger: `python -m pipeline.results` renders RESULTS.md from what was measured.
 
 `python -m pipeline.results add POLICY [--note TEXT]` first keeps the scores of an evaluation in
 `artifacts/` (or in another clone's, `--artifacts PATH`), one file a seed, to be committed; `probe
@@ -15,6 +15,7 @@ from pathlib import Path
 from datasets.files import write_atomic
 from pipeline.artifact import ROOT
 from pipeline.ledger.claims import read_papers
+from pipeline.ledger.curve import pictures
 from pipeline.ledger.judged import Measured
 from pipeline.ledger.measured import add, read_measured
 from pipeline.ledger.predicted import add_predicted, read_predicted
@@ -57,6 +58,9 @@ def main() -> None:
                 arguments.annotations, arguments.source, arguments.note, root=arguments.artifacts
             )
             print(kept, file=sys.stderr)
+        for path, drawn in pictures().items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, drawn.encode())
         write_atomic(RESULTS, page().encode())
     print(RESULTS, file=sys.stderr)
 

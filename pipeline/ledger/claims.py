@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline import params
+from pipeline.ledger.quoted import quote
 from pipeline.ledger.verdict import STATISTICS, Gap
 from pipeline.recipe import recipes
 
@@ -95,22 +96,14 @@ def read_papers(folder: Path = LEDGER) -> list[Claims]:
 def read_claims(path: Path) -> Claims:
     """Read a paper's claims.
 
-    Raises FoveaError naming file and entry for a malformed one, and where a policy (or an encoder
-    to probe) stands in no recipe: a claim without one could never be measured.
+    Raises FoveaError naming file and entry for a malformed one, where a line quotes what was not
+    measured, and where a policy (or an encoder to probe) stands in no recipe: a claim without one
+    could never be measured.
     """
     written = params.read_yaml(path)
     try:
         tables = [_table(table, path) for table in written["tables"]]
-        lines = [
-            Line(
-                line["what"],
-                line["paper"],
-                line.get("ours", ""),
-                line.get("why", ""),
-                tuple(f"predictors/{name}" for name in line.get("predictors", ())),
-            )
-            for line in written["lines"]
-        ]
+        lines = [_line(line, path) for line in written["lines"]]
         known = {name for recipe in recipes().values() for name in _predictors(recipe)}
         lost = {name for line in lines for name in line.predictors} - known
         if lost:
@@ -118,6 +111,23 @@ def read_claims(path: Path) -> Claims:
         return Claims(str(written["paper"]), tables, lines)
     except (KeyError, TypeError, ValueError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); see its first lines") from error
+
+
+def _line(written: Mapping[str, Any], path: Path) -> Line:
+    """A line; its words have the numbers of the file that `measured` names, if it names one."""
+    ours = written.get("ours", "")
+    if "measured" in written:
+        try:
+            ours = quote(written["ours"], written["measured"])
+        except FoveaError as error:
+            raise FoveaError(f"{path}: {written['what']}: {error}") from error
+    return Line(
+        written["what"],
+        written["paper"],
+        ours,
+        written.get("why", ""),
+        tuple(f"predictors/{name}" for name in written.get("predictors", ())),
+    )
 
 
 def _predictors(recipe: Path) -> list[str]:

@@ -18,8 +18,11 @@ from pipeline.reporting.data import reference
 HEAD = """\
 # Results
 
-Rendered by `make results` from the files in `pipeline/recipes/measured/`, one a seed; nothing here
-is written by hand. [How to read this](#how-to-read-this).
+Rendered by `make results`. No score and no time of ours is written by hand: scores are those of the
+files in `pipeline/recipes/measured/`, one a seed, and other lines name the file that theirs are
+from. The papers' numbers, the words and what a run is reckoned to cost stand in
+`pipeline/ledger/*.yaml`.
+[How to read this](#how-to-read-this).
 """
 FOOT = """\
 ## How to read this

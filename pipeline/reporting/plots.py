@@ -17,6 +17,12 @@ WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 POINTS = 240  # of a long curve, after averaging neighbours
 ROW = 56  # height of a row of the lineage table in pixels; page.html has the same number
+# Of a chart that is not on the page: page.html's rules.
+STYLE = (
+    "text{font:11px sans-serif;fill:#63676c}path,polyline{fill:none;stroke-linecap:round}"
+    ".grid{stroke:#e3dfd6}.games{stroke:#63676c;stroke-width:5;opacity:.45}"
+    ".mean{stroke:#12686f;stroke-width:2.6}circle.mean{fill:#fffefb;stroke-width:2}"
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,29 @@ def learning_curve(
         f"uniform random policy {number(chance.mean)}"
     )
     return _chart(axes, "environment steps", what, body, label)
+
+
+def success_curve(name: str, tested: Floats, explored: Floats) -> Markup:
+    """Share of games that succeed over environment steps, both (n, 2): a line through the tests,
+    dots for the exploring games of training.
+    """
+    axes = Axes((0, float(max(tested[-1, 0], explored[-1, 0]))), _span([0.0, 1.0]))
+    rings = (
+        f'<circle class="mean" cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="3.5"/>'
+        for x, y in tested
+    )
+    line = f'<polyline class="mean" points="{axes.points(tested)}"/>'
+    steps, share = tested[-1]
+    label = f"Success of {name}: {number(share)} after {steps:,.0f} steps"
+    body = [_dots(axes, explored), line, *rings]
+    return _chart(axes, "environment steps", "success", body, label)
+
+
+def standalone(chart: Markup) -> str:
+    """A chart as a file of its own, in the report's light colours."""
+    head, rest = str(chart).split(">", 1)
+    head = head.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}"', 1)
+    return f'{head}><style>{STYLE}</style><rect width="100%" height="100%" fill="#fffefb"/>{rest}\n'
 
 
 def loss_curve(name: str, curve: Floats) -> Markup:
