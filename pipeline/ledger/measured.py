@@ -114,6 +114,9 @@ def add(
 ) -> list[Path]:
     """Keep the scores of every seed of an evaluation; returns the files written.
 
+    A seed that is kept already, with the same games, stays as it is: its record is that of the run
+    that trained it, which need not be the one that added seeds to it.
+
     Raises:
         FoveaError: artifacts are missing, damaged or of different trainings; a setting is not the
             recipe's; a seed was measured before, with other games. Nothing is written then.
@@ -158,10 +161,12 @@ def add(
                 f"{folder / file_name(policy, old.seed)}: seed {old.seed} is measured already, "
                 "with other games; remove that file first, and say in the commit why"
             )
-    _check_alike(f"{folder}: {policy}", [*new, *(s for s in kept if s.seed not in by_seed)])
-    for path, value in files.items():
-        write_kept(path, value)
-    return list(files)
+    known = {seed.seed for seed in kept}
+    _check_alike(f"{folder}: {policy}", [*kept, *(s for s in new if s.seed not in known)])
+    added = [path for path, seed in zip(files, new, strict=True) if seed.seed not in known]
+    for path in added:
+        write_kept(path, files[path])
+    return added
 
 
 def _made_from(encoder: artifact.Artifact, root: Path) -> dict[str, Any]:

@@ -466,6 +466,27 @@ def test_adding_joins_seeds_measured_elsewhere(tmp_path: Path) -> None:
     assert [seed.seed for seed in read_measured(tmp_path)["frostbite-spirl"]] == [0, 3]
 
 
+def test_seeds_added_later_leave_the_record_of_those_kept(tmp_path: Path) -> None:
+    """The run that goes from one seed to two trained the second alone."""
+    root = artifacts(tmp_path / "artifacts")
+    (first,) = add("frostbite-spirl", root=root, folder=tmp_path / "kept")
+    before = first.read_bytes()
+    played = artifact.open_artifact("evaluations/frostbite-spirl", root)
+    path = played.folder / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["seeds"].append(evaluation["seeds"][0] | {"seed": 1})
+    path.write_text(json.dumps(evaluation))
+    made = {key: played.manifest[key] for key in ("entry", "inputs", "metrics")}
+    artifact.seal(played.folder, played.label, **made)
+    record = root / ".runs/train-frostbite-spirl.json"
+    later = json.loads(record.read_text()) | {"commit": "def", "wall_seconds": 7200.0}
+    record.write_text(json.dumps(later))
+    (added,) = add("frostbite-spirl", root=root, folder=tmp_path / "kept")
+    assert added.name == "frostbite-spirl-seed-1.json" and first.read_bytes() == before
+    runs = [seed.run for seed in read_measured(tmp_path / "kept")["frostbite-spirl"]]
+    assert [(run.commit, run.hours) for run in runs] == [("abc", 1.0), ("def", 2.0)]
+
+
 def test_a_seed_is_not_measured_again_until_it_suits(tmp_path: Path) -> None:
     add("frostbite-spirl", root=artifacts(tmp_path / "first"), folder=tmp_path)
     second = artifacts(tmp_path / "second", returns=400.0)
