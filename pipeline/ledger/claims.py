@@ -39,6 +39,7 @@ class Table:
     protocol: str  # see verdict.STATISTICS
     trials: int  # the paper's; 0 where it asked no such question
     why: str  # not everything is measured yet
+    brief: str  # the same in few words, for each comparison
     note: str
     scores: dict[str, Score]  # by policy
     others: list[Score]  # of methods that Fovea does not have
@@ -162,6 +163,7 @@ def _table(written: Mapping[str, Any], path: Path) -> Table:
         protocol=protocol,
         trials=int(written["trials"]),
         why=written["why"],
+        brief=written["brief"],
         note=written.get("note", ""),
         scores=scores,
         others=[_score("", row) for row in written.get("others", [])],

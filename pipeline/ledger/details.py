@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.ledger.markdown import grid
 from pipeline.ledger.measured import Encoder, Run, Seed
-from pipeline.ledger.predicted import BESIDE, Predicted
+from pipeline.ledger.predicted import BESIDE, Predicted, Scores
 from pipeline.ledger.probed import Probed
 
 RUN_HEAD = ["commit", "machine", "hours", "resumed"]
@@ -34,33 +34,40 @@ def encoders(seeds: Sequence[Seed | Probed]) -> str:
 
 def saliency(predicted: Sequence[Predicted]) -> str:
     """Every source of saliency that was judged, and beside it what it has to be read with."""
-    names = [("f_max", 3), ("f_adaptive", 3), ("mae", 4)]
     rows = [
         [
             one.label.partition("/")[2],
             f"{one.frames} of {one.annotations.partition('/')[2]}"
             + (", simulated clicks" if one.simulated else ""),
-            *(_beside(one, name, digits) for name, digits in names),
+            _beside(one.scores, "f_max", 3),
+            f"{one.scores['f_adaptive']:.3f}" if "f_adaptive" in one.scores else "",
+            _beside(one.scores, "mae", 4),
+            str(one.held_out_maps or ""),
+            _beside(one.held_out, "f_max", 3),
+            _beside(one.held_out, "mae", 4),
             "" if one.taught is None else f"{one.taught:.3f}",
-            *(_run(one.run) if one.run else ["not recorded"] + [""] * 3),
+            _in_a_cell(one.run) if one.run else "not recorded",
             one.note,
         ]
         for one in predicted
     ]
-    head = ["source", "judged on", "F, best threshold", "F, twice the mean", "MAE"]
+    head = ["source", "judged on", "F", "F, twice the mean", "MAE", "held out", "F there"]
+    head += ["MAE there", "F, taught", "run", "note"]
     note = (
-        "\nIn brackets: nothing anywhere, a bump in the middle, and the simulated clicks drawn a "
-        "second time, which nobody can be expected to beat. F, taught: best threshold, on frames "
-        "that the predictor learned from.\n"
+        "\nIn brackets, where known: nothing anywhere, a bump in the middle, and the simulated "
+        "clicks drawn a second time, which nobody can be expected to beat. F is at the best "
+        "threshold unless it says otherwise. Held out: the fifth of the maps in a source's own "
+        "data that did not teach it, of episodes that did. F, taught: on frames that did.\n"
     )
-    head += ["F, taught", *RUN_HEAD, "note"]
     return "## Saliency\n\n" + grid(head, rows) + note if rows else ""
 
 
-def _beside(one: Predicted, name: str, digits: int) -> str:
-    values = (one.scores.get(f"{of}{name}") for of in ("", *BESIDE))
-    own, *beside = ("none" if value is None else f"{value:.{digits}f}" for value in values)
-    return f"{own} ({', '.join(beside)})"
+def _beside(scores: Scores, name: str, digits: int) -> str:
+    """A score, in brackets those that it is read with as far as there are any; "" without it."""
+    if name not in scores:
+        return ""
+    beside = [f"{scores[of + name]:.{digits}f}" for of in BESIDE if of + name in scores]
+    return f"{scores[name]:.{digits}f}" + (f" ({', '.join(beside)})" if beside else "")
 
 
 def places(probes: Sequence[Probed]) -> str:
@@ -110,6 +117,11 @@ def runs(seeds: Sequence[Seed]) -> str:
         "as committed.\n"
     )
     return "## Runs\n\n" + grid(head, rows) + note if rows else ""
+
+
+def _in_a_cell(run: Run) -> str:
+    again = f", resumed {run.resumed}" if run.resumed else ""
+    return f"`{run.commit}`, {run.machine}, {run.hours:.1f} h{again}"
 
 
 def _run(run: Run) -> list[str]:

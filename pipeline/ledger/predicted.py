@@ -25,7 +25,7 @@ SHOWN = ("f_max", "f_adaptive", "mae")  # see pretrain/saliency_metrics.py
 # Nothing anywhere, a bump in the middle, and the same annotator's clicks drawn a second time.
 BESIDE = ("zero_", "centre_", "redrawn_")
 
-Scores = dict[str, float | None]  # f_max, zero_f_max, ...; None where no map has a salient pixel
+Scores = dict[str, float]  # f_max, zero_f_max, ...; no F where no map has a salient pixel
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Predicted:
     frames: int
     simulated: bool  # whether nobody clicked
     scores: Scores
+    held_out: Scores  # on the fifth of the maps of its own data that did not teach it
+    held_out_maps: int  # so many; 0 for what learned from no maps
     taught: float | None  # F on frames that taught it, where it learned from maps
     run: Run | None  # of the stage that made it
     note: str
@@ -90,7 +92,9 @@ def add_predicted(
 
 
 def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> str:
-    """The mean scores of the sources named, as a line of the ledger; "" where none is there."""
+    """The mean scores of the sources named, as a line of the ledger, what they come to first; ""
+    where none is there.
+    """
     kept = [one for label in labels for one in found.get(label, ())]
     if not kept:
         return ""
@@ -99,14 +103,30 @@ def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> 
     if there < len(labels):
         names += f", {there} of {len(labels)} so far"
     text = (
-        f"MAE {_mean(kept, 'mae', 4)}, F {_mean(kept, 'f_max', 3)}; nothing anywhere has MAE "
-        f"{_mean(kept, 'zero_mae', 4)}, a bump in the middle F {_mean(kept, 'centre_f_max', 3)}"
+        f"**{_verdict(kept)}.** MAE {_mean(kept, 'mae', 4)}, F {_mean(kept, 'f_max', 3)}; nothing "
+        f"anywhere has MAE {_mean(kept, 'zero_mae', 4)}, a bump in the middle F "
+        f"{_mean(kept, 'centre_f_max', 3)}"
     )
     if all(one.scores.get("redrawn_mae") is not None for one in kept):
         f, error = _mean(kept, "redrawn_f_max", 3), _mean(kept, "redrawn_mae", 4)
         text += f", the clicks drawn a second time MAE {error}, F {f}"
     text += f" ({names}; {sum(one.frames for one in kept)} frames"
     return text + (", simulated clicks)" if any(one.simulated for one in kept) else ")")
+
+
+def _verdict(kept: Sequence[Predicted]) -> str:
+    """Each source's error against that of a map of zeros, and F against what can be had at best."""
+    errors = [(one.scores["mae"], one.scores["zero_mae"]) for one in kept]
+    below = sum(own < zero for own, zero in errors)
+    text = f"Error {'below' if below else 'above'} that of nothing anywhere"
+    if 0 < below < len(kept):
+        text += f" for {below} of {len(kept)}"
+    pairs = [(one.scores.get("f_max"), one.scores.get("redrawn_f_max")) for one in kept]
+    shares = [own / again for own, again in pairs if own is not None and again]
+    if shares:
+        text += f", F {100 * np.mean(shares):.0f} % of that of the clicks drawn a second time"
+        text += f" ({len(shares)} of {len(kept)} known)" if len(shares) < len(kept) else ""
+    return text
 
 
 def _mean(kept: Sequence[Predicted], score: str, digits: int) -> str:
@@ -146,7 +166,10 @@ def _predicted(value: Mapping[str, Any]) -> Predicted:
         annotations=annotations,
         frames=int(value["frames"]),
         simulated=value["judged_on"][annotations]["entry"]["annotator"] == "simulated",
-        scores=_scores(value["scores"]) | {"mae": float(value["scores"]["mae"])},
+        scores=_scores(value["scores"])
+        | {key: float(value["scores"][key]) for key in ("mae", "zero_mae")},
+        held_out=_scores(value["held_out"]),
+        held_out_maps=int(value["held_out"].get("held_out", 0)),
         taught=value["held_out"].get("taught_f_max"),
         run=None if value["run"] is None else run_of(value["run"]),
         note=str(value["note"]),
@@ -158,4 +181,4 @@ def _scores(written: Mapping[str, Any]) -> Scores:
     scores = {name: float(written[name]) for name in names if written.get(name) is not None}
     if not np.isfinite(list(scores.values())).all():
         raise ValueError("scores must be finite numbers")
-    return dict(scores)
+    return scores

@@ -147,7 +147,7 @@ def _verdict_row(one: Comparison) -> list[str]:
         _number(one.gap.size, one.table, "+") if one.gap else "no number",
     ]
     if one.verdict is None:
-        return [*row, "", "", f"{NOT_RUN}: {' and '.join(one.lacking)}"]
+        return [*row, "", "", f"{NOT_RUN}, {one.table.brief}: {' and '.join(one.lacking)}"]
     difference, low, high = (
         _number(value, one.table, "+")
         for value in (one.verdict.difference, one.verdict.low, one.verdict.high)

@@ -10,8 +10,10 @@ Differs from the paper: errors are taken on normalised pixels, and the neighbour
 in the released code; the cut is at a slope of 45° as in the paper, where the released code cuts at
 1/2. `slope` says which.
 
-Expect 162,432 + 628,160 + 64 + 128 = 790,784 parameters at the defaults, and 46 to 54 patches of
-144 on Frostbite after the paper's training, of which `max_ratio` lets 50 through.
+Expect 162,432 + 628,160 + 64 + 128 = 790,784 parameters at the defaults, and 33 to 51 salient
+patches of 144 on Frostbite after the paper's training, 39.9 on average (weights and frames of
+bench/measured/ratio-frostbite.json), of which `max_ratio` lets 50 through. The figure from the
+paper's own code, 46 to 54, was higher.
 """
 
 from __future__ import annotations

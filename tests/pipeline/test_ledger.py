@@ -110,12 +110,18 @@ def test_every_claim_names_an_entry_of_its_recipe(claims: Claims) -> None:
         if table.protocol == "probe":
             rows = {row.split(",")[0] for row in table.scores}
             known = {re.sub(r"-s\d$", "", name) for name in tables["encoders"]}
+            readings = {row.partition(", ")[2] for row in table.scores}
+            assert readings == {
+                "",
+                "image alone",
+                "global token",
+            }  # as pipeline/probe.py calls them
         else:
             rows, known = set(table.scores), set(tables["policies"])
         assert rows <= known
         games = {policy.split("-")[0]: score.game for policy, score in table.scores.items()}
         assert all(name == game.split()[0].lower() for name, game in games.items())
-        assert table.why
+        assert table.why and table.brief
         assert not table.own or all(score.mean is None for score in table.scores.values())
     assert all(bool(line.ours) != bool(line.why) for line in claims.lines)
 
@@ -311,7 +317,8 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     assert "**reproduced**" in page and "`abc`" in page
     gap = Gap(1015.2 - 904.1, (286.4, 124.3))
     assert f"too few seeds | **under-powered**, about {gap.seeds_needed} seeds a side |" in page
-    assert "| Frostbite | SPIRL above DE-Rainbow-P | +185.8 |  |  | not run: DE-Rainbow-P |" in page
+    row = "| Frostbite | SPIRL above DE-Rainbow-P | +185.8 |  |  | not run, "
+    assert f"{row}{claims.tables[0].brief}: DE-Rainbow-P |" in page
     assert "| Frostbite | 65.2 | 1.5 | 4,334.7 |" in page  # the scale of scores
     partly = page[page.index("### Table 2, 100K") : page.index("### Table 2, 400K")]
     assert "Not run, where it says so: 100,000 steps" in partly

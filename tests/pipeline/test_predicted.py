@@ -59,7 +59,13 @@ def judged(recipe: Params, name: str, mae: float, **f: float) -> dict[str, Any]:
         "annotations": "annotations/further",
         "frames": 20,
         "scores": {"mae": mae, "zero_mae": 0.015, "centre_mae": 0.2, **f},
-        "held_out": {"mae": mae, "steps": 300},
+        "held_out": {
+            "held_out": 2,
+            "f_max": 0.4375,
+            "mae": 0.0625,
+            "zero_mae": 0.018,
+            "steps": 300,
+        },
         "made_from": made(f"predictors/{name}", "annotations/reach", "frames/reach"),
         "judged_on": made("annotations/further", "frames/further"),
     }
@@ -84,10 +90,14 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
     assert "MAE 0.0150 (0.0071), F 0.600 (0.141)" in page
     assert "nothing anywhere has MAE 0.0150 (0.0000)" in page
     assert "(near, far; 40 frames, simulated clicks)" in page
-    assert "| far | 20 of further, simulated clicks | 0.700 (none, 0.100, none) |" in page
-    assert "0.0200 (0.0150, 0.2000, none) |  | `abc` |" in page
+    assert (
+        "| far | 20 of further, simulated clicks | 0.700 (0.100) |  | 0.0200 (0.0150, 0.2000) |"
+        in page
+    )
+    assert "| 2 | 0.438 | 0.0625 (0.0180) |  | `abc`, 2 cores, a processor, no GPU, 0.0 h |" in page
+    assert "none" not in page[page.index("## Saliency") : page.index("## How to read")]
     one = summary(found, ["predictors/near", "predictors/none"])
-    assert one.startswith("MAE 0.0100, F 0.500;") and "(near, 1 of 2 so far; 20 frames" in one
+    assert "MAE 0.0100, F 0.500;" in one and "(near, 1 of 2 so far; 20 frames" in one
     both = {"redrawn_f_max": 0.75, "redrawn_mae": 0.005}
     again = judged(recipe, "near", 0.01, f_max=0.5, **both)
     again["held_out"]["taught_f_max"] = 0.625
@@ -96,15 +106,41 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
         told, ["predictors/near"]
     )
     page = render([read_claims(path)], Measured({}, {}, told))
-    assert "0.0100 (0.0150, 0.2000, 0.0050) | 0.625 | `abc` |" in page
+    assert "| 0.0100 (0.0150, 0.2000, 0.0050) | 2 |" in page and "| 0.625 | `abc`," in page
     unmarked = read_predicted(keep(tmp_path / "unmarked", judged(recipe, "near", 0.01)))
     assert "F none;" in summary(unmarked, ["predictors/near"])
     assert "not run: later" in render([read_claims(path)], Measured({}, {}, {}))
 
 
+def test_a_line_begins_with_what_its_numbers_come_to(tmp_path: Path, recipe: Params) -> None:
+    """Against zeros, whose error is 0.015 here, and against the clicks drawn a second time."""
+
+    def told(near: dict[str, Any], far: dict[str, Any]) -> str:
+        found = read_predicted(keep(tmp_path / "kept", near, far))
+        return summary(found, ["predictors/near", "predictors/far"]).partition(" MAE")[0]
+
+    low, high = judged(recipe, "near", 0.01), judged(recipe, "far", 0.02)
+    assert told(low, high) == "**Error below that of nothing anywhere for 1 of 2.**"
+    assert told(judged(recipe, "near", 0.03), high) == "**Error above that of nothing anywhere.**"
+    known = judged(recipe, "near", 0.01, f_max=0.6, redrawn_f_max=0.75)
+    share = ", F 80 % of that of the clicks drawn a second time"
+    assert told(known, judged(recipe, "far", 0.01, f_max=0.1)) == (
+        f"**Error below that of nothing anywhere{share} (1 of 2 known).**"
+    )
+    both = judged(recipe, "far", 0.01, f_max=0.3, redrawn_f_max=0.5)
+    assert told(known, both) == "**Error below that of nothing anywhere, F 70 %" + share[8:] + ".**"
+
+
+def test_what_learned_from_no_maps_has_none_held_out(tmp_path: Path, recipe: Params) -> None:
+    motion = judged(recipe, "near", 0.01) | {"held_out": {"frames": 96}}
+    found = read_predicted(keep(tmp_path / "kept", motion))
+    assert "| 0.0100 (0.0150, 0.2000) |  |  |  |  | `abc`" in render([], Measured({}, {}, found))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ({"scores": {"mae": 0.01}}, "malformed.*zero_mae"),
         ({"scores": {"f_max": 0.5}}, "malformed"),
         ({"scores": {"mae": float("nan")}}, "malformed"),
         ({"source": "predictors/far"}, "holds the scores of predictors-far-on-further.json"),
