@@ -1,7 +1,7 @@
 """People's clicks, as the page of `make annotate` saved them, or imported from ViSaRL's own tool.
 
 Several people's files stand side by side; their maps are averaged, each frame's over those who
-clicked on it.
+clicked on it, and brought back to a maximum of 255 (maps.py says why).
 """
 
 from __future__ import annotations

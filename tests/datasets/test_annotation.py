@@ -38,12 +38,21 @@ def test_heat_map_is_the_sum_of_gaussians() -> None:
 
 def test_several_annotators_maps_are_averaged() -> None:
     """Each counts alike, however often he clicks."""
-    often, once = np.full((50, 2), 100.0), np.full((1, 2), 300.0)
+    often = np.repeat([[100.0, 100.0], [300.0, 300.0]], [40, 10], axis=0)
+    once = np.full((1, 2), 300.0)
     mean = mean_map([often, once], 40, 40).astype(int)
-    one, other = heat_map(often, 40, 40).astype(int), heat_map(once, 40, 40).astype(int)
-    assert one.max() == other.max() == 255
-    np.testing.assert_allclose(mean, (one + other) / 2, atol=1)
-    np.testing.assert_array_equal(mean_map([often, often], 40, 40), one)
+    both = heat_map(often, 40, 40).astype(float) + heat_map(once, 40, 40)
+    np.testing.assert_allclose(mean, 255 * both / both.max(), atol=1)
+    one = heat_map(often, 40, 40)
+    np.testing.assert_array_equal(mean_map([often, often, often], 40, 40), one)
+
+
+def test_what_one_of_three_annotators_looks_at_counts_as_salient() -> None:
+    """Their maps meet nowhere, so their plain mean stays below half of 255 everywhere."""
+    places = (80.0, 200.0, 320.0)
+    mean = mean_map([np.full((5, 2), place) for place in places], 40, 40)
+    assert mean[8, 8] == mean[20, 20] == mean[32, 32] == mean.max() == 255
+    assert mean_map([np.empty((0, 2))] * 3, 4, 4).max() == 0
 
 
 def played(game: str, steps: int) -> Iterator[tuple[NDArray[np.uint8], Points]]:
