@@ -220,17 +220,20 @@ class Run:
         path = self.resume / "state.pt"
         try:
             state = torch.load(path, map_location=self.agent.device, weights_only=True)
-        except RuntimeError as error:
+            self.step, self.games = state["step"], state["games"]
+            self.taken = list(state["taken"].cpu().numpy())
+            self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
+            self.agent.load_state_dict(state["agent"])
+            self.replay.load(self.resume, state["replay"])
+            self.random.bit_generator.state = state["random"]
+            emulator = _map(state["environment"], Tensor, lambda value: value.cpu().numpy())
+        except FoveaError:  # of the replay's rows, whose file it names
+            raise
+        except Exception as error:  # torch alone has EOFError, UnpicklingError, RuntimeError
             raise FoveaError(
-                f"{path}: damaged checkpoint; delete {self.folder} to start this seed again"
+                f"{path}: damaged checkpoint ({type(error).__name__}); delete {self.folder} to "
+                "start this seed again"
             ) from error
-        self.step, self.games = state["step"], state["games"]
-        self.taken = list(state["taken"].cpu().numpy())
-        self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
-        self.agent.load_state_dict(state["agent"])
-        self.replay.load(self.resume, state["replay"])
-        self.random.bit_generator.state = state["random"]
-        emulator = _map(state["environment"], Tensor, lambda value: value.cpu().numpy())
         self.environment.call("set_state", emulator)
 
     def finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,6 +142,22 @@ class StopError(Exception):
     """What a test throws where a kill would come."""
 
 
+def stop_after(at: int, folder: Path) -> None:
+    """Train until the step `at`, with a checkpoint every 25."""
+    done = 0
+
+    def stop(more: int) -> None:
+        nonlocal done
+        done += more
+        if done == at:
+            raise StopError
+
+    with pytest.raises(StopError):
+        loops.train(
+            fakes.policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop
+        )
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a run leaves that nothing stopped and that kept a single checkpoint."""
@@ -156,18 +173,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(
     at: int, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    done = 0
-
-    def stop(more: int) -> None:
-        nonlocal done
-        done += more
-        if done == at:
-            raise StopError
-
-    with pytest.raises(StopError):
-        loops.train(
-            fakes.policy(), folder=tmp_path, checkpoint_every=60, resume_every=25, progress=stop
-        )
+    stop_after(at, tmp_path)
     train(tmp_path, fakes.policy())
     assert contents(tmp_path) == whole
 
@@ -253,10 +259,47 @@ def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path)
     assert contents(tmp_path).keys() == {"curve.csv"}
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / "resume").mkdir()
-    (tmp_path / "resume" / "state.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
-    with pytest.raises(FoveaError, match=r"state\.pt.*delete"):
+def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    """A change of what a checkpoint holds."""
+
+    def changed(good: bytes) -> bytes:
+        state = torch.load(io.BytesIO(good), weights_only=True)
+        buffer = io.BytesIO()
+        torch.save(change(state), buffer)
+        return buffer.getvalue()
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda good: b"",
+        lambda good: b"not a checkpoint",
+        lambda good: b"PK\x03\x04 not a checkpoint",
+        lambda good: good[: len(good) // 2],
+        saved(lambda state: [1, 2]),
+        saved(lambda state: state | {"games": 0, "taken": None}),
+        saved(lambda state: {k: v for k, v in state.items() if k != "environment"}),
+        saved(lambda state: state | {"agent": {"updates": 1}}),
+        saved(lambda state: state | {"replay": {}}),
+        saved(lambda state: state | {"random": {"bit_generator": "another"}}),
+    ],
+    ids=["empty", "garbage", "zip", "half", "list", "type", "entry", "agent", "replay", "random"],
+)
+def test_a_damaged_checkpoint_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    stop_after(75, tmp_path)
+    path = tmp_path / "resume" / "state.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FoveaError, match=r"resume/state\.pt: damaged checkpoint \(\w+\); delete"):
+        train(tmp_path, fakes.policy())
+
+
+def test_rows_that_are_gone_are_told_as_such(tmp_path: Path) -> None:
+    stop_after(75, tmp_path)
+    for path in (tmp_path / "resume").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(FoveaError, match=r"resume: replay rows from 0 on are missing"):
         train(tmp_path, fakes.policy())
 
 
