@@ -79,8 +79,8 @@ class Features:
     def __post_init__(self) -> None:
         if self.select not in ("dynamic", "fixed", "all"):
             raise ValueError(f"select: {self.select!r}, must be dynamic, fixed or all")
-        if not self.slope > 0:
-            raise ValueError(f"slope: {self.slope}, must be above 0")
+        if not 0 < self.slope < float("inf"):
+            raise ValueError(f"slope: {self.slope}, must be a finite number above 0")
         if not 0 < self.max_ratio <= 1:
             raise ValueError(f"max_ratio: {self.max_ratio}, must be above 0 and at most 1")
         if self.k is not None and (self.select != "fixed" or self.k < 1):

@@ -101,6 +101,7 @@ def test_the_papers_budget_of_tokens() -> None:
         (lambda: mae.Features(select="dynamc"), "select: 'dynamc'"),
         (lambda: mae.Features(slope=0.0), "slope: 0.0"),
         (lambda: mae.Features(slope=float("nan")), "slope: nan"),
+        (lambda: mae.Features(slope=float("inf")), "slope: inf"),
         (lambda: mae.Features(max_ratio=0.0), "max_ratio: 0.0"),
         (lambda: mae.Features(max_ratio=1.1), "max_ratio: 1.1"),
         (lambda: mae.Features(k=5), "k: 5"),
