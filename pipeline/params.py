@@ -20,7 +20,7 @@ from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline import artifact, closure
-from pipeline.tables import TABLES, Entry, Params, feature_types, label_of, word_module
+from pipeline.tables import TABLES, Entry, Params, averages, feature_types, label_of, word_module
 from pipeline.typed import closest, flatten, read_into
 
 PARAMS = Path("params.yaml")
@@ -212,6 +212,13 @@ def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:
         feature_types(encoder.keys.model, keys.agent)
     except FoveaError as error:
         mistakes.append(f"{where}.agent: {error}")
+    else:
+        features = encoder.features | policy.features
+        if features.get("pool") == "none" and averages(encoder.keys.model, keys.agent):
+            mistakes.append(
+                f"{where}.features.pool: none gives all tokens, of which {keys.agent} takes the "
+                "mean: the same numbers for many times the replay; write `pool: mean`"
+            )
     if envs.actions(keys.env) != kind:
         mistakes.append(
             f"{where}.agent: {keys.agent} needs {kind} actions, "

@@ -204,6 +204,14 @@ def feature_types(model: str, agent: str) -> tuple[type, type]:
     return (module.Features, nets.config_for(agents.net_for(agent, module.KIND)))
 
 
+def averages(model: str, agent: str) -> bool:
+    """Whether an agent takes no more of an encoder's tokens than their mean."""
+    from rl import agents, nets
+
+    kind = word_module("pretrain.encoders", model).KIND
+    return nets.averages(agents.net_for(agent, kind))
+
+
 def label_of(value: str, allowed: tuple[str, ...]) -> str:
     """`drawer-open` or `frames/drawer-open` -> `frames/drawer-open`.
 

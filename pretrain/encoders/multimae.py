@@ -83,7 +83,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Features:
-    """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`).
+    """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`), which an
+    agent that only takes their mean (sac) is refused.
 
     Without `use_saliency` an encoder trained on both sees the frame alone (ViSaRL's PO); one of RGB
     alone does so anyway. Of all tokens, `pos` goes on counting: RGB's patches, those of saliency,

@@ -33,6 +33,12 @@ def config_for(word: str) -> type:
     return config
 
 
+def averages(word: str) -> bool:
+    """Whether a net takes no more of several tokens than their mean."""
+    net: type[Net] = import_module(f"rl.nets.{word}").Net
+    return net.averages
+
+
 def make(word: str, example: Obs, stack: int, config: object | None = None) -> Net:
     """The net `word` for features like `example` (one frame, batch first), stacked `stack` deep.
 

@@ -23,6 +23,8 @@ class Config:
 class Net(BaseNet):
     """x (B, S, N, D) and mask, or state (B, S, K), to (B, S·D) or (B, S·K)."""
 
+    averages = True
+
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
         self.width = stack * example["state" if "state" in example else "x"].shape[-1]

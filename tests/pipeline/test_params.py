@@ -84,6 +84,7 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
         ("seeds: 2", "features: {slope: .nan}", r"spirl\.features\.slope: nan.*finite"),
         ("seeds: 2", "gamma: .inf", r"spirl\.gamma: inf, must be a finite number"),
         ("seeds: 2", "features: {slope: 0}", r"spirl\.features\.slope: 0.*above 0"),
+        ("seeds: 2", "features: {slope: .inf}", r"spirl\.features\.slope: inf.*finite"),
         (
             "seeds: 2",
             "features: {select: fixed, k: 37}",
@@ -112,10 +113,12 @@ encoders:
   reach-state: {data: frames/reach, model: state}
   reach-pixels: {data: frames/reach, model: pixels}
   pong-pixels: {data: frames/pong, model: pixels}
+  reach-mmae: {data: frames/reach, model: multimae, modalities: rgb}
 policies:
   reach-sac: {env: metaworld/reach?view=upright, encoder: reach-state, agent: sac, seeds: 1}
   reach-cnn: {env: metaworld/reach?view=upright&camera=corner, encoder: reach-pixels, agent: sac,
               features: {filters: 8}}
+  reach-mean: {env: metaworld/reach?view=upright, encoder: reach-mmae, agent: sac}
 """
 
 
@@ -149,6 +152,16 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
         ("camera=corner", "camera=corner2", r"cnn\.env: camera is corner2"),
         ("camera=corner", "camera=cornr", r"cnn\.env: .*camera: 'cornr', must be one of corner,"),
         ("camera=corner", "camra=corner", r"cnn\.env: .*no option 'camra'; metaworld has view, "),
+        (
+            "reach-mmae, agent: sac",
+            "reach-mmae, agent: sac, features: {pool: none}",
+            r"policies\.reach-mean\.features\.pool: none gives all tokens.* sac .*`pool: mean`",
+        ),
+        (
+            "modalities: rgb",
+            "modalities: rgb, features: {pool: none}",
+            r"policies\.reach-mean\.features\.pool: none gives all tokens",
+        ),
         ("filters: 8", "channels: [4, 8]", r"cnn\.features\.channels: unknown key"),
         ("model: state}", "model: state, size: 0}", r"encoders\.reach-state\.size: 0"),
         ("count: 2000}\n  pong", "count: 2000, hidden: 0}\n  pong", r"frames\.reach\.hidden: 0"),
@@ -160,6 +173,12 @@ def test_what_does_not_go_together_is_named(tmp_path: Path, old: str, new: str, 
     with pytest.raises(FoveaError) as raised:
         load(tmp_path, META.replace(old, new))
     assert re.search(says, str(raised.value)), str(raised.value)
+
+
+def test_a_policy_may_pool_what_its_encoder_does_not(tmp_path: Path) -> None:
+    text = META.replace("modalities: rgb", "modalities: rgb, features: {pool: none}")
+    text = text.replace("reach-mmae, agent: sac", "reach-mmae, agent: sac, features: {pool: mean}")
+    assert load(tmp_path, text).entry("policies", "reach-mean").features == {"pool": "mean"}
 
 
 def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
