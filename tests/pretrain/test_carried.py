@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from datasets.errors import FoveaError
 from pretrain.encoder import export, load_encoder, save_encoder
 from pretrain.encoders import channels, mae, multimae
-from pretrain.saliency import centre, motion, random
+from pretrain.saliency import centre, motion, picanet, random, student
 from pretrain.saliency_source import OfEncoder, load_saliency, save_saliency
 
 SHAPE = (3, 32, 32)
 SMALL = multimae.Config(dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2)
-SOURCES = ("motion", "centre", "random", "mae", "multimae")
+SOURCES = ("motion", "centre", "random", "mae", "multimae", "student", "picanet")
 
 
 def frames(count: int = 5, seed: int = 0) -> Tensor:
@@ -36,6 +36,10 @@ def source(word: str) -> nn.Module:
         return OfEncoder(mae.Pretraining(config, SHAPE).encoder())
     if word == "multimae":  # which says what its own source says
         return OfEncoder(multimae.Pretraining(SMALL, SHAPE).encoder(None, source("motion")))
+    if word == "student":
+        return student.Training(student.Config(size=16), SHAPE).saliency()
+    if word == "picanet":
+        return picanet.Training(picanet.Config(size=8), SHAPE).saliency()
     module: Any = {"motion": motion, "centre": centre, "random": random}[word]
     made: nn.Module = module.fit(module.Config(), frames(7, seed=1))
     return made
@@ -140,7 +144,7 @@ def test_channels_without_a_source_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["centre", "random", "mae"])
+@pytest.mark.parametrize("word", ["centre", "random", "mae", "student", "picanet"])
 def test_exported_with_its_source(word: str, tmp_path: Path) -> None:
     """Of any batch; motion is in the contracts of every encoder."""
     image, made = frames(), looking(word)
