@@ -54,7 +54,9 @@ def bring(task: server.Task, folder: Path) -> None:
     Its files name no pictures: that the clicks are on these is the word of whoever imports them.
     """
     if task.path.exists():
-        raise FoveaError(f"{task.path}: is there already; import as another annotator (AS=…)")
+        raise FoveaError(
+            f"{task.path}: is there already; import as another annotator (--as …, with make AS=…)"
+        )
     found = heatmap_js.read(folder, len(task.keys))
     task.path.parent.mkdir(parents=True, exist_ok=True)
     written = {task.keys[n]: Clicked(task.digests[n], points) for n, points in found.items()}

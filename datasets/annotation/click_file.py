@@ -75,7 +75,8 @@ def path_of(folder: Path, annotator: str) -> Path:
     """Where an annotator's clicks are. FoveaError for a name that is none."""
     if not ANNOTATOR.fullmatch(annotator):
         raise FoveaError(
-            f"annotator {annotator!r}: a name is made of a-z, 0-9 and '-'; name one with AS=…"
+            f"annotator {annotator!r}: a name is made of a-z, 0-9 and '-'; name one with --as … "
+            "(with make AS=…)"
         )
     return folder / f"{annotator}.json"
 

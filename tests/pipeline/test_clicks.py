@@ -512,9 +512,15 @@ def test_what_cannot_be_clicked_on_or_imported(
     before = path.read_bytes()
     with served(reach.folder / "other" / "alice.json") as other:
         for words, says in (
-            (("reach", "--as", "authors", "--import", theirs), "authors.json: is there already"),
+            (
+                ("reach", "--as", "authors", "--import", theirs),
+                "authors.json: is there already; import as another annotator (--as ",
+            ),
             (("reach", "--as", "others", "--import", "gone"), "gone: holds no annotations_NNN"),
-            (("reach", "--as", "../others"), "'../others': a name is made of a-z"),
+            (
+                ("reach", "--as", "../others"),
+                "a name is made of a-z, 0-9 and '-'; name one with --as ",
+            ),
             (("raech", "--as", "alice"), "no entry 'raech' in annotations; did you mean 'reach'"),
             (("reach", "--as", "alice", "--port", str(other.port)), "Address already in use"),
         ):
