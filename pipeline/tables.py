@@ -76,7 +76,9 @@ class Policies:
     """`seeds` policies of `agent` (a file of `rl/agents/`) on the frozen `encoder`.
 
     `checkpoint_every` counts environment steps between kept weights; `games` and `epsilon` are the
-    evaluation's (SPIRL, App. B.3: 50 environments; five trials) and retrain nothing.
+    evaluation's (SPIRL, App. B.3: 50 environments; five trials) and retrain nothing. `epsilon` is
+    the share of random actions in it: SPIRL's unless said, for every agent; ViSaRL's SAC takes none
+    (`epsilon: 0.0`).
     """
 
     env: str
