@@ -40,7 +40,8 @@ def redrawn(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[n
     config = annotator.Config(**{own.name: entry[own.name] for own in fields(annotator.Config)})
     again = annotator.again(config, env, labelled.frames, labelled.indices.tolist())
     maps = [heat_map(clicks, *labelled.maps.shape[1:]) for clicks in again]
-    return np.stack(maps).astype(np.float32) / 255
+    found: NDArray[np.float32] = np.divide(maps, 255, dtype=np.float32)
+    return found
 
 
 def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:

@@ -193,7 +193,8 @@ def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
 def moved(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[np.float32]:
     """The spots' own maps, a column to the right."""
     assert (entry["annotator"], env) == ("simulated", "atari/Pong")
-    return np.roll(labelled.maps, 1, 2).astype(np.float32) / 255
+    maps: NDArray[np.float32] = np.divide(np.roll(labelled.maps, 1, 2), 255, dtype=np.float32)
+    return maps
 
 
 def test_predictors_are_judged_on_other_annotations(
