@@ -158,7 +158,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def fresh_clone(folder: Path) -> None:
     """Put what a clone of the working tree would have into `folder`, as a repository of its own."""
     ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-    for name in ("datasets", "pretrain", "rl", "pipeline", ".dvc"):
+    for name in ("datasets", "pretrain", "rl", "pipeline", "bench/measured", ".dvc"):
         shutil.copytree(CODE / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(CODE / name, folder)
