@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
+from rl.agent import Compilable
+from rl.play import Policy
 from rl.seeds import Seeds
 from tests.rl import fakes
+from tests.rl.test_loops import contents, stop_after, train
 from tests.rl.test_seeds import agent, assert_alike, batch
 
 pytestmark = pytest.mark.slow
@@ -26,6 +30,30 @@ def test_a_compiled_update_is_the_plain_one() -> None:
         for key, value in one.items():
             torch.testing.assert_close(other[key], value, atol=1e-5, rtol=1e-4)
     assert_alike(plain, compiled)
+
+
+def compiled_policy() -> Policy:
+    policy = fakes.policy()
+    agent = cast(Compilable, policy.agent)
+    agent.compile()
+    assert getattr(agent, "compiled", False)
+    return policy
+
+
+def test_a_compiled_run_stopped_in_the_middle_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped twenty updates after the checkpoint of step 75, and gone on by a fresh agent."""
+    monkeypatch.setattr("datasets.envs.make", fakes.make_chain)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train(tmp_path / "whole", compiled_policy())
+    (tmp_path / "stopped").mkdir()
+    stop_after(95, tmp_path / "stopped", compiled_policy())
+    train(tmp_path / "stopped", compiled_policy())
+    torch.set_num_threads(threads)
+    whole = contents(tmp_path / "whole")
+    assert "weights-0000160.safetensors" in whole and contents(tmp_path / "stopped") == whole
 
 
 def test_compiled_seeds_are_the_plain_ones() -> None:

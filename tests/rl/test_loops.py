@@ -142,7 +142,7 @@ class StopError(Exception):
     """What a test throws where a kill would come."""
 
 
-def stop_after(at: int, folder: Path) -> None:
+def stop_after(at: int, folder: Path, policy: play.Policy | None = None) -> None:
     """Train until the step `at`, with a checkpoint every 25."""
     done = 0
 
@@ -152,10 +152,9 @@ def stop_after(at: int, folder: Path) -> None:
         if done == at:
             raise StopError
 
+    policy = policy or fakes.policy()
     with pytest.raises(StopError):
-        loops.train(
-            fakes.policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop
-        )
+        loops.train(policy, folder=folder, checkpoint_every=60, resume_every=25, progress=stop)
 
 
 @pytest.fixture(scope="module")
