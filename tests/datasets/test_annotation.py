@@ -199,7 +199,7 @@ def test_frames_without_objects_are_left_out_and_unknown_games_refused() -> None
     frames.info["ram"][:, 80] = 44
     with pytest.raises(FoveaError, match="no frame of atari/Berzerk shows anything"):
         annotate(Config(), "atari/Berzerk", frames, 30)
-    for env in ("atari/Pong", "metaworld/reach"):
+    for env in ("atari/Pong", "atari/Seaquest", "atari/BattleZone", "metaworld/reach"):
         with pytest.raises(FoveaError, match=f"metaworld/.*atari/Berzerk, not of {env}"):
             annotate(Config(), env, frames, 3)
     with pytest.raises(ValueError, match=r"^mean: 0"):
