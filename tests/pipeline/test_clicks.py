@@ -305,6 +305,27 @@ def test_the_server_killed_in_mid_work(browser: Browser, tmp_path: Path) -> None
             assert len(on_disk(again)) == 9
 
 
+def test_a_click_file_damaged_while_the_page_is_open(browser: Browser, tmp_path: Path) -> None:
+    """A reload says so, instead of Loading for ever; put right, it goes on from there."""
+    with fresh(browser) as context, served(tmp_path / "alice.json") as server:
+        page = context.new_page()
+        page.goto(server.url)
+        click(page, 100, 100)
+        saved(page)
+        whole = server.path.read_bytes()
+        server.path.write_bytes(whole[: len(whole) // 2])
+        page.reload()
+        expect(page.locator("#saved")).to_have_text("Not loaded")
+        expect(page.locator("#note")).to_contain_text("alice.json: damaged or no click file")
+        click(page, 200, 200)
+        assert server.path.read_bytes() == whole[: len(whole) // 2]
+        server.path.write_bytes(whole)
+        page.reload()
+        saved(page)
+        expect(page.locator("#dots i")).to_have_count(1)
+        expect(page.locator("#note")).to_be_hidden()
+
+
 def test_a_server_that_pauses_gets_every_click_in_the_end(page: Page, server: Served) -> None:
     server.process.send_signal(signal.SIGSTOP)
     made = [click(page, 40 + 30 * n, 100) for n in range(8)]
