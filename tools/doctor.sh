@@ -36,7 +36,8 @@ find_python() {
     return 1
 }
 
-# Meta-World is drawn off screen by either; EGL may use a GPU.
+# Meta-World is drawn off screen by either; EGL may use a GPU. Whether EGL has a driver shows when
+# something is drawn: datasets/canvas.py takes OSMesa then, or names the packages.
 find_canvas() {
     "$python" -c 'import ctypes.util as u; raise SystemExit(not any(map(u.find_library, ("EGL", "OSMesa"))))'
 }

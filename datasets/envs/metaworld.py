@@ -13,23 +13,25 @@ down, and of several renderers in a process one shows the other's shapes: there 
 
 from __future__ import annotations
 
-import atexit
-import ctypes.util
-import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as TASKS
+from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
+from datasets.canvas import Canvas, drawable
 from datasets.errors import FoveaError
+
+with drawable():
+    import mujoco
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as TASKS
 
 Observation = NDArray[np.uint8]
 
@@ -38,6 +40,10 @@ ACTIONS, OPTIONS = "continuous", ("view", "render", "camera")
 POINTS = ("tip", "object", "goal")  # what the rows of info["points"] are
 NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
 VIEWS, RENDERS = ("reference", "upright"), ("fast", "full")
+UNSTABLE = [  # MuJoCo's warnings after which it begins anew, or does otherwise than it was told
+    int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}"))
+    for what in ("QPOS", "QVEL", "QACC", "CTRL")
+]
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
 
 
@@ -59,6 +65,11 @@ class Config:
     height: int = 64
     width: int = 64
     horizon: int = 500  # steps before an episode is truncated; metaworld allows no more
+
+    @property
+    def told(self) -> str:
+        """What messages call it."""
+        return f"environment 'metaworld/{self.game}'"
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no task can be."""
@@ -91,14 +102,46 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     """`num_envs` tasks side by side, each in a process of its own unless it is the only one.
 
     The i-th is seeded by (seed, i) alone; reset() takes no seed. Where a step ends an episode, the
-    observation is already the next one's first (SAME_STEP), as in `envs/atari.py`.
+    observation is already the next one's first (SAME_STEP), as in `envs/atari.py`. Where a process
+    has died, whatever is asked next raises FoveaError, and the others are ended.
     """
     tasks = [partial(single, config, seed, index) for index in range(config.num_envs)]
     if len(tasks) == 1:
         return SyncVectorEnv(tasks, autoreset_mode=AutoresetMode.SAME_STEP)
-    return AsyncVectorEnv(  # not forked: a context to draw in does not survive that
-        tasks, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
-    )
+    return _Processes(tasks, config.told)
+
+
+class _Processes(AsyncVectorEnv):
+    """Tasks in processes; gymnasium's own has a bare EOFError or BrokenPipeError for a dead one."""
+
+    def __init__(self, tasks: Sequence[Callable[[], MetaWorldTask]], told: str) -> None:
+        self._told = told
+        with self._all_alive():  # not forked: a context to draw in does not survive that
+            super().__init__(tasks, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
+
+    def reset(self, **words: Any) -> Any:
+        with self._all_alive():
+            return super().reset(**words)
+
+    def step(self, actions: Any) -> Any:
+        with self._all_alive():
+            return super().step(actions)
+
+    def call(self, name: str, *args: Any, **words: Any) -> Any:
+        with self._all_alive():
+            return super().call(name, *args, **words)
+
+    @contextmanager
+    def _all_alive(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            self._state = AsyncState.DEFAULT  # or close() waits for the answer that is not to come
+            self.close(terminate=True)
+            raise FoveaError(
+                f"{self._told}: one of the {self.num_envs} processes it runs in died, killed or "
+                "out of memory; run it again"
+            ) from error
 
 
 class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -140,12 +183,17 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._state = self._task._get_obs()
         self._actions, self._return = [], 0.0
         self._success = self._succeeds = False
+        self._check_stable()
         return self.observe()
 
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One action for five steps of the simulation, 0.0125 s."""
+        """One action for five steps of the simulation, 0.0125 s.
+
+        Raises FoveaError for an action that is not finite, and where the simulation is unstable:
+        MuJoCo would begin it anew in the middle of the episode and go on.
+        """
         reward, truncated = self._advance(np.array(action, np.float32))
         image, info = self.observe()
         if truncated:
@@ -154,12 +202,26 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         return image, reward, False, truncated, info
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool]:
+        self._actions.append(action)
+        if not np.isfinite(action).all():
+            raise FoveaError(
+                f"{self._config.told}: the action at step {len(self._actions)}, {action.tolist()}, "
+                "is not finite: what acts has diverged; train it again, at a lower learning rate"
+            )
         self._state, reward, _, truncated, info = self._task.step(action)
+        self._check_stable()
         self._succeeds = bool(info["success"])
         self._success |= self._succeeds
         self._return += float(reward)
-        self._actions.append(action)
         return float(reward), bool(truncated)
+
+    def _check_stable(self) -> None:
+        """MuJoCo counts its warnings anew from each reset, its own too."""
+        if self._task.data.warning.number[UNSTABLE].any():
+            raise FoveaError(
+                f"{self._config.told}: the simulation became unstable at step {len(self._actions)} "
+                "of an episode (MUJOCO_LOG.TXT says where); another seed goes another way"
+            )
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
         """The current observation and info once more, as a run needs them after set_state()."""
@@ -177,7 +239,10 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         config, task = self._config, self._task
         for site in task._target_site_config:  # the simulation puts them back
             task._set_pos_site(*site)
-        image = _canvas(task, config).draw(task.model, task.data, self._camera)
+        try:
+            image = _canvas(task, config).draw(task.model, task.data, self._camera)
+        except mujoco.FatalError as error:
+            raise FoveaError(f"{config.told}: cannot be drawn ({error}); run it again") from error
         if config.view == "upright":
             upside_down = config.camera.startswith("corner")
             image = image[:, ::-1] if upside_down else image[::-1]
@@ -211,64 +276,12 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         """Nothing is open: the process's canvas stays for other tasks."""
 
 
-_CANVASES: dict[tuple[object, ...], _Canvas] = {}
+_CANVASES: dict[tuple[object, ...], Canvas] = {}
 
 
-def _canvas(task: Any, config: Config) -> _Canvas:
+def _canvas(task: Any, config: Config) -> Canvas:
     """This process's canvas for a scene: tasks of one kind share its shapes."""
     key = os.getpid(), task.model_name, config.render, config.height, config.width
     if key not in _CANVASES:
-        _CANVASES[key] = _Canvas(task.model, config.render, config.height, config.width)
+        _CANVASES[key] = Canvas(task.model, config.render, config.height, config.width)
     return _CANVASES[key]
-
-
-def gl_context() -> Any:
-    """The class that MUJOCO_GL names, or EGL's (on a GPU where there is one), or OSMesa's.
-
-    mujoco itself reads MUJOCO_GL when it is first imported, wherever that was, and wants a screen
-    where it finds none. Raises FoveaError where nothing can be drawn with.
-    """
-    found = [word for word in ("EGL", "OSMesa") if ctypes.util.find_library(word)]
-    word = os.environ.get("MUJOCO_GL") or "".join(found[:1])
-    try:
-        return importlib.import_module(f"mujoco.{word.lower()}").GLContext
-    except (ImportError, AttributeError, RuntimeError, ValueError) as error:
-        raise FoveaError(
-            f"nothing to draw Meta-World with (MUJOCO_GL={word!r}: {error}); install the Debian "
-            "package libosmesa6 and set MUJOCO_GL=osmesa"
-        ) from error
-
-
-class _Canvas:
-    """Where one kind of scene is drawn, off screen."""
-
-    def __init__(self, model: mujoco.MjModel, render: str, height: int, width: int) -> None:
-        self._fast = render == "fast"
-        if self._fast:
-            model.vis.quality.offsamples = 0
-            model.vis.quality.shadowsize = 0
-        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
-        self._gl = gl_context()(width, height)
-        atexit.register(self._gl.free)  # when the interpreter ends, mujoco's own finalizer fails
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._scene = mujoco.MjvScene(model, maxgeom=2_000)
-        self._viewport = mujoco.MjrRect(0, 0, width, height)
-        self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
-        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._pixels = np.empty((height, width, 3), np.uint8)
-
-    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> Observation:
-        """What a camera sees, (H, W, 3), the lowest row first."""
-        self._gl.make_current()
-        self._view.fixedcamid = camera
-        mujoco.mjv_updateScene(
-            model, data, self._option, None, self._view, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
-        if self._fast:
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        mujoco.mjr_render(self._viewport, self._scene, self._context)
-        mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
-        return self._pixels

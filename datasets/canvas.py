@@ -1,0 +1,115 @@
+"""Where MuJoCo draws: off screen, with EGL, on a GPU where there is one, or else with OSMesa."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes.util
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import FoveaError
+
+TRY_EGL = """
+import mujoco, mujoco.egl, os
+context = mujoco.egl.GLContext(1, 1)
+context.make_current()
+model = mujoco.MjModel.from_xml_string("<mujoco/>")
+mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+os._exit(0)  # or mujoco's finalizers have their say
+"""
+
+
+@contextmanager
+def drawable() -> Iterator[None]:
+    """Whatever fails in here, each library in its own way, is a FoveaError: nothing to draw with.
+
+    mujoco too is imported in here: it loads what MUJOCO_GL names when that is first done.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise FoveaError(
+            f"nothing to draw Meta-World with (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: "
+            f"{error}); install the Debian package libosmesa6, or libegl1 and libgl1-mesa-dri, and "
+            "leave MUJOCO_GL unset"
+        ) from error
+
+
+with drawable():
+    import mujoco
+
+
+def gl_context() -> Any:
+    """The class that MUJOCO_GL names, or EGL's (on a GPU where there is one), or OSMesa's.
+
+    Raises FoveaError where that cannot be loaded.
+    """
+    with drawable():
+        return importlib.import_module(f"mujoco.{_gl_word()}").GLContext
+
+
+def _gl_word() -> str:
+    """What to draw with: "egl", "osmesa" or another of mujoco's."""
+    if word := os.environ.get("MUJOCO_GL"):
+        return word.lower()
+    found = [word for word in ("EGL", "OSMesa") if ctypes.util.find_library(word)]
+    if not found:
+        raise ImportError("neither libEGL nor libOSMesa is there")
+    return found[0].lower() if len(found) == 1 or _egl_draws() else "osmesa"
+
+
+@cache
+def _egl_draws() -> bool:
+    """Whether libEGL has a driver too.
+
+    Tried in a process of its own: in this one MuJoCo would stay with EGL, whatever follows.
+    """
+    tried = subprocess.run([sys.executable, "-c", TRY_EGL], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+class Canvas:
+    """Where one kind of scene is drawn, off screen."""
+
+    def __init__(self, model: mujoco.MjModel, render: str, height: int, width: int) -> None:
+        self._fast = render == "fast"
+        if self._fast:
+            model.vis.quality.offsamples = 0
+            model.vis.quality.shadowsize = 0
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
+        kind = gl_context()
+        kind._context = None  # its finalizer asks for that even where __init__ has failed
+        with drawable():
+            self._gl = kind(width, height)
+            atexit.register(self._gl.free)  # when the interpreter ends, mujoco's finalizer fails
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2_000)
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
+        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._pixels = np.empty((height, width, 3), np.uint8)
+
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> NDArray[np.uint8]:
+        """What a camera sees, (H, W, 3), the lowest row first."""
+        self._gl.make_current()
+        self._view.fixedcamid = camera
+        mujoco.mjv_updateScene(
+            model, data, self._option, None, self._view, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        if self._fast:
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
+        return self._pixels

@@ -1,0 +1,102 @@
+"""Meta-World gone wrong: unstable simulations, dead processes, pictures that cannot be drawn."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+
+from datasets import envs
+from datasets.errors import FoveaError
+
+STILL = np.zeros(4, np.float32)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MuJoCo writes MUJOCO_LOG.TXT where it runs."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def reach() -> Any:
+    """A task three steps into its first episode, not drawn."""
+    env = envs.single("metaworld/reach", seed=0, index=0, draw=False)
+    env.reset()
+    for _ in range(3):
+        env.step(STILL)
+    return env
+
+
+@pytest.mark.parametrize("what", ["qpos", "qvel", "qacc", "ctrl"])
+def test_an_unstable_simulation_ends_the_run(reach: Any, what: str, tmp_path: Path) -> None:
+    """MuJoCo itself begins anew and says nothing that Python hears of."""
+    if what == "qacc":  # is computed in every step, so it is the force that makes it infinite
+        reach._task.data.qfrc_applied[0] = np.nan
+    elif what == "ctrl":
+        reach._task.do_simulation = partial(push, reach._task)
+    else:
+        getattr(reach._task.data, what)[0] = np.nan
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': the sim.* unstable at step 4 of an"):
+        reach.step(STILL)
+    assert what.upper() in (tmp_path / "MUJOCO_LOG.TXT").read_text()
+    reach._task.__dict__.pop("do_simulation", None)
+    reach._task.data.qfrc_applied[:] = 0
+    reach.reset()
+    reach.step(STILL)
+
+
+def push(task: Any, ctrl: object, n_frames: int) -> None:
+    """Simulate as metaworld does, with a force that is no number."""
+    task.data.ctrl[:] = np.nan
+    mujoco.mj_step(task.model, task.data, nstep=n_frames)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_is_no_number_is_refused(reach: Any, value: float) -> None:
+    action = np.array([0, value, 0, 0], np.float32)
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': the action at step 4, .* not finite"):
+        reach.step(action)
+    assert reach._task.data.time > 0, "begun anew"
+
+
+def test_a_picture_that_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise mujoco.FatalError("context lost")
+
+    env = envs.single("metaworld/reach", seed=0, index=0)
+    env.reset()
+    monkeypatch.setattr(mujoco, "mjr_render", lost)
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': cannot be drawn \(context lost\)"):
+        env.step(STILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["step", "reset", "call"])
+def test_a_killed_process_is_told_of(asked: str) -> None:
+    """And the others are ended."""
+    vector: Any = envs.make("metaworld/reach", num_envs=2, seed=0)
+    vector.reset()
+    os.kill(vector.processes[1].pid, signal.SIGKILL)
+    if asked == "call":  # where it is noticed depends on whether the process is quite gone
+        vector.processes[1].join()
+    words: dict[str, list[Any]] = {"step": [np.array([STILL] * 2)], "call": ["get_state"]}
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': one of the 2 proc.* died.*run it ag"):
+        getattr(vector, asked)(*words.get(asked, []))
+    assert not any(process.is_alive() for process in vector.processes)
+    vector.close()
+
+
+@pytest.mark.slow
+def test_a_fault_in_a_process_is_told_as_in_this_one() -> None:
+    vector = envs.make("metaworld/reach", num_envs=2, seed=0, draw=False)
+    vector.reset()
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': the action at step 1, .* not finite"):
+        vector.step(np.array([STILL, STILL * np.nan]))
+    vector.close()
