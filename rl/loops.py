@@ -139,10 +139,11 @@ def _advance(group: Sequence[Run], learner: Learner) -> dict[Run, DivergedError]
     states = [run.state for run in group if run.state is not None]
     first = torch.cat([run.first for run in group])
     wanted, state, _ = learner.act(obs, _joined(states) if states else None, first, explore=True)
-    actions = wanted.cpu().numpy()
-    if lost := _each(group, Run.check):  # here the device is idle: looking costs next to nothing
+    actions = dict(zip(group, wanted.cpu().numpy(), strict=True))
+    # Here the device is idle: looking costs next to nothing.
+    if lost := _each(group, lambda run: run.check(actions[run])):
         return lost
-    shown = [run.act(action) for run, action in zip(group, actions, strict=True)]
+    shown = [run.act(action) for run, action in actions.items()]
     policy = group[0].policy
     images = np.concatenate([images for images, _ in shown])
     name = getattr(policy.encoder, "info", None)

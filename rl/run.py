@@ -112,11 +112,13 @@ class Run:
         self.log.close()
         self.environment.close()
 
-    def check(self) -> None:
-        """Raise DivergedError where the last loss or the features are no numbers."""
+    def check(self, action: Action) -> None:
+        """Raise DivergedError where the last loss, the features or the action are no numbers."""
         self._check_loss()
         if not all(value.isfinite().all() for value in self.obs.values()):
             self._give_up("the encoder's features are", "pretrain the encoder again")
+        if not np.isfinite(action).all():  # a loss may be one whose gradient is not
+            self._give_up("the action is", "lower learning_rate")
 
     def act(self, action: Action) -> tuple[Images, Infos]:
         """One environment step; what it shows is to be encoded and becomes `obs`.

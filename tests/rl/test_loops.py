@@ -258,6 +258,22 @@ def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path)
     assert contents(tmp_path).keys() == {"curve.csv"}
 
 
+def test_an_action_that_is_no_number_ends_the_seed_with_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before an environment is given it."""
+    real = rainbow.Agent.act
+
+    def act(self: rainbow.Agent, *args: Any, **words: Any) -> tuple[Tensor, Any, Any]:
+        action, state, extra = real(self, *args, **words)
+        return action * (torch.nan if self.updates == 30 else 1), state, extra
+
+    monkeypatch.setattr(rainbow.Agent, "act", act)
+    with pytest.raises(DivergedError, match=r"seed 3: the action is not finite at step 70; lower"):
+        train(tmp_path, fakes.policy(seed=3))
+    assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
+
+
 def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
     """A change of what a checkpoint holds."""
 
