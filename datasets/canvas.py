@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,12 +63,15 @@ def _gl_word() -> str:
     found = [word for word in ("EGL", "OSMesa") if ctypes.util.find_library(word)]
     if not found:
         raise ImportError("neither libEGL nor libOSMesa is there")
-    return found[0].lower() if len(found) == 1 or _egl_draws() else "osmesa"
+    if len(found) == 1:
+        return found[0].lower()
+    # Our children need not try it again.
+    os.environ["MUJOCO_GL"] = word = "egl" if _egl_draws() else "osmesa"
+    return word
 
 
-@cache
 def _egl_draws() -> bool:
-    """Whether libEGL has a driver too.
+    """Whether libEGL has a driver too, which takes a second to find out.
 
     Tried in a process of its own: in this one MuJoCo would stay with EGL, whatever follows.
     """

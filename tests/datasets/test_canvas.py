@@ -6,7 +6,6 @@ import ctypes.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,20 +55,17 @@ def test_without_egl_s_driver_osmesa_draws_where_it_is_there() -> None:
 
 
 @pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def both(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with both libraries, and no wish."""
-    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "")
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: f"lib{name}.so")
-    cached = canvas._egl_draws
-    cached.cache_clear()
-    yield
-    cached.cache_clear()
 
 
 def test_egl_without_a_driver_is_passed_over(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NO_DRIVER.items():
         monkeypatch.setenv(name, value)
-    assert canvas._gl_word() == "osmesa"
+    assert canvas._gl_word() == "osmesa" == os.environ["MUJOCO_GL"]  # children try it no more
+    monkeypatch.setenv("MUJOCO_GL", "")
     monkeypatch.setattr(canvas, "_egl_draws", lambda: True)
     assert canvas._gl_word() == "egl"
 
