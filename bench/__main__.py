@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import collect, error_map, mae, multimae, rainbow, sac, saliency, shards
+from bench import collect, error_map, mae, multimae, rainbow, render, sac, saliency, shards
 from datasets.files import write_atomic
 from pipeline.artifact import versions
 from pipeline.stage import machine
 
 BENCHES = {
     "collect": collect.run,
+    "render": render.run,
     "shards": shards.run,
     "mae": mae.run,
     "multimae": multimae.run,
