@@ -33,6 +33,34 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "errors that are no numbers remembered and shared",
+        "pretrain/memory.py",
+        "if found.isfinite().all():",
+        "if len(found):",
+        "tests/pretrain/test_error_log.py::test_errors_that_are_no_numbers_are_not_remembered",
+    ),
+    Fault(
+        "checksums of errors that do not tell the weights",
+        "pretrain/error_log.py",
+        "digest_size=16, key=stamp)",
+        "digest_size=16)",
+        "tests/pretrain/test_error_log.py::test_errors_of_other_weights_are_not_believed",
+    ),
+    Fault(
+        "an unstable simulation goes on as if nothing had happened",
+        "datasets/envs/metaworld.py",
+        "self._task.data.warning.number[UNSTABLE].any()",
+        "False",
+        "tests/datasets/test_metaworld_faults.py",
+    ),
+    Fault(
+        "weights that were kept stand in for others",
+        "pipeline/pretrained.py",
+        'if kept["entry"] != stage.entry.resolved():',
+        "if False:",
+        "tests/pipeline/test_pretrained.py",
+    ),
+    Fault(
         "a gradient handed to the fused Adam with strides of its own",
         "rl/layers.py",
         "gradient.contiguous()",
@@ -301,8 +329,8 @@ FAULTS = [
     ),
     Fault(
         "clicks on other frames are taken",
-        "datasets/annotation/human.py",
-        "if here != one.sha256:",
+        "datasets/annotation/click_file.py",
+        "if clicked.sha256 != here:",
         "if False:",
         "tests/datasets/test_click_file.py",
     ),
