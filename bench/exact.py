@@ -24,13 +24,13 @@ from pipeline.progress import Progress
 from pipeline.stage import machine
 from pretrain import select
 from pretrain.encoder import load_encoder
+from pretrain.encoders.mae import Features
 from pretrain.memory import ErrorMemory
 from pretrain.vit import MaskedViT
 
 WEIGHTS = "pipeline/recipes/weights/frostbite-mae"
 RESULT = Path("bench/measured/error-maps.json")
 FRAMES = 256
-SLOPE = 1.0
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def compare(model: MaskedViT, frames: Tensor, progress: Progress) -> dict[str, A
 
 def _selected(errors: Tensor) -> set[int]:
     """The patches that are salient by a map (N,), however many."""
-    index, mask = select.dynamic(errors[None], SLOPE, len(errors))
+    index, mask = select.dynamic(errors[None], Features().slope, len(errors))
     return set(index[mask].tolist())
 
 

@@ -55,9 +55,10 @@ def saliency(predicted: Sequence[Predicted]) -> str:
     head += ["MAE there", "F, taught", "run", "note"]
     note = (
         "\nIn brackets, where known: nothing anywhere, a bump in the middle, and the simulated "
-        "clicks drawn a second time, which nobody can be expected to beat. F is at the best "
-        "threshold unless it says otherwise. Held out: the fifth of the maps in a source's own "
-        "data that did not teach it, of episodes that did. F, taught: on frames that did.\n"
+        "clicks drawn a second time, as near as two such annotators come to one another; who knew "
+        "the mean of many would come nearer. F is at the best threshold unless it says otherwise. "
+        "Held out: the fifth of the maps in a source's own data that did not teach it, of episodes "
+        "that did. F, taught: on frames that did.\n"
     )
     return "## Saliency\n\n" + grid(head, rows) + note if rows else ""
 

@@ -115,7 +115,7 @@ def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> 
 
 
 def _verdict(kept: Sequence[Predicted]) -> str:
-    """Each source's error against that of a map of zeros, and F against what can be had at best."""
+    """Each source's error against that of a map of zeros, and F against a second drawing's."""
     errors = [(one.scores["mae"], one.scores["zero_mae"]) for one in kept]
     below = sum(own < zero for own, zero in errors)
     text = f"Error {'below' if below else 'above'} that of nothing anywhere"
