@@ -292,5 +292,6 @@ def test_a_frozen_student_is_the_trained_one_without_norms() -> None:
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in source.modules())
     with torch.no_grad():
         expected = method.network.eval()(x)
-        torch.testing.assert_close(source.network(x), expected, atol=1e-5, rtol=1e-4)
-    assert expected.std() > 0.01
+        # Over 300 seeds 5e-5 at most; each is as far as that from the same in double precision.
+        torch.testing.assert_close(source.network(x), expected, atol=2e-4, rtol=0)
+    assert expected.std() > 1
