@@ -6,17 +6,12 @@ machine slows both. Against the authors' own code: `python -m bench.released PAT
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench import collect, error_map, mae, multimae, rainbow, render, sac, saliency, shards
-from datasets.files import write_atomic
-from pipeline.artifact import versions
-from pipeline.stage import machine
+from bench import collect, error_map, kept, mae, multimae, rainbow, render, sac, saliency, shards
 
 BENCHES = {
     "collect": collect.run,
@@ -29,7 +24,6 @@ BENCHES = {
     "sac": sac.run,
     "saliency": saliency.run,
 }
-RESULT = Path("artifacts/bench.json")
 
 
 @dataclass(frozen=True)
@@ -142,10 +136,7 @@ def main() -> None:
     print("\n".join(table(figures)))
     for what, target, why in ELSEWHERE:
         print(f"{what:<64}{target:>19}  not run: {why}")
-    RESULT.parent.mkdir(exist_ok=True)
-    found = {"machine": machine(), "versions": versions(), "figures": figures}
-    write_atomic(RESULT, (json.dumps(found, indent=1) + "\n").encode())
-    print(f"written to {RESULT}")
+    kept.keep(kept.OURS, figures)
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:

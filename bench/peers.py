@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import kept
 from bench.rainbow import ACTIONS, ROWS, rate
 from pretrain.encoder import Obs
 from rl import nets
@@ -49,6 +50,7 @@ def main() -> None:
     if not figures:
         sys.exit("usage: python -m bench.peers FOLDER..., clones of Kaixhin/Rainbow or cleanrl")
     print(json.dumps(figures, indent=1))
+    kept.keep(kept.PEERS, figures)
 
 
 def compare(own: Update, peer: Update) -> dict[str, float]:

@@ -25,6 +25,7 @@ import torch
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
+from bench import kept
 from bench.error_map import forgetful, random_frames
 from bench.mae import SHAPE, inputs, our_step
 from pretrain.encoders.mae import Config, network
@@ -47,7 +48,9 @@ def main() -> None:
         sys.exit("usage: python -m bench.released PATH, the release's folder with spirl/ in it")
     torch.set_num_threads(1)
     _make_importable(Path(sys.argv[1]))
-    print(json.dumps(_maps() | _steps(), indent=1))
+    figures = _maps() | _steps()
+    print(json.dumps(figures, indent=1))
+    kept.keep(kept.PEERS, {"SPIRL release": figures})
 
 
 def _make_importable(path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import kept
 from bench.rainbow import rate
 from pretrain.encoder import Encoder, Obs
 from pretrain.encoders import mae
@@ -188,10 +189,14 @@ def main() -> None:
     torch.set_num_threads(1)
     vectors = latents()
     update, peer_bytes = stable_baselines(encoder())
-    print("stable_baselines_bytes_a_transition", peer_bytes)
-    print("stable_baselines_bytes_ratio", peer_bytes / size(vectors))
-    for key, value in compare("stable_baselines", ours(vectors), update).items():
+    figures = {
+        "bytes_a_transition": peer_bytes,
+        "bytes_ratio": peer_bytes / size(vectors),
+        **compare("peer", ours(vectors), update),
+    }
+    for key, value in figures.items():
         print(key, value)
+    kept.keep(kept.PEERS, {"Stable-Baselines3": figures})
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def record(stage: str, name: str, began: float, attempts: int) -> None:
         "wall_seconds": round(time.time() - began, 1),
         "peak_memory_bytes": max(u.ru_maxrss for u in usage) * 1024,  # of the largest process
         "resumed": attempts - 1,
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
     }
     write_atomic(RUNS / f"{stage}-{name}.json", (json.dumps(seen, indent=1) + "\n").encode())
@@ -200,7 +200,7 @@ def machine() -> dict[str, Any]:
     return described
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit at work, `+` appended where tracked files differ from it; "" outside git."""
 
     def git(*words: str) -> str:

@@ -1,0 +1,29 @@
+"""What a benchmark leaves behind: its figures, and what they have to be read with.
+
+Kept are `artifacts/bench.json` (ours) and `artifacts/peers.json` (against code that is not ours);
+who wants RESULTS.md to quote them copies the file to `bench/measured/` and renders it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets.files import write_atomic
+from pipeline.artifact import versions
+from pipeline.stage import commit, machine
+
+OURS = Path("artifacts/bench.json")
+PEERS = Path("artifacts/peers.json")
+
+
+def keep(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write the figures of one run, by benchmark or peer; those of others in the file stay."""
+    held = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    where = {"machine": machine(), "versions": versions(), "commit": commit()}
+    held |= {name: {"figures": found, **where} for name, found in figures.items()}
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, (json.dumps(held, indent=1) + "\n").encode())
+    print(f"written to {path}")
