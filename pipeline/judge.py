@@ -2,8 +2,8 @@
 
 Scores built artifacts that can label (`predictors/reach-30`, `encoders/reach-mae`) on all maps of
 an annotations entry, of frames that none of them learned from; where the clicks are simulated, a
-second drawing of them is scored beside. What it finds lies in
-`artifacts/.runs/judge/`; `python -m pipeline.results judge` takes it into the ledger.
+second drawing of them is scored beside. What it finds lies in `artifacts/.runs/judge/`, with a
+picture of all maps side by side; `python -m pipeline.results judge` takes scores into the ledger.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ from numpy.typing import NDArray
 from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
+from datasets.pictures import spread
 from pipeline.artifact import ROOT, lineage, open_artifact, versions
+from pipeline.label import predicted
 from pipeline.labelled import Labelled, read_labelled
 from pipeline.scored import judged, scored
 from pipeline.stage import machine, told_plainly
 from pipeline.tables import word_module
+from pretrain import figures
 from pretrain.saliency_source import load_saliency
+
+PICTURED = 6  # frames
 
 
 def redrawn(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[np.float32] | None:
@@ -79,6 +84,21 @@ def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
     }
 
 
+def picture(annotations: str, labels: Sequence[str], root: Path = ROOT) -> Any:
+    """Annotated frames, a row each: the frame, its annotation, the artifacts' maps."""
+    labelled = read_labelled(open_artifact(annotations, root))
+    shown = labelled.columns(spread(len(labelled.indices), PICTURED))
+    columns: dict[str, NDArray[Any]] = {"annotation": shown["saliency"] / 255.0}
+    for label in labels:
+        source = load_saliency(open_artifact(label, root).folder)
+        columns[label] = predicted(source, shown["image"])
+    rows = [
+        {"frame": image, **{name: figures.heat_map(maps[row]) for name, maps in columns.items()}}
+        for row, image in enumerate(shown["image"])
+    ]
+    return figures.grid(rows, columns=len(rows[0]))
+
+
 def _told(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
@@ -91,13 +111,16 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = ROOT / ".runs" / "judge"
     folder.mkdir(parents=True, exist_ok=True)
+    judges = arguments.annotations.partition("/")[2]
     with told_plainly():
         for label in arguments.artifacts:
             found = measured(arguments.annotations, label)
-            judges = arguments.annotations.partition("/")[2]
             path = folder / f"{label.replace('/', '-')}-on-{judges}.json"
             write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
             print(f"{path}: {_told(found['scores'])}", file=sys.stderr)
+        path = folder / f"{judges}.png"
+        picture(arguments.annotations, arguments.artifacts).save(path)
+        print(f"{path}: their maps side by side", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from datasets.annotation import simulated
 from datasets.annotation.maps import heat_map
@@ -24,6 +25,7 @@ from pipeline.artifact import open_artifact, publish, seal
 from pipeline.labelled import Labelled, read_labelled
 from pipeline.scored import scored
 from pipeline.stage import Stage
+from pretrain import figures
 from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
 from pretrain.saliency_source import load_saliency
@@ -213,6 +215,8 @@ def test_predictors_are_judged_on_other_annotations(
     assert found["judged_on"]["annotations/spots"]["entry"]["annotator"] == "simulated"
     assert 0 < found["scores"]["f_max"] < 0.9 and found["scores"]["zero_mae"] > 0
     assert found["scores"]["redrawn_f_max"] == pytest.approx(0.75)  # three of four columns
+    with Image.open(path.with_name("spots.png")) as picture:
+        assert picture.width < 4 * 210 and picture.height > judge.PICTURED * 192
     for wrong, told in (
         ("predictors/none", "predictors/none: not there yet"),
         ("predictors/motion", "motion: learned from annotations of frames/spots itself"),
@@ -220,6 +224,27 @@ def test_predictors_are_judged_on_other_annotations(
         monkeypatch.setattr("sys.argv", [*words, wrong])
         with pytest.raises(SystemExit, match=told):
             judge.main()
+
+
+def test_maps_of_judged_predictors_stand_side_by_side(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("predictors/random", fit.run)
+    monkeypatch.setattr(figures, "grid", lambda rows, columns: (rows, columns))
+    rows, columns = judge.picture("annotations/spots", ["predictors/random"])
+    labelled = read_labelled(open_artifact("annotations/spots"))
+    shown = [0, 6, 12, 17, 23, 29]  # of 30
+    maps = label.predicted(
+        load_saliency(open_artifact("predictors/random").folder),
+        labelled.frames.images[labelled.indices[shown]],
+    )
+    assert (len(rows), columns) == (judge.PICTURED, 3)
+    for row, at, found in zip(rows, shown, maps, strict=True):
+        image = labelled.frames.images[labelled.indices[at]]
+        drawn = figures.heat_map(labelled.maps[at] / 255.0)
+        assert np.array_equal(row["frame"], image)
+        assert np.array_equal(row["annotation"], drawn)
+        assert np.array_equal(row["predictors/random"], figures.heat_map(found))
 
 
 def test_a_second_drawing_falls_elsewhere_on_the_same_things(project: Path) -> None:
