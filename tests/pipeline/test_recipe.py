@@ -166,10 +166,15 @@ def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> Non
     for (arm, seed), entry in found.items():
         assert entry.config.seed == seed
         assert (entry.config.modalities == "rgb") == (arm == "rgb")
-        assert entry.keys.data == (
-            f"frames/{task}-small" if arm == "rgb" else f"saliency/{task}-small-{arm}"
-        )
-    seen, unseen = (tables["frames"][f"{task}-{name}"] for name in ("small", "unseen"))
+        if arm == "rgb":
+            assert entry.keys.data == f"frames/{TASKS[task]}"
+            continue
+        kind, labelled = entry.keys.data.split("/")
+        made = tables[kind][labelled].keys
+        by = {"picanet": f"predictors/{TASKS[task]}-30", "error": f"encoders/{task}-small-mae"}
+        assert made.by == by.get(arm, f"predictors/{TASKS[task]}-{arm}")
+        assert made.frames == TASKS[task]
+    seen, unseen = tables["frames"][TASKS[task]], tables["frames"][f"{task}-unseen"]
     assert seen.keys.env == unseen.keys.env and seen.config.seed != unseen.config.seed
     assert unseen.keys.count / unseen.config.streams >= 100  # steps in which things are moved
 
