@@ -147,7 +147,7 @@ def _checked(path: Path, value: Any) -> Predicted:
     if path.name != found.file:
         raise FoveaError(f"{path}: holds the scores of {found.file}; rename or remove it")
     table, _, name = found.label.partition("/")
-    recipe = home_of(table, name)
+    recipe = home_of(table, name, made)
     if recipe is None:
         raise FoveaError(f"{path}: {name} stands in none of {', '.join(checked_recipes())}")
     changed = differences_of_all(made, recipe)

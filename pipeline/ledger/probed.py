@@ -107,7 +107,7 @@ def _checked(path: Path, value: Any) -> list[Probed]:
         raise FoveaError(f"{path}: malformed ({error!r}); probe it again") from error
     if path.stem != name:
         raise FoveaError(f"{path}: holds the probe of {name}; rename or remove it")
-    recipe = home_of("encoders", name)
+    recipe = home_of("encoders", name, made_from | probed_on)
     if recipe is None:
         raise FoveaError(f"{path}: {name} stands in none of {', '.join(checked_recipes())}")
     if not value["note"] and not made_from.keys().isdisjoint(probed_on):

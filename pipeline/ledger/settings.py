@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline import params
@@ -22,9 +22,11 @@ def checked_recipes() -> dict[str, Params]:
     return {name: params.load(path) for name, path in recipes().items() if name not in SMALL}
 
 
-def home_of(table: str, name: str) -> Params | None:
-    """The recipe that has an entry, None where there is none."""
-    return next((r for r in checked_recipes().values() if name in r.tables[table]), None)
+def home_of(table: str, name: str, beside: Iterable[str] = ()) -> Params | None:
+    """The recipe that has an entry and, of several, most of the labels `beside`; None without one."""
+    entries = [label.split("/") for label in beside]
+    homes = [recipe for recipe in checked_recipes().values() if name in recipe.tables[table]]
+    return max(homes, key=lambda r: sum(n in r.tables[t] for t, n in entries), default=None)
 
 
 def differences(found: Mapping[str, Any], wanted: Entry) -> list[str]:

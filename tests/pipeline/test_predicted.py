@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline.ledger import predicted
+from pipeline import params
+from pipeline.ledger import predicted, settings
 from pipeline.ledger.claims import read_claims
 from pipeline.ledger.judged import Measured
 from pipeline.ledger.predicted import add_predicted, read_predicted, summary
@@ -135,6 +136,17 @@ def test_what_learned_from_no_maps_has_none_held_out(tmp_path: Path, recipe: Par
     motion = judged(recipe, "near", 0.01) | {"held_out": {"frames": 96}}
     found = read_predicted(keep(tmp_path / "kept", motion))
     assert "| 0.0100 (0.0150, 0.2000) |  |  |  |  | `abc`" in render([], Measured({}, {}, found))
+
+
+def test_of_several_recipes_the_one_with_the_judges_too_counts(
+    tmp_path: Path, recipe: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe may borrow a predictor and have nothing to judge it on."""
+    path = tmp_path / "borrows.yaml"
+    path.write_text("".join(s for s in RECIPE.splitlines(keepends=True) if "  further" not in s))
+    both = {"borrows": params.load(path), "small": recipe}
+    monkeypatch.setattr(settings, "checked_recipes", lambda: both)
+    assert read_predicted(keep(tmp_path / "kept", judged(recipe, "near", 0.01)))
 
 
 @pytest.mark.parametrize(
