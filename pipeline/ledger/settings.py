@@ -23,7 +23,7 @@ def checked_recipes() -> dict[str, Params]:
 
 
 def home_of(table: str, name: str, beside: Iterable[str] = ()) -> Params | None:
-    """The recipe that has an entry and, of several, most of the labels `beside`; None without one."""
+    """The recipe that has an entry and, of several, most of the labels `beside`; or None."""
     entries = [label.split("/") for label in beside]
     homes = [recipe for recipe in checked_recipes().values() if name in recipe.tables[table]]
     return max(homes, key=lambda r: sum(n in r.tables[t] for t, n in entries), default=None)
