@@ -65,7 +65,7 @@ FAULTS = [
         "rl/layers.py",
         "gradient.contiguous()",
         "gradient",
-        "tests/contracts/test_words.py::"
+        "tests/contracts/test_agents.py::"
         "test_an_agent_learns_as_with_adam_one_weight_after_the_other",
     ),
     Fault(

@@ -1,0 +1,188 @@
+"""What every agent promises on the features of every encoder that it has a net for."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pretrain.encoder import Obs
+from rl import agents, nets
+from rl.agent import Agent, Batch, push
+from tests.contracts.words import (
+    ACTIONS,
+    equal,
+    given,
+    kind,
+    make_agent,
+    make_encoder,
+    small,
+    words,
+)
+
+# Every agent with every encoder that it has a net for.
+MATRIX = pytest.mark.parametrize(
+    ("word", "encoder"),
+    [
+        (agent, encoder)
+        for agent, encoder in itertools.product(words("rl.agents"), words("pretrain.encoders"))
+        if kind(encoder) in importlib.import_module(agent).NETS
+    ],
+)
+
+
+def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
+    """`count` states of `depth` frames, drawn from encoded ones."""
+    size, generator = len(next(iter(pool.values()))), torch.Generator().manual_seed(seed)
+    rows = torch.randint(size, (count, depth), generator=generator)
+    return {key: value[rows] for key, value in pool.items()}
+
+
+def test_every_net_is_somebodys() -> None:
+    kinds = {kind(word) for word in words("pretrain.encoders")}
+    taken = [importlib.import_module(word).NETS for word in words("rl.agents")]
+    assert {f"rl.nets.{net}" for nets in taken for net in nets.values()} == set(words("rl.nets"))
+    assert {kind for nets in taken for kind in nets} == kinds
+
+
+@MATRIX
+def test_the_net_of_an_agent_on_an_encoders_features(word: str, encoder: str) -> None:
+    """One finite vector a state, each state on its own; every parameter learns; kept weights act
+    the same."""
+    eyes, depth = make_encoder(encoder), 2
+    stack, example = stacked(eyes(given(eyes, 6)), 3, depth), eyes(given(eyes, 1))
+    net = agents.net_for(word.rsplit(".", 1)[1], kind(encoder))
+    config = small(nets.config_for(net))
+    torch.manual_seed(0)
+    made, other = nets.make(net, example, depth, config), nets.make(net, example, depth, config)
+    vectors, extras = made(stack)
+    assert vectors.shape == (3, made.width) and vectors.dtype == torch.float32
+    assert vectors.isfinite().all()
+    alone, _ = made({key: value[1:2] for key, value in stack.items()})
+    torch.testing.assert_close(alone, vectors[1:2])
+    if "attention" in extras:
+        attention = extras["attention"]
+        assert attention.ndim == 3 and attention.shape[::2] == (3, eyes.max_tokens)
+        assert attention.min() >= 0 and attention.sum(-1).max() <= 1 + 1e-5
+    if list(made.parameters()):
+        vectors.square().sum().backward()
+        assert not torch.equal(other(stack)[0], vectors)
+    for name, parameter in made.named_parameters():
+        assert not parameter.requires_grad or parameter.grad is not None, f"{name} never learns"
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(other(stack)[0], vectors)
+
+
+def continuous(agent: Agent) -> bool:
+    found: str = importlib.import_module(type(agent).__module__).ACTIONS
+    assert found in ("discrete", "continuous")
+    return found == "continuous"
+
+
+def make_batch(agent: Agent, pool: Obs, seed: int) -> Batch:
+    size, generator = agent.config.batch_size, torch.Generator().manual_seed(seed)
+    chosen = torch.randint(ACTIONS, (size,), generator=generator)
+    if continuous(agent):
+        chosen = torch.rand(size, ACTIONS, generator=generator) * 2 - 1
+    return Batch(
+        obs=stacked(pool, size, agent.config.stack, seed),
+        action=chosen,
+        reward=torch.randn(size, generator=generator),
+        discount=torch.tensor([0.9, 0.0] * size)[:size],
+        next_obs=stacked(pool, size, agent.config.stack, seed + 100),
+        weight=torch.rand(size, generator=generator),
+        index=torch.arange(size),
+    )
+
+
+@MATRIX
+def test_an_agent_acts(word: str, encoder: str) -> None:
+    """Actions that exist, and a state that is the last frames, zero before an episode begins."""
+    eyes = make_encoder(encoder)
+    agent = make_agent(word, eyes)
+    frames = [eyes(given(eyes, 4, seed=n)) for n in range(3)]
+    state: Obs | None = None
+    for number, obs in enumerate(frames):
+        first = torch.tensor([True] * 4 if number == 0 else [False, False, True, False])
+        expected = push(obs, state, first, agent.config.stack)
+        before = {key: value.clone() for key, value in (state or {}).items()}
+        action, new, extras = agent.act(obs, state, first, explore=number % 2 == 0)
+        if continuous(agent):
+            assert action.shape == (4, ACTIONS) and action.dtype == torch.float32
+            assert action.abs().max() <= 1
+        else:
+            assert action.shape == (4,) and action.dtype == torch.int64
+            assert action.min() >= 0 and action.max() < ACTIONS
+        assert equal(new, expected)
+        assert state is None or equal(before, state), "the caller's state was written to"
+        assert not any(value.requires_grad for value in extras.values())
+        state = new
+    begun = {key: value[2, :-1] for key, value in (state or {}).items()}
+    assert not any(value.any() for value in begun.values())
+    again = [agent.act(frames[2], None, first, explore=False)[0] for _ in range(2)]
+    assert torch.equal(*again)
+
+
+@MATRIX
+def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_path: Path) -> None:
+    """Its state dict, written and read without pickle, is all that the next updates depend on."""
+    eyes = make_encoder(encoder)
+    agent, other = make_agent(word, eyes), make_agent(word, eyes, seed=1)
+    pool = eyes(given(eyes, 8))
+    start = {key: value.clone() for key, value in agent.policy.state_dict().items()}
+    assert equal(make_agent(word, eyes).policy.state_dict(), start), "made twice is not the same"
+    for number in range(3):
+        scalars = agent.update(make_batch(agent, pool, number))
+        assert not any(value.requires_grad for value in scalars.values())
+        if agent.config.priority_exponent:
+            priority = scalars.pop("priority")
+            assert priority.shape == (agent.config.batch_size,) and (priority >= 0).all()
+        assert "loss" in scalars
+        assert all(value.shape == () and value.isfinite() for value in scalars.values())
+    for name, parameter in agent.policy.named_parameters():
+        changed = not torch.equal(parameter, start[name])
+        assert changed == parameter.requires_grad, f"{name}: changed {changed}"
+    torch.save(agent.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for number in range(3, 6):
+        batch = make_batch(agent, pool, number)
+        assert equal(agent.update(batch), other.update(batch))
+    assert flat(agent.state_dict()) == flat(other.state_dict())
+    states = [each.act(eyes(given(eyes)), None, torch.ones(4).bool(), explore=True)[0]
+              for each in (agent, other)]  # fmt: skip
+    assert torch.equal(*states)
+
+
+@MATRIX
+def test_an_agent_learns_as_with_adam_one_weight_after_the_other(
+    word: str, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam's fused form deals a gradient to the wrong weights where its strides are others."""
+    eyes, real = make_encoder(encoder), torch.optim.Adam
+    pool, fused = eyes(given(eyes, 8)), make_agent(word, eyes)
+    plain = {"fused": False, "foreach": False}
+    monkeypatch.setattr(torch.optim, "Adam", lambda given, **keys: real(given, **keys | plain))
+    slow = make_agent(word, eyes)
+    for number in range(3):
+        batch = make_batch(fused, pool, number)
+        fused.update(batch), slow.update(batch)
+    for (name, ours), theirs in zip(
+        fused.policy.named_parameters(), slow.policy.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, msg=name)
+
+
+def flat(state: Any) -> bytes:
+    """Equal bytes for equal states, whatever is in them."""
+    if isinstance(state, Tensor):
+        return repr((state.dtype, state.shape)).encode() + state.numpy().tobytes()
+    if isinstance(state, dict):
+        return b"".join(repr(key).encode() + flat(value) for key, value in state.items())
+    if isinstance(state, list | tuple):
+        return b"".join(map(flat, state))
+    return repr(state).encode()

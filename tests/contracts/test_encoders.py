@@ -1,0 +1,154 @@
+"""What every encoder promises: its features, frozen, kept, exported."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pretrain.encoder import Encoder, Obs, export, load_encoder, save_encoder
+from rl import nets
+from tests.contracts.words import (
+    SHAPE,
+    equal,
+    given,
+    images,
+    kind,
+    make_encoder,
+    of,
+    same_files,
+    words,
+)
+
+# The encoders that look at images: all but those of the environment's state.
+SEEING = pytest.mark.parametrize(
+    "word", [word for word in words("pretrain.encoders") if kind(word) != "state"]
+)
+
+
+def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
+    """Keys, shapes and types of the kinds of features there are; padding is zero."""
+    batch, (_, height, width) = len(image), encoder.image_shape
+    kind = nets.kind_of(obs)
+    if kind == "pixels":
+        assert obs["image"].shape[0] == batch and obs["image"].shape[1] >= 1
+        assert obs["image"].shape[2:] == (height, width)
+        assert obs["image"].dtype == torch.uint8
+        assert encoder.max_tokens == encoder.dim == 0
+        return
+    if kind == "state":
+        assert obs["state"].shape == image.shape and obs["state"].dtype == torch.float32
+        assert encoder.max_tokens == encoder.dim == 0
+        return
+    assert kind == "tokens"
+    x, mask, pos = obs["x"], obs["mask"], obs["pos"]
+    assert encoder.max_tokens >= 1 and encoder.dim >= 1
+    assert x.shape == (batch, encoder.max_tokens, encoder.dim) and x.dtype == torch.float32
+    assert mask.shape == pos.shape == (batch, encoder.max_tokens)
+    assert mask.dtype == torch.bool and pos.dtype == torch.int64
+    assert x.isfinite().all() and pos.min() >= 0
+    assert mask.any(dim=1).all(), "a frame without any token"
+    assert not x[~mask].any() and not pos[~mask].any(), "padding that is not zero"
+    for b in range(batch):
+        positions = pos[b][mask[b]].tolist()
+        assert positions == sorted(set(positions)), "a patch twice, or out of order"
+
+
+@of("pretrain.encoders")
+def test_an_encoder_gives_the_features_it_names(word: str) -> None:
+    encoder = make_encoder(word)
+    image = given(encoder)
+    assert encoder.image_shape == SHAPE
+    obs = encoder(image)
+    check_obs(encoder, image, obs)
+    assert nets.kind_of(obs) == importlib.import_module(word).KIND
+    assert equal(encoder(image), obs), "twice is not the same"
+    assert equal(make_encoder(word)(image), obs), "made twice is not the same"
+    for b in range(len(image)):
+        alone = encoder(image[b : b + 1])
+        assert equal(alone, {key: value[b : b + 1] for key, value in obs.items()}), "company"
+
+
+@of("pretrain.encoders")
+def test_an_encoder_is_frozen(word: str) -> None:
+    """Nothing in it asks for gradients or is in training mode, and seeing changes nothing."""
+    encoder = make_encoder(word)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    with torch.enable_grad():
+        obs = encoder(given(encoder))
+    assert not any(value.requires_grad for value in obs.values())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    if before:
+        assert not any(module.training for module in encoder.modules())
+    assert equal(encoder.state_dict(), before)
+
+
+@of("pretrain.encoders")
+def test_an_encoder_is_saved_and_loaded(word: str, tmp_path: Path) -> None:
+    encoder = make_encoder(word)
+    image = given(encoder)
+    save_encoder(encoder, tmp_path / "a")
+    save_encoder(make_encoder(word), tmp_path / "b")
+    loaded = load_encoder(tmp_path / "a")
+    save_encoder(loaded, tmp_path / "c")
+    assert equal(loaded(image), encoder(image))
+    assert loaded.image_shape == SHAPE
+    assert (loaded.max_tokens, loaded.dim) == (encoder.max_tokens, encoder.dim)
+    assert same_files(tmp_path / "a", tmp_path / "b") and same_files(tmp_path / "a", tmp_path / "c")
+
+
+@SEEING
+def test_an_encoder_is_exported(word: str, tmp_path: Path) -> None:
+    """The program gives the same of any batch."""
+    encoder = make_encoder(word)
+    export(encoder, tmp_path / "encoder.pt2")
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    for count in (1, 4):
+        expected, found = encoder(images(count)), program(images(count))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key].dtype == value.dtype and found[key].shape == value.shape
+            assert (found[key].double() - value.double()).abs().max() <= 1e-5, key
+
+
+@SEEING
+def test_an_encoder_refuses_other_images(word: str) -> None:
+    good = images()
+    wrong = [
+        good.float(),
+        good.bool(),
+        good[0],
+        good[:, :1],
+        good[..., :24],
+        good[..., :24, :],
+        good.permute(0, 2, 3, 1),
+    ]
+    for image in wrong:
+        with pytest.raises(ValueError, match="image: wants uint8"):
+            make_encoder(word)(image)
+
+
+SPOILT: dict[str, Callable[[Obs], Obs]] = {
+    "half": lambda o: o | {"x": o["x"].half()},
+    "padding": lambda o: o | {"x": o["x"] + 1},
+    "mask": lambda o: o | {"mask": o["mask"].byte()},
+    "position": lambda o: o | {"pos": o["pos"].int()},
+    "twice": lambda o: o | {"pos": torch.zeros_like(o["pos"])},
+    "short": lambda o: {key: value[:, 1:] for key, value in o.items()},
+    "empty": lambda o: o | {"x": 0 * o["x"], "pos": 0 * o["pos"], "mask": o["mask"] & False},
+    "infinite": lambda o: o | {"x": o["x"].masked_fill(o["mask"][..., None], torch.inf)},
+    "batch": lambda o: {key: value[:1] for key, value in o.items()},
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_the_check_of_features_finds_faults(fault: str) -> None:
+    encoder, image = make_encoder("pretrain.encoders.mae"), images()
+    obs = encoder(image)
+    assert not obs["mask"].all(), "no padding to look at"
+    with pytest.raises(AssertionError):
+        check_obs(encoder, image, SPOILT[fault](obs))

@@ -1,0 +1,192 @@
+"""What every environment and every source of frames promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pickle
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Discrete, Space
+from gymnasium.vector import AutoresetMode, VectorEnv
+from safetensors.numpy import save_file
+
+from datasets import envs
+from datasets.shards import FrameSet, read_frames
+from tests.contracts.words import SMALL, game_of, of, same_files, small
+
+
+def make_env(word: str, num_envs: int = 2, seed: int = 0) -> VectorEnv[Any, Any, Any]:
+    module = importlib.import_module(word)
+    config = small(module.Config, game=game_of(word), num_envs=num_envs)
+    made: VectorEnv[Any, Any, Any] = module.make(config, seed)
+    return made
+
+
+def make_single(word: str, seed: int, index: int) -> Any:
+    module = importlib.import_module(word)
+    return module.single(small(module.Config, game=game_of(word)), seed, index)
+
+
+def action(space: Space[Any], number: int) -> Any:
+    """0, 1, 0, 1 …, or all of a continuous action half way down, half way up, …"""
+    if isinstance(space, Discrete):
+        return number % 2
+    return np.full(space.shape, number % 2 - 0.5, space.dtype)
+
+
+def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
+    """What the same actions in every environment lead to."""
+    with closing(env):
+        seen: list[Any] = [env.reset()]
+        for number in range(steps):
+            one = action(env.single_action_space, number)
+            seen.append(env.step(np.stack([one] * env.num_envs)))
+        return seen
+
+
+@of("datasets.envs")
+def test_a_suite_is_a_vector_env_with_same_step_resets(word: str) -> None:
+    """The step that ends an episode gives the next one's first frame, and the last one beside."""
+    module, env = importlib.import_module(word), make_env(word)
+    suite = word.rsplit(".", 1)[1]
+    assert isinstance(env, VectorEnv) and env.num_envs == 2
+    assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert list(module.games()) == sorted(module.games()) == envs.games(suite)
+    discrete = isinstance(env.single_action_space, Discrete)
+    assert envs.actions(f"{suite}/{game_of(word)}") == ("discrete" if discrete else "continuous")
+    shape = envs.image_shape(f"{suite}/{game_of(word)}")
+    seen = play(env, SMALL["horizon"])
+    for obs, *_ in seen:
+        assert obs.shape == (2, *shape[1:], shape[0]) and obs.dtype == np.uint8
+    for _, reward, terminated, truncated, info in seen[1:-1]:
+        assert reward.shape == (2,) and not terminated.any() and not truncated.any()
+        assert "final_obs" not in info
+        assert all(len(info[name]) == 2 for name in module.FRAME_INFO)
+    obs, _, terminated, truncated, info = seen[-1]
+    assert truncated.all() and not terminated.any()
+    assert set(module.FRAME_INFO) <= info["final_info"].keys()
+    for index in range(2):
+        assert info["final_obs"][index].shape == obs[index].shape
+        assert not np.array_equal(info["final_obs"][index], obs[index])
+
+
+@of("datasets.envs")
+def test_an_environment_depends_on_seed_and_index_alone(word: str) -> None:
+    pair, three, other = (
+        np.stack([step[0] for step in play(make_env(word, number, seed), 12)])
+        for number, seed in ((2, 0), (3, 0), (2, 1))
+    )
+    assert np.array_equal(pair, three[:, :2])
+    assert not np.array_equal(pair, other) and not np.array_equal(pair[:, 0], pair[:, 1])
+    for index in range(2):
+        with closing(make_single(word, 0, index)) as single:
+            actions = [action(single.action_space, number) for number in range(6)]
+            found = [single.reset()[0]] + [single.step(one)[0] for one in actions]
+        assert np.array_equal(np.stack(found), pair[:7, index])
+
+
+@of("datasets.envs")
+def test_an_environment_that_is_not_drawn_is_the_same_one(word: str) -> None:
+    name = f"{word.rsplit('.', 1)[1]}/{game_of(word)}"
+    drawn, black = (envs.single(name, seed=0, index=1, draw=draw) for draw in (True, False))
+    (image, info), (nothing, same) = drawn.reset(), black.reset()
+    for number in range(3):
+        assert image.any() and not nothing.any() and image.shape == nothing.shape
+        assert all(np.array_equal(info[key], same[key]) for key in envs.frame_info(name))
+        one = action(drawn.action_space, number)
+        image, *rest, info = drawn.step(one)
+        nothing, *others, same = black.step(one)
+        assert rest == others
+    drawn.close()
+    black.close()
+
+
+@of("datasets.envs")
+def test_options_of_a_word_are_fields_of_the_suite(word: str) -> None:
+    module, suite = importlib.import_module(word), word.rsplit(".", 1)[1]
+    name = f"{suite}/{game_of(word)}"
+    defaults = {field.name: field.default for field in dataclasses.fields(module.Config)}
+    expected = {"suite": suite} | {key: defaults[key] for key in module.OPTIONS}
+    assert envs.shown(name) == expected
+    for key in module.OPTIONS:
+        assert envs.shown(f"{name}?{key}={defaults[key]}") == expected
+        with pytest.raises(ValueError, match=f"{key}: 'no such thing'"):
+            envs.check(f"{name}?{key}=no such thing")
+    with pytest.raises(ValueError, match="no option 'colour'"):
+        envs.check(f"{name}?colour=red")
+
+
+@of("datasets.envs")
+def test_an_environment_goes_on_from_its_state(word: str) -> None:
+    env, other = make_single(word, 0, 0), make_single(word, 5, 1)
+    env.reset()
+    actions = [action(env.action_space, number) for number in range(3)]
+    image = env.step(actions[1])[0]
+    state = env.get_state()
+    expected = [env.step(one) for one in actions]
+    other.set_state(state)
+    assert np.array_equal(other.observe()[0], image)
+    for one, (image, *rest) in zip(actions, expected, strict=True):
+        again, *others = other.step(one)
+        assert np.array_equal(image, again) and rest[:3] == others[:3]
+    env.close()
+    other.close()
+
+
+# Sources that Atari has not.
+SUITES = {f"datasets.sources.{word}": "metaworld/reach" for word in ("expert", "replay")}
+
+
+def streams_of(word: str, env: str, count: int, folder: Path) -> Any:
+    """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
+    module, given = importlib.import_module(word), {}
+    if hasattr(module, "LEARNED"):
+        actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
+        ends = np.zeros(0, np.int64)  # fewer steps than an episode has
+        folder.mkdir(exist_ok=True)
+        save_file({"action": actions, "end": ends}, folder / module.LEARNED)
+        given = {"learned": folder}
+    return module.streams(small(module.Config), env, count, **given)
+
+
+@of("datasets.sources")
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_sources_streams_write_as_many_frames_as_asked(
+    word: str, count: int, tmp_path: Path
+) -> None:
+    """They travel to other processes, run in any order, and tell of each frame once."""
+    env = SUITES.get(word, "atari/Pong")
+
+    def run(folder: Path, order: int) -> FrameSet:
+        made = streams_of(word, env, count, tmp_path / "learned")
+        told: list[int] = []
+        folder.mkdir(exist_ok=True)
+        for stream in pickle.loads(pickle.dumps(made))[::order]:
+            stream.run(folder, told.append)
+        assert sum(told) == count
+        return read_frames(folder)
+
+    frames = run(tmp_path / "a", 1)
+    assert len(frames) == count
+    channels, *size = envs.image_shape(env)
+    assert frames.images.shape[1:] == (*size, channels)
+    assert set(envs.frame_info(env)) == set(frames.info)
+    run(tmp_path / "b", -1)
+    assert same_files(tmp_path / "a", tmp_path / "b")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()}
+    run(tmp_path / "a", 1)  # everything is there already
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()} == before
+
+
+@of("datasets.sources")
+def test_a_source_refuses_what_is_no_environment(word: str, tmp_path: Path) -> None:
+    env = SUITES.get(word, "atari/Pong")
+    with pytest.raises(ValueError, match=f"did you mean .*{env.split('/')[1]}"):
+        streams_of(word, f"{env}g", 5, tmp_path)
+    with pytest.raises(ValueError, match="count"):
+        streams_of(word, env, 0, tmp_path)

@@ -1,0 +1,84 @@
+"""What every source of saliency and every annotator promises."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datasets.annotation import choice
+from datasets.annotation.click_file import Clicked, write_clicks
+from datasets.annotation.maps import CANVAS
+from datasets.frame import Frame
+from datasets.shards import read_frames, write_shard
+from pretrain.saliency_source import load_saliency, save_saliency
+from tests.contracts.words import SHAPE, images, of, same_files, small
+
+
+def make_source(word: str) -> Any:
+    """As the stage `fit` makes one, less the training."""
+    module = importlib.import_module(word)
+    assert hasattr(module, "Training") != hasattr(module, "fit"), "learns from maps, or does not"
+    if hasattr(module, "Training"):
+        return module.Training(small(module.Config), SHAPE).saliency()
+    return module.fit(small(module.Config), images(7, seed=1))
+
+
+@of("pretrain.saliency")
+def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None:
+    module, image, source = importlib.import_module(word), images(), make_source(word)
+    assert isinstance(source, module.Saliency)
+    maps = source(image)
+    assert maps.shape == (4, 1, *SHAPE[1:]) and maps.dtype == torch.float32
+    assert maps.min() >= 0 and maps.max() <= 1 and maps.std() > 0
+    assert not maps.requires_grad
+    assert torch.equal(source(image), maps), "twice is not the same"
+    assert torch.equal(source(image[1:2]), maps[1:2]), "a map depends on the other frames"
+    assert not any(parameter.requires_grad for parameter in source.parameters())
+    for number, made in enumerate((source, make_source(word))):
+        save_saliency(made, tmp_path / str(number))
+    assert same_files(tmp_path / "0", tmp_path / "1")
+    loaded = load_saliency(tmp_path / "0")
+    assert torch.equal(loaded(image), maps)
+    save_saliency(loaded, tmp_path / "2")
+    assert same_files(tmp_path / "0", tmp_path / "2")
+
+
+# Annotators
+
+
+@of("datasets.annotation")
+def test_an_annotator_clicks_on_frames(word: str, tmp_path: Path) -> None:
+    """Up to as many as asked, drawn at random, the same ones every time; inside the picture."""
+    module, frames = importlib.import_module(word), read_frames(clicked_frames(tmp_path))
+    found = module.annotate(module.Config(), "metaworld/reach", frames, 5, tmp_path)
+    assert found and all(annotator == annotator.lower() for annotator in found)
+    for clicks in found.values():
+        assert 0 < len(clicks) <= 5 and set(clicks) <= set(range(len(frames)))
+        for places in clicks.values():
+            assert places.ndim == 2 and places.shape[1] == 2 and places.dtype == np.float64
+            assert len(places) and places.min() >= 0 and places.max() <= CANVAS
+    fewer = module.annotate(module.Config(), "metaworld/reach", frames, 2, tmp_path)
+    assert {name: len(clicks) for name, clicks in fewer.items()} == dict.fromkeys(found, 2)
+    for name, clicks in fewer.items():
+        assert list(clicks) == list(found[name])[:2], "fewer are not the first of more"
+        assert all(np.array_equal(clicks[index], found[name][index]) for index in clicks)
+    other = module.annotate(module.Config(seed=1), "metaworld/reach", frames, 5, tmp_path)
+    assert {*other} == {*found} and all(list(other[name]) != list(found[name]) for name in found)
+
+
+def clicked_frames(folder: Path) -> Path:
+    """A shard of frames, and a file with clicks on each of them."""
+    points = np.array([[2, 2], [9, 3], [5, 12]], np.float32)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    made = [Frame(image, 0, 0.0, False, False, 0, n, {"points": points})
+            for n, image in enumerate(noise)]  # fmt: skip
+    write_shard(folder / "000-00000.tar", made, stream=0, start=0)
+    frames = read_frames(folder)
+    clicked = {key: Clicked(choice.digest(frames, n), ((n, 2.5), (400.0, 0.0)))
+               for n, key in enumerate(choice.keys(frames))}  # fmt: skip
+    write_clicks(folder / "somebody.json", clicked)
+    return folder

@@ -1,0 +1,119 @@
+"""The words that there are, and what each makes, built small."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pretrain.encoder import Encoder, Obs, needs_saliency
+from pretrain.saliency import motion
+from rl import agents, nets
+from rl.agent import Agent
+
+CODE = Path(__file__).parents[2]
+PACKAGES = (
+    "datasets.envs",
+    "datasets.sources",
+    "datasets.annotation",
+    "pretrain.encoders",
+    "pretrain.saliency",
+    "rl.agents",
+    "rl.nets",
+)
+# Stand in a folder of words and are none.
+PARTS = {
+    f"datasets.annotation.{part}"
+    for part in ("choice", "click_file", "heatmap_js", "maps", "server")
+}
+GIVEN = {"datasets.envs": {"game"}}  # fields that the word itself fills in, so without a default
+SHAPE = (3, 32, 32)
+ACTIONS = 3
+# Everything that has one of these fields is built small; what has none of them is small already.
+SMALL: dict[str, Any] = dict(
+    patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
+    batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
+    stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=16,
+)  # fmt: skip
+
+
+def words(package: str) -> list[str]:
+    """Every word of a folder, as `package.word`."""
+    files = (CODE / package.replace(".", "/")).glob("*.py")
+    names = [f"{package}.{path.stem}" for path in sorted(files) if path.stem != "__init__"]
+    return [name for name in names if name not in PARTS]
+
+
+WORDS = [name for package in PACKAGES for name in words(package)]
+
+
+def of(package: str) -> pytest.MarkDecorator:
+    """The test runs once for every word of a folder."""
+    return pytest.mark.parametrize("word", words(package))
+
+
+def small(config: Callable[..., Any], **given: Any) -> Any:
+    """A Config with what SMALL says of the fields it has."""
+    known = inspect.signature(config).parameters
+    return config(**given, **{key: value for key, value in SMALL.items() if key in known})
+
+
+def images(count: int = 4, seed: int = 0) -> Tensor:
+    """Frames (count, *SHAPE) of noise; the last is one thing on an even ground, so that little is
+    selected of it."""
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+    thing = made[-1, :, 8:16, 8:16].clone()
+    made[-1] = 90
+    made[-1, :, 8:16, 8:16] = thing
+    return made
+
+
+def make_encoder(word: str) -> Any:
+    """As the stage `pretrain` makes one, less the training."""
+    module = importlib.import_module(word)
+    config = small(module.Config)
+    carried = [motion.fit(motion.Config(), images(7, seed=1))] if needs_saliency(config) else []
+    if hasattr(module, "Pretraining"):
+        return module.Pretraining(config, SHAPE).encoder(module.Features(), *carried)
+    return module.Encoder(config, module.Features(), SHAPE, *carried)
+
+
+def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
+    """What an encoder gets: images, or states."""
+    if not hasattr(encoder, "info"):
+        return images(count, seed)
+    return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
+
+
+def make_agent(word: str, encoder: Encoder, seed: int = 0) -> Agent:
+    name, config = word.rsplit(".", 1)[1], small(importlib.import_module(word).Config)
+    kind = nets.kind_of(encoder(given(encoder, 1)))
+    net = small(nets.config_for(agents.net_for(name, kind)))
+    return agents.make(name, config, encoder, actions=ACTIONS, net=net, seed=seed)
+
+
+def equal(one: Obs, other: Obs) -> bool:
+    """Equal keys and equal bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def same_files(one: Path, other: Path) -> bool:
+    files = {path.name: path.read_bytes() for path in one.iterdir()}
+    return files == {path.name: path.read_bytes() for path in other.iterdir()} and bool(files)
+
+
+def kind(word: str) -> str:
+    return str(importlib.import_module(word).KIND)
+
+
+def game_of(word: str) -> str:
+    """A game in which something moves at once, if we know one."""
+    games = list(importlib.import_module(word).games())
+    return "Breakout" if "Breakout" in games else games[0]
