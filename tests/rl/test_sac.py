@@ -1,145 +1,37 @@
-"""SAC: its density against integrals, its losses against themselves told plainly, learning."""
+"""SAC: its density against integrals, its losses against themselves told plainly."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 from scipy import integrate
 from torch import Tensor, nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from pretrain.encoder import Obs
-from pretrain.encoders import state
-from rl import agents, loops, play
-from rl.agent import Batch
+from rl import agents
 from rl.agents.sac import Agent, Config, TwinCritic, log_density
 from rl.features import example_of
 from rl.nets import deep_cnn, vector
-from rl.replay import Replay
 from tests.rl import fakes
-
-SMALL = Config(steps=160, learn_start=40, replay_capacity=100, batch_size=8, hidden=16)
-ACTIONS = 2
-
-
-class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
-    """A point in a square: an action moves it by up to 0.3; the reward is its nearness to a goal
-    drawn for each episode, which succeeds within 0.2 of it. Cut after 10 steps, never terminated.
-    """
-
-    def __init__(self, seed: Sequence[int], draw: bool) -> None:
-        self.random, self.shown = np.random.default_rng(seed), draw
-        self.place, self.goal = np.zeros(2), np.zeros(2)
-        self.total, self.length, self.reached = 0.0, 0, False
-        self.action_space = gymnasium.spaces.Box(-1, 1, (ACTIONS,), np.float32)
-        self.observation_space = gymnasium.spaces.Box(0, 255, (25, 25, 3), np.uint8)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        self.place, self.goal = self.random.uniform(-1, 1, (2, 2))
-        self.total, self.length, self.reached = 0.0, 0, False
-        return self.observe()
-
-    def observe(self) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        image = np.zeros((25, 25, 3), np.uint8)
-        if self.shown:
-            x, y = (12 + 12 * self.place).astype(int)
-            image[y, x] = 255
-        now = np.concatenate([self.place, self.goal])
-        return image, {"state": now, "game_over": False}
-
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        self.place = np.clip(self.place + 0.3 * action, -1, 1)
-        distance = float(np.abs(self.place - self.goal).max())
-        self.total, self.length = self.total - distance, self.length + 1
-        self.reached |= distance < 0.2
-        image, info = self.observe()
-        if self.length == 10:
-            info |= {"game_over": True, "game_return": self.total, "game_length": 10}
-            info |= {"game_success": self.reached}
-        return image, -distance, False, self.length == 10, info
-
-    def get_state(self) -> dict[str, Any]:
-        numbers = np.array([*self.place, *self.goal, self.total, self.length, self.reached])
-        return {"numbers": numbers, "rng": self.random.bit_generator.state}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        self.random.bit_generator.state = state["rng"]
-        *places, self.total, length, reached = (float(number) for number in state["numbers"])
-        self.place, self.goal = np.array(places[:2]), np.array(places[2:])
-        self.length, self.reached = int(length), bool(reached)
-
-
-def make_point(
-    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
-) -> SyncVectorEnv:
-    points = [partial(Point, (seed, index), draw) for index in range(num_envs)]
-    return SyncVectorEnv(points, autoreset_mode=AutoresetMode.SAME_STEP)
-
-
-def single_point(word: str, *, seed: int, index: int, draw: bool = True) -> Point:
-    return Point((seed, index), draw)
-
-
-@pytest.fixture(autouse=True)
-def _point(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.envs.make", make_point)
-    monkeypatch.setattr("datasets.envs.single", single_point)
-    torch.set_num_threads(1)
-
-
-EYES = state.Encoder(state.Config(4), state.Features(), (3, 25, 25))
-
-
-def make(config: Config = SMALL, encoder: Any = EYES, seed: int = 0) -> Agent:
-    agent = agents.make("sac", config, encoder, actions=ACTIONS, seed=seed)
-    assert isinstance(agent, Agent)
-    return agent
-
-
-def policy(config: Config = SMALL, encoder: Any = EYES, seed: int = 0) -> play.Policy:
-    return play.Policy("fake/Point", encoder, make(config, encoder, seed), seed)
+from tests.rl.point import (
+    ACTIONS,
+    SMALL,
+    make,
+    random_batch,
+)
 
 
 def log_prob(distribution: Any, value: Tensor) -> Tensor:
     """What torch says, whose method has no types."""
     found: Tensor = distribution.log_prob(value)
     return found
-
-
-def random_batch(config: Config = SMALL, seed: int = 0, obs: Obs | None = None) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    size = config.batch_size
-
-    def states() -> Obs:
-        return {"state": torch.randn(size, 1, 4, generator=generator)}
-
-    return Batch(
-        obs=obs or states(),
-        action=torch.rand(size, ACTIONS, generator=generator) * 2 - 1,
-        reward=torch.randn(size, generator=generator),
-        discount=0.9 * (torch.rand(size, generator=generator) < 0.8),
-        next_obs=obs or states(),
-        weight=torch.ones(size),
-        index=torch.arange(size),
-    )
 
 
 # The squashed Gaussian
@@ -397,121 +289,3 @@ def test_a_vector_is_the_mean_over_real_tokens() -> None:
         each = [x[b, s][mask[b, s]].mean(0) for s in range(3)]
         torch.testing.assert_close(found[b], torch.cat(each))
     assert net.width == 12
-
-
-# Training and play
-
-
-def train(folder: Path, policy: play.Policy, **every: Any) -> dict[str, bytes]:
-    folder.mkdir(exist_ok=True)
-    settings: Any = {"checkpoint_every": 60, "resume_every": 25} | every
-    loops.train(policy, folder=folder, progress=fakes.ignore, **settings)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-@pytest.mark.slow
-def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
-    config = replace(
-        SMALL, steps=1_500, learn_start=200, replay_capacity=1_500, batch_size=64, hidden=32,
-        learning_rate=3e-3, gamma=0.9,
-    )  # fmt: skip
-    learner = policy(config)
-    settings: Any = dict(games=20, seed=9, epsilon=0.0, progress=fakes.ignore)
-    before = play.evaluate(learner, **settings)
-    train(tmp_path, learner, checkpoint_every=10_000, resume_every=10_000)
-    after = play.evaluate(learner, **settings)
-    assert np.mean(before["successes"]) < 0.6
-    assert np.mean(after["successes"]) >= 0.95
-    assert np.mean(after["returns"]) > np.mean(before["returns"]) + 3
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["last_100_games_success"] > 0.5
-
-
-def test_pixels_train_as_states_do(tmp_path: Path) -> None:
-    encoder, net = fakes.Pixels(), deep_cnn.Config(layers=3, filters=4, width=8)
-    config = replace(SMALL, steps=50)
-    agent = agents.make("sac", config, encoder, actions=ACTIONS, net=net)
-    kept = train(tmp_path, play.Policy("fake/Point", encoder, agent))
-    assert {"weights-0000050.safetensors", "metrics.json"} <= kept.keys()
-
-
-@pytest.mark.parametrize("at", [1, 59, 76, 160])
-def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
-    """The file of actions that a source of frames asks for included."""
-    kept = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
-    whole = train(tmp_path / "whole", policy(), resume_every=90, actions=kept["whole"])
-    learned = load_file(kept["whole"])
-    assert learned["action"].shape == (160, ACTIONS) and learned["end"][[0, -1]].tolist() == [
-        10,
-        160,
-    ]
-    assert whole["curve.csv"].startswith(b"step,return,length,success\n10,")
-    done, folder = 0, tmp_path / "stopped"
-    folder.mkdir()
-
-    class StopError(Exception):
-        pass
-
-    def stop(more: int) -> None:
-        nonlocal done
-        done += more
-        if done == at:
-            raise StopError
-
-    with pytest.raises(StopError):
-        loops.train(
-            policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop,
-            actions=kept["stopped"],
-        )  # fmt: skip
-    assert train(folder, policy(), actions=kept["stopped"]) == whole
-
-
-def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Path) -> None:
-    seen: list[tuple[Any, ...]] = []
-    learner = policy(replace(SMALL, steps=45))
-    real = Replay.add
-
-    def add(self: Any, obs: Obs, action: Any, reward: float, **ends: Any) -> None:
-        seen.append((obs["state"][0], action, reward, ends))
-        real(self, obs, action, reward, **ends)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Replay, "add", add)
-        train(tmp_path, learner)
-    for number, (now, action, reward, ends) in enumerate(seen):
-        assert action.shape == (2,) and action.dtype == np.float32
-        assert not ends["terminated"] and ends["truncated"] == (number % 10 == 9)
-        following = ends["final"]["state"][0] if ends["truncated"] else seen[number + 1][0] \
-            if number + 1 < len(seen) else None  # fmt: skip
-        if following is not None:
-            moved = np.clip(now[:2].numpy() + 0.3 * action, -1, 1)
-            np.testing.assert_allclose(following[:2], moved, atol=1e-6)
-            distance = float((following[:2] - following[2:]).abs().max())
-            assert reward == pytest.approx(-distance, abs=1e-6)
-
-
-def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-    real = Point.__init__
-
-    def note(self: Point, seed: Sequence[int], draw: bool) -> None:
-        drawn.append(draw)
-        real(self, seed, draw)
-
-    monkeypatch.setattr(Point, "__init__", note)
-    play.evaluate(policy(), games=2, seed=0, epsilon=0.0, progress=fakes.ignore)
-    play.evaluate_random("fake/Point", games=2, seed=0, progress=fakes.ignore)
-    assert drawn == [False] * 4
-    frames = play.record(policy(), seed=0, epsilon=0.0)
-    assert drawn[4:] == [True] and len(frames) == 10 and frames[3].image.any()
-
-
-def test_random_actions_are_uniform_and_epsilon_mixes_them_in() -> None:
-    space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    random = np.random.default_rng(0)
-    drawn = np.stack([play.draw(space, random) for _ in range(2_000)])
-    assert drawn.dtype == np.float32 and np.abs(drawn).max() <= 1
-    assert np.abs(drawn.mean(0)).max() < 0.05 and np.abs(drawn.std(0) - 3**-0.5).max() < 0.02
-    uniform = play.evaluate_random("fake/Point", games=3, seed=5, progress=fakes.ignore)
-    mixed = play.evaluate(policy(), games=3, seed=5, epsilon=1.0, progress=fakes.ignore)
-    assert mixed == uniform and len(uniform["successes"]) == 3
