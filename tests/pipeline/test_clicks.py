@@ -1,12 +1,11 @@
 """`make annotate` from end to end: the page in a real browser, its server killed, the disk full,
-another origin at it; and the command line around it.
+another origin at it.
 """
 
 from __future__ import annotations
 
 import functools
 import http.server
-import json
 import resource
 import signal
 import subprocess
@@ -21,29 +20,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from datasets.annotation.click_file import Points, read_clicks
 from datasets.annotation.maps import heat_map
-from datasets.frame import Frame
-from datasets.saliency import read_saliency
-from datasets.shards import read_frames, write_shard
-from pipeline import clicks
-from pipeline.artifact import Artifact, open_artifact, publish, seal
-from pipeline.stage import handed_down
 from tests.datasets.test_click_server import FRAMES, KEYS, Served, served
-from tests.pipeline.conftest import Project
-from tests.pipeline.test_faults import Warm
 
 expect.set_options(timeout=30_000)
-SIMULATED: dict[str, object] = {"simulated_clicks": True}
-PARAMS = """
-frames:
-  reach: {env: metaworld/reach, source: random, count: 20}
-annotations:
-  reach: {frames: reach, annotator: human, count: 3}
-  reach-simulated: {frames: reach, annotator: simulated, count: 3}
-predictors: {}
-saliency: {}
-encoders: {}
-policies: {}
-"""
 
 
 @pytest.fixture
@@ -425,130 +404,3 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *words: object) -> None:
         pass
-
-
-# The command line
-
-
-@pytest.fixture
-def reach(tmp_path: Path) -> Project:
-    """A project with frames that cost no simulation."""
-    (tmp_path / "params.yaml").write_text(PARAMS)
-    out, project = tmp_path / "out", Project(tmp_path)
-    out.mkdir()
-    points = np.array([[20, 20], [40, 20], [30, 50]], np.float32)
-    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
-    frames = [Frame(image, np.zeros(4, np.float32), 0.0, False, False, 0, n, {"points": points})
-              for n, image in enumerate(noise)]  # fmt: skip
-    write_shard(out / "000-00000.tar", frames, stream=0, start=0)
-    seal(out, "frames/reach", entry={"env": "metaworld/reach"}, inputs={}, metrics={})
-    publish(out, "frames/reach", project.artifacts)
-    return project
-
-
-def run_clicks(project: Project, monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    """What `python -m pipeline.clicks` exits with: None, or its message."""
-    monkeypatch.chdir(project.folder)
-    monkeypatch.setattr("sys.argv", ["clicks", *words])
-    try:
-        clicks.main()
-    except SystemExit as error:
-        return error.code
-    return None
-
-
-@pytest.mark.slow
-def test_from_no_clicks_to_maps(
-    reach: Project, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stage says how to make clicks; page and import make them; the stage makes their maps."""
-    warm = Warm()
-    code, told = warm.run(reach, "annotate", "reach")
-    assert code == 1 and "datasets/clicks/reach: none of 3 frames have clicks" in told, told
-    assert "`make annotate NAME=" in told and not (reach.artifacts / "annotations").exists()
-    process = reach.start("clicks", "reach", "--as", "alice")
-    assert process.stdout is not None
-    url = process.stdout.readline().split()[1]
-    with fresh(browser) as context:
-        page = context.new_page()
-        page.goto(url)
-        expect(page.locator("h1")).to_have_text("reach")
-        expect(page.locator("#who")).to_have_text("alice")
-        for _ in range(3):
-            click(page, 100, 100)
-            page.keyboard.press("ArrowRight")
-        saved(page)
-        expect(page.locator("#hint")).to_contain_text("Every frame has clicks")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "Traceback" not in output
-    assert "3 of 3 frames have clicks, in datasets/clicks/reach/alice.json" in output
-    theirs = of_heatmap_js(reach, 3)
-    assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--import", theirs) is None
-    code, told = warm.run(reach, "annotate", "reach")
-    assert code == 0, told
-    made = open_artifact("annotations/reach", reach.artifacts)
-    assert made.manifest["metrics"] == {
-        "frames": 3, "simulated_clicks": False, "annotators": "alice, bob", "clicks_per_frame": 1.5
-    }  # fmt: skip
-    frames = read_frames(reach.artifacts / "frames/reach")
-    maps = read_saliency(made.folder, frames, made.files)[1]
-    assert maps.shape == (3, 64, 64) and (maps.max((1, 2)) == 255).all()  # each is alone there
-    assert (maps[:, 16, 16] > 220).all() and (maps[:, 48, 48] > 220).all()
-    assert len(json.loads((made.folder / "clicks.json").read_text())["bob"]) == 3
-    code, told = warm.run(reach, "annotate", "reach-simulated")
-    assert code == 0, told
-    metrics = open_artifact("annotations/reach-simulated", reach.artifacts).manifest["metrics"]
-    assert metrics["simulated_clicks"] and metrics["annotators"] == "simulated"
-    warm.process.communicate("")
-
-
-def test_simulated_clicks_are_told_of_all_the_way_down() -> None:
-    def made(metrics: dict[str, object]) -> Artifact:
-        return Artifact("frames/x", Path(), {"metrics": metrics}, "")
-
-    plain, people, simulated = made({}), made({"simulated_clicks": False}), made(SIMULATED)
-    assert handed_down({"mean": 1}, [plain, people]) == {"mean": 1}
-    assert handed_down({"mean": 1}, [plain, simulated]) == {"mean": 1} | SIMULATED
-    assert handed_down({"simulated_clicks": False}, [simulated]) == SIMULATED
-
-
-def of_heatmap_js(project: Project, count: int) -> str:
-    """A folder as the authors' tool leaves it: one place a frame, clicked on twice."""
-    folder = project.folder / "theirs"
-    folder.mkdir()
-    data = {"min": 0, "max": 2, "data": [{"x": 300, "y": 300, "value": 2, "radius": 25}]}
-    for number in range(count):
-        (folder / f"annotations_{number:03d}.txt").write_text(json.dumps(data))
-    return str(folder)
-
-
-def test_what_cannot_be_clicked_on_or_imported(
-    reach: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Refused with one message; clicks that are there are never written over."""
-    ask, theirs = functools.partial(run_clicks, reach, monkeypatch), of_heatmap_js(reach, 3)
-    assert ask("reach", "--as", "authors", "--import", theirs) is None
-    path = reach.folder / "datasets/clicks/reach/authors.json"
-    before = path.read_bytes()
-    with served(reach.folder / "other" / "alice.json") as other:
-        for words, says in (
-            (
-                ("reach", "--as", "authors", "--import", theirs),
-                "authors.json: is there already; import as another annotator (--as ",
-            ),
-            (("reach", "--as", "others", "--import", "gone"), "gone: holds no annotations_NNN"),
-            (
-                ("reach", "--as", "../others"),
-                "a name is made of a-z, 0-9 and '-'; name one with --as ",
-            ),
-            (("raech", "--as", "alice"), "no entry 'raech' in annotations; did you mean 'reach'"),
-            (("reach", "--as", "alice", "--port", str(other.port)), "Address already in use"),
-        ):
-            assert says in str(ask(*words)), words
-    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0123456789ab')[:-10])
-    assert "authors.json: damaged or no click file" in str(ask("reach", "--as", "authors"))
-    path.write_bytes(before.replace(before.split(b'"sha256": "')[1][:64], b"0" * 64))
-    assert "was another picture when it was clicked on" in str(ask("reach", "--as", "authors"))
-    (reach.artifacts / "frames/reach/manifest.json").unlink()
-    assert "dvc repro collect@reach" in str(ask("reach", "--as", "alice"))
