@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]  # of the repository, which the files are named
 
 
 def quote(words: str, file: str) -> str:
-    """The words with `{mean:.1f}` or `{figures[saliency][rounds]}` (as str.format has them)
+    """The words with `{mean:.1f}` or `{saliency[figures][rounds]}` (as str.format has them)
     replaced by what the file holds under these keys, and a link to it.
 
     Raises FoveaError naming the file that is missing or malformed, or the key that it lacks.
