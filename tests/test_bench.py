@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from bench import kept
 from bench.__main__ import table
 from bench.error_map import TARGETS
 
@@ -34,3 +38,17 @@ def test_how_much_was_remembered_is_said() -> None:
     figures = {f"{game}_{name}": 20.0 for game in TARGETS for name in names}
     lines = table({"error_map": figures | {"remembered_frames": 100}})
     assert sum("100 frames seen" in line for line in lines) == len(TARGETS)
+
+
+def test_figures_of_one_run_leave_those_of_others(tmp_path: Path) -> None:
+    """And say on what machine, with which versions and commit they were measured."""
+    path = tmp_path / "artifacts" / "bench.json"
+    kept.keep(path, {"mae": {"ratio": 1.0}, "sac": {"ratio": 2.0}})
+    kept.keep(path, {"mae": {"ratio": 3.0}})
+    held = json.loads(path.read_text())
+    assert {name: one["figures"] for name, one in held.items()} == {
+        "mae": {"ratio": 3.0},
+        "sac": {"ratio": 2.0},
+    }
+    assert all(one["machine"]["cores"] and one["versions"]["torch"] for one in held.values())
+    assert all("commit" in one for one in held.values())
