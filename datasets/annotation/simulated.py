@@ -8,8 +8,8 @@ On Meta-World about 45 % of the clicks are meant for the gripper's tip, 40 % for
 for the goal: where the one surviving map of theirs is strong and weak. On Atari, which they did not
 annotate, all of a frame's objects are equally likely. The RAM cells and offsets of these objects
 were compared with drawn pixels (centres within about 2.5 pixels of the 210x160 screen). Ms.
-Pacman's ghosts flicker: RAM knows of some that no picture shows. SPIRL's other two games, Seaquest
-and BattleZone, are not known here, and refused like any other.
+Pacman's ghosts flicker: RAM knows of some that no picture shows. SPIRL's fifth game, BattleZone, is
+not known here, and refused like any other.
 """
 
 from __future__ import annotations
@@ -149,8 +149,30 @@ def _berzerk(ram: list[int]) -> Points:
     return points
 
 
+def _seaquest(ram: list[int]) -> Points:
+    """Submarine, its shot, the patrol above, and in each of four lanes what swims there."""
+    points: Points = []
+    depth = ram[97]
+    if depth > 0 and not 0 < ram[105] < 14:  # no game; the last 13 steps after a hit: blown up
+        points.append((ram[70] + 8, depth + 38))
+    if ram[103] > 0 and depth > 13:  # nothing is shot at the surface
+        points.append((ram[103] + 4, depth + 40.5))
+    if ram[60] > 1:
+        points.append((ram[118] + 4, 49))
+    for lane in range(4):
+        top, armed = 137 - 24 * lane, ram[89 + lane] & 4  # boats and torpedoes, or fish and divers
+        y = top + 8.5 if armed else top + 3.5 + ram[93]  # all fish bob together
+        for nth, bit in enumerate((4, 2, 1)):
+            if ram[36 + lane] & bit:
+                points.append(((ram[30 + lane] + 16 * nth) % 256 + 4, y))
+        if ram[71 + lane] > 0:
+            points.append((ram[71 + lane] + (5 if armed else 4), top + (10 if armed else 7)))
+    return [point for point in points if point[0] >= 8]  # a black bar covers the left edge
+
+
 GAMES: dict[str, Callable[[list[int]], Points]] = {
     "MsPacman": _ms_pacman,
     "Frostbite": _frostbite,
     "Berzerk": _berzerk,
+    "Seaquest": _seaquest,
 }
