@@ -9,7 +9,8 @@ for the goal: where the one surviving map of theirs is strong and weak. On Atari
 annotate, all of a frame's objects are equally likely. The RAM cells and offsets of these objects
 were compared with drawn pixels (centres within about 2.5 pixels of the 210x160 screen). Ms.
 Pacman's ghosts flicker: RAM knows of some that no picture shows. SPIRL's fifth game, BattleZone, is
-not known here, and refused like any other.
+refused like any unknown one: the distance of a tank's centre from its x in RAM changes with the
+sprite, and RAM still has tanks where the screen shows none.
 """
 
 from __future__ import annotations
