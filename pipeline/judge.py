@@ -91,7 +91,7 @@ def picture(annotations: str, labels: Sequence[str], root: Path = ROOT) -> Any:
     columns: dict[str, NDArray[Any]] = {"annotation": shown["saliency"] / 255.0}
     for label in labels:
         source = load_saliency(open_artifact(label, root).folder)
-        columns[label] = predicted(source, shown["image"])
+        columns[label.removeprefix("predictors/")] = predicted(source, shown["image"])
     rows = [
         {"frame": image, **{name: figures.heat_map(maps[row]) for name, maps in columns.items()}}
         for row, image in enumerate(shown["image"])

@@ -244,7 +244,7 @@ def test_maps_of_judged_predictors_stand_side_by_side(
         drawn = figures.heat_map(labelled.maps[at] / 255.0)
         assert np.array_equal(row["frame"], image)
         assert np.array_equal(row["annotation"], drawn)
-        assert np.array_equal(row["predictors/random"], figures.heat_map(found))
+        assert np.array_equal(row["random"], figures.heat_map(found))
 
 
 def test_a_second_drawing_falls_elsewhere_on_the_same_things(project: Path) -> None:
