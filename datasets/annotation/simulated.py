@@ -8,8 +8,8 @@ On Meta-World about 45 % of the clicks are meant for the gripper's tip, 40 % for
 for the goal: where the one surviving map of theirs is strong and weak. On Atari, which they did not
 annotate, all of a frame's objects are equally likely. The RAM cells and offsets of these objects
 were compared with drawn pixels (centres within about 2.5 pixels of the 210x160 screen). Ms.
-Pacman's ghosts flicker: RAM knows of some that no picture shows. SPIRL's fourth game, BattleZone, is
-refused like any unknown one: the distance of a tank's centre from its x in RAM changes with the
+Pacman's ghosts flicker: RAM knows of some that no picture shows. BattleZone, SPIRL's fourth game,
+is refused like any unknown one: the distance of a tank's centre from its x in RAM changes with the
 sprite, and RAM still has tanks where the screen shows none.
 """
 
