@@ -190,7 +190,7 @@ def main() -> None:
     vectors = latents()
     update, peer_bytes = stable_baselines(encoder())
     figures = {
-        "bytes_a_transition": peer_bytes,
+        "peer_bytes_a_transition": peer_bytes,
         "bytes_ratio": peer_bytes / size(vectors),
         **compare("peer", ours(vectors), update),
     }

@@ -104,31 +104,31 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _last_means(evaluation: dict[str, Any], of: str = "returns") -> dict[int, float]:
-    return {
-        seed["seed"]: float(np.mean(seed["checkpoints"][-1][of]))
-        for seed in evaluation["seeds"]
-        if seed["checkpoints"]
-    }
+def _last_mean(seed: dict[str, Any], random: dict[str, Any], of: str) -> float:
+    """A seed's mean at its last checkpoint; one without any plays at random, as in the ledger."""
+    games = seed["checkpoints"][-1] if seed["checkpoints"] else random
+    return float(np.mean(games[of]))
 
 
 def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for what, name in (("returns", "mean_return"), ("successes", "success")):
         if what in evaluation["random"]:
-            means = _last_means(evaluation, what)
-            summary[name] = float(np.mean(list(means.values()))) if means else None
-            summary[f"random_{name}"] = float(np.mean(evaluation["random"][what]))
+            random = evaluation["random"]
+            means = [_last_mean(seed, random, what) for seed in evaluation["seeds"]]
+            summary[name] = float(np.mean(means))
+            summary[f"random_{name}"] = float(np.mean(random[what]))
     failed = sum(seed["failed"] is not None for seed in evaluation["seeds"])
     return summary | {"failed_seeds": failed}
 
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     """The first evaluation game of the seed whose last checkpoint did best."""
-    means = _last_means(evaluation)
-    if not means:
+    kept = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
+    if not kept:
         return {}
-    seed = max(means, key=lambda k: means[k])
+    best = max(kept, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
+    seed = best["seed"]
     step, weights = checkpoints(stage.inputs["policy"].folder / f"seed-{seed}")[-1]
     encoder = stage.inputs["encoder"].folder
     policy = open_policy(stage.entry, encoder, weights=weights)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
@@ -84,7 +85,7 @@ def measured(annotations: str, label: str, root: Path = ROOT) -> dict[str, Any]:
     }
 
 
-def picture(annotations: str, labels: Sequence[str], root: Path = ROOT) -> Any:
+def picture(annotations: str, labels: Sequence[str], root: Path = ROOT) -> Image.Image:
     """Annotated frames, a row each: the frame, its annotation, the artifacts' maps."""
     labelled = read_labelled(open_artifact(annotations, root))
     shown = labelled.columns(spread(len(labelled.indices), PICTURED))

@@ -8,6 +8,7 @@ works in `artifacts/.smoke/<recipe>/`, stage by stage, without DVC.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -130,7 +131,17 @@ def smoke(name: str) -> Path:
         )
         if done.returncode:
             raise FoveaError(f"smoke of {name}: stage `{' '.join(words)}` failed, in {place}")
+    _check_seeds(name, place)
     return place / ROOT / "report" / "index.html"
+
+
+def _check_seeds(name: str, place: Path) -> None:
+    """A policy of which every seed failed is built all the same; here that is a fault."""
+    for path in sorted((place / ROOT / "policies").glob("*/manifest.json")):
+        metrics = json.loads(path.read_text("utf-8"))["metrics"]
+        if metrics["failed"] == metrics["seeds"]:
+            policy = path.parent.name
+            raise FoveaError(f"smoke of {name}: every seed of {policy} failed, in {place}")
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ def test_how_much_was_remembered_is_said() -> None:
 def test_figures_of_one_run_leave_those_of_others(tmp_path: Path) -> None:
     """And say on what machine, with which versions and commit they were measured."""
     path = tmp_path / "artifacts" / "bench.json"
+    path.parent.mkdir()
+    path.write_text('{"machine": {}')  # cut short
     kept.keep(path, {"mae": {"ratio": 1.0}, "sac": {"ratio": 2.0}})
     kept.keep(path, {"mae": {"ratio": 3.0}})
     held = json.loads(path.read_text())

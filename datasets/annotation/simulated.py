@@ -154,7 +154,7 @@ def _seaquest(ram: list[int]) -> Points:
     """Submarine, its shot, the patrol above, and in each of four lanes what swims there."""
     points: Points = []
     depth = ram[97]
-    if depth > 0 and not 0 < ram[105] < 14:  # no game; the last 13 steps after a hit: blown up
+    if depth > 0 and not 0 < ram[105] < 14:  # there is a game, and it is not being blown up
         points.append((ram[70] + 8, depth + 38))
     if ram[103] > 0 and depth > 13:  # nothing is shot at the surface
         points.append((ram[103] + 4, depth + 40.5))

@@ -61,6 +61,8 @@ class Comparison:
     gap: Gap | None  # the paper's
     lacking: list[str]  # the methods that are not measured
     verdict: Verdict | None  # None while one is lacking
+    seeds: int = 0  # of both
+    failed: int = 0  # of these; they count with what they kept, or as the random policy
 
     @property
     def word(self) -> str:
@@ -112,4 +114,6 @@ def _compare(table: Table, better: Score, other: Score, measured: Measured) -> C
         return Comparison(table, better, other, ahead, lacking, None)
     sides = [[s.games(table.protocol) for s in kept[x.policy]] for x in (better, other)]
     found = judge(sides[0], sides[1], ahead, STATISTICS[table.protocol])
-    return Comparison(table, better, other, ahead, [], found)
+    seeds = [seed for x in (better, other) for seed in kept[x.policy]]
+    failed = sum(seed.failed is not None for seed in seeds)
+    return Comparison(table, better, other, ahead, [], found, len(seeds), failed)

@@ -154,7 +154,8 @@ def _verdict_row(one: Comparison) -> list[str]:
     )
     interval = "too few seeds" if math.isnan(one.verdict.low) else f"{low} to {high}"
     needed = f", about {one.seeds_needed} seeds a side" if one.seeds_needed else ""
-    return [*row, difference, interval, f"**{one.word}**{needed}"]
+    failed = f", {one.failed} of {one.seeds} seeds failed" if one.failed else ""
+    return [*row, difference, interval, f"**{one.word}**{needed}{failed}"]
 
 
 def _scale(claims: Claims, measured: Measured) -> str:

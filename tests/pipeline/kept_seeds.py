@@ -8,9 +8,11 @@ from typing import Any
 
 from pipeline import params
 from pipeline.ledger import measured
+from pipeline.ledger.claims import LEDGER
 from pipeline.recipe import recipes
 
 SPIRL = params.load(recipes()["spirl"])
+PAPER = LEDGER / "spirl.yaml"
 
 
 def one(policy: str, seed: int, returns: list[list[float]], **more: object) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from datasets.errors import FoveaError
 from pipeline import params
 from pipeline.ledger.claims import LEDGER, Claims, read_claims, read_papers
 from pipeline.recipe import recipes
+from tests.pipeline.kept_seeds import PAPER
 
-SPIRL = params.load(recipes()["spirl"])
-PAPER = LEDGER / "spirl.yaml"
 PAPERS = read_papers()
 of_each_paper = pytest.mark.parametrize("claims", PAPERS, ids=[one.name for one in PAPERS])
 
@@ -28,11 +27,8 @@ def test_every_claim_names_an_entry_of_its_recipe(claims: Claims) -> None:
             rows = {row.split(",")[0] for row in table.scores}
             known = {re.sub(r"-s\d$", "", name) for name in tables["encoders"]}
             readings = {row.partition(", ")[2] for row in table.scores}
-            assert readings == {
-                "",
-                "image alone",
-                "global token",
-            }  # as pipeline/probe.py calls them
+            # As pipeline/probe.py calls them.
+            assert readings == {"", "image alone", "global token"}
         else:
             rows, known = set(table.scores), set(tables["policies"])
         assert rows <= known

@@ -11,18 +11,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from datasets.annotation.click_file import Points, read_clicks
 from datasets.annotation.maps import heat_map
-from tests.datasets.test_click_server import FRAMES, KEYS, Served, served
-
-expect.set_options(timeout=30_000)
+from tests.datasets.test_click_server import FRAMES, Served, served
+from tests.pipeline.clicking import click, fresh, near, on_disk, saved
 
 
 @pytest.fixture
@@ -53,29 +50,6 @@ def page(browser: Browser, server: Served) -> Iterator[Page]:
         "Failed to load resource: the server responded with a status of 409",
     )
     assert [words for words in heard if not words.startswith(expected)] == []
-
-
-def click(page: Page, x: float, y: float, **words: object) -> tuple[float, float]:
-    """Click on the frame; where that is on the canvas of 400x400."""
-    box = page.locator("#stage").bounding_box()
-    assert box is not None
-    place = box["x"] + box["width"] * x / 400, box["y"] + box["height"] * y / 400
-    page.mouse.click(*place, **words)  # type: ignore[arg-type]
-    return x, y
-
-
-def saved(page: Page) -> None:
-    expect(page.locator("#saved")).to_have_text("Saved")
-
-
-def on_disk(server: Served, frame: int = 0) -> Points:
-    clicked = read_clicks(server.path)
-    return clicked[KEYS[frame]].points if KEYS[frame] in clicked else ()
-
-
-def near(found: Points, wanted: list[tuple[float, float]]) -> bool:
-    """Are these the clicks, within a pixel of the screen?"""
-    return len(found) == len(wanted) and bool(np.allclose(found, wanted, atol=1.0))
 
 
 def test_clicks_undo_redo_remove_and_clear(page: Page, server: Served) -> None:
@@ -180,14 +154,6 @@ def test_reload_and_come_back(page: Page, browser: Browser, server: Served) -> N
         other = context.new_page()
         other.goto(server.url)
         expect(other.locator("#where")).to_have_text(f"2 of {FRAMES} · 0 clicks")
-
-
-@contextmanager
-def fresh(browser: Browser, **words: object) -> Iterator[BrowserContext]:
-    """A browser that has been nowhere."""
-    context = browser.new_context(**words)  # type: ignore[arg-type]
-    yield context
-    context.close()
 
 
 def test_two_tabs_lose_nothing_silently(page: Page, browser: Browser, server: Served) -> None:

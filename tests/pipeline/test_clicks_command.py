@@ -18,8 +18,8 @@ from pipeline import clicks
 from pipeline.artifact import Artifact, open_artifact, publish, seal
 from pipeline.stage import handed_down
 from tests.datasets.test_click_server import served
+from tests.pipeline.clicking import click, fresh, saved
 from tests.pipeline.conftest import Project
-from tests.pipeline.test_clicks import click, fresh, saved
 from tests.pipeline.test_faults import Warm
 
 SIMULATED: dict[str, object] = {"simulated_clicks": True}

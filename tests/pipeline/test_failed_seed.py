@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from pipeline.artifact import open_artifact
 from tests.pipeline.conftest import CODE, Project
 
 # `pipeline.train`, but at some map of one seed a weight of the decoder is spoilt: from there on
@@ -95,3 +96,5 @@ def test_where_every_seed_failed_that_is_said_and_shown(on_built: Project) -> No
     on_built.built("report")
     page = (on_built.artifacts / "report/index.html").read_text("utf-8")
     assert "1 of 1 seeds failed" in page
+    metrics = open_artifact("evaluations/breakout-spirl", on_built.artifacts).manifest["metrics"]
+    assert metrics["mean_return"] == metrics["random_mean_return"] and metrics["failed_seeds"] == 1

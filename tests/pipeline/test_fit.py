@@ -230,8 +230,10 @@ def test_maps_of_judged_predictors_stand_side_by_side(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("predictors/random", fit.run)
-    monkeypatch.setattr(figures, "grid", lambda rows, columns: (rows, columns))
-    rows, columns = judge.picture("annotations/spots", ["predictors/random"])
+    drawn_from: list[Any] = []
+    monkeypatch.setattr(figures, "grid", lambda rows, columns: drawn_from.extend([rows, columns]))
+    judge.picture("annotations/spots", ["predictors/random"])
+    rows, columns = drawn_from
     labelled = read_labelled(open_artifact("annotations/spots"))
     shown = [0, 6, 12, 17, 23, 29]  # of 30
     maps = label.predicted(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from pipeline.ledger.claims import LEDGER, read_claims
+from pipeline.ledger.claims import read_claims
 from pipeline.ledger.judged import Measured, compare, count
 from pipeline.ledger.measured import read_measured
 from pipeline.ledger.render import fragment, render
 from pipeline.ledger.verdict import Gap
 from pipeline.results import RESULTS, page
-from tests.pipeline.kept_seeds import keep, one
-
-PAPER = LEDGER / "spirl.yaml"
+from tests.pipeline.kept_seeds import PAPER, keep, one
 
 
 def test_results_are_rendered_from_what_is_committed() -> None:
@@ -48,6 +46,14 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     assert "| Frostbite | 65.2 | 1.5 | 4,334.7 |" in page  # the scale of scores
     partly = page[page.index("### Table 2, 100K") : page.index("### Table 2, 400K")]
     assert "Not run, where it says so: 100,000 steps" in partly
+
+
+def test_a_verdict_says_how_many_of_its_seeds_failed(tmp_path: Path) -> None:
+    """Those without a checkpoint count as the random policy, which makes it easy to be above."""
+    ours = [one("frostbite-spirl", s, [[700.0 + s, 710.0]]) for s in range(3)]
+    theirs = [one("frostbite-der", s, [], failed="the loss is not finite") for s in range(3)]
+    kept = Measured(read_measured(keep(tmp_path, *ours, *theirs)), {}, {})
+    assert "**reproduced**, 3 of 6 seeds failed |" in render([read_claims(PAPER)], kept)
 
 
 def test_a_note_can_t_break_the_page(tmp_path: Path) -> None:

@@ -13,15 +13,13 @@ import pytest
 from datasets.errors import FoveaError
 from pipeline import artifact, params
 from pipeline.ledger import measured, settings
-from pipeline.ledger.claims import LEDGER, read_claims
+from pipeline.ledger.claims import read_claims
 from pipeline.ledger.judged import Measured, ours
 from pipeline.ledger.measured import add, read_measured
 from pipeline.ledger.render import render
 from pipeline.recipe import recipes
 from pipeline.results import RESULTS, main, page
-from tests.pipeline.kept_seeds import SPIRL, fifty, keep, one
-
-PAPER = LEDGER / "spirl.yaml"
+from tests.pipeline.kept_seeds import PAPER, SPIRL, fifty, keep, one
 
 
 def test_scores_go_by_the_protocol_and_failed_seeds_stay_in(tmp_path: Path) -> None:
@@ -152,7 +150,7 @@ def test_a_shorter_pretraining_is_taken_with_a_note_but_not_mixed(tmp_path: Path
         read_measured(tmp_path)
 
 
-def artifacts(root: Path, returns: float = 4.0, **changed: Any) -> Path:
+def artifacts(root: Path, returns: float = 4.0, failed: str | None = None, **changed: Any) -> Path:
     """A finished evaluation of frostbite-spirl, as its stages leave it."""
     file = one("frostbite-spirl", 0, [[returns]]) | {
         key: value for key, value in changed.items() if key in ("games", "epsilon")
@@ -162,10 +160,12 @@ def artifacts(root: Path, returns: float = 4.0, **changed: Any) -> Path:
     evaluation = {
         "games": file["games"],
         "epsilon": file["epsilon"],
-        "seeds": [{"seed": 0, "failed": None, "checkpoints": file["checkpoints"]}],
+        "seeds": [{"seed": 0, "failed": failed, "checkpoints": file["checkpoints"]}],
         "random": file["random"],
     }
     evaluation["seeds"][0]["checkpoints"][0]["step"] = entry["steps"]
+    if failed:
+        evaluation["seeds"][0]["checkpoints"] = []
     inputs: dict[str, str] = {}
     for label, made in (
         ("encoders/frostbite-mae", encoder),
@@ -194,6 +194,14 @@ def test_adding_keeps_one_readable_file_a_seed(tmp_path: Path) -> None:
     before = path.read_bytes()
     add("frostbite-spirl", "a note", root=root, folder=tmp_path / "kept")  # again changes nothing
     assert path.read_bytes() == before
+
+
+def test_a_policy_of_which_every_seed_failed_is_kept(tmp_path: Path) -> None:
+    root = artifacts(tmp_path / "artifacts", failed="seed 0: the loss is not finite at step 7")
+    add("frostbite-spirl", root=root, folder=tmp_path / "kept")
+    (seed,) = read_measured(tmp_path / "kept")["frostbite-spirl"]
+    assert seed.failed == "seed 0: the loss is not finite at step 7" and seed.steps == ()
+    assert seed.games("mean").mean() == 1.5  # the random policy's
 
 
 def test_adding_joins_seeds_measured_elsewhere(tmp_path: Path) -> None:

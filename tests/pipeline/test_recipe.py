@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -89,18 +90,35 @@ def test_smoke_builds_inputs_before_what_needs_them() -> None:
     assert todo[-1] == ("report",)
 
 
+def test_smoke_fails_where_no_seed_of_a_policy_is_left(tmp_path: Path) -> None:
+    """Its training alone does not: it says so and goes on."""
+    for name, failed in (("good", 1), ("bad", 2)):
+        folder = tmp_path / "artifacts/policies" / name
+        folder.mkdir(parents=True)
+        metrics = {"metrics": {"seeds": 2, "failed": failed}}
+        (folder / "manifest.json").write_text(json.dumps(metrics))
+    with pytest.raises(FoveaError, match="smoke of quick: every seed of bad failed"):
+        smoke._check_seeds("quick", tmp_path)
+
+
 PAPER = ("frostbite", "spirl", "spirl-400k", "spirl-ablations")
+SHARED = (PAPER, ("visarl-saliency", "visarl-probe", "visarl-reduced"))  # build on one another
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_entries_of_one_name_are_the_same_in_every_recipe_of_the_paper(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "others"), [(name, family) for family in SHARED for name in family]
+)
+def test_entries_of_one_name_are_the_same_in_every_recipe_of_a_family(
+    name: str, others: tuple[str, ...]
+) -> None:
     """So DVC builds an artifact once for all of them."""
     mine = params.load(recipe.recipes()[name])
-    for other in PAPER:
+    for other in others:
         theirs = params.load(recipe.recipes()[other]).tables
-        for entry in mine:
-            if entry.name in theirs[entry.table]:
-                assert entry == theirs[entry.table][entry.name]
+        shared = [entry for entry in mine if entry.name in theirs[entry.table]]
+        assert shared
+        for entry in shared:
+            assert entry == theirs[entry.table][entry.name]
 
 
 def test_the_smallest_recipe_is_a_part_of_the_largest() -> None:
@@ -172,10 +190,14 @@ def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> Non
         kind, labelled = entry.keys.data.split("/")
         made = tables[kind][labelled].keys
         by = {"picanet": f"predictors/{TASKS[task]}-30", "error": f"encoders/{task}-small-mae"}
-        assert made.by == by.get(arm, f"predictors/{TASKS[task]}-{arm}")
+        by["motion"] = f"predictors/{TASKS[task]}-motion"
+        assert made.by == by.get(arm, f"predictors/{task}-small-{arm}")
         assert made.frames == TASKS[task]
     seen, unseen = tables["frames"][TASKS[task]], tables["frames"][f"{task}-unseen"]
     assert seen.keys.env == unseen.keys.env and seen.config.seed != unseen.config.seed
+    assert settings(seen, "seed", "streams", "count") == settings(
+        unseen, "seed", "streams", "count"
+    )
     assert unseen.keys.count / unseen.config.streams >= 100  # steps in which things are moved
 
 

@@ -1,4 +1,4 @@
-"""SAC: its density against integrals, its losses against themselves told plainly."""
+"""SAC: its density against integrals, its losses against themselves told plainly; its sizes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,7 @@ from rl.agents.sac import Agent, Config, TwinCritic, log_density
 from rl.features import example_of
 from rl.nets import deep_cnn, vector
 from tests.rl import fakes
-from tests.rl.point import (
-    ACTIONS,
-    SMALL,
-    make,
-    random_batch,
-)
+from tests.rl.point import ACTIONS, SMALL, make, random_batch
 
 
 def log_prob(distribution: Any, value: Tensor) -> Tensor:

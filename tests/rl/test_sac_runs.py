@@ -18,14 +18,7 @@ from rl import agents, loops, play
 from rl.nets import deep_cnn
 from rl.replay import Replay
 from tests.rl import fakes
-from tests.rl.point import (
-    ACTIONS,
-    SMALL,
-    Point,
-    make_point,
-    policy,
-    single_point,
-)
+from tests.rl.point import ACTIONS, SMALL, Point, make_point, policy, single_point
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +66,8 @@ def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: 
     kept = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
     whole = train(tmp_path / "whole", policy(), resume_every=90, actions=kept["whole"])
     learned = load_file(kept["whole"])
-    assert learned["action"].shape == (160, ACTIONS) and learned["end"][[0, -1]].tolist() == [
-        10,
-        160,
-    ]
+    assert learned["action"].shape == (160, ACTIONS)
+    assert learned["end"][[0, -1]].tolist() == [10, 160]
     assert whole["curve.csv"].startswith(b"step,return,length,success\n10,")
     done, folder = 0, tmp_path / "stopped"
     folder.mkdir()
