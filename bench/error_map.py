@@ -8,8 +8,9 @@ frame, so what remembers is timed on all frames of a stretch, the others on some
 
 Multiply-accumulates a centre at the defaults: 107 million by the definition, 63 in ours. A table of
 what the first layer's mask tokens see of one another would leave 58 (tried: a tenth to a sixth less
-time in passes of 16, none in passes of 8). More than 1.8 times is not to be saved exactly without
-remembering: in the first layer each mask token sees the neighbours, and is another from there on.
+time in passes of 16, none in passes of 8). Fewer by more than 1.8 times is not to be had exactly
+without remembering: in the first layer each mask token sees the neighbours, and is another from
+there on. What `pretrain/linear.py` saves comes on top.
 
 The targets are for 9,600 earlier frames, minutes a game: `python -m bench.error_map 9600`. `make
 bench` remembers few and so shows less.

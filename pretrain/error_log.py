@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from timm.layers.attention import Attention
 
-from pretrain import error_map, vit
+from pretrain import error_map, linear, vit
 from pretrain.vit import MaskedViT
 
 LIMIT = 2 * 2**30  # bytes of all weights' files; of more, the oldest go when one is next opened
@@ -69,7 +69,7 @@ def stamp(model: MaskedViT) -> bytes:
     for name, weight in model.state_dict().items():
         found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         found.update(weight.cpu().contiguous().numpy().tobytes())
-    for source in (error_map.__file__, vit.__file__):
+    for source in (error_map.__file__, linear.__file__, vit.__file__):
         found.update(Path(source).read_bytes())
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()  # by which sums are split

@@ -20,6 +20,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor
 from torch.nn import functional as F
 
+from pretrain.linear import fast_linear
 from pretrain.vit import MaskedViT, normalise, query_one
 
 CENTRES = 36  # a pass of all frames together
@@ -84,7 +85,8 @@ def errors_at(
     filled = F.pad(centres, (0, -len(centres) % FEW))
     for chunk in torch.split(filled, FEW):
         index, real, place = (table[chunk] for table in near)
-        drawn = _draw(model, masks, tokens[index], chunk, index, real, place)
+        with fast_linear():
+            drawn = _draw(model, masks, tokens[index], chunk, index, real, place)
         errors.append((drawn - target[chunk]).square().mean(-1))
     return torch.cat(errors)[: len(centres)]
 

@@ -31,6 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
+from pretrain.linear import fast_linear
 
 CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
@@ -61,7 +62,8 @@ class Lit(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The method's loss."""
-        return cast(Method, self.method).loss(batch)
+        with fast_linear():
+            return cast(Method, self.method).loss(batch)
 
     def configure_optimizers(self) -> Any:
         """The method's optimizer, its rate set anew every step."""

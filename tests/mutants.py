@@ -33,6 +33,13 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "a gradient of weights with strides of its own",
+        "pretrain/linear.py",
+        "gradient.t()).t().contiguous()",
+        "gradient.t()).t()",
+        "tests/pretrain/test_linear.py",
+    ),
+    Fault(
         "errors that are no numbers remembered and shared",
         "pretrain/memory.py",
         "if found.isfinite().all():",

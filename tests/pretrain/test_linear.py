@@ -1,0 +1,121 @@
+"""Linear layers by oneDNN against torch's own, values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain import linear
+
+
+@pytest.fixture
+def faster(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+    """As on a processor where oneDNN is faster; the shapes that came to it."""
+    seen: list[tuple[int, ...]] = []
+    real = linear.linear
+
+    def record(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        seen.append(tuple(x.shape))
+        return real(x, weight, bias)
+
+    monkeypatch.setattr(linear, "_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "linear", record)
+    yield seen
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (2, 7, 12), (12,), (1, 1, 12)])
+@pytest.mark.parametrize("out", [3, 40])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_are_torchs(shape: tuple[int, ...], out: int, bias: bool) -> None:
+    x = torch.randn(shape, requires_grad=True)
+    layer = nn.Linear(12, out, bias=bias)
+    ways = []
+    for product in (linear.linear, F.linear):
+        y = product(x, layer.weight, layer.bias)
+        parts = [x, *layer.parameters()]
+        ways.append([y.detach(), *torch.autograd.grad(y.square().sum(), parts)])
+    for ours, expected in zip(*ways, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-5)
+        assert ours.is_contiguous()  # fused optimizers on a CPU ignore strides
+
+
+def test_strided_inputs_and_frozen_parts() -> None:
+    x = torch.randn(6, 5, 8).transpose(0, 1)
+    layer = nn.Linear(8, 4)
+    layer.weight.requires_grad_(False)
+    y = linear.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(y, layer(x))
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    assert layer.weight.grad is None
+    torch.testing.assert_close(layer.bias.grad, torch.full((4,), 30.0))
+
+
+def test_every_linear_layer_is_replaced_while_entered(faster: list[tuple[int, ...]]) -> None:
+    net, x = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 2)), torch.randn(4, 6)
+    expected = net(x)
+    assert faster == []
+    with linear.fast_linear():
+        torch.testing.assert_close(net(x), expected)
+        assert faster == [(4, 6), (4, 9)]
+        assert net.double()(x.double()).dtype == torch.float64  # stays torch's
+        net.float()(torch.empty(0, 6))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert net(x).dtype == torch.bfloat16
+    assert len(faster) == 2
+    net(x)
+    assert len(faster) == 2
+
+
+def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> None:
+    x, target, ends = torch.randn(32, 8), torch.randn(32, 3), []
+    for fast in (True, False):
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 3))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, fused=True)
+        for _ in range(30):
+            if fast:
+                with linear.fast_linear():
+                    loss = F.mse_loss(net(x), target)
+            else:
+                loss = F.mse_loss(net(x), target)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        ends.append(torch.cat([weight.detach().flatten() for weight in net.parameters()]))
+    assert len(faster) == 60
+    torch.testing.assert_close(*ends, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("capability", "maker", "faster"),
+    [
+        ("AVX512", "AuthenticAMD", True),
+        ("AVX512", "GenuineIntel", False),
+        ("AVX2", "AuthenticAMD", False),
+        ("DEFAULT", "", False),
+    ],
+)
+def test_only_where_it_is_faster(
+    capability: str, maker: str, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(Path, "read_text", lambda path: f"vendor_id\t: {maker}\n")
+    linear._is_faster.cache_clear()
+    assert linear._is_faster() is faster
+    linear._is_faster.cache_clear()
+
+
+def test_no_such_file_keeps_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(Path, "read_text", missing)
+    linear._is_faster.cache_clear()
+    assert not linear._is_faster()
+    linear._is_faster.cache_clear()
