@@ -77,7 +77,7 @@ def our_step(patch: int) -> Callable[[], Tensor]:
 
     def step() -> Tensor:
         patches = model.to_patches(frames.permute(0, 3, 1, 2))
-        with fast_linear():  # as `trainer.fit` does
+        with fast_linear(frames.device):  # as `trainer.fit` does
             loss = F.mse_loss(model(patches, shown), normalise(patches))
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -71,7 +71,7 @@ def our_step() -> Callable[[], Tensor]:
     optimizer, _ = method.optimizer(10)
 
     def step() -> Tensor:
-        with fast_linear():  # as `trainer.fit` does
+        with fast_linear(images.device):  # as `trainer.fit` does
             loss = method.loss_of(images, keep)
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -85,7 +85,7 @@ def errors_at(
     filled = F.pad(centres, (0, -len(centres) % FEW))
     for chunk in torch.split(filled, FEW):
         index, real, place = (table[chunk] for table in near)
-        with fast_linear():
+        with fast_linear(patches.device):
             drawn = _draw(model, masks, tokens[index], chunk, index, real, place)
         errors.append((drawn - target[chunk]).square().mean(-1))
     return torch.cat(errors)[: len(centres)]

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from pretrain import linear
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def faster(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
@@ -59,7 +61,7 @@ def test_every_linear_layer_is_replaced_while_entered(faster: list[tuple[int, ..
     net, x = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 2)), torch.randn(4, 6)
     expected = net(x)
     assert faster == []
-    with linear.fast_linear():
+    with linear.fast_linear(CPU):
         torch.testing.assert_close(net(x), expected)
         assert faster == [(4, 6), (4, 9)]
         assert net.double()(x.double()).dtype == torch.float64  # stays torch's
@@ -71,6 +73,13 @@ def test_every_linear_layer_is_replaced_while_entered(faster: list[tuple[int, ..
     assert len(faster) == 2
 
 
+def test_nothing_is_entered_for_a_gpu(faster: list[tuple[int, ...]]) -> None:
+    layer, x = nn.Linear(6, 2), torch.randn(4, 6)
+    with linear.fast_linear(torch.device("cuda")):
+        layer(x)
+    assert faster == []
+
+
 def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> None:
     x, target, ends = torch.randn(32, 8), torch.randn(32, 3), []
     for fast in (True, False):
@@ -79,7 +88,7 @@ def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> N
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, fused=True)
         for _ in range(30):
             if fast:
-                with linear.fast_linear():
+                with linear.fast_linear(CPU):
                     loss = F.mse_loss(net(x), target)
             else:
                 loss = F.mse_loss(net(x), target)
