@@ -21,6 +21,7 @@ PLUMBING = frozenset(
     f"pipeline/{name}.py"
     for name in (
         "artifact",
+        "attempts",
         "closure",
         "parallel",
         "params",

@@ -81,7 +81,7 @@ def main() -> None:
             folder = RUNS / f"probe-{name}"
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / "probe.json", (json.dumps(found) + "\n").encode())
-            record("probe", name, began, 1)
+            record("probe", name, began, (time.time() - began, 1))
             print(f"{table(found)}\n{folder / 'probe.json'}")
 
 

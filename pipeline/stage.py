@@ -29,7 +29,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pipeline import artifact, closure, params, tables
+from pipeline import artifact, attempts, closure, params, tables
 from pipeline.artifact import ROOT, Artifact
 from pipeline.parallel import die_with_parent, explain, one_thread, uses_gpu
 
@@ -100,7 +100,7 @@ def main(
             label = f"{publish_as or table}/{entry.name}"
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)
-            record(name, entry.name, began, attempts(folder))
+            record(name, entry.name, began, attempts.spent(folder))
             if not more_of:
                 shutil.rmtree(folder)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
@@ -153,18 +153,19 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
             ) from None
         folder = WORK / f"{label}-{print_}"
         folder.mkdir(exist_ok=True)
-        with (folder / "attempts").open("a") as file:
-            file.write(f"{datetime.now(UTC).isoformat()}\n")
-        yield folder
+        attempts.begin(folder)
+        try:
+            yield folder
+        finally:
+            if folder.exists():
+                attempts.end(folder)
 
 
-def attempts(folder: Path) -> int:
-    """How many runs this work took, the last one included."""
-    return len((folder / "attempts").read_text().splitlines())
+def record(stage: str, name: str, began: float, spent: tuple[float, int]) -> None:
+    """Keep what varies from run to run beside the artifacts: time, memory, commit, machine.
 
-
-def record(stage: str, name: str, began: float, attempts: int) -> None:
-    """Keep what varies from run to run beside the artifacts: time, memory, commit, machine."""
+    `spent` is what `attempts.spent` says: seconds and runs, this one and those it went on from.
+    """
     RUNS.mkdir(parents=True, exist_ok=True)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seen = {
@@ -172,9 +173,9 @@ def record(stage: str, name: str, began: float, attempts: int) -> None:
         "name": name,
         "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "wall_seconds": round(time.time() - began, 1),
+        "wall_seconds": round(spent[0], 1),
         "peak_memory_bytes": max(u.ru_maxrss for u in usage) * 1024,  # of the largest process
-        "resumed": attempts - 1,
+        "resumed": spent[1] - 1,
         "commit": commit(),
         "machine": machine(),
     }

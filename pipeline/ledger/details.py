@@ -113,9 +113,9 @@ def runs(seeds: Sequence[Seed]) -> str:
         for seed in seeds
     ]
     note = (
-        "\nHours are those of the stage's last run, its seeds side by side; one that was resumed "
-        "took longer in all. A `+` after a commit: tracked files, params.yaml among them, were not "
-        "as committed.\n"
+        "\nHours are those of all runs that a stage took, its seeds side by side; of one that was "
+        "resumed at a42e24f or before, those of its last run. A `+` after a commit: tracked files, "
+        "params.yaml among them, were not as committed.\n"
     )
     return "## Runs\n\n" + grid(head, rows) + note if rows else ""
 

@@ -34,7 +34,7 @@ class Run:
 
     commit: str
     machine: str
-    hours: float  # of its last run, its seeds side by side
+    hours: float  # of all its runs, its seeds side by side
     resumed: int  # earlier runs that this one went on from
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,8 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
     assert {name: built[name] for name in sealed} == sealed
     run = json.loads((tmp_path / "artifacts/.runs/collect-breakout.json").read_text())
     assert run["resumed"] == 1
+    this = datetime.fromisoformat(run["finished"]) - datetime.fromisoformat(run["started"])
+    assert run["wall_seconds"] > this.total_seconds() - 1  # times are rounded to seconds
 
 
 def _running_in(folder: Path) -> list[int]:
