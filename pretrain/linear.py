@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -24,8 +25,8 @@ from torch.overrides import TorchFunctionMode
 def fast_linear(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """While it is entered, `F.linear`, and so every `nn.Linear`, is `linear` where that is faster.
 
-    What is computed meanwhile is differentiated alike afterwards. Work on a GPU is not slowed down:
-    for its `device` nothing is entered.
+    Gradients of what is computed meanwhile are oneDNN's too, whenever they are asked for. Work on a
+    GPU is not slowed down: for its `device` nothing is entered.
     """
     return _Fast() if device.type == "cpu" and _is_faster() else contextlib.nullcontext()
 
@@ -52,6 +53,7 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad

@@ -122,9 +122,7 @@ def _summary(claims: Claims, compared: Sequence[Comparison], measured: Measured)
     rows = {(t.protocol == "probe", row) for t in claims.tables for row in t.scores}
     asked = [row for probe, row in rows if not probe]
     kept = [measured.policies[row] for row in asked if row in measured.policies]
-    text += (
-        f"Measured so far: {sum(map(len, kept))} seeds of {len(kept)} of the {len(asked)} policies"
-    )
+    text += f"Seeds so far: {sum(map(len, kept))}, of {len(kept)} of the {len(asked)} policies"
     if probed := [row for probe, row in rows if probe]:
         there = sum(row in measured.probes for row in probed)
         text += f", {there} of the {len(probed)} probes"

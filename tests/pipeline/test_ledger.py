@@ -36,7 +36,7 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     }
     page = render([claims], kept)
     assert "1 reproduced, 0 not reproduced, 1 under-powered" in page
-    assert "8 seeds of 4 of the" in page
+    assert "Seeds so far: 8, of 4 of the" in page
     assert "| Frostbite | SPIRL above DE-Rainbow | +328.1 | +400.0 |" in page
     assert "**reproduced**" in page and "`abc`" in page
     gap = Gap(1015.2 - 904.1, (286.4, 124.3))
