@@ -6,3 +6,9 @@ class FoveaError(ValueError):
 
     Stages print the message as it stands and exit with status 1, without a traceback.
     """
+
+
+class UnstableError(FoveaError):
+    """A simulation that cannot go on. What led there leads there again, so no one can put it right;
+    in training it is the seed's failure.
+    """

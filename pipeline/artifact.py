@@ -3,7 +3,8 @@
 `artifacts/<table>/<name>/manifest.json` holds the entry with all defaults written out, the digests
 of the inputs, the versions and metrics, and the sha256 of every other file. An artifact's own
 digest is its manifest's. Nothing in it varies from run to run (that is kept in `artifacts/.runs/`),
-so the same entry, inputs and versions give the same bytes.
+so the same entry, inputs and versions give the same bytes, on one kind of processor: on another
+sums are rounded otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 # What can change the bytes of an artifact; a manifest says which of each made it.
 PACKAGES = (
     "ale-py",
+    "av",
     "gymnasium",
     "lightning",
     "metaworld",
@@ -37,6 +39,7 @@ PACKAGES = (
     "safetensors",
     "timm",
     "torch",
+    "torchvision",
     "webdataset",
 )
 # The stage that builds a table's artifacts: what to run again when one is missing or damaged.
@@ -83,9 +86,11 @@ def open_artifact(label: str, root: Path = ROOT) -> Artifact:
 
     Raises:
         FoveaError: the artifact is missing, or a file of it is missing, damaged or not listed;
-            names the file and the command that builds it again.
+            names the file and the command that builds it again. Or `label` is none.
     """
-    table, name = label.split("/", 1)
+    table, _, name = label.partition("/")
+    if table not in STAGES or not name:
+        raise FoveaError(f"{label}: names no artifact; write its table too, <table>/<name>")
     folder = root / label
     stage = f"{STAGES[table]}@{name}"
     path = folder / MANIFEST

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-NAME = "attempts"  # a line a run: when it began and ended, in seconds since 1970
+from datasets.files import write_atomic
+
+NAME = "runs"  # a line a run: when it began and ended, in seconds since 1970
 
 
 def begin(folder: Path) -> None:
@@ -17,10 +19,14 @@ def begin(folder: Path) -> None:
 
 
 def end(folder: Path) -> None:
-    """Note that the run ends, done or not."""
+    """Note that the run ends without being done."""
     runs = _read(folder)
-    runs[-1] = [runs[-1][0], time.time()]
-    _write(folder, runs)
+    _write(folder, [*runs[:-1], [runs[-1][0], time.time()]])
+
+
+def forget(folder: Path) -> None:
+    """Begin to count anew: what was worked at is done."""
+    (folder / NAME).unlink()
 
 
 def spent(folder: Path) -> tuple[float, int]:
@@ -38,4 +44,4 @@ def _read(folder: Path) -> list[list[float]]:
 
 def _write(folder: Path, runs: list[list[float]]) -> None:
     lines = (" ".join(f"{number:.3f}" for number in times) for times in runs)
-    (folder / NAME).write_text("".join(f"{line}\n" for line in lines))
+    write_atomic(folder / NAME, "".join(f"{line}\n" for line in lines).encode())

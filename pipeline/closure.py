@@ -78,6 +78,18 @@ def words(stage: str, entry: Mapping[str, Any]) -> list[str]:
     return named
 
 
+def carried(header: Mapping[str, Any]) -> list[str]:
+    """The modules of the encoder or predictor that an artifact's `config.json` names, and of the
+    source of saliency within it.
+    """
+    named = []
+    if "model" in header:  # a word of one of the two
+        named += [f"pretrain.{kind}.{header['model']}" for kind in ("encoders", "saliency")]
+    for part in header.values():
+        named += carried(part) if isinstance(part, Mapping) else []
+    return named
+
+
 def digest(root: str, words: Iterable[str]) -> str:
     """sha256 over the names and bytes of every file that a stage runs."""
     seen = hashlib.sha256()

@@ -148,6 +148,8 @@ def explain(error: FoveaError | OSError) -> str:
     """One line for the user: what is wrong with which file or key, and what to do about it."""
     if isinstance(error, FoveaError):
         return str(error)
+    if isinstance(error, FileNotFoundError) and not error.filename:
+        return str(error)  # our own words, of pretrain/store.py
     what = str(error) if error.filename else f"artifacts/: {error}"
     if isinstance(error, shutil.Error):  # of copytree: what, whereto and why for each file
         what = str(error.args[0][0][2])

@@ -184,14 +184,22 @@ def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -
 
 
 def _misfits(params: Params) -> list[str]:
-    """More frames than a learner's steps; encoders that don't fit the images they are to see, found
-    by building them, untrained.
+    """More frames than a learner's steps; maps by what draws none; encoders that don't fit the
+    images they are to see, found by building them, untrained.
     """
     mistakes = [
         f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
         for name, entry in params.tables["frames"].items()
         if entry.keys.count > (steps := getattr(entry.config, "steps", entry.keys.count))
     ]
+    for entry in params.tables["saliency"].values():
+        table, _, name = entry.inputs()["by"].partition("/")
+        encoder = params.tables[table].get(name) if table == "encoders" else None
+        if encoder and not _can_label(encoder):
+            mistakes.append(
+                f"saliency.{entry.name}.by: encoders/{name}, of model {encoder.keys.model}, cannot "
+                "say where to look; name one that can, such as mae"
+            )
     for entry in params.tables["encoders"].values():
         frames = _frames_of(entry, params)
         if frames:
@@ -202,6 +210,12 @@ def _misfits(params: Params) -> list[str]:
                     mistakes += _misfit(policy, entry, shape)
                     mistakes += _odd_pair(policy, entry, frames)
     return mistakes
+
+
+def _can_label(encoder: Entry) -> bool:
+    """Whether it draws maps itself, or carries what does."""
+    own = word_module("pretrain.encoders", encoder.keys.model).Encoder
+    return hasattr(own, "saliency") or bool(getattr(encoder.config, "needs_saliency", False))
 
 
 def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:

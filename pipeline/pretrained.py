@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def run(stage: Stage) -> dict[str, Any]:
     encoder = load_encoder(folder)
     shutil.copyfile(folder / CURVE, stage.out / CURVE)
     keep(stage, None, encoder, read_columns(stage, saliency=False))
+    told = f"`dvc commit -f pretrain@{stage.entry.name}` tells DVC, which otherwise pretrains anew"
+    print(told, file=sys.stderr)
     return dict(kept["metrics"])
 
 

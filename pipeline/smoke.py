@@ -65,16 +65,12 @@ def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]
 
 
 def repeats(checked: tables.Params) -> dict[str, str]:
-    """Policy -> the earlier one from which it differs in the values of numbers only.
-
-    A policy that another entry needs is never left out.
-    """
-    needed = {label for entry in checked for label in entry.inputs().values()}
+    """Policy -> the earlier one from which it differs in the values of numbers only."""
     first: dict[str, str] = {}
     found = {}
     for name, entry in checked.tables["policies"].items():
         shape = str(_without_numbers(entry.resolved()))
-        if first.setdefault(shape, name) != name and entry.label not in needed:
+        if first.setdefault(shape, name) != name:
             found[name] = first[shape]
     return found
 

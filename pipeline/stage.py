@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.files import sha256_file, write_atomic
 from pipeline import artifact, attempts, closure, params, tables
 from pipeline.artifact import ROOT, Artifact
 from pipeline.parallel import die_with_parent, explain, one_thread, uses_gpu
@@ -82,8 +82,9 @@ def main(
     arguments = parser.parse_args()
     die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # The same bytes on any machine. And two threads take two thirds of the time of one, but four
-    # and a half times as long where another stage has two of its own (MAE on two cores): they spin.
+    # The same bytes whatever the number of cores. And two threads take two thirds of the time of
+    # one, but four and a half times as long where another stage has two of its own (MAE on two
+    # cores): they spin.
     one_thread()
     with told_plainly():
         known = params.state()
@@ -91,7 +92,8 @@ def main(
         opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
         resolved = entry.resolved(without)
         digests = {a.label: a.digest for a in opened.values()}
-        print_ = fingerprint(name, entry.resolved(without | more_of), digests)
+        words = [word for a in opened.values() for word in carried(a)]
+        print_ = fingerprint(name, entry.resolved(without | more_of), digests, words)
         with workspace(f"{name}-{entry.name}", print_) as folder:
             params.remember(known)
             began = time.time()
@@ -100,9 +102,14 @@ def main(
             label = f"{publish_as or table}/{entry.name}"
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)
-            record(name, entry.name, began, attempts.spent(folder))
+            made = sha256_file(ROOT / label / artifact.MANIFEST)
             if not more_of:
+                record(name, entry.name, began, attempts.spent(folder), made)
                 shutil.rmtree(folder)
+            else:
+                if recorded(name, entry.name) != made:  # or all of it was there already
+                    record(name, entry.name, began, attempts.spent(folder), made)
+                attempts.forget(folder)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
 
 
@@ -123,13 +130,24 @@ def told_plainly() -> Iterator[None]:
         sys.exit("interrupted; run the stage again to go on from here")
 
 
-def fingerprint(stage: str, entry: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Sixteen hex digits over everything that decides what this run makes."""
+def carried(made: Artifact) -> list[str]:
+    """The modules that it takes to load an artifact, or the source of saliency within it."""
+    headers = [file for file in made.files if Path(file).name == "config.json"]
+    texts = [(made.folder / header).read_text() for header in headers]
+    return [word for text in texts for word in closure.carried(json.loads(text))]
+
+
+def fingerprint(
+    stage: str, entry: Mapping[str, Any], inputs: Mapping[str, str], words: Iterable[str]
+) -> str:
+    """Sixteen hex digits over everything that decides what this run makes: `words` are the modules
+    that its inputs need when they are loaded.
+    """
     decides = {
         "stage": stage,
         "entry": entry,
         "inputs": dict(sorted(inputs.items())),
-        "code": closure.digest(f"pipeline.{stage}", closure.words(stage, entry)),
+        "code": closure.digest(f"pipeline.{stage}", [*closure.words(stage, entry), *words]),
         "versions": artifact.versions(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
@@ -156,15 +174,19 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
         attempts.begin(folder)
         try:
             yield folder
-        finally:
-            if folder.exists():
+        except BaseException:
+            with contextlib.suppress(OSError):  # a full disk, say, which is what is to be told
                 attempts.end(folder)
+            raise
 
 
-def record(stage: str, name: str, began: float, spent: tuple[float, int]) -> None:
+def record(
+    stage: str, name: str, began: float, spent: tuple[float, int], digest: str | None = None
+) -> None:
     """Keep what varies from run to run beside the artifacts: time, memory, commit, machine.
 
     `spent` is what `attempts.spent` says: seconds and runs, this one and those it went on from.
+    `digest` says which artifact was made, for others of its name may come to stand in its place.
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -176,10 +198,18 @@ def record(stage: str, name: str, began: float, spent: tuple[float, int]) -> Non
         "wall_seconds": round(spent[0], 1),
         "peak_memory_bytes": max(u.ru_maxrss for u in usage) * 1024,  # of the largest process
         "resumed": spent[1] - 1,
+        "digest": digest,
         "commit": commit(),
         "machine": machine(),
     }
     write_atomic(RUNS / f"{stage}-{name}.json", (json.dumps(seen, indent=1) + "\n").encode())
+
+
+def recorded(stage: str, name: str) -> str | None:
+    """The digest of the artifact whose run is on record, None where none is."""
+    path = RUNS / f"{stage}-{name}.json"
+    found: str | None = json.loads(path.read_text()).get("digest") if path.exists() else None
+    return found
 
 
 def machine() -> dict[str, Any]:

@@ -73,7 +73,10 @@ def stamp(model: MaskedViT) -> bytes:
         found.update(Path(source).read_bytes())
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()  # by which sums are split
-    found.update(f"{torch.__version__} {timm.__version__} {capability} {threads}".encode())
+    products = linear.is_faster()  # whose
+    found.update(
+        f"{torch.__version__} {timm.__version__} {capability} {products} {threads}".encode()
+    )
     return found.digest()
 
 

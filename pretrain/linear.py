@@ -28,7 +28,7 @@ def fast_linear(device: torch.device) -> contextlib.AbstractContextManager[objec
     Gradients of what is computed meanwhile are oneDNN's too, whenever they are asked for. Work on a
     GPU is not slowed down: for its `device` nothing is entered.
     """
-    return _Fast() if device.type == "cpu" and _is_faster() else contextlib.nullcontext()
+    return _Fast() if device.type == "cpu" and is_faster() else contextlib.nullcontext()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -92,8 +92,8 @@ def _is_plain(x: Tensor) -> bool:
 
 
 @cache
-def _is_faster() -> bool:
-    """AVX-512 on a processor that is not Intel's."""
+def is_faster() -> bool:
+    """Whether oneDNN is: with AVX-512 on a processor that is not Intel's."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     with contextlib.suppress(OSError):  # only Linux has the file

@@ -20,7 +20,7 @@ from torch import Tensor
 from datasets import envs
 from pretrain.encoder import Obs
 from rl.agent import Agent, Batch, State
-from rl.features import encode, sees
+from rl.features import Images, Infos, encode, sees
 from rl.play import Policy
 from rl.run import DivergedError, Run, Seed
 from rl.seeds import Seeds, Stackable
@@ -143,7 +143,10 @@ def _advance(group: Sequence[Run], learner: Learner) -> dict[Run, DivergedError]
     # Here the device is idle: looking costs next to nothing.
     if lost := _each(group, lambda run: run.check(actions[run])):
         return lost
-    shown = [run.act(action) for run, action in actions.items()]
+    shown: list[tuple[Images, Infos]] = []
+    # Only a simulation is lost here, and agents of simulations train alone: no other has acted.
+    if lost := _each(group, lambda run: shown.append(run.act(actions[run]))):
+        return lost
     policy = group[0].policy
     images = np.concatenate([images for images, _ in shown])
     name = getattr(policy.encoder, "info", None)

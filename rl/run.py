@@ -28,7 +28,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, UnstableError
 from datasets.files import write_atomic
 from pretrain.encoder import Obs
 from rl.agent import Batch, State
@@ -123,11 +123,15 @@ class Run:
     def act(self, action: Action) -> tuple[Images, Infos]:
         """One environment step; what it shows is to be encoded and becomes `obs`.
 
-        The action is a random one instead while learning has not started.
+        The action is a random one instead while learning has not started. Raises DivergedError
+        where the simulation becomes unstable.
         """
         if self.step < self.config.learn_start:
             action = draw(self.space, self.random)
-        images, rewards, terminated, truncated, infos = self.environment.step(action[None])
+        try:
+            images, rewards, terminated, truncated, infos = self.environment.step(action[None])
+        except UnstableError:
+            self._give_up("the simulation's state is", "MUJOCO_LOG.TXT says what in it")
         over, cut = bool(terminated[0]), bool(truncated[0])
         last = self._encode(infos["final_obs"][0][None], infos["final_info"]) if cut else None
         reward = np.sign(rewards[0]) if self.config.rewards == "sign" else rewards[0]

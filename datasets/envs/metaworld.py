@@ -27,7 +27,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
 from datasets.canvas import Canvas, drawable
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, UnstableError
 
 with drawable():
     import mujoco
@@ -191,7 +191,7 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One action for five steps of the simulation, 0.0125 s.
 
-        Raises FoveaError for an action that is not finite, and where the simulation is unstable:
+        Raises FoveaError for an action that is not finite, UnstableError where the simulation is:
         MuJoCo would begin it anew in the middle of the episode and go on.
         """
         reward, truncated = self._advance(np.array(action, np.float32))
@@ -218,9 +218,10 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
     def _check_stable(self) -> None:
         """MuJoCo counts its warnings anew from each reset, its own too."""
         if self._task.data.warning.number[UNSTABLE].any():
-            raise FoveaError(
+            raise UnstableError(
                 f"{self._config.told}: the simulation became unstable at step {len(self._actions)} "
-                "of an episode (MUJOCO_LOG.TXT says where); another seed goes another way"
+                "of an episode (MUJOCO_LOG.TXT says where) and would do so again; another `seed` "
+                "of the entry, where it has one, goes another way"
             )
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:

@@ -118,8 +118,9 @@ def add(
     that trained it, which need not be the one that added seeds to it.
 
     Raises:
-        FoveaError: artifacts are missing, damaged or of different trainings; a setting is not the
-            recipe's; a seed was measured before, with other games. Nothing is written then.
+        FoveaError: artifacts are missing, damaged or of different trainings; the record of the
+            training is not there; a setting is not the recipe's; a seed was measured before, with
+            other games. Nothing is written then.
     """
     trained = artifact.open_artifact(f"policies/{policy}", root)
     played = artifact.open_artifact(f"evaluations/{policy}", root)
@@ -130,6 +131,12 @@ def add(
                 f"{root / made.label}: not made from the {source.label} that is there now; "
                 f"`dvc repro evaluate@{policy}` builds both anew"
             )
+    run = record_of(root, f"train-{policy}", trained.digest)
+    if run is None:
+        raise FoveaError(
+            f"{root}/.runs/train-{policy}.json: tells nothing of the {trained.label} that is there "
+            "now, as commit and machine; train it again without DVC's cache"
+        )
     evaluation = json.loads((played.folder / "evaluation.json").read_text("utf-8"))
     shared = {
         "policy": policy,
@@ -141,10 +148,12 @@ def add(
             "made_from": _made_from(encoder, root),
             "frames": encoder.manifest["metrics"]["frames"],
             "parameters": encoder.manifest["metrics"]["parameters"],
-            "run": record_of(root, f"pretrain-{trained.manifest['entry']['encoder']}"),
+            "run": record_of(
+                root, f"pretrain-{trained.manifest['entry']['encoder']}", encoder.digest
+            ),
         },
         "versions": trained.manifest["versions"],
-        "run": record_of(root, f"train-{policy}"),
+        "run": run,
         "games": evaluation["games"],
         "epsilon": evaluation["epsilon"],
         "random": evaluation["random"],
@@ -176,10 +185,13 @@ def _made_from(encoder: artifact.Artifact, root: Path) -> dict[str, Any]:
     return artifact.lineage(encoder.label, root)
 
 
-def record_of(root: Path, run: str) -> Any:
-    """What was recorded of a stage's run, None where there is nothing."""
+def record_of(root: Path, run: str, digest: str | None = None) -> Any:
+    """What was recorded of a stage's run, None where there is nothing, or it is of another artifact
+    of that name than the one with `digest`.
+    """
     path = root / ".runs" / f"{run}.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    found = json.loads(path.read_text("utf-8")) if path.exists() else None
+    return found if found and found.get("digest", digest) == digest else None
 
 
 def read_kept(path: Path, remedy: str) -> Any:

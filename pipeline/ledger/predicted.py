@@ -84,7 +84,8 @@ def add_predicted(
         )
     table, _, name = label.partition("/")
     value = json.loads(found.read_text("utf-8"))
-    value |= {"note": note, "run": record_of(root, f"{artifact.STAGES[table]}-{name}")}
+    made = value["made_from"][label]["digest"]
+    value |= {"note": note, "run": record_of(root, f"{artifact.STAGES[table]}-{name}", made)}
     path = folder / found.name
     _checked(path, value)
     write_kept(path, value)

@@ -87,10 +87,11 @@ def add_probe(
     if not found.exists():
         raise FoveaError(f"{found}: not there yet; `python -m pipeline.probe {encoder}` writes it")
     value = json.loads(found.read_text("utf-8"))
+    made = value["made_from"][f"encoders/{encoder}"]["digest"]
     value |= {
         "note": note,
         "run": record_of(root, f"probe-{encoder}"),
-        "pretraining": record_of(root, f"pretrain-{encoder}"),
+        "pretraining": record_of(root, f"pretrain-{encoder}", made),
     }
     path = folder / f"{encoder}.json"
     _checked(path, value)

@@ -155,6 +155,8 @@ def _item(table: str, name: str, entry: Mapping[str, Any], artifacts: Path) -> I
                 raise FoveaError(f"{folder}/manifest.json: no {key}; `{_command(table, name)}`")
         entry = manifest["entry"]
     run = read_json(artifacts / ".runs" / f"{STAGES[table]}-{name}.json")
+    if run and run.get("digest", digest) != digest:  # of another artifact of this name
+        run = None
     return Item(table, name, folder, dict(entry), manifest, digest, run)
 
 

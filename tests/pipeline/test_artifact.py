@@ -75,6 +75,12 @@ def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
         artifact.open_artifact("frames/x", tmp_path)
 
 
+@pytest.mark.parametrize("label", ["drawer", "frames", "frames/", "frame/drawer"])
+def test_a_name_without_a_table_is_refused(label: str, tmp_path: Path) -> None:
+    with pytest.raises(FoveaError, match=rf"{label}: names no artifact; write its table too"):
+        artifact.open_artifact(label, tmp_path)
+
+
 def test_a_missing_artifact_says_how_to_build_it(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match="dvc repro pretrain@frostbite-mae"):
         artifact.open_artifact("encoders/frostbite-mae", tmp_path)

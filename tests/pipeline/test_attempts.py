@@ -32,6 +32,14 @@ def test_runs_are_counted_and_added_up(tmp_path: Path, clock: list[float]) -> No
     assert seconds == pytest.approx(43.5) and runs == 3
 
 
+def test_what_is_done_is_forgotten(tmp_path: Path, clock: list[float]) -> None:
+    attempts.begin(tmp_path)
+    clock[0] = 4000.0
+    attempts.forget(tmp_path)
+    attempts.begin(tmp_path)
+    assert attempts.spent(tmp_path) == (0.0, 1)
+
+
 def test_a_killed_run_ended_when_it_last_wrote(tmp_path: Path, clock: list[float]) -> None:
     attempts.begin(tmp_path)
     (tmp_path / "seed-0").mkdir()

@@ -38,6 +38,15 @@ def listed(stage: str, entry: dict[str, Any]) -> set[str]:
     return {dep for dep in found if dep.endswith((".py", ".json", ".html", ".css"))}
 
 
+def test_what_an_artifact_needs_to_be_loaded() -> None:
+    """An encoder's own file and, of what it carries, the predictor's."""
+    header = {"model": "multimae", "config": {"dim": 4}, "saliency": {"model": "student"}}
+    files = {path.as_posix() for path in closure.files(closure.carried(header))}
+    assert {"pretrain/encoders/multimae.py", "pretrain/saliency/student.py"} <= files
+    assert "pretrain/encoders/mae.py" not in files
+    assert closure.carried({}) == []
+
+
 @pytest.mark.parametrize(("stage", "entry"), list(instances()))
 def test_deps_cover_the_imports(stage: str, entry: dict[str, Any]) -> None:
     run = {p.as_posix() for p in closure.files([f"pipeline.{stage}", *closure.words(stage, entry)])}

@@ -231,6 +231,18 @@ def test_seeds_added_later_leave_the_record_of_those_kept(tmp_path: Path) -> Non
     assert [(run.commit, run.hours) for run in runs] == [("abc", 1.0), ("def", 2.0)]
 
 
+def test_a_record_of_another_artifact_of_that_name_does_not_count(tmp_path: Path) -> None:
+    root = artifacts(tmp_path / "artifacts")
+    record = root / ".runs/train-frostbite-spirl.json"
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps(told | {"digest": "of the quick recipe's"}))
+    with pytest.raises(FoveaError, match=r"train-frostbite-spirl\.json: tells nothing of"):
+        add("frostbite-spirl", root=root, folder=tmp_path / "kept")
+    trained = artifact.open_artifact("policies/frostbite-spirl", root)
+    record.write_text(json.dumps(told | {"digest": trained.digest}))
+    add("frostbite-spirl", root=root, folder=tmp_path / "kept")
+
+
 def test_a_seed_is_not_measured_again_until_it_suits(tmp_path: Path) -> None:
     add("frostbite-spirl", root=artifacts(tmp_path / "first"), folder=tmp_path)
     second = artifacts(tmp_path / "second", returns=400.0)

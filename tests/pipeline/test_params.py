@@ -149,6 +149,21 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
             "metaworld/door-open, encoder",
             r"sac\.env: view is reference, in the frames reach.*upright; write \?view=upright",
         ),
+        (
+            "saliency: {}",
+            "saliency: {x: {frames: reach, by: encoders/reach-pixels}}",
+            r"saliency\.x\.by: encoders/reach-pixels, of model pixels, cannot say where to look",
+        ),
+        (
+            "saliency: {}",
+            "saliency: {x: {frames: reach, by: encoders/reach-mmae}}",  # has no saliency either
+            r"saliency\.x\.by: encoders/reach-mmae, of model multimae, cannot say where to look",
+        ),
+        (
+            "saliency: {}",
+            "saliency: {x: {frames: reach, by: policies/reach-sac}}",
+            r"saliency\.x\.by.*policies/reach-sac",
+        ),
         ("camera=corner", "camera=corner2", r"cnn\.env: camera is corner2"),
         ("camera=corner", "camera=cornr", r"cnn\.env: .*camera: 'cornr', must be one of corner,"),
         ("camera=corner", "camra=corner", r"cnn\.env: .*no option 'camra'; metaworld has view, "),

@@ -25,7 +25,7 @@ def faster(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
         seen.append(tuple(x.shape))
         return real(x, weight, bias)
 
-    monkeypatch.setattr(linear, "_is_faster", lambda: True)
+    monkeypatch.setattr(linear, "is_faster", lambda: True)
     monkeypatch.setattr(linear, "linear", record)
     yield seen
 
@@ -109,14 +109,14 @@ def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> N
         ("DEFAULT", "", False),
     ],
 )
-def test_only_where_it_is_faster(
+def test_only_where_itis_faster(
     capability: str, maker: str, faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(Path, "read_text", lambda path: f"vendor_id\t: {maker}\n")
-    linear._is_faster.cache_clear()
-    assert linear._is_faster() is faster
-    linear._is_faster.cache_clear()
+    linear.is_faster.cache_clear()
+    assert linear.is_faster() is faster
+    linear.is_faster.cache_clear()
 
 
 def test_no_such_file_keeps_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +125,6 @@ def test_no_such_file_keeps_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(Path, "read_text", missing)
-    linear._is_faster.cache_clear()
-    assert not linear._is_faster()
-    linear._is_faster.cache_clear()
+    linear.is_faster.cache_clear()
+    assert not linear.is_faster()
+    linear.is_faster.cache_clear()

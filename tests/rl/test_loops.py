@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import SyncVectorEnv
 from safetensors.torch import load_file
 from torch import Tensor
 
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, UnstableError
 from pretrain.encoder import Obs
 from rl import loops, play
 from rl.agent import Batch
@@ -270,6 +271,23 @@ def test_an_action_that_is_no_number_ends_the_seed_with_its_step(
 
     monkeypatch.setattr(rainbow.Agent, "act", act)
     with pytest.raises(DivergedError, match=r"seed 3: the action is not finite at step 70; lower"):
+        train(tmp_path, fakes.policy(seed=3))
+    assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
+
+
+def test_a_simulation_that_becomes_unstable_ends_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would at every further attempt, so waiting for a better one would stop all seeds."""
+    real, steps = SyncVectorEnv.step, iter(range(1_000))
+
+    def step(self: SyncVectorEnv, actions: Any) -> Any:
+        if next(steps) == 69:
+            raise UnstableError("unstable")
+        return real(self, actions)
+
+    monkeypatch.setattr(SyncVectorEnv, "step", step)
+    with pytest.raises(DivergedError, match=r"seed 3: the simulation's state is not finite.* 69"):
         train(tmp_path, fakes.policy(seed=3))
     assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
 
