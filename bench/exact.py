@@ -3,8 +3,9 @@
 The definition draws each centre from its neighbours through the whole decoder, three passes a
 frame; what is compared is what a policy gets, the memory's map, with the weights that SPIRL's
 Frostbite was pretrained to. The tests show the same on a sample. Takes a quarter of an hour on one
-core, and writes `bench/measured/error-maps.json`: how many centres, the largest difference, and in
-how many frames other patches are selected, at the default slope.
+core, and writes `artifacts/error-maps.json`: how many centres, the largest difference, and in how
+many frames other patches are selected, at the default slope. RESULTS.md quotes the file's copy in
+`bench/measured/`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bench.error_map import TARGETS, plain_map, random_frames
 from datasets.files import write_atomic
 from pipeline.artifact import versions
 from pipeline.progress import Progress
-from pipeline.stage import machine
+from pipeline.stage import commit, machine
 from pretrain import select
 from pretrain.encoder import load_encoder
 from pretrain.encoders.mae import Features
@@ -29,7 +30,7 @@ from pretrain.memory import ErrorMemory
 from pretrain.vit import MaskedViT
 
 WEIGHTS = "pipeline/recipes/weights/frostbite-mae"
-RESULT = Path("bench/measured/error-maps.json")
+RESULT = Path("artifacts/error-maps.json")
 FRAMES = 256
 
 
@@ -68,7 +69,9 @@ def main() -> None:
         game: compare(model, random_frames(f"atari/{game}", count), progress) for game in TARGETS
     }
     progress.finish()
-    told = {"weights": WEIGHTS, "games": found, "machine": machine(), "versions": versions()}
+    where = {"machine": machine(), "versions": versions(), "commit": commit()}
+    told = {"weights": WEIGHTS, "games": found, **where}
+    RESULT.parent.mkdir(exist_ok=True)
     write_atomic(RESULT, (json.dumps(told, indent=1) + "\n").encode())
     print(json.dumps(found, indent=1))
 
