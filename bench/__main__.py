@@ -113,7 +113,7 @@ ELSEWHERE = [
         "14, 9, 9, 3x",
         "bench.error_map 9600: up to an hour",
     ),
-    ("two 100K seeds of frostbite-spirl, minutes", "65", "an hour or more; RESULTS.md, Runs"),
+    ("two 100K seeds of frostbite-spirl, minutes", "65", "one to four hours; RESULTS.md, Runs"),
     ("`make repro` after the installation, minutes", "12", "the README has it"),
     ("MAE on an H100, images/s", "60,000", "needs one"),
     ("MultiMAE on an H100, samples/s", "35,000", "needs one"),

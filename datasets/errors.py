@@ -10,5 +10,5 @@ class FoveaError(ValueError):
 
 class UnstableError(FoveaError):
     """A simulation that cannot go on. What led there leads there again, so no one can put it right;
-    in training it is the seed's failure.
+    in training it is the seed's failure. An evaluation's games stop at it.
     """

@@ -20,8 +20,8 @@ def begin(folder: Path) -> None:
 
 def end(folder: Path) -> None:
     """Note that the run ends without being done."""
-    runs = _read(folder)
-    _write(folder, [*runs[:-1], [runs[-1][0], time.time()]])
+    if runs := _read(folder):  # or it is done, and was interrupted while that was tidied up
+        _write(folder, [*runs[:-1], [runs[-1][0], time.time()]])
 
 
 def forget(folder: Path) -> None:

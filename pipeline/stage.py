@@ -103,13 +103,15 @@ def main(
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)
             made = sha256_file(ROOT / label / artifact.MANIFEST)
-            if not more_of:
-                record(name, entry.name, began, attempts.spent(folder), made)
-                shutil.rmtree(folder)
+            told = folder / f"record-{made[:16]}.json"
+            if told.exists():  # all of it was there already: that is of the run that made it
+                write_atomic(RUNS / f"{name}-{entry.name}.json", told.read_bytes())
             else:
-                if recorded(name, entry.name) != made:  # or all of it was there already
-                    record(name, entry.name, began, attempts.spent(folder), made)
+                write_atomic(told, record(name, entry.name, began, attempts.spent(folder), made))
+            if more_of:
                 attempts.forget(folder)
+            else:
+                shutil.rmtree(folder)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
 
 
@@ -182,7 +184,7 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
 
 def record(
     stage: str, name: str, began: float, spent: tuple[float, int], digest: str | None = None
-) -> None:
+) -> bytes:
     """Keep what varies from run to run beside the artifacts: time, memory, commit, machine.
 
     `spent` is what `attempts.spent` says: seconds and runs, this one and those it went on from.
@@ -202,14 +204,9 @@ def record(
         "commit": commit(),
         "machine": machine(),
     }
-    write_atomic(RUNS / f"{stage}-{name}.json", (json.dumps(seen, indent=1) + "\n").encode())
-
-
-def recorded(stage: str, name: str) -> str | None:
-    """The digest of the artifact whose run is on record, None where none is."""
-    path = RUNS / f"{stage}-{name}.json"
-    found: str | None = json.loads(path.read_text()).get("digest") if path.exists() else None
-    return found
+    content = (json.dumps(seen, indent=1) + "\n").encode()
+    write_atomic(RUNS / f"{stage}-{name}.json", content)
+    return content
 
 
 def machine() -> dict[str, Any]:

@@ -39,7 +39,7 @@ class TrainSeeds:
     runs: Path  # for logs
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train to the end, or leave `failed.json` where a loss is no number any more."""
+        """Train to the end, or leave `failed.json` where a number it lives on is none any more."""
         seeds = [self._seed(number, folder) for number, folder in self.folders.items()]
         errors = loops.train_together(
             seeds, checkpoint_every=self.entry.keys.checkpoint_every, progress=progress

@@ -57,8 +57,8 @@ def train(
     `actions` are those of `Seed`.
 
     Raises:
-        DivergedError: the loss or the features became infinite or NaN; `curve.csv` and earlier
-            weights stay.
+        DivergedError: the loss, the features, the action or the simulation became infinite or NaN;
+            `curve.csv` and earlier weights stay.
         FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
     """
     failed = train_together(

@@ -131,7 +131,8 @@ class Run:
         try:
             images, rewards, terminated, truncated, infos = self.environment.step(action[None])
         except UnstableError:
-            self._give_up("the simulation's state is", "MUJOCO_LOG.TXT says what in it")
+            told = "MUJOCO_LOG.TXT says what in it; another seed goes another way"
+            self._give_up("the simulation's state is", told)
         over, cut = bool(terminated[0]), bool(truncated[0])
         last = self._encode(infos["final_obs"][0][None], infos["final_info"]) if cut else None
         reward = np.sign(rewards[0]) if self.config.rewards == "sign" else rewards[0]

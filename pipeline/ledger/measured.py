@@ -135,7 +135,7 @@ def add(
     if run is None:
         raise FoveaError(
             f"{root}/.runs/train-{policy}.json: tells nothing of the {trained.label} that is there "
-            "now, as commit and machine; train it again without DVC's cache"
+            f"now, as commit and machine; `dvc repro -f train@{policy}` finds them, or trains anew"
         )
     evaluation = json.loads((played.folder / "evaluation.json").read_text("utf-8"))
     shared = {

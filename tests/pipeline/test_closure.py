@@ -10,7 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import closure, params
-from pipeline.artifact import STAGES
+from pipeline.artifact import STAGES, Artifact
+from pipeline.stage import carried, fingerprint
 
 DVC = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text())["stages"]
 
@@ -45,6 +46,16 @@ def test_what_an_artifact_needs_to_be_loaded() -> None:
     assert {"pretrain/encoders/multimae.py", "pretrain/saliency/student.py"} <= files
     assert "pretrain/encoders/mae.py" not in files
     assert closure.carried({}) == []
+
+
+def test_what_its_inputs_are_loaded_with_decides_what_a_run_makes(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/config.json").write_text('{"model": "mae"}')
+    made = Artifact("saliency/x", tmp_path, {"files": {"source/config.json": ""}}, "")
+    words = carried(made)
+    assert "pretrain.encoders.mae" in words
+    prints = {fingerprint("train", {"agent": "rainbow"}, {}, w) for w in (words, [])}
+    assert len(prints) == 2
 
 
 @pytest.mark.parametrize(("stage", "entry"), list(instances()))

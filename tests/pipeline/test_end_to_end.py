@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -125,6 +124,8 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
         time.sleep(0.05)
     assert left == []
     sealed = {p.name: p.read_bytes() for p in tmp_path.glob("artifacts/.work/collect*/out/*.tar")}
+    (runs,) = tmp_path.glob("artifacts/.work/collect-breakout-*/runs")
+    runs.write_text(f"{float(runs.read_text()) - 1000:.3f}\n")  # as if it had begun long before
     dvc(tmp_path, "repro", "collect@breakout")
     built = {p.name: p.read_bytes() for p in (tmp_path / "artifacts/frames/breakout").glob("*.tar")}
     assert len(built) == 36
@@ -132,8 +133,7 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
     assert {name: built[name] for name in sealed} == sealed
     run = json.loads((tmp_path / "artifacts/.runs/collect-breakout.json").read_text())
     assert run["resumed"] == 1
-    this = datetime.fromisoformat(run["finished"]) - datetime.fromisoformat(run["started"])
-    assert run["wall_seconds"] > this.total_seconds() - 1  # times are rounded to seconds
+    assert run["wall_seconds"] > 1000  # the killed run's too
 
 
 def _running_in(folder: Path) -> list[int]:

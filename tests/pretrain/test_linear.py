@@ -100,6 +100,15 @@ def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> N
     torch.testing.assert_close(*ends, atol=1e-4, rtol=1e-4)
 
 
+@pytest.fixture
+def unknown() -> Iterator[None]:
+    """Whether it is faster is found out anew."""
+    linear.is_faster.cache_clear()
+    yield
+    linear.is_faster.cache_clear()
+
+
+@pytest.mark.usefixtures("unknown")
 @pytest.mark.parametrize(
     ("capability", "maker", "faster"),
     [
@@ -109,22 +118,27 @@ def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> N
         ("DEFAULT", "", False),
     ],
 )
-def test_only_where_itis_faster(
+def test_only_where_it_is_faster(
     capability: str, maker: str, faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(Path, "read_text", lambda path: f"vendor_id\t: {maker}\n")
-    linear.is_faster.cache_clear()
     assert linear.is_faster() is faster
-    linear.is_faster.cache_clear()
 
 
+@pytest.mark.usefixtures("unknown")
 def test_no_such_file_keeps_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: object) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(Path, "read_text", missing)
-    linear.is_faster.cache_clear()
     assert not linear.is_faster()
-    linear.is_faster.cache_clear()
+
+
+def test_a_gradient_of_a_gradient_is_refused() -> None:
+    x, layer = torch.randn(4, 6, requires_grad=True), nn.Linear(6, 2)
+    y = linear.linear(x, layer.weight, layer.bias).square().sum()
+    (once,) = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.backward(once.sum())
