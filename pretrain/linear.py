@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear` by oneDNN: x (..., I), weight (O, I), bias (O,), float32 on a CPU -> (..., O)."""
     parts = [part for part in (x, weight, bias) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
-        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # is torch's
         return out
     return _product(x, weight, bias)
 
