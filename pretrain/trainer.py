@@ -62,7 +62,7 @@ class Lit(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The method's loss."""
-        with fast_linear(self.device):
+        with fast_linear(self.device, half=True):
             return cast(Method, self.method).loss(batch)
 
     def configure_optimizers(self) -> Any:

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from pretrain import linear
 
 CPU = torch.device("cpu")
+# Elsewhere oneDNN refuses bfloat16.
+KINDS = [torch.float32, *([torch.bfloat16] if linear.has_bfloat16() else [])]
 
 
 @pytest.fixture
@@ -21,9 +23,9 @@ def faster(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     seen: list[tuple[int, ...]] = []
     real = linear.linear
 
-    def record(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def record(x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
         seen.append(tuple(x.shape))
-        return real(x, weight, bias)
+        return real(x, weight, bias, kind)
 
     monkeypatch.setattr(linear, "is_faster", lambda: True)
     monkeypatch.setattr(linear, "linear", record)
@@ -44,6 +46,46 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], out: int, bias:
     for ours, expected in zip(*ways, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-5)
         assert ours.is_contiguous()  # fused optimizers on a CPU ignore strides
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("inner", "out"), [(96, 20), (20, 96)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_only_what_is_multiplied_is_rounded(
+    kind: torch.dtype, inner: int, out: int, bias: bool
+) -> None:
+    x, layer = torch.randn(3, 5, inner, requires_grad=True), nn.Linear(inner, out, bias=bias)
+    parts, gradient = [x, *layer.parameters()], torch.randn(3, 5, out)
+    rounded = [part.detach().to(kind).float().requires_grad_() for part in parts]
+    y = linear.linear(x, layer.weight, layer.bias, kind)
+    expected = F.linear(rounded[0], rounded[1], rounded[2] if bias else None)
+    found = [y, *torch.autograd.grad(y, parts, gradient)]
+    wanted = [expected, *torch.autograd.grad(expected, rounded, gradient.to(kind).float())]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == torch.float32 and ours.is_contiguous()
+        torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=1e-2)
+    if bias:  # is added up as it comes
+        torch.testing.assert_close(found[-1], gradient.sum((0, 1)))
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("can", [True, False])
+def test_only_training_and_only_where_it_can_is_in_bfloat16(
+    half: bool, can: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[torch.dtype] = []
+    monkeypatch.setattr(linear, "is_faster", lambda: True)
+    monkeypatch.setattr(linear, "has_bfloat16", lambda: can)
+    monkeypatch.setattr(linear, "linear", lambda x, weight, bias, kind: kinds.append(kind))
+    with linear.fast_linear(CPU, half=half):
+        F.linear(torch.randn(2, 3), torch.randn(4, 3), None)
+    assert kinds == [torch.bfloat16 if half and can else torch.float32]
+
+
+def test_without_gradients_it_is_float32() -> None:
+    x, weight = torch.randn(4, 6), torch.randn(3, 6)
+    found = linear.linear(x, weight, None, torch.bfloat16)
+    torch.testing.assert_close(found, F.linear(x, weight))
 
 
 def test_strided_inputs_and_frozen_parts() -> None:

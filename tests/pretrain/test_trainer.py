@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from pretrain import schedule, trainer
+from pretrain import linear, schedule, trainer
 from pretrain.encoders import mae
 from tests.pretrain import training_run
 
@@ -82,8 +82,11 @@ def test_processes_share_a_batch() -> None:
     assert torch.equal(torch.stack(parts, dim=1).flatten(), whole)
 
 
-def test_lightning_step_equals_a_plain_loop(tmp_path: Path) -> None:
-    """Same data order, masks, loss, AdamW groups and rates written out by hand."""
+def test_lightning_step_equals_a_plain_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same data order, masks, loss, AdamW groups and rates written out by hand, in float32."""
+    monkeypatch.setattr(linear, "has_bfloat16", lambda: False)
     method, losses = train(tmp_path)
     plain = mae.Pretraining(CONFIG, (3, 16, 16)).model
     decayed = [p for p in plain.parameters() if p.ndim > 1]
