@@ -114,11 +114,11 @@ def _paper_s(claims: Claims, measured: Measured) -> str:
 
 def _summary(claims: Claims, compared: Sequence[Comparison], measured: Measured) -> str:
     text = ""
-    for kind, own in (("comparisons", False), ("questions of our own", True)):
+    for kind, own in (("Comparisons", False), ("Questions of our own", True)):
         some = [one for one in compared if one.table.own == own]
         if some:
             words = ", ".join(f"{n} {word}" for word, n in count(some).items())
-            text += f"Of the {len(some)} {kind}: {words}. "
+            text += f"{kind}, {len(some)}: {words}. "
     rows = {(t.protocol == "probe", row) for t in claims.tables for row in t.scores}
     asked = [row for probe, row in rows if not probe]
     kept = [measured.policies[row] for row in asked if row in measured.policies]

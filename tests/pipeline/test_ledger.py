@@ -28,11 +28,12 @@ def pages(tmp_path: Path) -> Measured:
 
 def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     claims, kept = read_claims(PAPER), pages(tmp_path)
-    assert count(compare(claims, kept)) == {
+    found = [one for one in compare(claims, kept) if not one.table.own]
+    assert count(found) == {
         "reproduced": 1,
         "not reproduced": 0,
         "under-powered": 1,
-        "not run": len(compare(claims, Measured({}, {}, {}))) - 2,
+        "not run": len(found) - 2,
     }
     page = render([claims], kept)
     assert "1 reproduced, 0 not reproduced, 1 under-powered" in page

@@ -133,7 +133,7 @@ def test_our_own_questions_hold_or_do_not_and_the_page_says_so(
     asked, kept = paper(tmp_path), Measured({}, read_probed(three(recipe, tmp_path / "kept")), {})
     assert [one.word for one in compare(asked, kept)] == ["holds", "does not hold", "under-powered"]
     page = render([asked], kept)
-    told = "Of the 3 questions of our own: 1 holds, 1 does not hold, 1 under-powered, 0 not run."
+    told = "Questions of our own, 3: 1 holds, 1 does not hold, 1 under-powered, 0 not run."
     assert told in page and "3 of the 3 probes" in page
     assert "R² of linear probes, not in the paper." in page
     assert "| Reach | MAE | no number | 0.520 [" in page

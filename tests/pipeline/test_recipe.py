@@ -102,7 +102,11 @@ def test_smoke_fails_where_no_seed_of_a_policy_is_left(tmp_path: Path) -> None:
 
 
 PAPER = ("frostbite", "spirl", "spirl-400k", "spirl-ablations")
-SHARED = (PAPER, ("visarl-saliency", "visarl-probe", "visarl-reduced"))  # build on one another
+SHARED = (  # build on one another
+    PAPER,
+    ("seaquest", "spirl"),
+    ("visarl-saliency", "visarl-probe", "visarl-reduced"),
+)
 
 
 @pytest.mark.parametrize(
