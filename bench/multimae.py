@@ -5,9 +5,9 @@ modalities, the kept ones are gathered, each decoder completes the sequence with
 it back in order, adds positions, cuts out its own queries, and runs all its patches through every
 layer; attention is softmax(QK')V in full, losses are averaged over masks, AdamW runs parameter by
 parameter. Same weights, frames, masks and loss; the first losses are compared, so both do the same
-work. Neither crops. Almost all of a step is matrix products of the same sizes in float32, so what
-need not be computed saves less than a tenth; the rest is saved where `pretrain/linear.py` is faster
-than torch's own products.
+work. Neither crops. Almost all of a step is matrix products of the same sizes, so what need not be
+computed saves less than a tenth; the rest is saved where `pretrain/linear.py` is faster than
+torch's own products, in bfloat16 too where training is.
 """
 
 from __future__ import annotations

@@ -106,11 +106,17 @@ def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     project.edit("steps: 160", "steps: 70")
     project.built("train", "breakout-spirl")
     first = content(project.artifacts / "policies/breakout-spirl/seed-0")
-    project.edit(
-        "seeds: 1,\n                   steps: 70", "seeds: 2,\n                   steps: 70"
-    )
+    record = project.artifacts / ".runs/train-breakout-spirl.json"
+    told = record.read_bytes()
+    one, two = (f"seeds: {n},\n                   steps: 70" for n in (1, 2))
+    project.edit(one, two)
     shutil.rmtree(project.artifacts / "policies")  # as DVC does before a run
     output = project.built("train", "breakout-spirl")
     assert "1 of 2 seeds" in output
     assert content(project.artifacts / "policies/breakout-spirl/seed-0") == first
     assert (project.artifacts / "policies/breakout-spirl/seed-1/metrics.json").exists()
+    assert record.read_bytes() != told
+    project.edit(two, one)
+    shutil.rmtree(project.artifacts / "policies")
+    project.built("train", "breakout-spirl")
+    assert record.read_bytes() == told  # nothing was trained: it is of the run that did
