@@ -12,8 +12,9 @@ time in passes of 16, none in passes of 8). Fewer by more than 1.8 times is not 
 without remembering: in the first layer each mask token sees the neighbours, and is another from
 there on. What `pretrain/linear.py` saves comes on top.
 
-The targets are for 9,600 earlier frames, minutes a game: `python -m bench.error_map 9600`. `make
-bench` remembers few and so shows less.
+The targets of what remembers are for 9,600 earlier frames, minutes a game: `python -m
+bench.error_map 9600`, whose figures `make bench` shows when it was run. `make bench` itself
+remembers few frames.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import kept
 from datasets import envs
 from pretrain.encoders.mae import Config, network
 from pretrain.error_map import errors_at, neighbourhoods
@@ -34,6 +36,7 @@ from pretrain.memory import ErrorMemory
 from pretrain.vit import MaskedViT, normalise
 
 EARLIER, TIMED, PLAIN = 100, 60, 10  # frames: seen before; then timed; the others on every tenth
+WARM = 9600  # frames seen before that TARGETS are for
 FORGETFUL_TARGET = 2.0
 TARGETS = {"Frostbite": 14.0, "MsPacman": 9.0, "Seaquest": 9.0, "BattleZone": 3.0}  # remembering
 
@@ -143,6 +146,14 @@ def plain_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:
     return error_map
 
 
-if __name__ == "__main__":
-    for key, value in run(*(int(word) for word in sys.argv[1:])).items():
+def main() -> None:
+    """The command line."""
+    earlier = int(sys.argv[1]) if len(sys.argv) > 1 else EARLIER
+    figures = run(earlier)
+    for key, value in figures.items():
         print(key, value)
+    kept.keep(kept.OURS, {f"error_map_{earlier}": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,7 @@ from pipeline.parallel import die_with_parent, explain, one_thread, uses_gpu
 
 WORK = ROOT / ".work"
 RUNS = ROOT / ".runs"
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that change speed and rounding
 
 
 @dataclass(frozen=True)
@@ -210,16 +211,19 @@ def record(
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, GPU: what a figure has to be read with."""
+    """Processor, what it computes with, cores, GPU: what a figure has to be read with."""
     described: dict[str, Any] = {
         "processor": platform.machine(),
+        "instructions": [],
         "cores": os.cpu_count(),
         "gpu": None,
     }
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        described["processor"] = named[0] if named else described["processor"]
+        told = {key.strip(): value.strip() for key, _, value in (li.partition(":") for li in lines)}
+        described["processor"] = told.get("model name", described["processor"])
+        flags = told.get("flags", "").split()
+        described["instructions"] = [name for name in INSTRUCTIONS if name in flags]
     if Path("/proc/driver/nvidia").exists() or uses_gpu():  # torch takes seconds to import
         import torch
 
@@ -229,11 +233,15 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit at work, `+` appended where tracked files differ from it; "" outside git."""
+    """The commit at work, `+` appended where tracked files differ from it; "" outside git.
+
+    What is built is recorded anyway, so params.yaml and dvc.lock may differ.
+    """
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
-    return head + ("+" if head and git("status", "--porcelain", "-uno") else "")
+    others = (":/", ":(top,exclude)params.yaml", ":(top,exclude)dvc.lock")
+    return head + ("+" if head and git("status", "--porcelain", "-uno", "--", *others) else "")

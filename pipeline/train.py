@@ -50,7 +50,7 @@ class TrainSeeds:
             write_atomic(path, (json.dumps(failed) + "\n").encode())
         for seed in seeds:
             memory = getattr(seed.policy.encoder, "memory", None)  # how often it helped
-            if memory and memory.misses:
+            if memory and memory.hits + memory.misses:
                 found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
                 path = self._logs(seed.policy.seed) / "errors.json"
                 write_atomic(path, (json.dumps(found) + "\n").encode())

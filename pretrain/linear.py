@@ -6,9 +6,11 @@ accumulates a second of one core instead of 55. The values are float32 either wa
 rounding. Below AVX-512 the two are about as fast as each other, so torch's choice stays; a GPU,
 half precision and what is exported are never touched.
 
-Training multiplies in bfloat16 where the processor does (AVX512_BF16), as it does on a GPU, at
-twice that rate again; everything between the products stays float32. What comes of it is nearer to
-float32 than one seed is to another: `python -m bench.half`, figures in bench/measured/half.json.
+Training multiplies in bfloat16 where such a processor does (AVX512_BF16), as it does on a GPU, at
+twice that rate again: what goes into a product and what comes out are rounded, sums and everything
+between products are float32. SPIRL's autoencoder then ends nearer to float32's than another seed's
+does: `python -m bench.half`, figures in bench/measured/half.json. Intel's processors were not at
+hand to be measured, so there both stay torch's.
 """
 
 from __future__ import annotations

@@ -152,6 +152,7 @@ class Watch(L.Callback):
     def __init__(
         self,
         steps: int,
+        seed: int,
         checkpoint: Path,
         every: int | None,
         seconds: float,
@@ -159,6 +160,7 @@ class Watch(L.Callback):
         tensorboard: Path | None,
     ) -> None:
         self.losses = torch.zeros(steps)
+        self._seed = seed
         self._checkpoint, self._every, self._seconds = checkpoint, every, seconds
         self._progress, self._tensorboard = progress, tensorboard
         self._writer: SummaryWriter | None = None
@@ -219,8 +221,8 @@ class Watch(L.Callback):
         if not finite.all():
             bad = int(finite.logical_not().nonzero()[0])
             raise FoveaError(
-                f"loss is {new[bad].item()} at step {self._checked + bad + 1}: training stopped; "
-                "lower the learning rate or start from another seed"
+                f"loss is {new[bad].item()} at step {self._checked + bad + 1} with seed "
+                f"{self._seed}: training stopped; lower the learning rate or take another seed"
             )
         if self._writer is not None and step % CHECK_EVERY == 0:
             self._writer.add_scalar("loss", float(new[-1]), step)
@@ -266,7 +268,7 @@ def fit(
     if checkpoint.is_file():
         start = _step_of(checkpoints.load_checkpoint(checkpoint), steps, checkpoint)
     watch = Watch(
-        steps, checkpoint, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
+        steps, seed, checkpoint, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
     )
     gpu = torch.cuda.is_available()
     half: Precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "16-mixed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import random
@@ -115,6 +116,18 @@ def test_lightning_step_equals_a_plain_loop(
         torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-5)
 
 
+def test_training_may_multiply_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def entered(device: torch.device, *, half: bool) -> contextlib.AbstractContextManager[None]:
+        asked.append(half)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(trainer, "fast_linear", entered)
+    train(tmp_path, epochs=1)
+    assert asked == [True] * 5
+
+
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     class StoppedError(Exception):
         pass
@@ -166,7 +179,7 @@ def test_nan_loss_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return loss * float("nan") if batch["step"] == 3 else loss
 
     monkeypatch.setattr(mae.Pretraining, "loss", poisoned)
-    with pytest.raises(FoveaError, match="loss is nan at step 4"):
+    with pytest.raises(FoveaError, match="loss is nan at step 4 with seed 0"):
         train(tmp_path, checkpoint_every=1)
     saved = trainer.AtomicCheckpoints().load_checkpoint(tmp_path / "last.ckpt")
     assert saved["global_step"] == 3  # the last sound one
