@@ -5,7 +5,8 @@ SPIRL's autoencoder learns from 5,000 frames of Frostbite three times: in float3
 processor can. Compared are the loss of the last epoch and which patches of 256 other frames are
 selected, with the two seeds as a yardstick; it fails where the loss differs by more than LOSS or
 less than OVERLAP of the patches are the same. Takes a quarter of an hour of one core at the 10
-epochs that it asks for by itself, and writes `artifacts/half.json`. RESULTS.md quotes the file's copy in `bench/measured/`.
+epochs that it asks for by itself, and writes `artifacts/half.json`. RESULTS.md quotes the file's
+copy in `bench/measured/`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 PATH is the folder of the SPIRL release that holds `spirl/`. Its networks get our weights, so both
 make the same error maps, which are compared; then its map of one frame and its training step are
-timed against ours, interleaved, on one thread; our step multiplies in bfloat16 where training does. Nothing of the release is kept here. Its agents need
-packages long gone: what the files import of them and never call here is stood in for by empty
-modules, and a keyword that timm has renamed is passed on under its new name.
+timed against ours, interleaved, on one thread; our step multiplies in bfloat16 where training does.
+Nothing of the release is kept here. Its agents need packages long gone: what the files import of
+them and never call here is stood in for by empty modules, and a keyword that timm has renamed is
+passed on under its new name.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import Indices
 from datasets.shards import read_frames
@@ -36,11 +35,6 @@ def run(stage: Stage) -> dict[str, Any]:
     data = stage.inputs["data"]
     metrics: dict[str, Any] = {}
     if data.label.startswith("frames/"):
-        if hasattr(module, "Training"):
-            raise FoveaError(
-                f"predictors.{stage.entry.name}: {stage.entry.keys.model} learns from maps, which "
-                f"{data.label} has not; name an entry of annotations or saliency as its data"
-            )
         frames = read_frames(data.folder, data.files)
         predictor = module.fit(stage.entry.config, as_batch(frames.images))
         shown = np.arange(len(frames))

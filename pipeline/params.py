@@ -6,8 +6,6 @@ What an entry leaves out has the default written beside the method, which is the
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import json
 import re
@@ -20,7 +18,8 @@ from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline import artifact, closure
-from pipeline.tables import TABLES, Entry, Params, averages, feature_types, label_of, word_module
+from pipeline.misfits import misfits
+from pipeline.tables import TABLES, Entry, Params, feature_types, label_of, word_module
 from pipeline.typed import closest, flatten, read_into
 
 PARAMS = Path("params.yaml")
@@ -56,7 +55,7 @@ def load(path: Path = PARAMS) -> Params:
             if found:
                 tables[table][str(name)] = found
     mistakes += _dangling(tables, written)
-    mistakes += _misfits(Params(tables))
+    mistakes += misfits(Params(tables))
     if mistakes:
         raise FoveaError("\n  ".join([f"{path}: {len(mistakes)} mistake(s)", *mistakes]))
     return Params(tables)
@@ -181,118 +180,6 @@ def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -
                         f"{' or '.join(allowed)}{closest(value, shown)}"
                     )
     return mistakes
-
-
-def _misfits(params: Params) -> list[str]:
-    """More frames than a learner's steps; maps by what draws none; encoders that don't fit the
-    images they are to see, found by building them, untrained.
-    """
-    mistakes = [
-        f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
-        for name, entry in params.tables["frames"].items()
-        if entry.keys.count > (steps := getattr(entry.config, "steps", entry.keys.count))
-    ]
-    for entry in params.tables["saliency"].values():
-        table, _, name = entry.inputs()["by"].partition("/")
-        encoder = params.tables[table].get(name) if table == "encoders" else None
-        if encoder and not _can_label(encoder):
-            mistakes.append(
-                f"saliency.{entry.name}.by: encoders/{name}, of model {encoder.keys.model}, cannot "
-                "say where to look; name one that can, such as mae"
-            )
-    for entry in params.tables["encoders"].values():
-        frames = _frames_of(entry, params)
-        if frames:
-            shape = envs.image_shape(frames.keys.env)
-            mistakes += _misfit(entry, entry, shape)
-            for policy in params.tables["policies"].values():
-                if policy.keys.encoder == entry.name:
-                    mistakes += _misfit(policy, entry, shape)
-                    mistakes += _odd_pair(policy, entry, frames)
-    return mistakes
-
-
-def _can_label(encoder: Entry) -> bool:
-    """Whether it draws maps itself, or carries what does."""
-    own = word_module("pretrain.encoders", encoder.keys.model).Encoder
-    return hasattr(own, "saliency") or bool(getattr(encoder.config, "needs_saliency", False))
-
-
-def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:
-    """What keeps a policy's agent, encoder and environment from working together."""
-    keys, mistakes = policy.keys, []
-    where, kind = f"policies.{policy.name}", word_module("rl.agents", keys.agent).ACTIONS
-    try:
-        feature_types(encoder.keys.model, keys.agent)
-    except FoveaError as error:
-        mistakes.append(f"{where}.agent: {error}")
-    else:
-        features = encoder.features | policy.features
-        if features.get("pool") == "none" and averages(encoder.keys.model, keys.agent):
-            mistakes.append(
-                f"{where}.features.pool: none gives all tokens, of which {keys.agent} takes the "
-                "mean: the same numbers for many times the replay; write `pool: mean`"
-            )
-    if envs.actions(keys.env) != kind:
-        mistakes.append(
-            f"{where}.agent: {keys.agent} needs {kind} actions, "
-            f"those of {keys.env} are {envs.actions(keys.env)}"
-        )
-    info = getattr(word_module("pretrain.encoders", encoder.keys.model).Encoder, "info", None)
-    if info and info not in envs.frame_info(keys.env):
-        mistakes.append(f"{where}.env: {keys.env} tells no {info}, which {encoder.name} needs")
-    seen, trained = envs.shown(keys.env), envs.shown(frames.keys.env)
-    if seen["suite"] == trained["suite"]:
-        mistakes += [
-            f"{where}.env: {key} is {word}, in the frames {frames.name} of its encoder it is "
-            f"{trained[key]}; write ?{key}={trained[key]} or name other frames"
-            for key, word in seen.items()
-            if word != trained[key]
-        ]
-    return mistakes
-
-
-def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[str]:
-    module = word_module("pretrain.encoders", encoder.keys.model)
-    own = {field.name for field in dataclasses.fields(module.Features)}
-    chosen = encoder.features | {k: v for k, v in where.features.items() if k in own}
-    needs_saliency = getattr(encoder.config, "needs_saliency", False)
-    try:
-        if where is encoder and needs_saliency and not encoder.keys.data.startswith("saliency/"):
-            raise ValueError(
-                f"data: {encoder.keys.data} has no saliency maps, which {encoder.keys.model} "
-                "learns on; name an entry of saliency that labels it"
-            )
-        _build(encoder.keys.model, encoder.config, json.dumps(chosen, sort_keys=True), shape)
-        shown = envs.image_shape(where.keys.env) if where.table == "policies" else shape
-        if shown != shape:
-            raise ValueError(
-                f"env: {where.keys.env} shows images {shown}, the encoder {encoder.name} sees "
-                f"{shape}; name one pretrained on frames of that size"
-            )
-    except ValueError as error:
-        inside = "features." if str(error).partition(":")[0] in own else ""
-        return [f"{where.table}.{where.name}.{inside}{error}"]
-    return []
-
-
-@functools.cache  # several policies are on the same encoder, in several recipes
-def _build(model: str, config: Any, features: str, shape: tuple[int, int, int]) -> None:
-    """Build an encoder, untrained; raises ValueError where it does not fit the images."""
-    from torch.nn import Identity  # takes seconds: an entry read alone does not wait for it
-
-    module = word_module("pretrain.encoders", model)
-    stand_in = [Identity()] if getattr(config, "needs_saliency", False) else []
-    module.Encoder(config, module.Features(**json.loads(features)), shape, *stand_in)
-
-
-def _frames_of(entry: Entry, params: Params) -> Entry | None:
-    """The frames that an encoder's data goes back to, None where the way there has mistakes."""
-    table, _, name = entry.keys.data.partition("/")
-    if table == "saliency":
-        labelled = params.tables[table].get(name)
-        name = labelled.keys.frames if labelled else ""
-    return params.tables["frames"].get(name)
 
 
 def _shown(label: str, allowed: tuple[str, ...]) -> str:

@@ -44,7 +44,6 @@ predictors:
   centre: {data: annotations/spots, model: centre}
   random: {data: frames/spots, model: random}
   one: {data: annotations/one, model: student, size: 16, width: 4, epochs: 1}
-  blind: {data: frames/spots, model: student}
 saliency:
   by-picanet: {frames: spots, by: predictors/picanet}
   by-student: {frames: spots, by: predictors/student}
@@ -168,11 +167,6 @@ def test_four_fifths_teach_and_one_fifth_judges() -> None:
 def test_one_annotation_is_enough_to_fit(project: Path) -> None:
     build("annotations/one", annotate)
     assert build("predictors/one", fit.run)["held_out"] == 1
-
-
-def test_what_learns_from_maps_refuses_frames_without(project: Path) -> None:
-    with pytest.raises(FoveaError, match=r"predictors.blind: student learns from maps.*frames/spo"):
-        build("predictors/blind", fit.run)
 
 
 def test_maps_of_frames_that_were_built_anew_are_refused(project: Path) -> None:

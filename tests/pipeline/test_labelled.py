@@ -21,6 +21,8 @@ from tests.datasets.test_shards import frames as noise
 TINY = """
 frames:
   reach: {env: metaworld/reach, source: random, count: 12}
+  upright: {env: metaworld/reach?view=upright, source: random, count: 12}
+  pong: {env: atari/Pong, source: random, count: 12}
 annotations: {}
 predictors:
   motion: {data: frames/reach, model: motion}
@@ -124,6 +126,22 @@ def test_frames_collected_anew_are_not_those_that_were_labelled(project: Path) -
         ("dim: 8, depth", "patch: 7, dim: 8, depth", r"multimae\.patch: 7 does not divide"),
         ("model: channels", "model: channels, channels: rgba", r"rgbs.*channels: 'rgba'"),
         ("epochs: 1,", "epochs: 1, features: {pool: max},", r"multimae\.features.*pool: 'max'"),
+        (
+            "centre: {data: frames/reach, model: centre",
+            "centre: {data: frames/reach, model: student",
+            r"predictors\.centre\.data: student learns from maps, which frames/reach has not",
+        ),
+        (
+            "motion: {frames: reach, by",
+            "motion: {frames: upright, by",
+            r"saliency\.motion\.by: view is upright in frames/upright, and reference where pred"
+            r"ictors/motion was made; write \?view=reference there or",
+        ),
+        (
+            "motion: {frames: reach, by",
+            "motion: {frames: pong, by",
+            r"saliency\.motion\.by: predictors/motion sees images \(3, 64, 64\), .*96, 96",
+        ),
     ],
 )
 def test_misfits_are_told_before_any_work(tmp_path: Path, old: str, new: str, says: str) -> None:
