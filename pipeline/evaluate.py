@@ -57,18 +57,20 @@ class Play:
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Evaluate every seed's every checkpoint and the random policy; record one game."""
+    """Evaluate every seed's every checkpoint and the random policy; record one game.
+
+    Games are kept by the digest of the weights that played them: of more seeds, only the new play.
+    """
     policies, encoder = stage.inputs["policy"].folder, stage.inputs["encoder"].folder
     plays = [Play(stage.entry, encoder, None, stage.folder / RANDOM)]
     seeds = []
     for folder in sorted(policies.glob("seed-*"), key=lambda path: int(path.name[5:])):
         failed = folder / "failed.json"
         kept = checkpoints(folder)  # a failed seed is judged by what it kept before
-        for step, weights in kept:
-            result = stage.folder / f"{folder.name}-{step}.json"
-            plays.append(Play(stage.entry, encoder, weights, result))
+        results = {step: _kept_as(stage, weights) for step, weights in kept}
+        plays += [Play(stage.entry, encoder, weights, results[step]) for step, weights in kept]
         why = json.loads(failed.read_text())["error"] if failed.exists() else None
-        seeds.append({"seed": int(folder.name[5:]), "failed": why, "steps": [s for s, _ in kept]})
+        seeds.append({"seed": int(folder.name[5:]), "failed": why, "results": results})
     waiting = [play for play in plays if not play.result.exists()]
     import_parts(stage.entry, encoder)
     side_by_side(
@@ -82,12 +84,19 @@ def run(stage: Stage) -> dict[str, Any]:
     return _summary(evaluation) | _video(stage, evaluation)
 
 
+def _kept_as(stage: Stage, weights: Path) -> Path:
+    """Where the games that these weights play are kept."""
+    policy = stage.inputs["policy"]
+    digest = policy.files[weights.relative_to(policy.folder).as_posix()]
+    return stage.folder / f"{digest[:32]}.json"
+
+
 def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     keys = stage.entry.keys
     for seed in seeds:
-        results = {s: stage.folder / f"seed-{seed['seed']}-{s}.json" for s in seed.pop("steps")}
         seed["checkpoints"] = [
-            {"step": step, **json.loads(path.read_text())} for step, path in results.items()
+            {"step": step, **json.loads(path.read_text())}
+            for step, path in seed.pop("results").items()
         ]
     return {
         "policy": stage.entry.name,
@@ -164,4 +173,5 @@ if __name__ == "__main__":
         publish_as="evaluations",
         inputs=lambda e: {"policy": e.label, "encoder": f"encoders/{e.keys.encoder}"},
         without=frozenset({"seeds", "checkpoint_every"}),
+        more_of=frozenset({"policy"}),
     )

@@ -75,8 +75,8 @@ def main(
     """The command line of a stage: `python -m pipeline.<name> <entry>`.
 
     `publish_as` is the folder in artifacts/ where it is not the table's. `without` names keys of
-    the entry that don't change what this stage makes; `more_of` those that only add to it
-    (`seeds`): work done under other values of them is kept and used.
+    the entry that don't change what this stage makes; `more_of` those, and inputs, that only add to
+    it (`seeds`): work done under other values of them is kept and used.
     """
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=run.__doc__)
     parser.add_argument("entry", help=f"the name of an entry of `{table}` in params.yaml")
@@ -94,7 +94,8 @@ def main(
         resolved = entry.resolved(without)
         digests = {a.label: a.digest for a in opened.values()}
         words = [word for a in opened.values() for word in carried(a)]
-        print_ = fingerprint(name, entry.resolved(without | more_of), digests, words)
+        settled = {a.label: a.digest for key, a in opened.items() if key not in more_of}
+        print_ = fingerprint(name, entry.resolved(without | more_of), settled, words)
         with workspace(f"{name}-{entry.name}", print_) as folder:
             params.remember(known)
             began = time.time()

@@ -56,8 +56,14 @@ PICTURES = {
     ),
     "encoders": (
         "panels.png",
-        "Reconstructions, error map and selected patches of {}",
-        "Frames, what the encoder makes of them, and where it looks. Figure numbers are SPIRL's.",
+        "What {} makes of frames",
+        "Frames, what the encoder makes of them, and where it looks. Figure numbers are those of "
+        "the paper that its method is from.",
+    ),
+    "predictors": (
+        "overlay.png",
+        "Maps of {} laid over frames",
+        "Its saliency over frames; of one that was taught, over frames that did not teach it.",
     ),
     "annotations": (
         "overlay.png",
@@ -237,7 +243,7 @@ def _card(item: Item) -> dict[str, Any]:
         return card
     file, alt, caption = PICTURES.get(item.table, ("", "", ""))
     picture = data_uri(item.folder / file, "image/png") if file else None
-    loss = read_curve(item.folder / "curve.csv", "loss") if item.table == "encoders" else None
+    loss = read_curve(item.folder / "curve.csv", "loss")
     return card | {
         "facts": _settings(item.manifest["metrics"]),
         "picture": picture and (picture, alt.format(item.name), caption),

@@ -145,10 +145,10 @@ def standalone(chart: Markup) -> str:
 
 
 def loss_curve(name: str, curve: Floats) -> Markup:
-    """Pretraining loss over steps; `curve` is (n, 2)."""
+    """Loss of a training over its steps; `curve` is (n, 2)."""
     curve = thin(curve)
     axes = Axes((0, max(float(curve[-1, 0]), 1.0)), _span([*curve[:, 1], 0.0]))
-    label = f"Pretraining loss of {name}, from {curve[0, 1]:.3f} to {curve[-1, 1]:.3f}"
+    label = f"Training loss of {name}, from {curve[0, 1]:.3f} to {curve[-1, 1]:.3f}"
     line = f'<polyline class="mean thin" points="{axes.points(curve)}"/>'
     return _chart(axes, "training steps", "loss", [line], label)
 

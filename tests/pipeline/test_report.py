@@ -206,6 +206,15 @@ def test_simulated_clicks_are_labelled(copied: Report) -> None:
         assert "Saliency maps from the clicks of clicks" in copied.page
 
 
+def test_what_a_predictor_learned_is_shown(copied: Report) -> None:
+    folder = copied.artifacts / "predictors" / "frostbite-motion"
+    Image.fromarray(picture(96, 96)).save(folder / "overlay.png")
+    (folder / "curve.csv").write_text("step,loss\n1,0.9\n2,0.5\n")
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "Maps of frostbite-motion laid over frames" in copied.page
+    assert "Training loss of frostbite-motion" in copied.page
+
+
 # What is there, and what is not
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -108,6 +109,7 @@ def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     first = content(project.artifacts / "policies/breakout-spirl/seed-0")
     record = project.artifacts / ".runs/train-breakout-spirl.json"
     told = record.read_bytes()
+    played = project.built("evaluate", "breakout-spirl")
     one, two = (f"seeds: {n},\n                   steps: 70" for n in (1, 2))
     project.edit(one, two)
     shutil.rmtree(project.artifacts / "policies")  # as DVC does before a run
@@ -116,6 +118,9 @@ def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     assert content(project.artifacts / "policies/breakout-spirl/seed-0") == first
     assert (project.artifacts / "policies/breakout-spirl/seed-1/metrics.json").exists()
     assert record.read_bytes() != told
+    again = project.built("evaluate", "breakout-spirl")
+    whole, rest = (re.search(r" 0/(\d+) games", output) for output in (played, again))
+    assert whole and rest and int(rest[1]) < int(whole[1])  # seed 0 and random play are kept
     project.edit(two, one)
     shutil.rmtree(project.artifacts / "policies")
     project.built("train", "breakout-spirl")
