@@ -27,9 +27,9 @@ from. The papers' numbers, the words and what a run is reckoned to cost stand in
 FOOT = """\
 ## How to read this
 
-- A score is the mean over seeds (in brackets: its 95 % interval, seeds and their games resampled),
-  and the interquartile mean of all their games. Seeds that failed are in: they play with the last
-  weights they kept, or at random without any.
+- A score is the mean over seeds (in brackets: its 95 % interval, seeds and their games resampled;
+  of one seed there is none), and the interquartile mean of all their games. Seeds that failed are
+  in: they play with the last weights they kept, or at random without any.
 - A table of means or success rates takes the 50 games after the last step, one of medians the
   checkpoint of the best median, as the papers do. A game succeeds if any of its steps does.
   Policies on Atari are evaluated at ε 0.001, noise off.
@@ -202,11 +202,12 @@ def _score(score: Score, table: Table, measured: Measured) -> list[str]:
     if score.policy not in kept:
         return [*row, NOT_RUN]
     found: Ours = ours(kept[score.policy], table.protocol)
-    middle = [_with_interval(found.iqm, found.iqm_interval, table)]
+    several = found.seeds > 1  # one tells nothing of how seeds differ
+    middle = [_with_interval(found.iqm, found.iqm_interval if several else None, table)]
     seeds = f"{found.seeds}" + (f", {found.failed} failed" if found.failed else "")
     return [
         *row,
-        _with_interval(found.mean, found.mean_interval, table),
+        _with_interval(found.mean, found.mean_interval if several else None, table),
         *(middle if table.protocol not in NAMES else []),
         seeds,
     ]
@@ -219,7 +220,9 @@ def _paper(score: Score, table: Table) -> str:
     return f"{_number(score.mean, table)}{deviation}"
 
 
-def _with_interval(value: float, interval: tuple[float, float], table: Table) -> str:
+def _with_interval(value: float, interval: tuple[float, float] | None, table: Table) -> str:
+    if interval is None:
+        return _number(value, table)
     low, high = (_number(end, table) for end in interval)
     return f"{_number(value, table)} [{low}, {high}]"
 
