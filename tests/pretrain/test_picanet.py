@@ -63,7 +63,7 @@ def test_as_many_parameters_as_vgg_and_the_cells_have() -> None:
     of_512 = 1024 + 1025 * 512 + 2 * lstm + weigh + 1025 * 512 + 1024 + 513
     assert count(with_global) == count(local) + conv5 + fc6 + fc7 + of_1024 + of_512 == 38_830_807
     assert round((count(with_global) + 8 * 1024 * 1024) / 1e6, 1) == 47.2
-    assert count(student.Training(student.Config(), (3, 64, 64)).saliency()) == 19_604
+    assert count(student.Training(student.Config(), (3, 64, 64)).saliency()) == 141_364
 
 
 @pytest.mark.parametrize(
@@ -292,6 +292,6 @@ def test_a_frozen_student_is_the_trained_one_without_norms() -> None:
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in source.modules())
     with torch.no_grad():
         expected = method.network.eval()(x)
-        # Over 300 seeds 5e-5 at most; each is as far as that from the same in double precision.
-        torch.testing.assert_close(source.network(x), expected, atol=2e-4, rtol=0)
-    assert expected.std() > 1
+        # Over 60 seeds 3e-6 of the deviation at most.
+        apart = (source.network(x) - expected).abs().max() / expected.std()
+    assert apart < 1e-5 and expected.std() > 0.3
