@@ -34,6 +34,7 @@ class Stream:
     seed: int
     index: int
     count: int
+    first_life: bool = False  # whether a game is left where its first life ends
 
     def run(self, folder: Path, progress: Callable[[int], None]) -> None:
         """Write the shards that `folder` does not have yet.
@@ -59,9 +60,10 @@ class Stream:
         episode, step = 0, 0
         image, info = env.reset()
         for _ in range(self.count):
-            action = act(info)
+            action, lives = act(info), info.get("lives")
             columns = {name: np.asarray(info[name]) for name in kept}
             following, reward, terminated, truncated, info = env.step(action)
+            truncated |= self.first_life and not terminated and info["lives"] < lives
             yield Frame(image, action, float(reward), terminated, truncated, episode, step, columns)
             image, step = following, step + 1
             if terminated or truncated:

@@ -68,6 +68,32 @@ def test_info_belongs_to_the_image_beside_it(tmp_path: Path) -> None:
     assert np.corrcoef(paddle, drawn)[0, 1] > 0.99
 
 
+def test_first_lives_only(tmp_path: Path) -> None:
+    """A game is left at its first lost life; up to there it is the game played whole."""
+    found = {}
+    for lives in ("all", "first"):
+        shares = streams(Config(streams=2, lives=lives), "atari/Breakout", 400)
+        run_all(tmp_path / lives, shares)
+        found[lives] = read_frames(tmp_path / lives)
+    first, whole = found["first"], found["all"]
+    assert (first.info["lives"] == 5).all() and not first.terminated.any()
+    assert first.truncated.sum() >= 4
+    for stream in (0, 1):
+        cut = int(first.truncated[first.stream == stream].argmax()) + 1
+        assert (whole.info["lives"][whole.stream == stream][cut] == 4).all()
+        for frames in (first, whole):
+            assert (frames.episode[frames.stream == stream][:cut] == 0).all()
+        same = [frames.images[frames.stream == stream][:cut] for frames in (first, whole)]
+        assert np.array_equal(*same)
+
+
+def test_first_lives_are_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match="lives: 'second', must be all or first"):
+        Config(lives="second")
+    with pytest.raises(FoveaError, match="lives: first, but metaworld/reach has no lives"):
+        streams(Config(lives="first"), "metaworld/reach", 10)
+
+
 def test_few_frames_need_few_streams() -> None:
     """No empty streams; impossible counts, seeds and games are refused."""
     assert [share.index for share in streams(Config(streams=8), "atari/Pong", 3)] == [0, 1, 2]

@@ -105,6 +105,7 @@ PAPER = ("frostbite", "spirl", "spirl-400k", "spirl-ablations")
 SHARED = (  # build on one another
     PAPER,
     ("seaquest", "spirl"),
+    ("frostbite-why", "frostbite"),
     ("visarl-saliency", "visarl-probe", "visarl-reduced"),
 )
 
