@@ -76,7 +76,7 @@ def _taught(
 
 
 def _on_taught(source: SaliencySource, labelled: Labelled, taught: Indices) -> dict[str, float]:
-    """Scores on frames that taught; no better than on the others, they ask for more steps."""
+    """Scores on frames that taught. The others are of the same episodes, so much alike."""
     some = taught[spread(len(taught), JUDGED)]
     found = predicted(source, labelled.columns(some)["image"])
     return scored(found, labelled.maps[some], "taught_")

@@ -81,7 +81,7 @@ def listen(port: int | None = None) -> socket.socket:
             sock.close()
             reason = getattr(error, "strerror", None) or str(error)
     wanted = f"port {port}" if port else f"ports {PORT} to {PORT + TRIED - 1}"
-    raise FoveaError(f"{wanted}: {reason}; name a free one with PORT=…")
+    raise FoveaError(f"{wanted}: {reason}; name a free one, PORT=… or --port")
 
 
 def serve(task: Task, sock: socket.socket, ready: Callable[[str], None]) -> None:

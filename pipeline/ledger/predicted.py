@@ -40,6 +40,7 @@ class Predicted:
     held_out: Scores  # on the fifth of the maps of its own data that did not teach it
     held_out_maps: int  # so many; 0 for what learned from no maps
     taught: float | None  # F on frames that taught it, where it learned from maps
+    teacher: str | None  # whose maps it learned, "predictors/reach-30"
     run: Run | None  # of the stage that made it
     note: str
 
@@ -111,6 +112,9 @@ def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> 
     if all(one.scores.get("redrawn_mae") is not None for one in kept):
         f, error = _mean(kept, "redrawn_f_max", 3), _mean(kept, "redrawn_mae", 4)
         text += f", the clicks drawn a second time MAE {error}, F {f}"
+    pairs = {one.label: (one.teacher, one.annotations) for one in kept}.values()
+    if taught := [t for of, on in pairs for t in found.get(of or "", ()) if t.annotations == on]:
+        text += f", their teachers F {_mean(taught, 'f_max', 3)}"
     text += f" ({names}; {sum(one.frames for one in kept)} frames"
     return text + (", simulated clicks)" if any(one.simulated for one in kept) else ")")
 
@@ -162,6 +166,7 @@ def _checked(path: Path, value: Any) -> Predicted:
 
 def _predicted(value: Mapping[str, Any]) -> Predicted:
     annotations = str(value["annotations"])
+    others = [made for made in value["made_from"] if made != value["source"]]
     return Predicted(
         label=str(value["source"]),
         annotations=annotations,
@@ -172,6 +177,7 @@ def _predicted(value: Mapping[str, Any]) -> Predicted:
         held_out=_scores(value["held_out"]),
         held_out_maps=int(value["held_out"].get("held_out", 0)),
         taught=value["held_out"].get("taught_f_max"),
+        teacher=next((made for made in others if made.startswith("predictors/")), None),
         run=None if value["run"] is None else run_of(value["run"]),
         note=str(value["note"]),
     )

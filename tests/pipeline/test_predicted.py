@@ -113,6 +113,15 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
     assert "not run: later" in render([read_claims(path)], Measured({}, {}, {}))
 
 
+def test_a_student_stands_beside_its_teacher(tmp_path: Path, recipe: Params) -> None:
+    teacher = judged(recipe, "far", 0.01, f_max=0.5)
+    student = judged(recipe, "near", 0.01, f_max=0.4)
+    student["made_from"] |= {"predictors/far": teacher["made_from"]["predictors/far"]}
+    found = read_predicted(keep(tmp_path / "kept", teacher, student))
+    assert ", their teachers F 0.500 (near;" in summary(found, ["predictors/near"])
+    assert "teachers" not in summary(found, ["predictors/far"])
+
+
 def test_a_line_begins_with_what_its_numbers_come_to(tmp_path: Path, recipe: Params) -> None:
     """Against zeros, whose error is 0.015 here, and against the clicks drawn a second time."""
 
