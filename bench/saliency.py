@@ -2,7 +2,8 @@
 
 ViSaRL took the global cells out to come from 0.1 to 0.01 s a frame (its GPU, 224x224 pixels). The
 student has to label and to act thirty times faster than its teacher; labelling goes in batches as
-in the stage `label`, acting frame by frame. Weights are as drawn: time does not depend on them.
+in the stage `label`, acting frame by frame. Whatever the frames' size, the student sees 64x64
+pixels. Weights are as drawn: time does not depend on them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ the 10x10 grid that 28x28 pixels have spreads over whatever size there is.
 Expect 14,319,741 parameters, with global cells 38,830,807. The paper reports MAE 0.0032 and F 0.797
 after 1000 epochs on 24 frames of 224x224 pixels. 300 epochs of 24 frames of 64x64 pixels took 13
 minutes of one core with AVX-512, 66 without; F from 30 simulated annotations was 0.67, MAE 0.0084.
-Global cells take 1.6 times as long a frame on a CPU, at either size (the paper: 10 times).
+Global cells take 1.6 to 1.8 times as long a frame on a CPU (the paper: 10 times).
 """
 
 from __future__ import annotations
