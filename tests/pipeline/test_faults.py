@@ -307,6 +307,7 @@ FULL = [
     ("collect", "breakout", 0),  # nothing at all can be written
     ("collect", "breakout", 30),  # a stream's shard
     ("pretrain", "breakout-mae", 1_500),  # the checkpoint
+    ("label", "breakout-error", 0),  # a shard of maps
     ("label", "breakout-error", 100),  # the copy of the source
     ("train", "breakout-spirl", 100),  # a seed's weights
     ("train", "breakout-spirl", 7_000),  # the copy of the seed's folder

@@ -95,3 +95,20 @@ def test_a_recorded_game_is_the_first_one_evaluated() -> None:
     assert len(play.record(policy, seed=2, epsilon=0.5, limit=3)) == 3
     without = play.record(fakes.policy(encoder=fakes.Pixels()), seed=2, epsilon=0.5, limit=1)
     assert without[0].selected is None
+
+
+@pytest.mark.parametrize(("looks", "drawn"), [(True, True), (False, False), (None, True)])
+def test_a_frame_has_the_saliency_that_the_policy_is_told(
+    looks: bool | None, drawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None where its encoder has a source and leaves it out."""
+    encoder = fakes.Pixels()
+    monkeypatch.setattr(encoder, "saliency", lambda image: image[:, :1] / 255, raising=False)
+    if looks is not None:
+        monkeypatch.setattr(encoder, "looks", looks, raising=False)
+    frame = play.record(fakes.policy(encoder=encoder), seed=2, epsilon=0.5, limit=1)[0]
+    if drawn:
+        assert frame.saliency is not None
+        np.testing.assert_allclose(frame.saliency, frame.image[..., 0] / 255, rtol=1e-6)
+    else:
+        assert frame.saliency is None
