@@ -77,6 +77,34 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_what_is_labelled_already_is_not_labelled_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that was interrupted goes on with the first shard that it lacks."""
+    asked: list[list[int]] = []
+    real = label.label
+
+    def counted(source: Any, frames: Any, indices: Any, device: str) -> Any:
+        asked.append(indices.tolist())
+        return real(source, frames, indices, device)
+
+    monkeypatch.setattr(label, "label", counted)
+    monkeypatch.setattr(label, "SHARD", 5)
+    entry = params.load().entry("saliency", "motion")
+    inputs = {key: artifact.open_artifact(value) for key, value in entry.inputs().items()}
+    stage = Stage("label", entry, inputs, project)
+    label.run(stage)
+    shards = [list(range(5)), list(range(5, 10)), [10, 11]]
+    assert asked == shards
+    before = {path.name: path.read_bytes() for path in stage.out.glob("*.tar")}
+    for path in sorted(stage.out.glob("*.tar"))[1:]:
+        path.unlink()
+    asked.clear()
+    label.run(stage)
+    assert asked == shards[1:]
+    assert {path.name: path.read_bytes() for path in stage.out.glob("*.tar")} == before
+
+
 @pytest.mark.slow
 def test_an_encoder_carries_the_source_that_labelled(project: Path) -> None:
     """Another source is another word; and what needs no maps takes the frames."""
