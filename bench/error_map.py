@@ -30,6 +30,7 @@ from torch import Tensor
 
 from bench import kept
 from datasets import envs
+from pipeline.progress import Progress
 from pretrain.encoders.mae import Config, network
 from pretrain.error_map import errors_at, neighbourhoods
 from pretrain.memory import ErrorMemory
@@ -66,8 +67,11 @@ def measure(env: str, earlier: int) -> dict[str, float]:
     model.initialise(0)
     frames = torch.split(random_frames(env, earlier + TIMED), 1)
     plain, without, memory = plain_map(model), forgetful(model), ErrorMemory(model)
+    progress = Progress(f"error maps of {env}", earlier, "frames")
     for frame in frames[:earlier]:
         memory(frame)
+        progress()
+    progress.finish()
     before = _hit_rate(memory)
     plain(frames[0])  # the warm-up
     forgetting: list[tuple[float, float]] = []

@@ -152,6 +152,21 @@ def test_upright_is_the_same_picture_turned(camera: str) -> None:
     np.testing.assert_allclose(info["points"][:, 0 if corner else 1], turned, atol=1e-3)
 
 
+UP = np.array([0, 0, 1, 0], np.float32)
+SEEN_FROM_THE_SIDE = [name for name in metaworld.CAMERAS if name.startswith("corner")]
+
+
+@pytest.mark.parametrize("camera", SEEN_FROM_THE_SIDE)
+def test_upright_has_up_at_the_top(camera: str) -> None:
+    """A hand that rises in the world rises in the picture, towards row 0."""
+    env = task("drawer-open", camera=camera, view="upright")
+    _, before = env.reset()
+    for _ in range(20):
+        after = env.step(UP)[-1]
+    assert after["state"][2] > before["state"][2] + 0.05  # metres
+    assert after["points"][0, 1] < before["points"][0, 1] - 1  # pixels
+
+
 GEOM, SITE = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE
 EXACT = 0.4  # pixels of an image of 224, in which the smallest goal is one
 TIP = SITE, ["leftEndEffector", "rightEndEffector"], EXACT
