@@ -285,14 +285,17 @@ def test_killed_in_mid_work_it_loses_nothing_that_it_acknowledged(
 ) -> None:
     path, acknowledged = tmp_path / "alice.json", 0
     with served(path) as made:
-        threading.Timer(0.05 + 0.11 * number, made.process.send_signal, [signal.SIGKILL]).start()
+        kill = threading.Timer(0.003 * number, made.process.send_signal, [signal.SIGKILL])
         clicks = [[float(n), 1.0] for n in range(300)]
         with suppress(OSError, http.client.HTTPException):
             while acknowledged < len(clicks):
+                if acknowledged == 10 * number:
+                    kill.start()
                 code, _, _ = made.save(3, clicks[:acknowledged], clicks[: acknowledged + 1])
                 assert code == 200
                 acknowledged += 1
         made.process.wait()
+    assert 10 * number <= acknowledged < len(clicks), "killed before or after the work"
     kept = read_clicks(path)
     found = kept[KEYS[3]].points if kept else ()
     assert len(found) in (acknowledged, acknowledged + 1)  # the last may be there, unanswered
