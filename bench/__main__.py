@@ -45,7 +45,14 @@ class Target:
 WIDTH = 62  # of the table's first column
 WARM = f"error_map_{error_map.WARM}"  # `python -m bench.error_map 9600`, too long for every run
 TARGETS = [
-    Target("mae", "MAE step, ms", "patch_8_ours_ms", "patch_8_plain_ms", "patch_8_ratio", 2.0),
+    Target(
+        "mae",
+        "MAE step, ms of processor",
+        "patch_8_ours_ms",
+        "patch_8_plain_ms",
+        "patch_8_ratio",
+        2.0,
+    ),
     Target("multimae", "MultiMAE step, ms of processor", "ours_ms", "plain_ms", "ratio", 2.0),
     *(
         Target(
