@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import kept
-from bench.__main__ import WARM, table
+from bench.__main__ import TWO_SEEDS, WARM, table, two_seeds
 from bench.error_map import TARGETS
 
 
@@ -40,6 +40,14 @@ def test_how_much_was_remembered_is_said() -> None:
     _, *lines = table({WARM: figures | rates | {"remembered_frames": 9600}})
     assert len(lines) == len(TARGETS)
     assert all("9,600 frames seen, 98% remembered, ms " in line for line in lines)
+
+
+def test_the_ledgers_run_of_two_seeds_counts() -> None:
+    """One run of both, from start to end: neither resumed nor failed."""
+    kept = json.loads(TWO_SEEDS.read_text())
+    assert (kept["entry"]["seeds"], kept["run"]["resumed"], kept["failed"]) == (2, 0, None)
+    *_, where = two_seeds()
+    assert where.startswith(f"{kept['run']['wall_seconds'] / 60:.0f} ") and where.endswith("yes")
 
 
 def test_figures_of_one_run_leave_those_of_others(tmp_path: Path) -> None:
