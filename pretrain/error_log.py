@@ -3,10 +3,11 @@
 Each process appends to a file of its own and reads those of all others, one block a frame: the
 contents of patches that the file has not shown before, by the writer's numbers, and errors under
 their centre and nine numbers. What is read is checked: a block by its checksum, whose key is the
-`stamp` of weights, code and versions; a file, before anything of it is used, by computing some of
-its errors again, which must agree bit by bit. So files of other weights or another machine, whose
-sums round otherwise, are left alone, as are torn ends and whatever else befell them. Who forges
-checksums with the weights at hand is not kept out: he could as well change the weights.
+`stamp` of weights, code, versions and processor; a file, before anything of it is used, by
+computing some of its first block's errors again, which must agree bit by bit. So files of other
+weights or another machine, whose sums round otherwise, are left alone, as are torn ends and
+whatever else befell them. Who forges checksums with the weights at hand is not kept out: he could
+as well change the weights.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import logging
 import mmap
 import os
+import platform
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +37,11 @@ LIMIT = 2 * 2**30  # bytes of all weights' files; of more, the oldest go when on
 PATCHES = 2**18  # shown in a file before the next is begun: each costs memory, some 100 bytes
 SUFFIX = ".errors"
 MAGIC = b"fovea-errors/1\n"
+# Variables that choose the kernels of a matrix product.
+KERNELS = frozenset(
+    ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
+     "ONEDNN_MAX_CPU_ISA")
+)  # fmt: skip
 HEAD = struct.Struct("<II16s")  # patches, errors, checksum
 
 
@@ -62,22 +69,35 @@ class Block:
 
 
 def stamp(model: MaskedViT) -> bytes:
-    """32 bytes over weights, code, versions, threads and the processor's instructions."""
+    """32 bytes over weights, code, versions, threads and the processor."""
     found = hashlib.sha256()
     heads = [part.num_heads for part in model.modules() if isinstance(part, Attention)]
     found.update(f"{model.image_shape} {model.patch} {heads}".encode())
     for name, weight in model.state_dict().items():
         found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         found.update(weight.cpu().contiguous().numpy().tobytes())
-    for source in (error_map.__file__, linear.__file__, vit.__file__):
+    for source in (__file__, error_map.__file__, linear.__file__, vit.__file__):
         found.update(Path(source).read_bytes())
+    for name in sorted(set(os.environ) & KERNELS):
+        found.update(f"{name} {os.environ[name]}".encode())
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()  # by which sums are split
     products = linear.is_faster()  # whose
-    found.update(
-        f"{torch.__version__} {timm.__version__} {capability} {products} {threads}".encode()
-    )
+    parts = (torch.__version__, timm.__version__, _processor(), capability, products, threads)
+    found.update(" ".join(map(str, parts)).encode())
     return found.digest()
+
+
+def _processor() -> str:
+    """Its name and instructions, where Linux tells: kernels may differ by more than what torch
+    asks for.
+    """
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
+        return " ".join(
+            line for line in lines if line.startswith(("cpu family", "model", "stepping", "flags"))
+        )
+    return platform.processor()
 
 
 class ErrorLog:
@@ -114,11 +134,12 @@ class ErrorLog:
         and `contents` (P, bytes of a patch) are those patches'.
         """
         begin = len(self._shown) >= PATCHES or not (self._own and self._own[-1].exists())
-        if begin:
-            self._shown.clear()
-        places = np.array([self._shown.get(number, -1) for number in numbers.tolist()], np.int32)
+        # The last file's stay known until the next is written: where there is no room it may
+        # have some again before this one is full.
+        shown = {} if begin else self._shown
+        places = np.array([shown.get(number, -1) for number in numbers.tolist()], np.int32)
         fresh = places < 0
-        places[fresh] = len(self._shown) + np.arange(fresh.sum())
+        places[fresh] = len(shown) + np.arange(fresh.sum())
         nine = places[np.searchsorted(numbers, keys[:, 1:])]
         block = Block(contents[fresh], np.hstack([keys[:, :1], nine]), errors)
         packed = block.pack(self.stamp)
@@ -131,7 +152,8 @@ class ErrorLog:
             packed = MAGIC + packed
         with self._own[-1].open("ab", buffering=0) as file:
             file.write(packed)
-        self._shown.update(zip(numbers[fresh].tolist(), places[fresh].tolist(), strict=True))
+        shown.update(zip(numbers[fresh].tolist(), places[fresh].tolist(), strict=True))
+        self._shown = shown
         self.nbytes += len(packed)
 
     def news(self) -> Iterator[tuple[Path, Block]]:

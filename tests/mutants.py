@@ -75,6 +75,13 @@ FAULTS = [
         "tests/pretrain/test_error_log.py::test_errors_of_other_weights_are_not_believed",
     ),
     Fault(
+        "a full file of errors that loses its numbers where there is no room for the next",
+        "pretrain/error_log.py",
+        "shown = {} if begin else self._shown",
+        "shown = self._shown = {} if begin else self._shown",
+        "tests/pretrain/test_error_log.py::test_a_full_file_that_finds_no_room_for_the_next",
+    ),
+    Fault(
         "an unstable simulation goes on as if nothing had happened",
         "datasets/envs/metaworld.py",
         "self._task.data.warning.number[UNSTABLE].any()",

@@ -238,6 +238,24 @@ def test_a_full_file_is_followed_by_another(
     assert same_bits(later(frames), errors) and later.misses == 0
 
 
+def test_a_full_file_that_finds_no_room_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes once there is room again still stands under its own patches."""
+    monkeypatch.setattr(error_log, "PATCHES", 2 * PATCHES)
+    frames = noise(4)
+    memory = sharing(tmp_path)
+    memory(frames[:2])  # all that a file shows
+    assert memory._log
+    limit, memory._log.limit = memory._log.limit, memory._log.nbytes
+    memory(frames[2:3])
+    memory._log.limit = limit
+    memory(frames[3:])
+    later = sharing(tmp_path)
+    assert same_bits(later(frames), ErrorMemory(build())(frames))
+    assert later.misses == PATCHES  # the third frame's alone
+
+
 @pytest.mark.parametrize("fault", ["gone", "folder", "full", "forbidden"])
 def test_files_that_fail_cost_time_alone(
     tmp_path: Path,
