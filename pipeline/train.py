@@ -39,15 +39,10 @@ class TrainSeeds:
     runs: Path  # for logs
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train to the end, or leave `failed.json` where a number it lives on is none any more."""
+        """Train to the end, or to where a number that a seed lives on is none any more."""
         seeds = [self._seed(number, folder) for number, folder in self.folders.items()]
-        errors = loops.train_together(
-            seeds, checkpoint_every=self.entry.keys.checkpoint_every, progress=progress
-        )
-        for error in errors:
-            failed = {"error": str(error), "step": error.step}
-            path = self.folders[error.seed] / "failed.json"
-            write_atomic(path, (json.dumps(failed) + "\n").encode())
+        every = self.entry.keys.checkpoint_every
+        loops.train_together(seeds, checkpoint_every=every, progress=progress)
         for seed in seeds:
             memory = getattr(seed.policy.encoder, "memory", None)  # how often it helped
             if memory and memory.hits + memory.misses:

@@ -13,12 +13,14 @@ coordinates together, so that predicting the mean of the training frames scores 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from datasets.pictures import spread
 
 SCORED, CHOOSES = 1 / 4, 1 / 6  # shares of the episodes: of all, and of those that are left
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(-12, 5))  # x the features' total variance
@@ -60,6 +62,14 @@ def split(episodes: NDArray[np.int64], seed: int) -> Split:
     chooses = scored + max(1, round(CHOOSES * (len(known) - scored)))
     parts = shuffled[chooses:], shuffled[scored:chooses], shuffled[:scored]
     return Split(*(np.isin(episodes, part) for part in parts))
+
+
+def few(parts: Split, count: int) -> Split:
+    """The same, fitted on `count` frames alone, evenly spread, or on all where there are fewer."""
+    rows = np.flatnonzero(parts.fitted)
+    fitted = np.zeros_like(parts.fitted)
+    fitted[rows[spread(len(rows), count)]] = True
+    return replace(parts, fitted=fitted)
 
 
 class Probe:

@@ -179,9 +179,13 @@ class Run:
             self._give_up("the loss is", "lower learning_rate")
 
     def _give_up(self, what: str, remedy: str) -> NoReturn:
+        """Say so at once: others that train together go on, and may be killed before they end."""
+        error = DivergedError(what, self.step, self.policy.seed, remedy)
         self._write_curve()
+        failed = {"error": str(error), "step": error.step}
+        write_atomic(self.folder / "failed.json", (json.dumps(failed) + "\n").encode())
         shutil.rmtree(self.resume)
-        raise DivergedError(what, self.step, self.policy.seed, remedy)
+        raise error
 
     def keep_weights(self) -> None:
         """Write what the policy acts with now, and the curve so far."""

@@ -17,6 +17,7 @@ from pipeline.recipe import recipes
 
 LEDGER = Path(__file__).parent  # one file a paper
 SEED = re.compile(r"-s\d+$")  # of an encoder: entries that differ by `seed` alone are one row
+JOINT = " + "  # between rows of several tasks that are taken as one
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def _table(written: Mapping[str, Any], path: Path) -> Table:
         raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {tuple(STATISTICS)}")
     measures = "encoders" if protocol == "probe" else "policies"
     known = {SEED.sub("", entry) for entry in _read(recipes()[recipe])[measures]}
-    lost = [policy for policy in scores if policy.partition(",")[0] not in known]
+    named = [part for row in scores for part in row.split(JOINT)]
+    lost = [part for part in named if part.partition(",")[0] not in known]
     if lost:
         raise FoveaError(f"{path}: {name}: recipe {recipe} has no {measures} {', '.join(lost)}")
     pairs = [(scores[better], scores[other]) for better, other in written["comparisons"]]

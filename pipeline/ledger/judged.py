@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.ledger.claims import Claims, Score, Table, gap
 from pipeline.ledger.measured import Seed
 from pipeline.ledger.predicted import Predicted
-from pipeline.ledger.probed import Probed
+from pipeline.ledger.probed import Pooled, Probed, with_pooled
 from pipeline.ledger.verdict import (
     OWN_WORDS,
     STATISTICS,
@@ -34,9 +34,11 @@ class Measured:
     probes: Mapping[str, Sequence[Probed]]  # by `row`, see probed.py
     saliency: Mapping[str, Sequence[Predicted]]  # by label
 
-    def of(self, table: Table) -> Mapping[str, Sequence[Seed | Probed]]:
+    def of(self, table: Table) -> Mapping[str, Sequence[Seed | Probed | Pooled]]:
         """What a table's rows are measured by."""
-        return self.probes if table.protocol == "probe" else self.policies
+        if table.protocol == "probe":
+            return with_pooled(self.probes, table.scores)
+        return self.policies
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Comparison:
         return self.gap.seeds_needed if self.gap and self.word == UNDER_POWERED else None
 
 
-def ours(seeds: Sequence[Seed | Probed], protocol: str) -> Ours:
+def ours(seeds: Sequence[Seed | Probed | Pooled], protocol: str) -> Ours:
     """The score of a policy's seeds, failed ones too; interquartile means are of all games."""
     games, statistic = [seed.games(protocol) for seed in seeds], STATISTICS[protocol]
     return Ours(

@@ -2,14 +2,15 @@
 
 An encoder's seeds are entries that differ by `seed` alone, named `...-s0`, `...-s1`; they make one
 row of a table, and each way in which the encoder was read another: `drawer-rgb` is the first one
-(pooled, or pixels), `drawer-rgb, tokens` and so on the others. As with policies, only encoders at a
+(pooled, or pixels), `drawer-rgb, tokens`, `drawer-rgb, all frames` and so on the others. Rows
+joined by " + " are one, the mean over them seed by seed. As with policies, only encoders at a
 recipe's own settings are taken, everything that they were made from included, or a note says so.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from pipeline import artifact
-from pipeline.ledger.claims import SEED
+from pipeline.ledger.claims import JOINT, SEED
 from pipeline.ledger.measured import (
     MEASURED,
     Encoder,
@@ -60,6 +61,33 @@ class Probed:
         judged = [s["r2"] for place, s in self.scores.items() if place.startswith(JUDGED)]
         moving = [r2 for r2 in judged if np.isfinite(r2).all()]
         return np.asarray(np.mean(moving, axis=0))
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Encoders of several tasks and one seed, taken as one."""
+
+    parts: tuple[Probed, ...]
+    failed: None = None
+
+    def games(self, protocol: str) -> NDArray[np.float64]:
+        """Of each split, the mean over the parts."""
+        return np.asarray(np.mean([part.games(protocol) for part in self.parts], axis=0))
+
+
+def with_pooled(
+    probes: Mapping[str, Sequence[Probed]], rows: Iterable[str]
+) -> dict[str, Sequence[Probed | Pooled]]:
+    """The rows that are measured, joined ones among `rows` too where all their parts are."""
+    found: dict[str, Sequence[Probed | Pooled]] = dict(probes)
+    for row in rows:
+        names = row.split(JOINT)
+        if len(names) > 1 and all(name in probes for name in names):
+            parts = [{one.seed: one for one in probes[name]} for name in names]
+            shared = sorted(set.intersection(*(set(part) for part in parts)))
+            if shared:
+                found[row] = [Pooled(tuple(part[seed] for part in parts)) for seed in shared]
+    return found
 
 
 def read_probed(folder: Path = PROBED) -> dict[str, list[Probed]]:
@@ -129,7 +157,8 @@ def _probed(value: Mapping[str, Any], reading: str) -> Probed:
     name = str(value["encoder"])
     made = value["made_from"][f"encoders/{name}"]
     seed = SEED.search(name)
-    row = SEED.sub("", name) + ("" if reading in FIRST else f", {reading}")
+    ways = [way for way in reading.split(", ") if way not in FIRST]
+    row = ", ".join([SEED.sub("", name), *ways])
     ((frames, _),) = value["frames"].items()
     pretraining = value["pretraining"]
     own = next(key for key in value["made_from"] if key.startswith("frames/"))

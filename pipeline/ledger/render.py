@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 
-from pipeline.ledger.claims import Claims, Score, Table
+from pipeline.ledger.claims import JOINT, Claims, Score, Table
 from pipeline.ledger.details import encoders, places, runs, saliency
 from pipeline.ledger.judged import NOT_RUN, Comparison, Measured, Ours, compare, count, ours
 from pipeline.ledger.markdown import grid
@@ -35,8 +35,9 @@ FOOT = """\
   Policies on Atari are evaluated at ε 0.001, noise off.
 - A table of linear probes has no policies: it is R² of the best linear map from an encoder's frozen
   features to where tip, object and goal are in the image, averaged over the three, on episodes
-  that the map was not fitted on (`pipeline/probe.py`). In place of games it has three ways of
-  holding episodes out.
+  that the map was not fitted on (`pipeline/probe.py`); it is fitted on 100 frames, or on all of the
+  others where it says so. In place of games it has three ways of holding episodes out. A row of all
+  tasks is their mean, seed by seed.
 - Saliency is judged on annotated frames of other episodes: F-measure with precision weighed higher
   (beta² 0.3; a pixel is salient from half of the true map on), at the best of 256 thresholds and at
   twice each map's mean, and the mean absolute error of the maps (`pretrain/saliency_metrics.py`).
@@ -123,7 +124,7 @@ def _summary(claims: Claims, compared: Sequence[Comparison], measured: Measured)
     asked = [row for probe, row in rows if not probe]
     kept = [measured.policies[row] for row in asked if row in measured.policies]
     text += f"Seeds so far: {sum(map(len, kept))}, of {len(kept)} of the {len(asked)} policies"
-    if probed := [row for probe, row in rows if probe]:
+    if probed := [row for probe, row in rows if probe and JOINT not in row]:
         there = sum(row in measured.probes for row in probed)
         text += f", {there} of the {len(probed)} probes"
     return f"{text}."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.ledger.claims import LEDGER, Claims, read_claims, read_papers
+from pipeline.ledger.claims import JOINT, LEDGER, Claims, read_claims, read_papers
 from pipeline.recipe import recipes
 from tests.pipeline.kept_seeds import PAPER
 
@@ -24,15 +24,20 @@ def test_every_claim_names_an_entry_of_its_recipe(claims: Claims) -> None:
     for table in claims.tables:
         tables = params.load(recipes()[table.recipe]).tables
         if table.protocol == "probe":
-            rows = {row.split(",")[0] for row in table.scores}
+            single = [part for row in table.scores for part in row.split(JOINT)]
+            rows = {row.split(",")[0] for row in single}
             known = {re.sub(r"-s\d$", "", name) for name in tables["encoders"]}
-            readings = {row.partition(", ")[2] for row in table.scores}
+            readings = {row.partition(", ")[2] for row in single}
             # As pipeline/probe.py calls them.
-            assert readings == {"", "image alone", "global token"}
+            assert readings == {"", "image alone", "global token", "all frames"}
         else:
             rows, known = set(table.scores), set(tables["policies"])
         assert rows <= known
-        games = {policy.split("-")[0]: score.game for policy, score in table.scores.items()}
+        games = {
+            policy.split("-")[0]: score.game
+            for policy, score in table.scores.items()
+            if JOINT not in policy
+        }
         assert all(name == game.split()[0].lower() for name, game in games.items())
         assert table.why and table.brief
         assert not table.own or all(score.mean is None for score in table.scores.values())

@@ -17,7 +17,8 @@ from datasets.errors import FoveaError
 from datasets.shards import FrameSet, write_shard
 from pipeline import artifact, probe
 from pretrain.encoder import Obs, load_encoder, save_encoder
-from pretrain.encoders import mae, pixels
+from pretrain.encoders import mae, multimae, pixels
+from pretrain.saliency import centre
 from tests.pipeline.conftest import Project
 
 SHAPE = (3, 32, 32)
@@ -142,7 +143,7 @@ def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None
     config = mae.Config(patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
     save_encoder(mae.Pretraining(config, SHAPE).encoder(mae.Features()), tmp_path)
     images = frames().images[:20]
-    found = dict(probe.read("x", str(tmp_path), images))
+    found = dict(probe.read("x", str(tmp_path), images, {}))
     assert {name: rows.shape for name, rows in found.items()} == {
         "pooled": (20, 16),
         "tokens": (20, 16 * 16),
@@ -151,7 +152,26 @@ def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None
     batch = torch.from_numpy(images[:1]).permute(0, 3, 1, 2).contiguous()
     assert np.allclose(found["tokens"][0], whole(batch)["x"].detach().flatten().numpy(), atol=1e-6)
     with pytest.raises(FoveaError, match=r"encoders/x: sees images \(3, 32, 32\)"):
-        list(probe.read("x", str(tmp_path), images[:, :16]))
+        list(probe.read("x", str(tmp_path), images[:, :16], {}))
+
+
+def test_each_map_is_drawn_once(tmp_path: Path) -> None:
+    """For all readings, and for the next encoder that carries the same source."""
+    config = multimae.Config(dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
+    shape, drawn = (3, 32, 32), dict[bytes, Tensor]()
+    encoder = multimae.Pretraining(config, shape).encoder(
+        saliency=centre.Saliency(centre.Config(), shape)
+    )
+    save_encoder(encoder, tmp_path)
+    images = frames().images[:20]
+    once = dict(probe.read("x", str(tmp_path), images, drawn))
+    assert len(drawn) == len(images)
+    plain = load_encoder(tmp_path)(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+    assert np.allclose(once["pooled"], plain["x"][:, 0].numpy(), atol=1e-6)
+    drawn.update((key, torch.zeros_like(value)) for key, value in drawn.items())
+    again = dict(probe.read("x", str(tmp_path), images, drawn))
+    assert not np.allclose(again["pooled"], once["pooled"], atol=1e-6)
+    assert np.array_equal(again["image alone"], once["image alone"])
 
 
 def seal(root: Path, label: str, entry: dict[str, Any], *sources: str) -> str:
@@ -201,8 +221,10 @@ def test_the_command_writes_what_it_finds(project: Project) -> None:
         json.loads((root / f".runs/probe-{name}/probe.json").read_text())
         for name in ("reach-mae", "reach-pixels")
     )
-    assert list(own["scores"]) == ["mean of the rest", "pooled", "tokens"]
-    assert list(plain["scores"]) == ["mean of the rest", "pixels"]
+    pairs = [(way, f"{way}, all frames") for way in ("pooled", "tokens", "pixels")]
+    assert list(own["scores"]) == ["mean of the rest", *pairs[0], *pairs[1]]
+    assert list(plain["scores"]) == ["mean of the rest", *pairs[2]]
+    assert all(own["scores"][few] == own["scores"][every] for few, every in pairs[:2])  # 80 frames
     assert own["scores"]["mean of the rest"] == plain["scores"]["mean of the rest"]
     assert set(own["made_from"]) == {"encoders/reach-mae", "frames/reach"}
     assert list(own["frames"]) == ["frames/other"] and own["rows"] + own["left_out"] == 80

@@ -13,7 +13,7 @@ from datasets.errors import FoveaError
 from pipeline.ledger import probed
 from pipeline.ledger.claims import Claims, read_claims
 from pipeline.ledger.judged import Measured, compare
-from pipeline.ledger.probed import CONTROL, add_probe, read_probed
+from pipeline.ledger.probed import CONTROL, add_probe, read_probed, with_pooled
 from pipeline.ledger.render import fragment, render
 from pipeline.probe import POINTS
 from pipeline.tables import Params
@@ -125,6 +125,17 @@ def test_a_point_that_never_moves_does_not_count(tmp_path: Path, recipe: Params)
     file["scores"]["pixels"]["image goal"]["r2"] = [None, None, None]
     (found,) = read_probed(keep(tmp_path / "kept", file))["reach-pixels"]
     assert np.allclose(found.games("probe"), [0.445, 0.45, 0.455])
+
+
+def test_rows_of_several_tasks_are_one_seed_by_seed(tmp_path: Path, recipe: Params) -> None:
+    """Seeds that one of them lacks are left out, and so is a row while one of its parts is."""
+    kept = read_probed(three(recipe, tmp_path / "kept"))
+    joint, half = "reach-mae + reach-mae, tokens", "reach-mae + reach-pixels"
+    rows = with_pooled(kept, ["reach-mae", joint, half, "reach-mae + reach-none"])
+    assert rows.keys() == kept.keys() | {joint}
+    for i, found in enumerate(rows[joint]):
+        assert np.allclose(found.games("probe"), 0.65 + i / 100 + np.array([-0.01, 0, 0.01]))
+    assert len(rows[joint]) == 3
 
 
 def test_our_own_questions_hold_or_do_not_and_the_page_says_so(

@@ -178,18 +178,19 @@ def test_visarl_s_arms_differ_in_a_word_each(task: str) -> None:
 def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> None:
     """And none has seen the frames that it is probed on."""
     tables = params.load(recipe.recipes()["visarl-probe"]).tables
-    arms = ("rgb", "picanet", "error", "motion", "centre", "random")
+    arms = ("rgb", "untrained", "picanet", "error", "motion", "centre", "random")
     found = {
         (arm, seed): tables["encoders"][f"{task}-small-{arm}-s{seed}"]
         for arm in arms
         for seed in range(3)
     }
-    free = ("data", "modalities", "seed")
+    free = ("data", "modalities", "seed", "base_lr")
     assert all(settings(e, *free) == settings(found["rgb", 0], *free) for e in found.values())
     for (arm, seed), entry in found.items():
         assert entry.config.seed == seed
-        assert (entry.config.modalities == "rgb") == (arm == "rgb")
-        if arm == "rgb":
+        assert entry.config.base_lr == (0 if arm == "untrained" else found["rgb", 0].config.base_lr)
+        assert (entry.config.modalities == "rgb") == (arm in ("rgb", "untrained"))
+        if arm in ("rgb", "untrained"):
             assert entry.keys.data == f"frames/{TASKS[task]}"
             continue
         kind, labelled = entry.keys.data.split("/")

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pretrain import probe
-from pretrain.probe import PENALTIES, Probe, episodes_of, score_mean, split
+from pretrain.probe import PENALTIES, Probe, episodes_of, few, score_mean, split
 
 FRAMES, EPISODES = 400, 20
 EPISODE = np.repeat(np.arange(EPISODES), FRAMES // EPISODES)
@@ -69,6 +69,16 @@ def test_an_episode_is_on_one_side_and_all_are_shared_out() -> None:
         assert set().union(*sides) == set(range(EPISODES))
     assert (split(shuffled, 1).scored != split(shuffled, 2).scored).any()
     assert (split(shuffled, 1).scored == split(shuffled, 1).scored).all()
+
+
+def test_few_frames_are_spread_over_those_that_are_fitted_on() -> None:
+    parts = split(np.arange(400) // 10, 0)
+    less = few(parts, 20)
+    assert less.fitted.sum() == 20 and not (less.fitted & ~parts.fitted).any()
+    gaps = np.diff(parts.fitted.cumsum()[less.fitted])
+    assert gaps.max() - gaps.min() <= 1
+    assert less.scored is parts.scored and less.chooses is parts.chooses
+    assert (few(parts, 1000).fitted == parts.fitted).all()
 
 
 def test_four_episodes_are_needed() -> None:

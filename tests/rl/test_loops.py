@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
     with pytest.raises(DivergedError, match=r"seed 3.*step 70") as caught:
         train(tmp_path, fakes.policy(seed=3))
     assert caught.value.step == 70
-    assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
+    assert sorted(contents(tmp_path)) == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
 
 
 def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path)
     # A blank frame as an example, the first of the game, one a step, and three true last ones.
     with pytest.raises(DivergedError, match=r"seed 3.*features.*step 26.*pretrain"):
         train(tmp_path, fakes.policy(seed=3, encoder=Broken()))
-    assert contents(tmp_path).keys() == {"curve.csv"}
+    assert contents(tmp_path).keys() == {"curve.csv", "failed.json"}
 
 
 def test_an_action_that_is_no_number_ends_the_seed_with_its_step(
@@ -272,7 +272,7 @@ def test_an_action_that_is_no_number_ends_the_seed_with_its_step(
     monkeypatch.setattr(rainbow.Agent, "act", act)
     with pytest.raises(DivergedError, match=r"seed 3: the action is not finite at step 70; lower"):
         train(tmp_path, fakes.policy(seed=3))
-    assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
+    assert sorted(contents(tmp_path)) == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
 
 
 def test_a_simulation_that_becomes_unstable_ends_the_seed(
@@ -289,7 +289,7 @@ def test_a_simulation_that_becomes_unstable_ends_the_seed(
     monkeypatch.setattr(SyncVectorEnv, "step", step)
     with pytest.raises(DivergedError, match=r"seed 3: the simulation's state is not finite.* 69"):
         train(tmp_path, fakes.policy(seed=3))
-    assert sorted(contents(tmp_path)) == ["curve.csv", "weights-0000060.safetensors"]
+    assert sorted(contents(tmp_path)) == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
 
 
 def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:

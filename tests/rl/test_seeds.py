@@ -221,7 +221,9 @@ def test_a_seed_that_diverges_leaves_the_others_alone(
     (error,) = train(tmp_path)
     assert (error.seed, error.step) == (1, 70) and "seed 1: the loss is not finite" in str(error)
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert names == ["curve.csv", "weights-0000060.safetensors"]
+    assert names == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
+    failed = json.loads((tmp_path / "1/failed.json").read_text())
+    assert failed == {"error": str(error), "step": 70}
     for seed in (0, 2):
         assert_same_training(tmp_path / str(seed), alone / str(seed))
 

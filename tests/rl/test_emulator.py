@@ -1,0 +1,78 @@
+"""A training on the real emulator, stopped and gone on with: the games, too, stand where they
+stood.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets import envs
+from pretrain.encoder import Encoder
+from pretrain.encoders import mae, pixels
+from rl import agents, loops
+from rl.play import Policy, action_count
+from tests.rl import fakes
+
+WORD = "atari/Breakout"
+SHAPE = (3, 96, 96)
+STEPS = 400  # some three lives
+SMALL = mae.Config(
+    patch=16, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+)
+
+
+class StopError(Exception):
+    """What a test throws where a kill would come."""
+
+
+def policy(kind: str) -> Policy:
+    """A fresh small one, on an untrained autoencoder's tokens or on pixels."""
+    encoder: Encoder = pixels.Encoder(pixels.Config(), pixels.Features(), SHAPE)
+    if kind == "mae":
+        encoder = mae.Pretraining(SMALL, SHAPE).encoder(mae.Features())
+    with closing(envs.make(WORD, num_envs=1, seed=0, draw=False)) as env:
+        actions = action_count(env.single_action_space)
+    config = replace(fakes.SMALL, steps=STEPS, update_every=4)
+    return Policy(
+        WORD, encoder, agents.make("rainbow", config, encoder, actions=actions, seed=0), 0
+    )
+
+
+def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 40) -> None:
+    """To the end, or to a step at which it is stopped."""
+    step = 0
+
+    def progress(more: int) -> None:
+        nonlocal step
+        step += more
+        if step == until:
+            raise StopError
+
+    every = {"checkpoint_every": 150, "resume_every": resume_every}
+    loops.train(begun, folder=folder, progress=progress, **every)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["mae", "pixels"])
+def test_a_stopped_training_ends_in_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    train(policy(kind), whole, resume_every=10 * STEPS)
+    for until in (95, 290):  # in the second life and in a later game
+        with pytest.raises(StopError):
+            train(policy(kind), parts, until=until)
+        kept = torch.load(parts / "resume/state.pt", weights_only=True)
+        assert kept["step"] == until // 40 * 40
+    train(policy(kind), parts)
+    assert contents(parts) == contents(whole)
+    assert contents(whole)["curve.csv"].count(b"\n") > 2  # whole games were played
