@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline import params
+from pipeline.ledger.paired import Claim
 from pipeline.ledger.quoted import quote
 from pipeline.ledger.verdict import STATISTICS, Gap
 from pipeline.recipe import recipes
@@ -61,6 +62,8 @@ class Line:
     ours: str  # "" where there is nothing
     why: str  # that there is nothing
     predictors: tuple[str, ...]  # whose kept scores are ours
+    than: tuple[str, ...]  # those that they are set against, one by one
+    claims: tuple[Claim, ...]  # what the paper says of that
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def read_claims(path: Path) -> Claims:
         tables = [_table(table, path) for table in written["tables"]]
         lines = [_line(line, path) for line in written["lines"]]
         known = {name for recipe in recipes().values() for name in _predictors(recipe)}
-        lost = {name for line in lines for name in line.predictors} - known
+        lost = {name for line in lines for name in line.predictors + line.than} - known
         if lost:
             raise FoveaError(f"{path}: no recipe has {', '.join(sorted(lost))}")
         return Claims(str(written["paper"]), tables, lines)
@@ -128,8 +131,18 @@ def _line(written: Mapping[str, Any], path: Path) -> Line:
         written["paper"],
         ours,
         written.get("why", ""),
-        tuple(f"predictors/{name}" for name in written.get("predictors", ())),
+        _labels(written, "predictors"),
+        _labels(written, "than"),
+        tuple(
+            Claim(score, float(size), same)
+            for same, word in ((False, "gaps"), (True, "margins"))
+            for score, size in written.get(word, {}).items()
+        ),
     )
+
+
+def _labels(written: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(f"predictors/{name}" for name in written.get(key, ()))
 
 
 def _predictors(recipe: Path) -> list[str]:

@@ -42,6 +42,7 @@ def saliency(predicted: Sequence[Predicted]) -> str:
             _beside(one.scores, "f_max", 3),
             f"{one.scores['f_adaptive']:.3f}" if "f_adaptive" in one.scores else "",
             _beside(one.scores, "mae", 4),
+            f"{one.updates:,}" if one.updates else "",
             str(one.held_out_maps or ""),
             _beside(one.held_out, "f_max", 3),
             _beside(one.held_out, "mae", 4),
@@ -51,14 +52,16 @@ def saliency(predicted: Sequence[Predicted]) -> str:
         ]
         for one in predicted
     ]
-    head = ["source", "judged on", "F", "F, twice the mean", "MAE", "held out", "F there"]
-    head += ["MAE there", "F, taught", "run", "note"]
+    head = ["source", "judged on", "F", "F, twice the mean", "MAE", "updates"]
+    head += ["held out", "F there", "MAE there", "F, taught", "run", "note"]
     note = (
         "\nIn brackets, where known: nothing anywhere, a bump in the middle, and the simulated "
         "clicks drawn a second time, as near as two such annotators come to one another; who knew "
-        "the mean of many would come nearer. F is at the best threshold unless it says otherwise. "
-        "Held out: the fifth of the maps in a source's own data that did not teach it, of episodes "
-        "that did. F, taught: on frames that did.\n"
+        "the mean of many would come nearer. Epochs are the same for 5 to 30 annotations, and "
+        "batches hold 8 at most, so updates are not: more annotations also learn longer. F is at "
+        "the best threshold unless it says otherwise. Held out: the fifth of the maps in a "
+        "source's own data that did not teach it, of episodes that did. F, taught: on frames that "
+        "did.\n"
     )
     return "## Saliency\n\n" + grid(head, rows) + note if rows else ""
 

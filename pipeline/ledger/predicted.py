@@ -25,6 +25,8 @@ SHOWN = ("f_max", "f_adaptive", "mae")  # see pretrain/saliency_metrics.py
 # Nothing anywhere, a bump in the middle, and the same annotator's clicks drawn a second time.
 BESIDE = ("zero_", "centre_", "redrawn_")
 
+NEAR = 0.01  # what a student's F may lack of its teacher's
+
 Scores = dict[str, float]  # f_max, zero_f_max, ...; no F where no map has a salient pixel
 
 
@@ -40,7 +42,9 @@ class Predicted:
     held_out: Scores  # on the fifth of the maps of its own data that did not teach it
     held_out_maps: int  # so many; 0 for what learned from no maps
     taught: float | None  # F on frames that taught it, where it learned from maps
-    teacher: str | None  # whose maps it learned, "predictors/reach-30"
+    updates: int | None  # of its training
+    digest: str
+    teacher: str | None  # the digest of the source whose maps it learned
     run: Run | None  # of the stage that made it
     note: str
 
@@ -104,17 +108,17 @@ def summary(found: Mapping[str, Sequence[Predicted]], labels: Sequence[str]) -> 
     there = sum(label in found for label in labels)
     if there < len(labels):
         names += f", {there} of {len(labels)} so far"
+    pairs = _taught(kept, found)
     text = (
-        f"**{_verdict(kept)}.** MAE {_mean(kept, 'mae', 4)}, F {_mean(kept, 'f_max', 3)}; nothing "
-        f"anywhere has MAE {_mean(kept, 'zero_mae', 4)}, a bump in the middle F "
-        f"{_mean(kept, 'centre_f_max', 3)}"
+        f"**{_verdict(kept)}{_beside_teachers(pairs)}.** MAE {_mean(kept, 'mae', 4)}, F "
+        f"{_mean(kept, 'f_max', 3)}; nothing anywhere has MAE {_mean(kept, 'zero_mae', 4)}, a bump "
+        f"in the middle F {_mean(kept, 'centre_f_max', 3)}"
     )
     if all(one.scores.get("redrawn_mae") is not None for one in kept):
         f, error = _mean(kept, "redrawn_f_max", 3), _mean(kept, "redrawn_mae", 4)
         text += f", the clicks drawn a second time MAE {error}, F {f}"
-    pairs = {one.label: (one.teacher, one.annotations) for one in kept}.values()
-    if taught := [t for of, on in pairs for t in found.get(of or "", ()) if t.annotations == on]:
-        text += f", their teachers F {_mean(taught, 'f_max', 3)}"
+    if pairs:
+        text += f", their teachers F {_mean([teacher for _, teacher in pairs], 'f_max', 3)}"
     text += f" ({names}; {sum(one.frames for one in kept)} frames"
     return text + (", simulated clicks)" if any(one.simulated for one in kept) else ")")
 
@@ -132,6 +136,26 @@ def _verdict(kept: Sequence[Predicted]) -> str:
         text += f", F {100 * np.mean(shares):.0f} % of that of the clicks drawn a second time"
         text += f" ({len(shares)} of {len(kept)} known)" if len(shares) < len(kept) else ""
     return text
+
+
+def _taught(
+    kept: Sequence[Predicted], found: Mapping[str, Sequence[Predicted]]
+) -> list[tuple[Predicted, Predicted]]:
+    """Students and their very teachers, judged on the same."""
+    every = {(one.digest, one.annotations): one for many in found.values() for one in many}
+    pairs = [(one, every.get((one.teacher or "", one.annotations))) for one in kept]
+    return [(one, teacher) for one, teacher in pairs if teacher]
+
+
+def _beside_teachers(pairs: Sequence[tuple[Predicted, Predicted]]) -> str:
+    """By how much the students' F differs, and for how many that is no worse than asked for."""
+    scores = [(one.scores.get("f_max"), teacher.scores.get("f_max")) for one, teacher in pairs]
+    gaps = [own - taught for own, taught in scores if own is not None and taught is not None]
+    if not gaps:
+        return ""
+    near = sum(gap >= -NEAR for gap in gaps)
+    told = ", ".join(f"{gap:+.3f}" for gap in gaps)
+    return f", F at most {NEAR} below their teachers' for {near} of {len(gaps)} ({told})"
 
 
 def _mean(kept: Sequence[Predicted], score: str, digits: int) -> str:
@@ -166,9 +190,11 @@ def _checked(path: Path, value: Any) -> Predicted:
 
 def _predicted(value: Mapping[str, Any]) -> Predicted:
     annotations = str(value["annotations"])
-    others = [made for made in value["made_from"] if made != value["source"]]
+    made_from, source = value["made_from"], str(value["source"])
+    teachers = [m for label, m in made_from.items() if label != source and "predictors/" in label]
+    updates = value["held_out"].get("steps")
     return Predicted(
-        label=str(value["source"]),
+        label=source,
         annotations=annotations,
         frames=int(value["frames"]),
         simulated=value["judged_on"][annotations]["entry"]["annotator"] == "simulated",
@@ -177,7 +203,9 @@ def _predicted(value: Mapping[str, Any]) -> Predicted:
         held_out=_scores(value["held_out"]),
         held_out_maps=int(value["held_out"].get("held_out", 0)),
         taught=value["held_out"].get("taught_f_max"),
-        teacher=next((made for made in others if made.startswith("predictors/")), None),
+        updates=None if updates is None else int(updates),
+        digest=str(made_from[source]["digest"]),
+        teacher=str(teachers[0]["digest"]) if teachers else None,
         run=None if value["run"] is None else run_of(value["run"]),
         note=str(value["note"]),
     )

@@ -12,6 +12,7 @@ from pipeline.ledger.claims import JOINT, Claims, Score, Table
 from pipeline.ledger.details import encoders, places, runs, saliency
 from pipeline.ledger.judged import NOT_RUN, Comparison, Measured, Ours, compare, count, ours
 from pipeline.ledger.markdown import grid
+from pipeline.ledger.paired import paired
 from pipeline.ledger.predicted import summary
 from pipeline.reporting.data import reference
 
@@ -235,7 +236,11 @@ def _number(value: float, table: Table, sign: str = "") -> str:
 def _lines(claims: Claims, measured: Measured) -> str:
     rows = []
     for line in claims.lines:
-        found = line.ours or summary(measured.saliency, line.predictors)
+        kept = measured.saliency
+        if line.than:
+            found = paired(kept, line.predictors, line.than, line.claims)
+        else:
+            found = line.ours or summary(kept, line.predictors)
         rows.append([line.what, line.paper, found or f"{NOT_RUN}: {line.why}"])
     return "### Other tables and the figures\n\n" + grid(["what", "paper", "here"], rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def judged(recipe: Params, name: str, mae: float, **f: float) -> dict[str, Any]:
 
     def made(*labels: str) -> dict[str, Any]:
         return {
-            label: {"digest": "d" * 64, "entry": recipe.entry(*label.split("/")).resolved()}
+            label: {
+                "digest": hashlib.sha256(label.encode()).hexdigest(),
+                "entry": recipe.entry(*label.split("/")).resolved(),
+            }
             for label in labels
         }
 
@@ -95,7 +99,10 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
         "| far | 20 of further, simulated clicks | 0.700 (0.100) |  | 0.0200 (0.0150, 0.2000) |"
         in page
     )
-    assert "| 2 | 0.438 | 0.0625 (0.0180) |  | `abc`, 2 cores, a processor, no GPU, 0.0 h |" in page
+    assert (
+        "| 300 | 2 | 0.438 | 0.0625 (0.0180) |  | `abc`, 2 cores, a processor, no GPU, 0.0 h |"
+        in page
+    )
     assert "none" not in page[page.index("## Saliency") : page.index("## How to read")]
     one = summary(found, ["predictors/near", "predictors/none"])
     assert "MAE 0.0100, F 0.500;" in one and "(near, 1 of 2 so far; 20 frames" in one
@@ -107,7 +114,7 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
         told, ["predictors/near"]
     )
     page = render([read_claims(path)], Measured({}, {}, told))
-    assert "| 0.0100 (0.0150, 0.2000, 0.0050) | 2 |" in page and "| 0.625 | `abc`," in page
+    assert "| 0.0100 (0.0150, 0.2000, 0.0050) | 300 | 2 |" in page and "| 0.625 | `abc`," in page
     unmarked = read_predicted(keep(tmp_path / "unmarked", judged(recipe, "near", 0.01)))
     assert "F none;" in summary(unmarked, ["predictors/near"])
     assert "not run: later" in render([read_claims(path)], Measured({}, {}, {}))
@@ -118,8 +125,16 @@ def test_a_student_stands_beside_its_teacher(tmp_path: Path, recipe: Params) -> 
     student = judged(recipe, "near", 0.01, f_max=0.4)
     student["made_from"] |= {"predictors/far": teacher["made_from"]["predictors/far"]}
     found = read_predicted(keep(tmp_path / "kept", teacher, student))
-    assert ", their teachers F 0.500 (near;" in summary(found, ["predictors/near"])
+    told = summary(found, ["predictors/near"])
+    assert ", their teachers F 0.500 (near;" in told
+    assert ", F at most 0.01 below their teachers' for 0 of 1 (-0.100).**" in told
     assert "teachers" not in summary(found, ["predictors/far"])
+    student["scores"]["f_max"] = 0.4901
+    near = read_predicted(keep(tmp_path / "near", teacher, student))
+    assert "for 1 of 1 (-0.010)" in summary(near, ["predictors/near"])
+    student["made_from"]["predictors/far"] = {"digest": "e" * 64, "entry": {}}
+    other = read_predicted(keep(tmp_path / "other", teacher, student | {"note": "another's"}))
+    assert "teachers" not in summary(other, ["predictors/near"])  # that one is another fit
 
 
 def test_a_line_begins_with_what_its_numbers_come_to(tmp_path: Path, recipe: Params) -> None:
@@ -144,7 +159,7 @@ def test_a_line_begins_with_what_its_numbers_come_to(tmp_path: Path, recipe: Par
 def test_what_learned_from_no_maps_has_none_held_out(tmp_path: Path, recipe: Params) -> None:
     motion = judged(recipe, "near", 0.01) | {"held_out": {"frames": 96}}
     found = read_predicted(keep(tmp_path / "kept", motion))
-    assert "| 0.0100 (0.0150, 0.2000) |  |  |  |  | `abc`" in render([], Measured({}, {}, found))
+    assert "| 0.0100 (0.0150, 0.2000) |  |  |  |  |  | `abc`" in render([], Measured({}, {}, found))
 
 
 def test_of_several_recipes_the_one_with_the_judges_too_counts(
@@ -164,7 +179,8 @@ def test_of_several_recipes_the_one_with_the_judges_too_counts(
         ({"scores": {"mae": 0.01}}, "malformed.*zero_mae"),
         ({"scores": {"f_max": 0.5}}, "malformed"),
         ({"scores": {"mae": float("nan")}}, "malformed"),
-        ({"source": "predictors/far"}, "holds the scores of predictors-far-on-further.json"),
+        ({"source": "predictors/far"}, "malformed"),
+        ({"source": "annotations/reach"}, "holds the scores of annotations-reach-on-further"),
         ({"annotations": "annotations/none"}, "malformed"),
     ],
 )

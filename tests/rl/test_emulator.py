@@ -53,8 +53,9 @@ def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 4
         if step == until:
             raise StopError
 
-    every = {"checkpoint_every": 150, "resume_every": resume_every}
-    loops.train(begun, folder=folder, progress=progress, **every)
+    loops.train(
+        begun, folder=folder, checkpoint_every=150, resume_every=resume_every, progress=progress
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,75 @@
+"""One kind of predictor against another, task by task: what a paper says of their scores.
+
+The verdict rests on the 95 % interval of the mean difference over tasks (Student's t of the paired
+differences, one fit a task), by the rule of `verdict.py`: reproduced where it excludes 0 on the
+paper's side, not reproduced where it excludes 0 on the other or holds 0 but not the paper's
+difference, under-powered where it holds both. Where the paper has scores the same within a margin:
+reproduced where the interval lies within it, not reproduced where it lies outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.ledger.predicted import Predicted
+from pipeline.ledger.verdict import FEWEST, NOT_REPRODUCED, REPRODUCED, UNDER_POWERED
+
+DIGITS = {"mae": 4, "f_max": 3}
+NAMES = {"mae": "MAE", "f_max": "F"}
+STUDENT = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}  # its 97.5 % quantile by the number of pairs
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says of one score: by how much it differs, or that it does not by more."""
+
+    score: str  # "mae" or "f_max"
+    size: float
+    same: bool
+
+
+def paired(
+    found: Mapping[str, Sequence[Predicted]],
+    labels: Sequence[str],
+    than: Sequence[str],
+    claims: Sequence[Claim],
+) -> str:
+    """`labels` less `than`, pair by pair, as a line of the ledger; "" where a pair is not there."""
+    pairs = [
+        (found.get(one, ()), found.get(other, ())) for one, other in zip(labels, than, strict=True)
+    ]
+    if not all(len(one) == len(other) == 1 for one, other in pairs):
+        return ""
+    several = [(one[0], other[0]) for one, other in pairs]
+    told = [_told(several, claim) for claim in claims]
+    updates = " and ".join(
+        "/".join(sorted({str(one.updates) for one in side})) for side in zip(*several, strict=True)
+    )
+    return f"{'; '.join(told)} ({len(pairs)} tasks, one fit each, {updates} updates)"
+
+
+def _told(pairs: Sequence[tuple[Predicted, Predicted]], claim: Claim) -> str:
+    gaps = [one.scores[claim.score] - other.scores[claim.score] for one, other in pairs]
+    digits, name = DIGITS[claim.score], NAMES[claim.score]
+    each = ", ".join(f"{gap:+.{digits}f}" for gap in gaps)
+    if len(gaps) < FEWEST:
+        return f"**{UNDER_POWERED}**: {name} {each}"
+    mean, deviation = np.mean(gaps), np.std(gaps, ddof=1) / np.sqrt(len(gaps))
+    reach = STUDENT[len(gaps)] * deviation
+    low, high = float(mean - reach), float(mean + reach)
+    interval = f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"**{_word(low, high, claim)}**: {name} {mean:+.{digits}f} {interval}, by task {each}"
+
+
+def _word(low: float, high: float, claim: Claim) -> str:
+    if claim.same:
+        if -claim.size <= low and high <= claim.size:
+            return REPRODUCED
+        outside = low > claim.size or high < -claim.size
+        return NOT_REPRODUCED if outside else UNDER_POWERED
+    if low > 0 or high < 0:
+        return REPRODUCED if (low > 0) == (claim.size > 0) else NOT_REPRODUCED
+    return UNDER_POWERED if low <= claim.size <= high else NOT_REPRODUCED
