@@ -1,5 +1,10 @@
 """The one exception for what a user can put right."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 
 class FoveaError(ValueError):
     """A mistake in the input; its message names the file or key, what is wrong and what to do.
@@ -10,5 +15,10 @@ class FoveaError(ValueError):
 
 class UnstableError(FoveaError):
     """A simulation that cannot go on. What led there leads there again, so no one can put it right;
-    in training it is the seed's failure. An evaluation's games stop at it.
+    in training it is the seed's failure, in an evaluation it ends that game.
     """
+
+    def __init__(self, message: str, info: Mapping[str, Any] | None = None) -> None:
+        """`info` is what the environment tells of a game that is over."""
+        super().__init__(message)
+        self.info = info or {}  # by default none, as between processes it is set afterwards

@@ -42,7 +42,7 @@ class Play:
     result: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Play and keep the result, unless it is there already."""
+        """Play and keep the result."""
         keys = self.entry.keys
         if self.weights is None:
             played = play.evaluate_random(
@@ -128,7 +128,9 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
             summary[name] = float(np.mean(means))
             summary[f"random_{name}"] = float(np.mean(random[what]))
     failed = sum(seed["failed"] is not None for seed in evaluation["seeds"])
-    return summary | {"failed_seeds": failed}
+    points = [point for seed in evaluation["seeds"] for point in seed["checkpoints"]]
+    unstable = sum(played.get("unstable", 0) for played in [evaluation["random"], *points])
+    return summary | {"failed_seeds": failed} | ({"unstable_games": unstable} if unstable else {})
 
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ random action with probability ε.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets import envs
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, UnstableError
 from pretrain.encoder import Encoder, Obs
 from rl.agent import Agent, State
-from rl.features import Infos, encode, sees
+from rl.features import encode, sees
 
 Shown = Sequence[tuple[NDArray[np.uint8], dict[str, Any]]]  # image and info of each game
 Action = NDArray[np.int64] | NDArray[np.float32]  # () or (A,)
@@ -29,11 +29,14 @@ Action = NDArray[np.int64] | NDArray[np.float32]  # () or (A,)
 
 class Scores(TypedDict):
     """What whole games came to, in the order of their seeds: raw returns, agent steps, and whether
-    they succeeded, where the environment can tell."""
+    they succeeded, where the environment can tell. Those whose simulation became unstable ended
+    there and count as they stood; so many did.
+    """
 
     returns: list[float]
     lengths: list[int]
     successes: NotRequired[list[bool]]
+    unstable: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,10 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
             selected, attention = _looked_at(policy, obs, extras)
             saliency = None if selected is not None else _saliency(policy, image)
             frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
-            image, reward, terminated, truncated, info = environment.step(action[0])
+            try:
+                image, reward, terminated, truncated, info = environment.step(action[0])
+            except UnstableError:
+                break
             score += float(reward)
             ended = terminated or truncated
     return frames
@@ -127,7 +133,8 @@ def _play(
     progress: Callable[[int], None],
 ) -> Scores:
     """One game in each of `games` environments; those that are over are left alone."""
-    ends: dict[int, Infos] = {}
+    ends: dict[int, Mapping[str, Any]] = {}
+    unstable = 0
     with ExitStack() as stack:
         look = policy is not None and sees(policy.encoder)
         environments = [
@@ -140,10 +147,17 @@ def _play(
             actions, _, _ = player.act(list(going.values()))
             kept = np.ones(len(going), np.bool_)
             for row, (game, action) in enumerate(zip(list(going), actions, strict=True)):
-                image, _, terminated, truncated, info = environments[game].step(action)
-                going[game] = image, info
-                if terminated or truncated:
-                    ends[game] = info
+                end: Mapping[str, Any] | None = None
+                try:
+                    image, _, terminated, truncated, info = environments[game].step(action)
+                    going[game] = image, info
+                    if terminated or truncated:
+                        end = info
+                except UnstableError as error:
+                    end = error.info
+                    unstable += 1
+                if end is not None:
+                    ends[game] = end
                     kept[row] = False
                     del going[game]
                     progress(1)
@@ -154,6 +168,8 @@ def _play(
     )
     if all("game_success" in end for end in told):
         scores["successes"] = [bool(end["game_success"]) for end in told]
+    if unstable:
+        scores["unstable"] = unstable
     return scores
 
 

@@ -52,7 +52,7 @@ def annotate(
     if len(done) < len(shown):
         raise FoveaError(
             f"{folder}: {len(done) or 'none'} of {len(shown)} frames have clicks; `make annotate "
-            f"NAME={folder.name} AS=<you>` opens a page to click on, `annotator: simulated` does "
-            "without people"
+            "NAME=<this entry of annotations> AS=<you>` opens a page to click on, `annotator: "
+            "simulated` does without people"
         )
     return found

@@ -197,9 +197,13 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         reward, truncated = self._advance(np.array(action, np.float32))
         image, info = self.observe()
         if truncated:
-            info |= {"game_over": True, "game_return": self._return}
-            info |= {"game_length": len(self._actions), "game_success": self._success}
+            info |= self._over()
         return image, reward, False, truncated, info
+
+    def _over(self) -> dict[str, Any]:
+        """What info has besides where the episode has ended."""
+        told = {"game_over": True, "game_return": self._return}
+        return told | {"game_length": len(self._actions), "game_success": self._success}
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool]:
         self._actions.append(action)
@@ -221,7 +225,8 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise UnstableError(
                 f"{self._config.told}: the simulation became unstable at step {len(self._actions)} "
                 "of an episode (MUJOCO_LOG.TXT says where) and would do so again; another `seed` "
-                "of the entry, where it has one, goes another way"
+                "of the entry, where it has one, goes another way",
+                self._over(),
             )
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from datasets import envs
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, UnstableError
 
 STILL = np.zeros(4, np.float32)
 
@@ -43,8 +44,12 @@ def test_an_unstable_simulation_ends_the_run(reach: Any, what: str, tmp_path: Pa
         reach._task.do_simulation = partial(push, reach._task)
     else:
         getattr(reach._task.data, what)[0] = np.nan
-    with pytest.raises(FoveaError, match=r"'metaworld/reach': the sim.* unstable at step 4 of an"):
+    told = r"'metaworld/reach': the sim.* unstable at step 4 of an"
+    with pytest.raises(UnstableError, match=told) as caught:
         reach.step(STILL)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):  # between processes
+        assert error.info["game_length"] == 4 and error.info["game_return"] > 0
+        assert error.info["game_over"] and not error.info["game_success"]
     assert what.upper() in (tmp_path / "MUJOCO_LOG.TXT").read_text()
     reach._task.__dict__.pop("do_simulation", None)
     reach._task.data.qfrc_applied[:] = 0

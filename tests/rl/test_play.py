@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete
 
+from datasets.errors import UnstableError
 from rl import play
 from tests.rl import fakes
 
@@ -40,6 +41,37 @@ def test_games_that_are_over_are_no_longer_played(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fakes.Chain, "step", step)
     scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=fakes.ignore)
     assert steps == sum(scores["lengths"])
+
+
+def test_a_game_whose_simulation_becomes_unstable_ends_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would at every further attempt; the others, and the video, go on without it."""
+    whole = play.evaluate_random("fake/Chain", games=8, seed=5, progress=fakes.ignore)
+    assert "unstable" not in whole and whole["lengths"][0] > 2
+    first = fakes.single_chain("fake/Chain", seed=5, index=0).random.bit_generator.state
+    made, real = fakes.single_chain, fakes.Chain.step
+    broken: list[fakes.Chain] = []
+
+    def single(word: str, *, seed: int, index: int, draw: bool = True) -> fakes.Chain:
+        chain = made(word, seed=seed, index=index, draw=draw)
+        if chain.random.bit_generator.state == first:
+            broken.append(chain)
+        return chain
+
+    def step(self: fakes.Chain, action: np.int64) -> Any:
+        if self in broken and self.length == 2:
+            raise UnstableError("unstable", {"game_return": 1.5, "game_length": 3})
+        return real(self, action)
+
+    monkeypatch.setattr("datasets.envs.single", single)
+    monkeypatch.setattr(fakes.Chain, "step", step)
+    told: list[int] = []
+    found = play.evaluate_random("fake/Chain", games=8, seed=5, progress=told.append)
+    assert found["unstable"] == 1 and sum(told) == 8
+    assert (found["returns"][0], found["lengths"][0]) == (1.5, 3)
+    assert found["returns"][1:] == whole["returns"][1:]
+    assert len(play.record(fakes.policy(), seed=5, epsilon=1.0)) == 3
 
 
 def test_a_vector_environment_gives_the_same_games() -> None:
