@@ -173,7 +173,9 @@ def test_several_people_side_by_side(tmp_path: Path) -> None:
 def test_frames_without_clicks_say_how_to_make_some(tmp_path: Path) -> None:
     frames = some_frames(50)
     for folder in (tmp_path, tmp_path / "not there"):
-        with pytest.raises(FoveaError, match="none of 5 frames have clicks; `make annotate NAME=<this entry"):
+        with pytest.raises(
+            FoveaError, match="none of 5 frames have clicks; `make annotate NAME=<this entry"
+        ):
             annotate(Config(), "atari/Pong", frames, 5, folder)
     clicked(frames, tmp_path, "alice", slice(0, 4))
     with pytest.raises(FoveaError, match="4 of 5 frames have clicks; `make annotate NAME"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from datasets.annotation.maps import heat_map
 from tests.datasets.test_click_server import FRAMES, Served, served
@@ -179,6 +179,56 @@ def test_two_tabs_lose_nothing_silently(page: Page, browser: Browser, server: Se
         assert near(on_disk(server), [b, c, d])
         other.evaluate("dispatchEvent(new Event('focus'))")  # as when one comes back to the tab
         expect(other.locator("#dots i")).to_have_count(3)
+
+
+def test_an_old_answer_takes_no_click_away(page: Page, server: Served) -> None:
+    """The click that brings one back to the window is saved before what was asked for is heard."""
+    click(page, 50, 50)
+    saved(page)
+    held: list[Route] = []
+    page.route("**/state", lambda route: held.append(route))
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    while not held:
+        page.wait_for_timeout(20)
+    old = held[0].fetch()
+    b = click(page, 150, 150)
+    saved(page)
+    held[0].fulfill(response=old)
+    page.wait_for_timeout(300)
+    expect(page.locator("#dots i")).to_have_count(2)
+    page.get_by_role("button", name="Undo").click()  # its history is there, too
+    expect(page.locator("#dots i")).to_have_count(1)
+    saved(page)
+    assert not near(on_disk(server), [b])
+
+
+def test_a_lost_answer_and_another_tab_double_nothing(browser: Browser, server: Served) -> None:
+    """What was written and not acknowledged is not written once more."""
+    lost: list[Route] = []
+
+    def lose(route: Route) -> None:
+        if lost or route.request.method != "PUT":
+            route.continue_()
+        else:
+            lost.append(route)
+
+    with fresh(browser) as context:
+        page, other = context.new_page(), context.new_page()
+        page.goto(server.url)
+        page.route("**/frames/0", lose)
+        a = click(page, 50, 50)
+        while not lost:
+            page.wait_for_timeout(20)
+        lost[0].fetch()  # it arrives, and so does the other tab's; the answer does not
+        other.goto(server.url)
+        other.get_by_label("Frame 1, 1 clicks").last.click()
+        b = click(other, 150, 150)
+        saved(other)
+        lost[0].abort()
+        expect(page.locator("#note")).to_contain_text("another tab")
+        saved(page)
+        assert near(on_disk(server), [a, b])
+        expect(page.locator("#dots i")).to_have_count(2)
 
 
 def test_touch_on_a_phone(browser: Browser, server: Served) -> None:
