@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from pretrain.vit import MaskedViT
 WEIGHTS = "pipeline/recipes/weights/frostbite-mae"
 RESULT = Path("artifacts/error-maps.json")
 FRAMES = 256
+TOLERANCE = 1e-5  # of an error
 
 
 @torch.no_grad()
@@ -51,6 +53,15 @@ def compare(model: MaskedViT, frames: Tensor, progress: Progress) -> dict[str, A
         "largest_difference": largest,
         "frames_with_another_selection": other,
     }
+
+
+def beyond(games: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The games whose maps are not the definition's."""
+    return [
+        game
+        for game, found in games.items()
+        if not found["largest_difference"] <= TOLERANCE or found["frames_with_another_selection"]
+    ]
 
 
 def _selected(errors: Tensor) -> set[int]:
@@ -74,6 +85,8 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     write_atomic(RESULT, (json.dumps(told, indent=1) + "\n").encode())
     print(json.dumps(found, indent=1))
+    if wrong := beyond(found):
+        sys.exit(f"not the definition's maps: {', '.join(wrong)}")
 
 
 if __name__ == "__main__":

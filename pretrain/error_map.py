@@ -27,14 +27,16 @@ CENTRES = 36  # a pass of all frames together
 FEW = 8  # a pass of `errors_at`: fits a core's cache, and hardly any of it is wasted on filling up
 
 
-def neighbourhoods(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+def neighbourhoods(
+    rows: int, columns: int, *, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
     """The neighbours of every patch of a grid of N: (index (N, 8), real (N, 8) bool, place (N, N)).
 
     `index` lists them in row-major order, `real` is False where a border cut one off, and `place[c,
     p]` is p's rank among c's neighbours counted from 1, or 0 where p is not one: what
     `MaskedViT.place` wants.
     """
-    patch = torch.arange(rows * columns)
+    patch = torch.arange(rows * columns, device=device)
     row, column = patch // columns, patch % columns
     near = (row[:, None] - row).abs().maximum((column[:, None] - column).abs()) == 1
     place = near.cumsum(1) * near
@@ -48,7 +50,8 @@ def reconstruct_centres(model: MaskedViT, patches: Tensor, *, centres: int = CEN
 
     All frames go through together, `centres` of the N at a time.
     """
-    index, real, place = (table.to(patches.device) for table in neighbourhoods(*model.grid))
+    # Made where they are used: a copy would wait, and a CUDA graph cannot hold one.
+    index, real, place = neighbourhoods(*model.grid, device=patches.device)
     batch, count = patches.shape[:2]
     tokens = model.embed(patches)
     masks = _masks(model)

@@ -10,6 +10,7 @@ import pytest
 from bench import kept
 from bench.__main__ import TWO_SEEDS, WARM, table, two_seeds
 from bench.error_map import TARGETS
+from bench.exact import beyond
 
 
 @pytest.mark.parametrize(("ours", "ratio", "met"), [(99.9, 9.0, "no"), (100.0, 0.5, "yes")])
@@ -48,6 +49,17 @@ def test_the_ledgers_run_of_two_seeds_counts() -> None:
     assert (kept["entry"]["seeds"], kept["run"]["resumed"], kept["failed"]) == (2, 0, None)
     *_, where = two_seeds()
     assert where.startswith(f"{kept['run']['wall_seconds'] / 60:.0f} ") and where.endswith("yes")
+
+
+def test_the_kept_maps_are_the_definitions() -> None:
+    """All of 256 real frames a game, as `python -m bench.exact` left them; and it can say no."""
+    games = json.loads(Path("bench/measured/error-maps.json").read_text())["games"]
+    assert games.keys() == TARGETS.keys() and beyond(games) == []
+    assert all(one["frames"] == 256 for one in games.values())
+    for key, value in (("largest_difference", 1.1e-5), ("frames_with_another_selection", 1)):
+        assert beyond(games | {"Seaquest": games["Seaquest"] | {key: value}}) == ["Seaquest"]
+    nothing = games["Seaquest"] | {"largest_difference": float("nan")}
+    assert beyond({"Seaquest": nothing}) == ["Seaquest"]
 
 
 def test_figures_of_one_run_leave_those_of_others(tmp_path: Path) -> None:

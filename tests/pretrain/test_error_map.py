@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pretrain import select
 from pretrain.error_map import FEW, error_map, errors_at, neighbourhoods
 from pretrain.vit import MaskedViT, normalise
 
@@ -83,10 +84,15 @@ def test_any_grid_and_any_chunk(rows: int, columns: int, seed: int, centres: int
     size = (2, 3, 4 * rows, 4 * columns)
     image = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     errors = error_map(model, image, centres=centres)
-    for centre in range(model.patches):
-        torch.testing.assert_close(
-            errors[:, centre], plain_error(model, image, centre), atol=1e-5, rtol=0
-        )
+    expected = torch.stack([plain_error(model, image, c) for c in range(model.patches)], dim=1)
+    torch.testing.assert_close(errors, expected, atol=1e-5, rtol=0)
+    cut = expected.mean(1, keepdim=True)  # what is above it is selected, ties aside
+    tied = (expected - cut).abs() <= 2e-5
+    assert ((errors > errors.mean(1, keepdim=True)) == (expected > cut))[~tied].all()
+    index, mask = select.dynamic(errors, 1.0, model.patches)
+    for row, places, real in zip(errors, index, mask, strict=True):
+        wanted = (row > row.mean()).nonzero()[:, 0].tolist()
+        assert places[real].tolist() == (wanted or [int(row.argmax())])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
