@@ -84,6 +84,8 @@ def side_by_side(
     counter, taken = context.Value("q", 0), context.Value("q", 0)
     messages: SimpleQueue[str] = context.SimpleQueue()
     count = min(workers or cores(), len(tasks))
+    if count > 1:  # or Mesa, where no GPU draws, has a thread a core in each of them
+        os.environ.setdefault("LP_NUM_THREADS", "0")
     processes = [
         context.Process(target=_work, args=(tasks, taken, counter, messages), daemon=True)
         for _ in range(count)

@@ -52,7 +52,7 @@ class Config:
     """What is shown of a task; the defaults are ViSaRL's.
 
     `view` is `reference`, the buffer as the authors' code takes it, a mirror image, or `upright`.
-    `render: full` draws shadows and reflections too, sixteen times slower on a CPU.
+    `render: full` draws shadows and reflections too, ten to sixteen times slower on a CPU.
     """
 
     game: str  # as games() spells it
@@ -98,6 +98,12 @@ def single(config: Config, seed: int, index: int) -> MetaWorldTask:
     return MetaWorldTask(config, (seed, index))
 
 
+def _one_of_many(config: Config, seed: int, index: int) -> MetaWorldTask:
+    """The same, in a process of its own: Mesa would draw in a thread a core in each of them."""
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    return single(config, seed, index)
+
+
 def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     """`num_envs` tasks side by side, each in a process of its own unless it is the only one.
 
@@ -105,9 +111,10 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     observation is already the next one's first (SAME_STEP), as in `envs/atari.py`. Where a process
     has died, whatever is asked next raises FoveaError, and the others are ended.
     """
-    tasks = [partial(single, config, seed, index) for index in range(config.num_envs)]
-    if len(tasks) == 1:
-        return SyncVectorEnv(tasks, autoreset_mode=AutoresetMode.SAME_STEP)
+    if config.num_envs == 1:
+        only = [partial(single, config, seed, 0)]
+        return SyncVectorEnv(only, autoreset_mode=AutoresetMode.SAME_STEP)
+    tasks = [partial(_one_of_many, config, seed, index) for index in range(config.num_envs)]
     return _Processes(tasks, config.told)
 
 
