@@ -98,6 +98,14 @@ TARGETS = [
         of_ratio=False,
     ),
     Target(
+        "render",
+        "Meta-World drawn by a process a core ({cores}), frames/s",
+        "all_cores_per_second",
+        "fast_per_second",
+        "all_cores_ratio",
+        1.6,  # of two cores, which share caches and memory
+    ),
+    Target(
         "sac",
         "SAC on cached latents, updates/s",
         "ours_per_second",

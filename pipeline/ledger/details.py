@@ -117,8 +117,9 @@ def runs(seeds: Sequence[Seed]) -> str:
     ]
     note = (
         "\nHours are those of all runs that a stage took, its seeds side by side; of one that was "
-        "resumed at a42e24f or before, those of its last run. A `+` after a commit: tracked files, "
-        "params.yaml among them, were not as committed.\n"
+        "resumed at a42e24f or before, those of its last run. A `+` after a commit: tracked files "
+        "were not as committed, in runs before fc2015d params.yaml among them, which a run on "
+        "a recipe has to change.\n"
     )
     return "## Runs\n\n" + grid(head, rows) + note if rows else ""
 
