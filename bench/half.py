@@ -6,8 +6,8 @@ yardstick. SPIRL's autoencoder learns from 5,000 frames of Frostbite, EPOCHS tim
 beside the loss of the last epoch it is compared which patches of 256 other frames are selected.
 MultiMAE learns from 1,024 frames of Drawer Open and their motion, three epochs in the manner of
 the probes' recipe. It fails where a loss differs by more than LOSS or less than OVERLAP of the
-patches are the same. Takes half an hour of one core and writes `artifacts/half.json`. RESULTS.md
-quotes the file's copy in `bench/measured/`.
+patches are the same. Takes a quarter of an hour of one core and writes `artifacts/half.json`.
+RESULTS.md quotes the file's copy in `bench/measured/`.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ class FoveaError(ValueError):
 
 class UnstableError(FoveaError):
     """A simulation that cannot go on. What led there leads there again, so no one can put it right;
-    in training it is the seed's failure, in an evaluation it ends that game.
+    in training it is the seed's failure, in an evaluation a step that does it ends that game.
     """
 
     def __init__(self, message: str, info: Mapping[str, Any] | None = None) -> None:
         """`info` is what the environment tells of a game that is over."""
         super().__init__(message)
-        self.info = info or {}  # by default none, as between processes it is set afterwards
+        self.info = info or {}  # none where gymnasium rebuilds it from the message alone

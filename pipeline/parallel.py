@@ -84,10 +84,8 @@ def side_by_side(
     counter, taken = context.Value("q", 0), context.Value("q", 0)
     messages: SimpleQueue[str] = context.SimpleQueue()
     count = min(workers or cores(), len(tasks))
-    if count > 1:  # or Mesa, where no GPU draws, has a thread a core in each of them
-        os.environ.setdefault("LP_NUM_THREADS", "0")
     processes = [
-        context.Process(target=_work, args=(tasks, taken, counter, messages), daemon=True)
+        context.Process(target=_work, args=(tasks, taken, counter, messages, count), daemon=True)
         for _ in range(count)
     ]
     progress = Progress(label, total, unit)
@@ -119,9 +117,14 @@ def _work(
     taken: Synchronized[int],
     counter: Synchronized[int],
     messages: SimpleQueue[str],
+    count: int,
 ) -> None:
-    """One worker: takes the next task until none is left (starting a process costs seconds)."""
+    """One worker of several: takes the next task until none is left (starting a process costs
+    seconds).
+    """
     die_with_parent()
+    if count > 1:  # or Mesa, where no GPU draws, has a thread a core in each
+        os.environ.setdefault("LP_NUM_THREADS", "0")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -99,7 +99,7 @@ def main() -> None:
 
 def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> dict[str, Any]:
     """The scores of one encoder in every reading, with what they rest on; JSON-able. `maps` are
-    those drawn for earlier ones.
+    those drawn for the one before; they are kept for encoders of the same maps that follow.
 
     Raises FoveaError where an artifact is missing, was made from others than those there now, or
     its frames have no points, too few episodes, or another size than the encoder's.
@@ -113,7 +113,10 @@ def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> d
     folder = artifact.open_artifact(entry.label).folder
     parts = [split(scene.episodes, seed) for seed in SPLITS]
     lines: dict[str, Any] = {"mean of the rest": [score_mean(scene.places, p) for p in parts]}
-    drawn = {} if maps is None else maps.setdefault((_saliency(made_from), data.digest), {})
+    maps, key = {} if maps is None else maps, (_saliency(made_from), data.digest)
+    for other in maps.keys() - {key}:
+        del maps[other]
+    drawn = maps.setdefault(key, {})
     for reading, features in read(name, str(folder), scene.images, drawn):
         probe = Probe(features)
         lines[reading] = [probe.score(scene.places, few(p, FEW)) for p in parts]
@@ -189,8 +192,9 @@ def read(
                 f"encoders/{name}: sees images {encoder.image_shape}, the frames are {shown}; "
                 "name frames of its size"
             )
-        if hasattr(encoder, "saliency"):
-            encoder.saliency = _Drawn(encoder.saliency, drawn)
+        source = getattr(encoder, "saliency", None)
+        if isinstance(source, nn.Module):
+            setattr(encoder, "saliency", _Drawn(source, drawn))  # noqa: B010  not every one has it
         progress = Progress(f"probe {name}, {reading.name}", len(images), "frames")
         parts = []
         for begin in range(0, len(images), BATCH):
@@ -249,7 +253,8 @@ def table(found: dict[str, Any]) -> str:
     head = (
         f"{found['encoder']}: {found['rows']:,} frames of {found['episodes']} episodes "
         f"({found['left_out']:,} left out, a point is out of the picture), "
-        f"{len(found['splits'])} splits, fitted on {found['fitted']}; R² and mean distance"
+        f"{len(found['splits'])} splits, fitted on {found['fitted']} or all that are not held out; "
+        "R² and mean distance"
     )
     lines = [head]
     for reading, places in found["scores"].items():

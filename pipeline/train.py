@@ -79,6 +79,7 @@ def run(stage: Stage) -> dict[str, Any]:
     )
     shutil.rmtree(stage.out)
     for folder in folders.values():
+        shutil.rmtree(folder / "resume", ignore_errors=True)  # of one killed as it ended
         shutil.copytree(folder, stage.out / folder.name)
     failed = sum((folder / "failed.json").exists() for folder in folders.values())
     if failed == keys.seeds:  # said, and no error: other policies and the ledger have to go on

@@ -40,7 +40,7 @@ MAGIC = b"fovea-errors/1\n"
 # Variables that choose the kernels of a matrix product.
 KERNELS = frozenset(
     ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
-     "ONEDNN_MAX_CPU_ISA")
+     "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA")
 )  # fmt: skip
 HEAD = struct.Struct("<II16s")  # patches, errors, checksum
 
@@ -94,9 +94,8 @@ def _processor() -> str:
     """
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
-        return " ".join(
-            line for line in lines if line.startswith(("cpu family", "model", "stepping", "flags"))
-        )
+        names = ("cpu family", "model", "stepping", "flags", "CPU ", "Features")  # and Arm's
+        return " ".join(line for line in lines if line.startswith(names))
     return platform.processor()
 
 

@@ -7,7 +7,7 @@ rounding. Below AVX-512 the two are about as fast as each other, so torch's choi
 half precision and what is exported are never touched.
 
 Training multiplies in bfloat16 where such a processor does (AVX512_BF16), as it does on a GPU:
-its products are up to twice as fast again, SPIRL's autoencoder as a whole 1.15 times. What goes
+its products are up to twice as fast again, SPIRL's autoencoder as a whole 1.14 times. What goes
 into a product and what comes out are rounded, sums and everything between products are float32.
 SPIRL's autoencoder then ends nearer to float32's than another seed's does: `python -m bench.half`,
 figures in bench/measured/half.json. Intel's processors were not at hand to be measured, so there

@@ -4,7 +4,7 @@ Alain and Bengio, "Understanding intermediate layers using linear classifier pro
 regression in closed form from features to places (a point of the image, a point of the world).
 Frames of an episode resemble each other, so whole episodes are held out, never single frames: a
 quarter of them to score, of the rest a sixth to choose the penalty, and the map is fitted on what
-remains. Features are centred and not scaled.
+remains or on a few frames of it (`few`). Features are centred and not scaled.
 
 R² is 1 - squared error / squared distance from the held-out frames' own mean, over a place's
 coordinates together, so that predicting the mean of the training frames scores 0 at best.

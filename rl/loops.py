@@ -58,7 +58,7 @@ def train(
 
     Raises:
         DivergedError: the loss, the features, the action or the simulation became infinite or NaN;
-            `curve.csv` and earlier weights stay.
+            `failed.json` says so, `curve.csv` and earlier weights stay.
         FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
     """
     failed = train_together(

@@ -5,7 +5,8 @@ emulator and the frame stack: a run that is killed anywhere and started again en
 bytes, on CPU.
 
 What a seed's folder holds: `weights-<step>.safetensors` (the acting network), `curve.csv` (one line
-a finished game) and at the very end `metrics.json`. Until then `resume/` has the last checkpoint.
+a finished game) and at the very end `metrics.json`, or `failed.json` where it diverged. Until then
+`resume/` has the last checkpoint.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ UNSTABLE = [  # MuJoCo's warnings after which it begins anew, or does otherwise 
     for what in ("QPOS", "QVEL", "QACC", "CTRL")
 ]
 CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
+THREADS = "LP_NUM_THREADS"  # Mesa's, where no GPU draws
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,6 @@ def single(config: Config, seed: int, index: int) -> MetaWorldTask:
     return MetaWorldTask(config, (seed, index))
 
 
-def _one_of_many(config: Config, seed: int, index: int) -> MetaWorldTask:
-    """The same, in a process of its own: Mesa would draw in a thread a core in each of them."""
-    os.environ.setdefault("LP_NUM_THREADS", "0")
-    return single(config, seed, index)
-
-
 def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     """`num_envs` tasks side by side, each in a process of its own unless it is the only one.
 
@@ -111,10 +106,9 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     observation is already the next one's first (SAME_STEP), as in `envs/atari.py`. Where a process
     has died, whatever is asked next raises FoveaError, and the others are ended.
     """
-    if config.num_envs == 1:
-        only = [partial(single, config, seed, 0)]
-        return SyncVectorEnv(only, autoreset_mode=AutoresetMode.SAME_STEP)
-    tasks = [partial(_one_of_many, config, seed, index) for index in range(config.num_envs)]
+    tasks = [partial(single, config, seed, index) for index in range(config.num_envs)]
+    if len(tasks) == 1:
+        return SyncVectorEnv(tasks, autoreset_mode=AutoresetMode.SAME_STEP)
     return _Processes(tasks, config.told)
 
 
@@ -123,7 +117,8 @@ class _Processes(AsyncVectorEnv):
 
     def __init__(self, tasks: Sequence[Callable[[], MetaWorldTask]], told: str) -> None:
         self._told = told
-        with self._all_alive():  # not forked: a context to draw in does not survive that
+        # Not forked: a context to draw in does not survive that.
+        with self._all_alive(), _one_thread_to_draw():
             super().__init__(tasks, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
 
     def reset(self, **words: Any) -> Any:
@@ -149,6 +144,18 @@ class _Processes(AsyncVectorEnv):
                 f"{self._told}: one of the {self.num_envs} processes it runs in died, killed or "
                 "out of memory; run it again"
             ) from error
+
+
+@contextmanager
+def _one_thread_to_draw() -> Iterator[None]:
+    """In processes that begin meanwhile; in each of them Mesa would draw in a thread a core."""
+    chosen = os.environ.get(THREADS)
+    os.environ.setdefault(THREADS, "0")
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ[THREADS]
 
 
 class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):

@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.ledger.paired import Claim
+from pipeline.ledger.paired import DIGITS, STUDENT, Claim
 from pipeline.ledger.quoted import quote
 from pipeline.ledger.verdict import STATISTICS, Gap
 from pipeline.recipe import recipes
@@ -133,12 +133,23 @@ def _line(written: Mapping[str, Any], path: Path) -> Line:
         written.get("why", ""),
         _labels(written, "predictors"),
         _labels(written, "than"),
-        tuple(
-            Claim(score, float(size), same)
-            for same, word in ((False, "gaps"), (True, "margins"))
-            for score, size in written.get(word, {}).items()
-        ),
+        _claims(written),
     )
+
+
+def _claims(written: Mapping[str, Any]) -> tuple[Claim, ...]:
+    """What the paper says of predictors set against others; ValueError where it can't be told."""
+    found = [
+        Claim(score, float(size), same)
+        for same, word in ((False, "gaps"), (True, "margins"))
+        for score, size in written.get(word, {}).items()
+    ]
+    pairs = len(written.get("than", ()))
+    if found and (pairs != len(written["predictors"]) or pairs > max(STUDENT)):
+        raise ValueError(f"than: {pairs} predictors, must be one for each, {max(STUDENT)} at most")
+    if unknown := {claim.score for claim in found} - DIGITS.keys():
+        raise ValueError(f"no score {', '.join(sorted(unknown))}")
+    return tuple(found)
 
 
 def _labels(written: Mapping[str, Any], key: str) -> tuple[str, ...]:

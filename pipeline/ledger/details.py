@@ -58,10 +58,10 @@ def saliency(predicted: Sequence[Predicted]) -> str:
         "\nIn brackets, where known: nothing anywhere, a bump in the middle, and the simulated "
         "clicks drawn a second time, as near as two such annotators come to one another; who knew "
         "the mean of many would come nearer. Epochs are the same for 5 to 30 annotations, and "
-        "batches hold 8 at most, so updates are not: more annotations also learn longer. F is at "
-        "the best threshold unless it says otherwise. Held out: the fifth of the maps in a "
-        "source's own data that did not teach it, of episodes that did. F, taught: on frames that "
-        "did.\n"
+        "batches hold 8 at most, so updates are not: from 20 on more annotations also learn "
+        "longer. F is at the best threshold unless it says otherwise. Held out: the fifth of the "
+        "maps in a source's own data that did not teach it, of episodes that did. F, taught: on "
+        "frames that did.\n"
     )
     return "## Saliency\n\n" + grid(head, rows) + note if rows else ""
 
@@ -111,7 +111,7 @@ def runs(seeds: Sequence[Seed]) -> str:
             f"{seed.entry['steps']:,}",
             f"`{seed.encoder.digest[:12]}`",
             *_run(seed.run),
-            "; ".join(x for x in (seed.failed and f"failed: {seed.failed}", seed.note) if x),
+            "; ".join(_said(seed)),
         ]
         for seed in seeds
     ]
@@ -122,6 +122,13 @@ def runs(seeds: Sequence[Seed]) -> str:
         "a recipe has to change.\n"
     )
     return "## Runs\n\n" + grid(head, rows) + note if rows else ""
+
+
+def _said(seed: Seed) -> list[str]:
+    """What has to be known of a seed beside its scores."""
+    failed = f"failed: {seed.failed}" if seed.failed else ""
+    unstable = f"{seed.unstable} games ended where MuJoCo became unstable" if seed.unstable else ""
+    return [one for one in (failed, unstable, seed.note) if one]
 
 
 def _in_a_cell(run: Run) -> str:

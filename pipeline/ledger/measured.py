@@ -67,6 +67,7 @@ class Seed:
     random: NDArray[np.float64]  # of the uniform random policy's
     successes: tuple[NDArray[np.float64], ...] | None  # likewise 0 or 1; None without successes
     random_successes: NDArray[np.float64] | None
+    unstable: int  # games, of all checkpoints, that a simulation ended
 
     def games(self, protocol: str) -> NDArray[np.float64]:
         """The games that count: the last checkpoint's, or those of the best median.
@@ -293,6 +294,7 @@ def _seed(value: Mapping[str, Any]) -> Seed:
         random=_numbers(value["random"]["returns"], value["games"]),
         successes=tuple(_successes(p, value["games"]) for p in points) if succeeds else None,
         random_successes=_successes(value["random"], value["games"]) if succeeds else None,
+        unstable=sum(int(point.get("unstable", 0)) for point in points),
     )
 
 

@@ -37,26 +37,36 @@ def paired(
     than: Sequence[str],
     claims: Sequence[Claim],
 ) -> str:
-    """`labels` less `than`, pair by pair, as a line of the ledger; "" where a pair is not there."""
+    """`labels` less `than`, pair by pair, as a line of the ledger; "" where no pair is there.
+
+    A pair is of scores on the same annotations.
+    """
     pairs = [
-        (found.get(one, ()), found.get(other, ())) for one, other in zip(labels, than, strict=True)
+        (one, other)
+        for label, against in zip(labels, than, strict=True)
+        for one in found.get(label, ())
+        for other in found.get(against, ())
+        if one.annotations == other.annotations
     ]
-    if not all(len(one) == len(other) == 1 for one, other in pairs):
+    told = [_told(pairs, claim) for claim in claims]
+    if not all(told):
         return ""
-    several = [(one[0], other[0]) for one, other in pairs]
-    told = [_told(several, claim) for claim in claims]
+    count = f"{len(pairs)} of {len(labels)}" if len(pairs) < len(labels) else str(len(pairs))
     updates = " and ".join(
-        "/".join(sorted({str(one.updates) for one in side})) for side in zip(*several, strict=True)
+        "/".join(map(str, sorted({one.updates or 0 for one in side})))
+        for side in zip(*pairs, strict=True)
     )
-    return f"{'; '.join(told)} ({len(pairs)} tasks, one fit each, {updates} updates)"
+    return f"{'; '.join(told)} ({count} tasks, one fit each, {updates} updates)"
 
 
 def _told(pairs: Sequence[tuple[Predicted, Predicted]], claim: Claim) -> str:
-    gaps = [one.scores[claim.score] - other.scores[claim.score] for one, other in pairs]
+    """What the pairs that have the score say of it; "" where none has."""
+    scores = [(one.scores.get(claim.score), other.scores.get(claim.score)) for one, other in pairs]
+    gaps = [one - other for one, other in scores if one is not None and other is not None]
     digits, name = DIGITS[claim.score], NAMES[claim.score]
     each = ", ".join(f"{gap:+.{digits}f}" for gap in gaps)
     if len(gaps) < FEWEST:
-        return f"**{UNDER_POWERED}**: {name} {each}"
+        return f"**{UNDER_POWERED}**: {name} {each}" if gaps else ""
     mean, deviation = np.mean(gaps), np.std(gaps, ddof=1) / np.sqrt(len(gaps))
     reach = STUDENT[len(gaps)] * deviation
     low, high = float(mean - reach), float(mean + reach)

@@ -153,7 +153,7 @@ def _beside_teachers(pairs: Sequence[tuple[Predicted, Predicted]]) -> str:
     gaps = [own - taught for own, taught in scores if own is not None and taught is not None]
     if not gaps:
         return ""
-    near = sum(gap >= -NEAR for gap in gaps)
+    near = sum(round(gap, 3) >= -NEAR for gap in gaps)  # as it is told
     told = ", ".join(f"{gap:+.3f}" for gap in gaps)
     return f", F at most {NEAR} below their teachers' for {near} of {len(gaps)} ({told})"
 
@@ -191,7 +191,9 @@ def _checked(path: Path, value: Any) -> Predicted:
 def _predicted(value: Mapping[str, Any]) -> Predicted:
     annotations = str(value["annotations"])
     made_from, source = value["made_from"], str(value["source"])
-    teachers = [m for label, m in made_from.items() if label != source and "predictors/" in label]
+    teachers = [
+        m for label, m in made_from.items() if label != source and label.startswith("predictors/")
+    ]
     updates = value["held_out"].get("steps")
     return Predicted(
         label=source,

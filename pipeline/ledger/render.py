@@ -52,8 +52,7 @@ FOOT = """\
   did. Of 400 simulated pairs of methods that did not differ (normal scores, 50 games a seed), the
   interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5 and 10 % with 10.
   And of this many comparisons some come out either way by chance.
-- Only runs at a recipe's own settings get here, so never a quick run. Where one differs, as by less
-  pretraining, a note says so.
+- Only runs at a recipe's own settings get here, so never a quick run, or a note says what differs.
 - Published random and human scores: DQN Zoo (rl/reference_scores.json).
 """
 

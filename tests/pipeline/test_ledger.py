@@ -49,6 +49,13 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     assert "Not run, where it says so: 100,000 steps" in partly
 
 
+def test_games_that_a_simulation_ended_are_told(tmp_path: Path) -> None:
+    whole, ended = one("frostbite-der", 0, [[1.0]]), one("frostbite-der", 1, [[1.0]])
+    ended["checkpoints"][-1]["unstable"] = 2
+    page = render([], Measured(read_measured(keep(tmp_path, whole, ended)), {}, {}))
+    assert page.count("2 games ended where MuJoCo became unstable |") == 1
+
+
 def test_a_verdict_says_how_many_of_its_seeds_failed(tmp_path: Path) -> None:
     """Those without a checkpoint count as the random policy, which makes it easy to be above."""
     ours = [one("frostbite-spirl", s, [[700.0 + s, 710.0]]) for s in range(3)]

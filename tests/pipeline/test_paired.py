@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -54,5 +56,14 @@ def test_the_interval_is_students_of_the_paired_differences(count: int) -> None:
     assert text.endswith(f"({count} tasks, one fit each, 300 and 300 updates)")
 
 
-def test_a_pair_that_is_not_whole_leaves_the_line_open() -> None:
-    assert paired({"a": [one("a", 0.1)]}, ["a"], ["b"], [LESS]) == ""
+def test_pairs_that_are_not_whole_are_left_out() -> None:
+    """As those are that were judged on other annotations, or have no such score."""
+    found = {"a": [one("a", 0.1)], "b": [one("b", 0.2)], "c": [one("c", 0.3)]}
+    assert paired(found, ["a"], ["d"], [LESS]) == ""
+    told = paired(found, ["a", "c"], ["b", "d"], [LESS])
+    assert (
+        told == "**under-powered**: MAE -0.1000 (1 of 2 tasks, one fit each, 300 and 300 updates)"
+    )
+    found["b"] = [replace(found["b"][0], annotations="annotations/y")]
+    assert paired(found, ["a"], ["b"], [LESS]) == ""
+    assert paired(found, ["a"], ["c"], [Claim("f_max", 0.1, same=True)]) == ""

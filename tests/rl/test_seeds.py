@@ -20,7 +20,9 @@ from pretrain.encoder import Encoder, Obs
 from rl import agents, loops
 from rl.agent import Batch, State
 from rl.agents.rainbow import Agent, Config
-from rl.run import DivergedError, Seed
+from rl.features import Images, Infos
+from rl.play import Action
+from rl.run import DivergedError, Run, Seed
 from rl.seeds import Seeds
 from tests.rl import fakes
 
@@ -218,7 +220,17 @@ def test_a_seed_that_diverges_leaves_the_others_alone(
                 self.weights["policy.head.value.bias"].fill_(np.nan)
 
     monkeypatch.setattr(Agent, "prepare", prepare)
+    real_act, steps = Run.act, [0]
+
+    def act(self: Run, action: Action) -> tuple[Images, Infos]:
+        if self.step > 70:  # the others', who go on: a kill now must not make it begin again
+            assert (tmp_path / "1/failed.json").exists()
+            steps[0] += 1
+        return real_act(self, action)
+
+    monkeypatch.setattr(Run, "act", act)
     (error,) = train(tmp_path)
+    assert steps[0]
     assert (error.seed, error.step) == (1, 70) and "seed 1: the loss is not finite" in str(error)
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
     assert names == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
