@@ -20,8 +20,9 @@ FOLDERS = sorted(path.parent for path in (RECIPES / "weights").glob("*/manifest.
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_shipped_weights_are_those_of_a_recipe(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    entry = params.load(recipes()["spirl"]).entry("encoders", folder.name)
-    assert manifest["entry"] == entry.resolved()
+    tables = [params.load(recipes()[name]).tables["encoders"] for name in ("spirl", "seaquest")]
+    entries = [encoders[folder.name] for encoders in tables if folder.name in encoders]
+    assert entries and all(manifest["entry"] == entry.resolved() for entry in entries)
     for name in ("model.safetensors", "config.json", "curve.csv"):
         assert sha256_file(folder / name) == manifest["files"][name]
 
