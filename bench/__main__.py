@@ -129,6 +129,7 @@ TARGETS = [
 ]
 
 # Trained with the seed after it, each on a core, in one go.
+MINUTES = 65  # they may take
 TWO_SEEDS = measured.MEASURED / measured.file_name("frostbite-spirl", 0)
 # What it should reach, and where that is measured or why it is not.
 ELSEWHERE = [
@@ -169,9 +170,9 @@ def two_seeds() -> tuple[str, str, str]:
     """As ELSEWHERE: two whole seeds side by side, in the run that the ledger keeps."""
     run = json.loads(TWO_SEEDS.read_text("utf-8"))["run"]
     minutes = run["wall_seconds"] / 60
-    met = "yes" if minutes <= 65 else "no"
+    met = "yes" if minutes <= MINUTES else "no"
     where = f"{minutes:.0f} on {run['machine']['processor']}, {run['commit']}; {met}"
-    return "two 100K seeds of frostbite-spirl, minutes", "65", where
+    return "two 100K seeds of frostbite-spirl, minutes", f"{MINUTES}", where
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -17,6 +17,7 @@ from pretrain.encoders import mae, pixels
 from rl import agents, loops
 from rl.play import Policy, action_count
 from tests.rl import fakes
+from tests.rl.test_loops import StopError, contents
 
 WORD = "atari/Breakout"
 SHAPE = (3, 96, 96)
@@ -24,10 +25,6 @@ STEPS = 400  # some three lives
 SMALL = mae.Config(
     patch=16, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
 )
-
-
-class StopError(Exception):
-    """What a test throws where a kill would come."""
 
 
 def policy(kind: str) -> Policy:
@@ -56,11 +53,6 @@ def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 4
     loops.train(
         begun, folder=folder, checkpoint_every=150, resume_every=resume_every, progress=progress
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["mae", "pixels"])
