@@ -5,6 +5,11 @@ of the third and fourth, resized bilinearly from 210x160 to 96x96 RGB. A game st
 no-op frames, then one agent step of FIRE where the minimal action set has it; FIRE again after each
 lost life. Rewards are raw, nothing is sticky, a game is cut (truncated) after 27,000 agent steps.
 
+One end is told here that the emulator misses: a Frostbite player who freezes to death on the last
+life. ale-py goes on until the horizon (at 0.12.1 still), showing the cartridge's demonstration, in
+which nothing scores; so a policy that waits may hold a replay of it, and its evaluation take an
+hour, but every return is the same (openai/gym, issue 1539; tests/datasets/test_atari.py).
+
 Why not a ready-made wrapper (tests/datasets/test_atari.py compares them frame by frame): ale-py's
 AtariVectorEnv has the same maxima but resizes by area, draws 0 to 29 no-ops, presses FIRE for one
 frame and only at the start, and its `episodic_life` throws away the rest of the game. Gymnasium's
@@ -33,6 +38,8 @@ Observation = NDArray[np.uint8]
 FRAME_INFO = ("lives", "ram")
 ACTIONS, OPTIONS = "discrete", ()
 NOOP, FIRE = 0, 1  # values of ale_py.Action
+# Frostbite's memory: what befalls the player, and the lives in reserve in the lower half of a byte.
+FATE, FROZEN, RESERVE = 0x71, 0x10, 0x4C
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         goes_on = self._life_lost and seed is None
         if goes_on:
             self._game_return += self._press_fire()
-        if not goes_on or self._ale.game_over():
+        if not goes_on or self._over():
             self._new_game()
         self._life_lost = False
         return self.observe()
@@ -140,7 +147,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
             reward += self._press_fire()
         self._game_return += reward
         self._game_length += 1
-        over = self._ale.game_over()
+        over = self._over()
         truncated = self._game_length >= self._config.horizon and not over
         self._life_lost = lost and self._config.life_loss_ends and not (over or truncated)
         image, info = self.observe()
@@ -181,6 +188,12 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         self._rng.bit_generator.state = state["rng"]
         self._lives, self._life_lost = state["lives"], state["life_lost"]
         self._game_return, self._game_length = state["game_return"], state["game_length"]
+
+    def _over(self) -> bool:
+        if self._ale.game_over() or self._config.game != "Frostbite":
+            return bool(self._ale.game_over())
+        memory = self._ale.getRAM()
+        return bool(memory[FATE] & FROZEN) and not memory[RESERVE] & 0x0F
 
     def _new_game(self) -> None:
         self._ale.reset_game()

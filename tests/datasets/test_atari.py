@@ -198,6 +198,32 @@ def test_life_loss_ends_cuts_the_same_game_into_episodes(game: str) -> None:
     assert ends >= 3 and total > 0
 
 
+@pytest.mark.parametrize("episodes", [False, True])
+def test_a_player_frozen_on_the_last_life_ends_the_game(episodes: bool) -> None:
+    """The emulator goes on to a demonstration with its lives back; its score stands still."""
+    game = AtariGame(Config("Frostbite", life_loss_ends=episodes), 0)
+    _, info = game.reset()
+    played = actions(Config("Frostbite"), 60)
+    ends = 0
+    for step in range(4_000):
+        _, _, terminated, truncated, info = game.step(played[step] if step < len(played) else 0)
+        ends += terminated
+        if info["game_over"]:
+            break
+        if terminated:
+            game.reset()
+    assert terminated and not truncated and ends == (4 if episodes else 1)
+    assert info["game_return"] > 0 and info["game_length"] == step + 1
+    emulator, random = game._ale, np.random.default_rng(0)
+    codes, lives = emulator.getMinimalActionSet(), set()
+    for code in random.integers(len(codes), size=4_000):
+        assert sum(emulator.act(codes[code]) for _ in range(4)) == 0
+        lives.add(emulator.lives())
+    assert lives == {1, 4} and not emulator.game_over()
+    game.reset()
+    assert game._lives == 4 and game._game_length == 0
+
+
 def test_horizon_truncates_and_does_not_terminate() -> None:
     """The cut game's last picture is in final_obs, its return in final_info."""
     env = make(Config("MsPacman", num_envs=2, horizon=20), seed=0)
