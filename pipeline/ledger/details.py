@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,30 +75,39 @@ def _beside(scores: Scores, name: str, digits: int) -> str:
 
 
 def places(probes: Sequence[Probed]) -> str:
-    """Every probe, place by place: means over the ways of holding episodes out."""
+    """The probes place by place: means over an encoder's seeds and the ways of holding out."""
     if not probes:
         return ""
     named = list(probes[0].scores)
-    rows = [
+    rows: dict[tuple[str, str], list[Probed]] = {}
+    for probe in probes:
+        rows.setdefault((probe.row, probe.frames), []).append(probe)
+    cells = [
         [
-            probe.row,
-            probe.seed,
-            f"{probe.rows:,} of {probe.frames}, {probe.episodes} episodes",
-            *(_place(name, probe.scores[name]) for name in named),
-            f"`{probe.run.commit}`",
-            probe.run.machine,
-            probe.note,
+            row,
+            str(len(seeds)),
+            f"{seeds[0].rows:,} of {frames}, {seeds[0].episodes} episodes",
+            *(_place(name, [seed.scores[name] for seed in seeds]) for name in named),
+            _told(f"`{seed.run.commit}`" for seed in seeds),
+            _told(seed.run.machine for seed in seeds),
+            _told(seed.note for seed in seeds if seed.note),
         ]
-        for probe in probes
+        for (row, frames), seeds in rows.items()
     ]
-    head = ["encoder", "seed", "probed on", *named, "commit", "machine", "note"]
-    return "## Probes: R², mean distance\n\n" + grid(head, rows)
+    head = ["encoder", "seeds", "probed on", *named, "commit", "machine", "note"]
+    return "## Probes: R², mean distance\n\n" + grid(head, cells)
 
 
-def _place(name: str, scores: dict[str, NDArray[np.float64]]) -> str:
+def _place(name: str, scores: Sequence[dict[str, NDArray[np.float64]]]) -> str:
     scale, unit = (1, "px") if name.startswith("image") else (100, "cm")
-    r2 = "constant" if np.isnan(scores["r2"]).any() else f"{scores['r2'].mean():.2f}"
-    return f"{r2}, {scale * scores['error'].mean():.1f} {unit}"
+    r2, error = (np.mean([one[key] for one in scores]) for key in ("r2", "error"))
+    told = "constant" if np.isnan(r2) else f"{r2:.2f}"
+    return f"{told}, {scale * error:.1f} {unit}"
+
+
+def _told(words: Iterable[str]) -> str:
+    """Each of them once."""
+    return "; ".join(dict.fromkeys(words))
 
 
 def runs(seeds: Sequence[Seed]) -> str:

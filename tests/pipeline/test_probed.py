@@ -149,10 +149,10 @@ def test_our_own_questions_hold_or_do_not_and_the_page_says_so(
     assert "R² of linear probes, not in the paper." in page
     assert "| Reach | MAE | no number | 0.520 [" in page
     assert "reproduced," not in page[: page.index("## How to read this")]
-    assert "| reach-mae | s1 | 48 of frames/unseen, 8 episodes | 0.52, 2.0 px |" in page
+    assert "| reach-mae | 3 | 48 of frames/unseen, 8 episodes | 0.52, 2.0 px |" in page
     assert "| 0.00, 200.0 cm |" in page
     rows = [line for line in page.splitlines() if line.startswith("| reach-mae, tokens |")]
-    heads = [line for line in page.splitlines() if line.startswith("| encoder | seed |")]
+    heads = [line for line in page.splitlines() if line.startswith("| encoder | seeds |")]
     assert {row.count("|") for row in rows} == {heads[0].count("|")}
     assert "<strong>does not hold</strong>" in fragment([asked], kept)
     nothing = render([asked], Measured({}, {}, {}))
