@@ -36,7 +36,7 @@ from pretrain.error_map import errors_at, neighbourhoods
 from pretrain.memory import ErrorMemory
 from pretrain.vit import MaskedViT, normalise
 
-EARLIER, TIMED, PLAIN = 100, 60, 10  # frames: seen before; then timed; the others on every tenth
+EARLIER, TIMED, PLAIN = 100, 60, 4  # frames: seen before; then timed; the others on every fourth
 WARM = 9600  # frames seen before that TARGETS are for
 FORGETFUL_TARGET = 2.0
 TARGETS = {"Frostbite": 14.0, "MsPacman": 9.0, "Seaquest": 9.0, "BattleZone": 3.0}  # remembering
