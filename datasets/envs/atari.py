@@ -190,8 +190,11 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         self._game_return, self._game_length = state["game_return"], state["game_length"]
 
     def _over(self) -> bool:
-        if self._ale.game_over() or self._config.game != "Frostbite":
-            return bool(self._ale.game_over())
+        frozen = self._config.game == "Frostbite" and self._frozen()
+        return bool(self._ale.game_over()) or frozen
+
+    def _frozen(self) -> bool:
+        """Whether Frostbite's player freezes to death on the last life."""
         memory = self._ale.getRAM()
         return bool(memory[FATE] & FROZEN) and not memory[RESERVE] & 0x0F
 
