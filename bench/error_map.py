@@ -127,7 +127,7 @@ def random_frames(env: str, count: int) -> Tensor:
 def forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
     """The project's map of one frame, with nothing remembered."""
     near, centres = neighbourhoods(*model.grid), torch.arange(model.patches)
-    return lambda frame: errors_at(model, model.to_patches(frame)[0], centres, near)[None]
+    return lambda frame: errors_at(model, model.to_patches(frame), centres, near)[None]
 
 
 def plain_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:

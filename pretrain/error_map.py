@@ -75,21 +75,25 @@ def error_map(model: MaskedViT, image: Tensor, *, centres: int = CENTRES) -> Ten
 def errors_at(
     model: MaskedViT, patches: Tensor, centres: Tensor, near: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
-    """Some entries of one frame's error map: (N, pixels) in [0, 1], at (M,) int64 -> (M,) float32.
-    `near` is the grid's `neighbourhoods`.
+    """Some entries of frames' error maps: (B, N, pixels) in [0, 1], at (M,) int64 -> (M,) float32.
+    Centre c of frame b is number b N + c; `near` is the grid's `neighbourhoods`.
 
     A centre's error is bit by bit the same whatever else is asked for: passes are always of `FEW`
-    centres, the last one filled up with any, so that all operations have the same shapes. That a
-    sum of products does not depend on the row it stands in is left to the tests to show.
+    centres, the last one filled up with any, and patches are embedded frame by frame, so that all
+    operations have the same shapes. That a sum of products does not depend on the row it stands in
+    is left to the tests to show.
     """
-    tokens, target = model.embed(patches[None])[0], normalise(patches)
+    tokens = torch.cat([model.embed(frame[None])[0] for frame in patches])  # (B N, D)
+    target = torch.cat([normalise(frame) for frame in patches])
     masks = _masks(model)
     errors = []
     filled = F.pad(centres, (0, -len(centres) % FEW))
     for chunk in torch.split(filled, FEW):
-        index, real, place = (table[chunk] for table in near)
+        centre = chunk % model.patches
+        index, real, place = (table[centre] for table in near)
+        seen = tokens[index + (chunk - centre)[:, None]]
         with fast_linear(patches.device):
-            drawn = _draw(model, masks, tokens[index], chunk, index, real, place)
+            drawn = _draw(model, masks, seen, centre, index, real, place)
         errors.append((drawn - target[chunk]).square().mean(-1))
     return torch.cat(errors)[: len(centres)]
 

@@ -17,6 +17,7 @@ import contextlib
 import logging
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +32,7 @@ from pretrain.vit import MaskedViT, patchify
 
 LIMIT = 512 * 2**20  # bytes an encoder; runs of several seeds have one each
 LOOK = 20  # frames between looks at what the others have computed
+TOGETHER = 64  # frames of a batch that are looked up before what is new in them is computed
 CHECKED = 4  # errors of each of the others' files that are computed again before it is used
 
 # Bytes that CPython takes beyond the key's own: the objects' heads, a number, rounding, and the
@@ -105,15 +107,19 @@ class ErrorMemory:
         self._state = self._versions()
 
     def __call__(self, image: Tensor) -> Tensor:
-        """One frame after another; a frame's errors do not depend on the others."""
+        """A frame's errors do not depend on the others; what is new in some is computed together,
+        so that few passes have to be filled up.
+        """
         if self._versions() != self._state:
             self.forget()
-        errors = torch.empty(len(image), self.model.patches)
-        for row, frame in zip(errors, image, strict=True):
-            row.copy_(self._frame(frame))
-        return errors
+        errors = [torch.empty(0, self.model.patches)]
+        for group in torch.split(image, TOGETHER) if len(image) else ():
+            frames = [self._look_up(frame) for frame in group]
+            self._compute(group, frames)
+            errors.append(torch.tensor([frame.errors for frame in frames], dtype=torch.float32))
+        return torch.cat(errors)
 
-    def _frame(self, image: Tensor) -> Tensor:
+    def _look_up(self, image: Tensor) -> _Frame:
         self._frames += 1
         if self._log and self._frames % LOOK == 0:
             with self._or_alone():
@@ -122,40 +128,51 @@ class ErrorMemory:
         pixels = patchify(image[None], self.model.patch)[0].numpy()
         numbers = np.array([self._number(patch) for patch in _rows(pixels)], np.int32)
         table = np.concatenate([self._centre, numbers[self._nine]], axis=1)
-        keys = _rows(table)  # of each centre: itself and the numbers of its nine patches
+        keys = _rows(table)
         errors = [self._young.errors.get(key) for key in keys]
         for centre, key in enumerate(keys):
             if errors[centre] is None and key in self._old.errors:
                 errors[centre] = self._young.errors[key] = self._old.errors[key]
-        missing = [centre for centre, error in enumerate(errors) if error is None]
-        self.hits += len(keys) - len(missing)
+        return _Frame(pixels, numbers, keys, errors)
+
+    def _compute(self, images: Tensor, frames: list[_Frame]) -> None:
+        """What none of the frames' errors tells: each once, wherever it is wanted."""
+        missing: dict[bytes, tuple[int, int]] = {}  # key -> the first frame that shows it, centre
+        for at, frame in enumerate(frames):
+            for centre, (key, error) in enumerate(zip(frame.keys, frame.errors, strict=True)):
+                if error is None:
+                    missing.setdefault(key, (at, centre))
         self.misses += len(missing)
-        if missing:
-            patches = self.model.to_patches(image[None])[0]
-            found = errors_at(self.model, patches, torch.tensor(missing), self._near)
-            for centre, error in zip(missing, found.tolist(), strict=True):
-                errors[centre] = error
-            if found.isfinite().all():
-                self._remember(missing, found.numpy(), keys, numbers, pixels)
-        return torch.tensor(errors, dtype=torch.float32)
+        self.hits += len(frames) * self.model.patches - len(missing)
+        if not missing:
+            return
+        rows, centres = np.array(list(missing.values())).T
+        shown, place = np.unique(rows, return_inverse=True)
+        patches = torch.cat([self.model.to_patches(images[[row]]) for row in shown])
+        wanted = torch.from_numpy(place * self.model.patches + centres)
+        found = errors_at(self.model, patches, wanted, self._near).numpy()
+        told = dict(zip(missing, found.tolist(), strict=True))
+        for frame in frames:
+            known = zip(frame.keys, frame.errors, strict=True)
+            frame.errors = [told[key] if error is None else error for key, error in known]
+        for row in shown:
+            of_it = rows == row
+            if np.isfinite(found[of_it]).all():
+                self._remember(frames[row], centres[of_it], found[of_it])
 
     def _remember(
-        self,
-        centres: list[int],
-        errors: NDArray[np.float32],
-        keys: list[bytes],
-        numbers: NDArray[np.int32],
-        pixels: NDArray[np.uint8],
+        self, frame: _Frame, centres: NDArray[np.int64], errors: NDArray[np.float32]
     ) -> None:
         """What was computed of a frame, here and for the others."""
-        for centre, error in zip(centres, errors.tolist(), strict=True):
-            self._young.errors[keys[centre]] = error
+        self._make_room()
+        keys = [frame.keys[centre] for centre in centres]
+        self._young.errors.update(zip(keys, errors.tolist(), strict=True))
         if self._log:
             places = np.unique(self._nine[centres])
-            shown, first = np.unique(numbers[places], return_index=True)
-            table = np.frombuffer(b"".join(keys[c] for c in centres), np.int32).reshape(-1, 10)
+            numbers, first = np.unique(frame.numbers[places], return_index=True)
+            table = np.frombuffer(b"".join(keys), np.int32).reshape(-1, 10)
             with self._or_alone():
-                self._log.append(shown, pixels[places[first]], table, errors)
+                self._log.append(numbers, frame.pixels[places[first]], table, errors)
 
     @contextlib.contextmanager
     def _or_alone(self) -> Iterator[None]:
@@ -193,7 +210,7 @@ class ErrorMemory:
                 return False
             pixels = np.zeros((self.model.patches, block.contents.shape[1]), np.uint8)
             pixels[self._nine[centre]] = block.contents[nine]
-            patches = torch.from_numpy(pixels).float() / 255
+            patches = torch.from_numpy(pixels)[None].float() / 255
             found = errors_at(self.model, patches, torch.tensor([centre]), self._near)
             if found.numpy().tobytes() != error.tobytes():
                 return False
@@ -217,6 +234,22 @@ class ErrorMemory:
     def _versions(self) -> list[tuple[int, int]]:
         weights = (cast(Tensor, table[name]) for table, name in self._places)
         return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
+
+
+@dataclass
+class _Frame:
+    """A frame as it is looked up.
+
+    Attributes:
+        pixels: its patches' bytes, (N, bytes of a patch) uint8; `numbers` (N,) are their numbers.
+        keys: of each centre, itself and the numbers of its nine patches.
+        errors: of each centre, None where it is not remembered.
+    """
+
+    pixels: NDArray[np.uint8]
+    numbers: NDArray[np.int32]
+    keys: list[bytes]
+    errors: list[float | None]
 
 
 class _Generation:

@@ -134,12 +134,18 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Obs:
         """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
         check_image(image, self.image_shape)
-        parts = [self._tokens(part) for part in passes(image)]
+        if self.features.select == "all":  # nothing has to be told
+            error = image.new_zeros(image.shape[0], self.model.patches, dtype=torch.float32)
+        else:
+            error = self.errors(image)
+        parts = [self._tokens(*part) for part in zip(passes(image), passes(error), strict=True)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def errors(self, image: Tensor) -> Tensor:
         """The reconstruction error map: (B, C, H, W) uint8 -> (B, N) float32."""
-        return torch.cat([self._error_map(part) for part in passes(image)])
+        if image.device.type == "cpu" and not torch.compiler.is_exporting():
+            return self.memory(image)
+        return torch.cat([error_map(self.model, part) for part in passes(image)])
 
     def saliency(self, image: Tensor) -> Tensor:
         """The error map as (B, 1, H, W) float32, stretched to 0..1 frame by frame."""
@@ -156,32 +162,23 @@ class Encoder(nn.Module):
         """Share the errors with others that use this encoder on a CPU, through files there."""
         self.memory.share(folder)
 
-    def _error_map(self, image: Tensor) -> Tensor:
-        if image.device.type == "cpu" and not torch.compiler.is_exporting():
-            return self.memory(image)
-        return error_map(self.model, image)
-
-    def _select(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Index and mask of the patches to keep, and a zero a frame, NaN if its map is no number:
-        sorting gives a NaN some place or other, and the tokens would look sound.
-        """
+    def _select(self, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Index and mask of the patches to keep, by the error maps (B, N)."""
         if self.features.select == "all":
-            kept = select.every(image.shape[0], self.model.patches, image.device)
-            return *kept, torch.zeros(image.shape[0], device=image.device)
-        error = self._error_map(image)
+            return select.every(error.shape[0], self.model.patches, error.device)
         if self.features.select == "fixed":
-            kept = select.fixed(error, self.max_tokens)
-        else:
-            kept = select.dynamic(error, self.features.slope, self.max_tokens)
-        return *kept, 0 * error.sum(1)
+            return select.fixed(error, self.max_tokens)
+        return select.dynamic(error, self.features.slope, self.max_tokens)
 
-    def _tokens(self, image: Tensor) -> Obs:
-        index, mask, zero = self._select(image)
+    def _tokens(self, image: Tensor, error: Tensor) -> Obs:
+        index, mask = self._select(error)
         patches = self.model.to_patches(image)
         chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
         latent = self.model.encode(self.model.embed(chosen, index), mask)[:, 1:]
         x = (latent + self.model.positions[index]).masked_fill(~mask[..., None], 0)
-        x = x + zero[:, None, None]
+        # NaN where the map is no number: sorting gives that some place or other, and the tokens
+        # would look sound.
+        x = x + (0 * error.sum(1))[:, None, None]
         return {"x": x, "mask": mask, "pos": index}
 
     def salient(self, image: Tensor) -> list[int]:

@@ -22,13 +22,13 @@ opened = policies.open_policy
 
 def planted(entry, encoder, *, seed=0, weights=None):
     policy = opened(entry, encoder, seed=seed, weights=weights)
-    errors, maps = policy.encoder._error_map, []
+    errors, maps = policy.encoder.errors, []
     def spoilt(image):
         maps.append(image)
         if seed == {seed} and len(maps) == {at}:
             policy.encoder.model.mask_token.data[0, 0, 0] = torch.nan
         return errors(image)
-    policy.encoder._error_map = spoilt
+    policy.encoder.errors = spoilt
     return policy
 
 policies.open_policy = planted

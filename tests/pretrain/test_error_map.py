@@ -108,7 +108,7 @@ def test_single_centres_have_the_same_bits_in_any_company() -> None:
     model = MaskedViT((3, 96, 96), 8).requires_grad_(False)
     model.initialise(5)
     image = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
-    patches, near = model.to_patches(image)[0], neighbourhoods(*model.grid)
+    patches, near = model.to_patches(image), neighbourhoods(*model.grid)
     watched = (0, 6, 77)  # a corner, an edge, inside
     expected = torch.cat([plain_error(model, image, c) for c in watched])
     alone = [errors_at(model, patches, torch.tensor([c]), near) for c in watched]

@@ -84,6 +84,14 @@ def test_only_what_is_new_is_computed() -> None:
     assert memory.misses == PATCHES + 9
 
 
+def test_what_several_frames_of_a_batch_lack_is_computed_once() -> None:
+    memory, frame = ErrorMemory(build()), game(20)[-1:]
+    changed = frame.clone()
+    changed[0, 0, 8, 8] ^= 1
+    memory(torch.cat([frame, changed, frame, changed]))
+    assert (memory.hits, memory.misses) == (3 * PATCHES - 9, PATCHES + 9)
+
+
 def test_the_same_patches_elsewhere_are_no_hit() -> None:
     model = build()
     memory = ErrorMemory(model)
