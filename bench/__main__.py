@@ -6,15 +6,24 @@ machine slows both. Against the authors' own code: `python -m bench.released PAT
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench import collect, error_map, kept, mae, multimae, rainbow, render, sac, saliency, shards
-from pipeline.ledger import measured
+from bench import (
+    apart,
+    collect,
+    error_map,
+    kept,
+    mae,
+    multimae,
+    rainbow,
+    render,
+    sac,
+    saliency,
+    shards,
+)
 
 BENCHES = {
     "collect": collect.run,
@@ -47,7 +56,7 @@ class Target:
 
 WIDTH = 62  # of the table's first column
 WARM = f"error_map_{error_map.WARM}"  # `python -m bench.error_map 9600`, too long for every run
-KEPT_WARM = Path("bench/measured/error-map-times.json")  # where it was not run here
+KEPT_WARM = apart.KEPT / "error-map-times.json"  # where it was not run here
 TARGETS = [
     Target(
         "mae",
@@ -128,19 +137,6 @@ TARGETS = [
     ),
 ]
 
-# Trained with the seed after it, each on a core, in one go.
-MINUTES = 65  # they may take
-TWO_SEEDS = measured.MEASURED / measured.file_name("frostbite-spirl", 0)
-# What it should reach, and where that is measured or why it is not.
-ELSEWHERE = [
-    ("`make repro` after the installation, minutes", "12", "the README has it"),
-    ("MAE on an H100, images/s", "60,000", "not run, needs one"),
-    ("MultiMAE on an H100, samples/s", "35,000", "not run, needs one"),
-    ("Rainbow on an H100, updates/s", "2,500", "not run, needs one"),
-    ("the same, 16 seeds as one", "20,000", "not run, needs one"),
-    ("a 100K run on an H100, minutes", "5", "not run, needs one"),
-]
-
 
 def main() -> None:
     """The command line."""
@@ -162,17 +158,8 @@ def main() -> None:
     how = f"python -m bench.error_map {error_map.WARM}"
     machine, at = long["machine"]["processor"], long["commit"]
     print(f"error maps, {error_map.WARM:,} frames seen: at {at} on {machine}, `{how}`")
-    for what, target, where in [two_seeds(), *ELSEWHERE]:
+    for what, target, where in apart.lines():
         print(f"{what:<{WIDTH + 17}}{target:>17}  {where}")
-
-
-def two_seeds() -> tuple[str, str, str]:
-    """As ELSEWHERE: two whole seeds side by side, in the run that the ledger keeps."""
-    run = json.loads(TWO_SEEDS.read_text("utf-8"))["run"]
-    minutes = run["wall_seconds"] / 60
-    met = "yes" if minutes <= MINUTES else "no"
-    where = f"{minutes:.0f} on {run['machine']['processor']}, {run['commit']}; {met}"
-    return "two 100K seeds of frostbite-spirl, minutes", f"{MINUTES}", where
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -5,12 +5,14 @@ patch 8), embeds every neighbour anew and runs the whole decoder on all tokens, 
 a centre. Ours is timed twice: remembering nothing, and remembering the game's earlier frames. Same
 weights and frames; the maps are compared. How many centres are new differs much from frame to
 frame, so what remembers is timed on all frames of a stretch, the others on some of them between.
+Ours also multiplies by `pretrain/linear.py`, torch's other library; what is left of the ratio where
+the plain one does too (`shortcuts_ratio`) is what the shortcuts alone save.
 
 Multiply-accumulates a centre at the defaults: 107 million by the definition, 63 in ours. A table of
 what the first layer's mask tokens see of one another would leave 58 (tried: a tenth to a sixth less
 time in passes of 16, none in passes of 8). Fewer by more than 1.8 times is not to be had exactly
 without remembering: in the first layer each mask token sees the neighbours, and is another from
-there on. What `pretrain/linear.py` saves comes on top.
+there on.
 
 The targets of what remembers are for 9,600 earlier frames, minutes a game: `python -m
 bench.error_map 9600`, whose figures `make bench` shows when it was run. `make bench` itself
@@ -33,6 +35,7 @@ from datasets import envs
 from pipeline.progress import Progress
 from pretrain.encoders.mae import Config, network
 from pretrain.error_map import errors_at, neighbourhoods
+from pretrain.linear import fast_linear
 from pretrain.memory import ErrorMemory
 from pretrain.vit import MaskedViT, normalise
 
@@ -74,7 +77,7 @@ def measure(env: str, earlier: int) -> dict[str, float]:
     progress.finish()
     before = _hit_rate(memory)
     plain(frames[0])  # the warm-up
-    forgetting: list[tuple[float, float]] = []
+    forgetting: list[tuple[float, float, float]] = []
     remembering = []
     for number, frame in enumerate(frames[earlier:]):
         remembered, milliseconds = _timed(memory, frame)
@@ -82,15 +85,17 @@ def measure(env: str, earlier: int) -> dict[str, float]:
         if number % PLAIN == 0:
             expected, other = _timed(plain, frame)
             computed, own = _timed(without, frame)
-            forgetting.append((other, own))
+            with fast_linear(frame.device):
+                forgetting.append((other, own, _timed(plain, frame)[1]))
             torch.testing.assert_close(computed, expected, atol=1e-5, rtol=0)
             torch.testing.assert_close(remembered, expected, atol=1e-5, rtol=0)
     torch.set_num_threads(threads)
-    plain_ms = statistics.median(other for other, _ in forgetting)
+    plain_ms = statistics.median(other for other, _, _ in forgetting)
     return {
         "plain_ms": plain_ms,
-        "ours_ms": statistics.median(own for _, own in forgetting),
-        "ours_ratio": statistics.median(other / own for other, own in forgetting),
+        "ours_ms": statistics.median(own for _, own, _ in forgetting),
+        "ours_ratio": statistics.median(other / own for other, own, _ in forgetting),
+        "shortcuts_ratio": statistics.median(faster / own for _, own, faster in forgetting),
         "remembering_ms": statistics.mean(remembering),
         "remembering_ratio": plain_ms / statistics.mean(remembering),
         "remembered_bytes": memory.nbytes,

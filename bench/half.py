@@ -8,10 +8,17 @@ MultiMAE learns from 1,024 frames of Drawer Open and their motion, three epochs 
 the probes' recipe. It fails where a loss differs by more than LOSS or less than OVERLAP of the
 patches are the same. Takes a quarter of an hour of one core and writes `artifacts/half.json`.
 RESULTS.md quotes the file's copy in `bench/measured/`.
+
+Of a whole pretraining: `python -m bench.half FLOAT32 BFLOAT16` compares two encoder artifacts made
+here of the entry and the shards of `pipeline/recipes/weights/frostbite-mae`; the first with `python
+-m bench.half NAME`, which is `pipeline.pretrain` in float32, the second as usual. The kept weights,
+float32 by another processor and an earlier version, show what rounding comes to in 3,900 steps.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
 import tempfile
 import time
@@ -26,8 +33,12 @@ from torch import Tensor
 
 from bench import kept
 from bench.error_map import random_frames
+from pipeline import pretrain, stage
+from pipeline.artifact import MANIFEST
+from pipeline.pretrained import CURVE, KEPT, SHARDS
 from pipeline.progress import Progress
 from pretrain import linear, trainer
+from pretrain.encoder import load_encoder
 from pretrain.encoders import mae, multimae
 from pretrain.saliency import motion
 
@@ -124,15 +135,61 @@ def multimodal() -> dict[str, Any]:
     return figures
 
 
+@torch.no_grad()
+def whole(float32: Path, bfloat16: Path) -> dict[str, Any]:
+    """Two encoders that were pretrained here, and the kept one of the same entry and shards."""
+    kept = KEPT / "frostbite-mae"
+    wanted = json.loads((kept / MANIFEST).read_text())
+    shards, epochs = json.loads((kept / SHARDS).read_text()), wanted["entry"]["epochs"]
+    figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": JUDGED}
+    frames, chosen = random_frames("atari/Frostbite", FRAMES + JUDGED)[FRAMES:], {}
+    folders = {"float32": float32, "bfloat16": bfloat16, "float32, another processor": kept}
+    for name, folder in folders.items():
+        made = json.loads((folder / MANIFEST).read_text())
+        if made["entry"] != wanted["entry"] or (folder != kept and _shards(made) != shards):
+            sys.exit(f"bench.half: {folder} has another entry or other shards than {kept}")
+        encoder = load_encoder(folder)
+        assert isinstance(encoder, mae.Encoder)
+        chosen[name] = selections(encoder, frames)
+        with (folder / CURVE).open() as lines:
+            losses = [float(line["loss"]) for line in csv.DictReader(lines)]
+        figures[name] = {
+            "loss": float(np.mean(losses[-(len(losses) // epochs) :])),
+            "selected": float(np.mean([len(one) for one in chosen[name]])),
+            "overlap_with_float32": overlap(chosen[name], chosen["float32"]),
+        }
+        print(name, figures[name], flush=True)
+    return figures
+
+
+def _shards(manifest: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The digests of the shards that an artifact was made of, by input."""
+    files = {
+        label: json.loads((Path("artifacts") / label / MANIFEST).read_text())["files"]
+        for label in manifest["inputs"]
+    }
+    return {
+        label: {name: sha for name, sha in table.items() if name.endswith(".tar")}
+        for label, table in files.items()
+    }
+
+
 def main() -> None:
     """The command line."""
     if not (linear.is_faster() and linear.has_bfloat16()):
         sys.exit("bench.half: trainings here are in float32 anyway")
-    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else EPOCHS
     torch.set_num_threads(1)
-    both = {"multimae": multimodal(), "half": autoencoder(epochs)}
-    kept.keep(RESULT, both)
-    if any(strays(figures) for figures in both.values()):
+    words = sys.argv[1:] or [str(EPOCHS)]
+    if len(words) == 2:
+        found = {"whole": whole(*map(Path, words))}
+    elif words[0].isdecimal():
+        found = {"multimae": multimodal(), "half": autoencoder(int(words[0]))}
+    else:
+        with patch.object(linear, "has_bfloat16", lambda: False):
+            stage.main("pretrain", "encoders", pretrain.run)
+        return
+    kept.keep(RESULT, found)
+    if any(strays(figures) for figures in found.values()):
         sys.exit("bench.half: bfloat16 strays further from float32 than it may")
 
 

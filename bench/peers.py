@@ -35,6 +35,7 @@ from rl.agents.rainbow import Agent, Config
 from rl.replay import Replay
 
 SIDE, UPDATES, ROUNDS = 84, 5, 9
+FRAMES = ROWS["pixels"]  # of the replay
 Update = Callable[[], object]
 
 
@@ -76,7 +77,7 @@ def ours() -> Update:
         device="cpu",
     )
     replay = Replay(
-        one, capacity=ROWS, stack=config.stack, steps=config.n_step, gamma=config.gamma,
+        one, capacity=FRAMES, stack=config.stack, steps=config.n_step, gamma=config.gamma,
         priority_exponent=config.priority_exponent, seed=0,
     )  # fmt: skip
     for row, frame in enumerate(_frames()):
@@ -101,7 +102,7 @@ def kaixhin(folder: Path) -> Update:
         priority_exponent=0.5, priority_weight=0.4, adam_eps=1.5e-4, batch_size=32, norm_clip=10,
         device=torch.device("cpu"),
     )  # fmt: skip
-    memory = memory_module.ReplayMemory(words, ROWS)
+    memory = memory_module.ReplayMemory(words, FRAMES)
     for row, frame in enumerate(_frames()):
         memory.append(
             torch.from_numpy(frame)[None] / 255, row % ACTIONS, row % 3 - 1, row % 100 == 99
@@ -137,10 +138,10 @@ def cleanrl(folder: Path) -> Update:
     network = names["NoisyDuelingDistributionalNetwork"]
     online, target = (network(space, args.n_atoms, args.v_min, args.v_max) for _ in range(2))
     buffer = names["PrioritizedReplayBuffer"](
-        ROWS, (4, SIDE, SIDE), device, args.n_step, args.gamma
+        FRAMES, (4, SIDE, SIDE), device, args.n_step, args.gamma
     )
     frames = _frames()
-    for row in range(ROWS - 4):
+    for row in range(FRAMES - 4):
         now, after = frames[row : row + 4], frames[row + 1 : row + 5]
         buffer.add(now, row % ACTIONS, row % 3 - 1, after, row % 100 == 99)
     optimizer = torch.optim.Adam(online.parameters(), lr=args.learning_rate, eps=1.5e-4)
@@ -151,7 +152,7 @@ def cleanrl(folder: Path) -> Update:
 
 
 def _frames() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(0).integers(256, size=(ROWS, SIDE, SIDE), dtype=np.uint8)
+    return np.random.default_rng(0).integers(256, size=(FRAMES, SIDE, SIDE), dtype=np.uint8)
 
 
 class _Anything(ModuleType):

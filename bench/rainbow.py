@@ -28,7 +28,7 @@ from rl.nets import tokens
 from rl.replay import Replay
 
 ACTIONS, PATCHES, DIM = 18, 50, 64
-ROWS = 2_000
+ROWS = {"tokens": 100_000, "pixels": 10_000}  # of the replay: a whole run's, and what has room
 ROUNDS = 5
 
 
@@ -109,10 +109,10 @@ def _fill(kind: str, ring: type[Replay]) -> Replay:
     """Episodes of 100 random frames."""
     config, generator = Config(), torch.Generator().manual_seed(0)
     replay = ring(
-        _frame(kind, generator), capacity=ROWS, stack=config.stack, steps=config.n_step,
+        _frame(kind, generator), capacity=ROWS[kind], stack=config.stack, steps=config.n_step,
         gamma=config.gamma, priority_exponent=config.priority_exponent, seed=0,
     )  # fmt: skip
-    for row in range(ROWS):
+    for row in range(ROWS[kind]):
         over = row % 100 == 99
         replay.add(
             _frame(kind, generator), row % ACTIONS, row % 3 - 1, terminated=over, truncated=False

@@ -1,9 +1,10 @@
 """How near saliency comes to annotations: `python -m pipeline.judge ANNOTATIONS ARTIFACT...`
 
 Scores built artifacts that can label (`predictors/reach-30`, `encoders/reach-mae`) on all maps of
-an annotations entry, of frames that none of them learned from; where the clicks are simulated, a
-second drawing of them is scored beside. What it finds lies in `artifacts/.runs/judge/`, with a
-picture of all maps side by side; `python -m pipeline.results judge` takes scores into the ledger.
+an annotations entry, of frames whose annotations none of them learned from; where the clicks are
+simulated, a second drawing of them is scored beside. What it finds lies in `artifacts/.runs/judge`,
+with a picture of all maps side by side; `python -m pipeline.results judge` takes scores into the
+ledger.
 """
 
 from __future__ import annotations

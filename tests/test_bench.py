@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench import kept
-from bench.__main__ import TWO_SEEDS, WARM, table, two_seeds
+from bench.__main__ import WARM, table
+from bench.apart import TWO_SEEDS, two_seeds
 from bench.error_map import TARGETS
 from bench.exact import beyond
 

@@ -1,0 +1,91 @@
+"""What the benchmarks' table says of targets that `python -m bench` does not measure itself.
+
+They take too long, need a clone of others' code, whole runs or a GPU. Where they were measured the
+figures lie in `bench/measured/`, or in the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import exact, half
+from pipeline.ledger import measured
+
+KEPT = Path("bench/measured")
+# Trained with the seed after it, each on a core, in one go.
+MINUTES = 65  # they may take
+TWO_SEEDS = measured.MEASURED / measured.file_name("frostbite-spirl", 0)
+PEERS = [  # what, whose code, the ratio's key, the least it should be
+    ("error map, nothing remembered, against SPIRL's release", "SPIRL release", "map_ratio", 2.0),
+    ("MAE step against SPIRL's release", "SPIRL release", "step_ratio", 2.0),
+    ("update of the CNN against Kaixhin/Rainbow", "Kaixhin", "ratio", None),
+    ("the same against CleanRL, whose CNN is larger", "CleanRL", "ratio", None),
+]
+NOWHERE = [
+    ("`make repro` after the installation, minutes", "12", "the README has it"),
+    ("MAE on an H100, images/s", "60,000", "not run, needs one"),
+    ("MultiMAE on an H100, samples/s", "35,000", "not run, needs one"),
+    ("Rainbow on an H100, updates/s", "2,500", "not run, needs one"),
+    ("the same, 16 seeds as one", "20,000", "not run, needs one"),
+    ("a 100K run on an H100, minutes", "5", "not run, needs one"),
+]
+
+Line = tuple[str, str, str]  # what, its target, where it was measured and whether that is met
+
+
+def lines() -> list[Line]:
+    """All of them."""
+    return [error_maps(), bfloat16(), two_seeds(), *peers(), *NOWHERE]
+
+
+def error_maps() -> Line:
+    """Whether the maps are the definition's, as `bench.exact` found."""
+    found = _kept("error-maps")
+    games = found["games"].values()
+    largest = max(game["largest_difference"] for game in games)
+    others = sum(game["frames_with_another_selection"] for game in games)
+    told = f"{largest:.1e}, {others} frames with another selection, {found['commit']}"
+    met = _met(not exact.beyond(found["games"]))
+    what = f"error maps of {sum(game['frames'] for game in games):,} frames, largest difference"
+    return what, f"{exact.TOLERANCE:g}", told + met
+
+
+def bfloat16() -> Line:
+    """What a whole pretraining in bfloat16 came to, as `bench.half` found."""
+    found = _kept("half")["whole"]
+    figures = found["figures"]
+    loss = abs(figures["bfloat16"]["loss"] / figures["float32"]["loss"] - 1)
+    alike = figures["bfloat16"]["overlap_with_float32"]
+    told = f"{loss:.2%}, {alike:.1%}, {found['commit']}{_met(not half.strays(figures))}"
+    what = f"bfloat16, {figures['epochs']} epochs: loss off by, patches selected alike"
+    return what, f"{half.LOSS:.1%}, {half.OVERLAP:.0%}", told
+
+
+def two_seeds() -> Line:
+    """Two whole seeds side by side, in the run that the ledger keeps."""
+    run = json.loads(TWO_SEEDS.read_text("utf-8"))["run"]
+    minutes = run["wall_seconds"] / 60
+    told = f"{minutes:.0f} on {run['machine']['processor']}, {run['commit']}"
+    what = "two 100K seeds of frostbite-spirl, minutes"
+    return what, f"{MINUTES}", told + _met(minutes <= MINUTES)
+
+
+def peers() -> list[Line]:
+    """Beside the code that others publish, as `bench.released` and `bench.peers` found."""
+    found, told = _kept("peers"), []
+    for what, whose, key, least in PEERS:
+        ratio, commit = found[whose]["figures"][key], found[whose]["commit"]
+        met = _met(ratio >= least) if least else ""
+        told.append((what, f"{least:g}x" if least else "", f"{ratio:.2f}x at {commit}{met}"))
+    return told
+
+
+def _kept(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((KEPT / f"{name}.json").read_text("utf-8"))
+    return found
+
+
+def _met(met: bool) -> str:
+    return "; yes" if met else "; no"

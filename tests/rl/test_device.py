@@ -1,0 +1,120 @@
+"""What a GPU asks of an update of Rainbow, shown without one: that nothing in it waits for the
+device, from sampling to new priorities, and that no shape depends on what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from rl.agents.rainbow import Agent
+from rl.replay import Replay
+from rl.seeds import Seeds
+from tests.rl import fakes
+from tests.rl.test_seeds import SEEDS, agent
+
+# Operators that wait: their result is a Python number, or its shape is in the data.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "index by mask")
+
+Call = tuple[str, list[tuple[int, ...]]]  # an operator, the shapes that go in and come out
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # is torch's
+    """Notes all operators."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Call] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        found = function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        if name.startswith("index") and any(t.dtype == torch.bool for t in tensors(args[1:])):
+            name = "index by mask"
+        self.seen.append((name, [tuple(tensor.shape) for tensor in tensors((args, found))]))
+        return found
+
+
+def tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def filled(encoder: fakes.Tokens, seed: int) -> Replay:
+    """Two episodes of random frames."""
+    draw = torch.Generator().manual_seed(seed)
+    image = (1, *encoder.image_shape)
+
+    def obs() -> Any:
+        return encoder(torch.randint(0, 256, image, generator=draw, dtype=torch.uint8))
+
+    config = fakes.SMALL
+    replay = Replay(
+        obs(), capacity=100, stack=config.stack, steps=config.n_step, gamma=config.gamma,
+        priority_exponent=config.priority_exponent, seed=seed,
+    )  # fmt: skip
+    for row in range(60):
+        replay.add(obs(), row % 3, float(row % 5), terminated=row % 30 == 29, truncated=False)
+    return replay
+
+
+def alone() -> Callable[[], object]:
+    """An update of one seed."""
+    encoder = fakes.Tokens()
+    one, replay = agent(0, encoder), filled(encoder, 0)
+
+    def update() -> None:
+        batch = replay.sample(one.config.batch_size, 0.4)
+        replay.reprioritise(batch.index, one.update(batch)["priority"])
+
+    return update
+
+
+def joined() -> Callable[[], object]:
+    """An update of several as one."""
+    encoder = fakes.Tokens()
+    several: list[Agent] = [agent(seed, encoder) for seed in SEEDS]
+    together, replays = Seeds(several), [filled(encoder, seed) for seed in SEEDS]
+
+    def update() -> None:
+        batches = [replay.sample(several[0].config.batch_size, 0.4) for replay in replays]
+        for replay, batch, told in zip(replays, batches, together.update(batches), strict=True):
+            replay.reprioritise(batch.index, told["priority"])
+
+    return update
+
+
+@pytest.mark.parametrize("make", [alone, joined])
+def test_an_update_waits_for_nothing_and_its_shapes_stay(make: Callable[[], Any]) -> None:
+    update = make()
+    update()  # Adam's first step sets itself up
+    first, second = Watch(), Watch()
+    for watch in (first, second):
+        with watch:
+            update()
+    assert len(first.seen) > 100
+    assert [name for name, _ in first.seen if name in WAITING] == []
+    assert first.seen == second.seen
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: float(x.sum()),
+        lambda x: bool((x > 0).any()),
+        lambda x: x[x > 0],
+        lambda x: x.masked_fill_(x > 0, 0).nonzero(),
+        lambda x: x.unique(),
+    ],
+)
+def test_what_waits_is_seen(wait: Callable[[Tensor], object]) -> None:
+    with Watch() as watch:
+        wait(torch.randn(5))
+    assert any(name in WAITING for name, _ in watch.seen), watch.seen
