@@ -34,7 +34,7 @@ class Learn:
         config = sac.Config(
             steps=settings.steps,
             learn_start=settings.learn_start,
-            replay_capacity=max(settings.steps, 2),
+            replay_capacity=settings.steps,
             hidden=settings.hidden,
             learning_rate=settings.learning_rate,
         )

@@ -8,7 +8,7 @@ What metaworld itself does is put right here (tests/datasets/test_metaworld.py s
 `reset(seed=)` is ignored, and its 50 fixed layouts are not the continuous ranges: we draw from a
 generator of our own. After its reset, bodies and sites stand where the last episode left them, in
 the image and in the first state: kinematics are computed again. Its `corner` cameras stand upside
-down, and of several renderers in a process one shows the other's shapes: there is one a process.
+down, and of several renderers in a process one shows the other's shapes: a process has one a scene.
 """
 
 from __future__ import annotations

@@ -48,9 +48,10 @@ class Config:
         check_shares(self.seed, self.streams)
         if self.learn_start < 2:
             raise ValueError(f"learn_start: {self.learn_start}, must be at least 2")
-        for name in ("steps", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+        if self.steps < 3:
+            raise ValueError(f"steps: {self.steps}, must be at least 3")
+        if self.hidden < 1:
+            raise ValueError(f"hidden: {self.hidden}, must be at least 1")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: {self.learning_rate}, must be above 0")
 

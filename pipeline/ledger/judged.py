@@ -13,6 +13,7 @@ from pipeline.ledger.measured import Seed
 from pipeline.ledger.predicted import Predicted
 from pipeline.ledger.probed import Pooled, Probed, with_pooled
 from pipeline.ledger.verdict import (
+    NOT_REPRODUCED,
     OWN_WORDS,
     STATISTICS,
     UNDER_POWERED,
@@ -64,6 +65,7 @@ class Comparison:
     lacking: list[str]  # the methods that are not measured
     verdict: Verdict | None  # None while one is lacking
     seeds: int = 0  # of both
+    fewest: int = 0  # of either
     failed: int = 0  # of these; they count with what they kept, or as the random policy
 
     @property
@@ -75,8 +77,10 @@ class Comparison:
 
     @property
     def seeds_needed(self) -> int | None:
-        """A side, where more of them would tell."""
-        return self.gap.seeds_needed if self.gap and self.word == UNDER_POWERED else None
+        """A side, where there were fewer and the difference was not found."""
+        if self.gap is None or self.word not in (NOT_REPRODUCED, UNDER_POWERED):
+            return None
+        return self.gap.seeds_needed if self.fewest < self.gap.seeds_needed else None
 
 
 def ours(seeds: Sequence[Seed | Probed | Pooled], protocol: str) -> Ours:
@@ -118,4 +122,5 @@ def _compare(table: Table, better: Score, other: Score, measured: Measured) -> C
     found = judge(sides[0], sides[1], ahead, STATISTICS[table.protocol])
     seeds = [seed for x in (better, other) for seed in kept[x.policy]]
     failed = sum(seed.failed is not None for seed in seeds)
-    return Comparison(table, better, other, ahead, [], found, len(seeds), failed)
+    fewest = min(len(side) for side in sides)
+    return Comparison(table, better, other, ahead, [], found, len(seeds), fewest, failed)

@@ -19,10 +19,10 @@ from pipeline.reporting.data import reference
 HEAD = """\
 # Results
 
-Rendered by `make results`. No score and no time of ours is written by hand: scores are those of the
-files in `pipeline/recipes/measured/`, one a seed, and other lines name the file that theirs are
-from. The papers' numbers, the words and what a run is reckoned to cost stand in
-`pipeline/ledger/*.yaml`.
+Rendered by `make results`. Our scores in the tables are those of the files in
+`pipeline/recipes/measured/`, one a seed, and other lines name the file that their numbers are from;
+none is written by hand. The papers' numbers, the words, what a run is reckoned to cost, and the
+notes, which also tell what was seen on the way, stand in `pipeline/ledger/*.yaml`.
 [How to read this](#how-to-read-this).
 """
 FOOT = """\
@@ -46,12 +46,14 @@ FOOT = """\
   **reproduced**: it excludes 0 on the paper's side. **not reproduced**: it excludes 0 on the other
   side, or holds 0 but not the paper's difference. **under-powered**: it holds both, or a side has
   fewer than three seeds, or it holds 0 and the paper gives no number. The seeds a side that would
-  find the paper's difference in four of five cases follow from the paper's own deviations.
+  find the paper's difference in four of five cases follow from the paper's own deviations; they
+  are named where there were fewer, also beside a difference that was not reproduced.
   Questions of our own, which no paper asked, **hold** or **do not hold** by the same rule.
 - Intervals from few seeds are narrower than they should be: a bootstrap can't show what no seed
   did. Of 400 simulated pairs of methods that did not differ (normal scores, 50 games a seed), the
-  interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5 and 10 % with 10.
-  And of this many comparisons some come out either way by chance.
+  interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5 and 10 % with 10;
+  a difference that is there is excluded as often. And of this many comparisons some come out
+  either way by chance.
 - Only runs at a recipe's own settings get here, so never a quick run, or a note says what differs.
 - Published random and human scores: DQN Zoo (rl/reference_scores.json).
 """
@@ -152,7 +154,7 @@ def _verdict_row(one: Comparison) -> list[str]:
         for value in (one.verdict.difference, one.verdict.low, one.verdict.high)
     )
     interval = "too few seeds" if math.isnan(one.verdict.low) else f"{low} to {high}"
-    needed = f", about {one.seeds_needed} seeds a side" if one.seeds_needed else ""
+    needed = f", {one.seeds_needed} seeds a side would tell" if one.seeds_needed else ""
     failed = f", {one.failed} of {one.seeds} seeds failed" if one.failed else ""
     return [*row, difference, interval, f"**{one.word}**{needed}{failed}"]
 

@@ -8,11 +8,12 @@ cells attend to 7x7 neighbours two pixels apart. ViSaRL took the two global cell
 Differs from ViSaRL's released code: the softmax weighs the 49 taps of a pixel (there, 49 places);
 the attention branch has the ReLU and batch norm of PiCANet's own network; pixels are normalised
 with ImageNet's mean and deviation; colours are jittered and half the frames mirrored, training
-frames alone; without the global cells, what only they use of VGG16 is gone. Its rate falls tenfold
-when the loss of single batches stalls; here after 35 and 70 % of the steps, PiCANet's own schedule,
-because that depends on nothing but the step. `loss: bce` is what they ran, `weighted_mse` what the
-paper states. In the original's global cells: fc7 is 1x1 as PiCANet's (there 3x3), without dropout;
-the 10x10 grid that 28x28 pixels have spreads over whatever size there is.
+frames alone; maps are enlarged bilinearly without aligned corners; without the global cells, what
+only they use of VGG16 is gone. Its rate falls tenfold when the loss of single batches stalls; here
+after 35 and 70 % of the steps, PiCANet's own schedule, because that depends on nothing but the
+step. `batch_size: 8` and `loss: bce` are what they ran, 16 and `weighted_mse` what the paper has.
+In the original's global cells: fc7 is 1x1 as PiCANet's (there 3x3), without dropout; the 10x10 grid
+that 28x28 pixels have spreads over whatever size there is.
 
 Expect 14,319,741 parameters, with global cells 38,830,807. The paper reports MAE 0.0032 and F 0.797
 after 1000 epochs on 24 frames of 224x224 pixels. 300 epochs of 24 frames of 64x64 pixels took 13

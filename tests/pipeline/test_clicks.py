@@ -231,6 +231,33 @@ def test_a_lost_answer_and_another_tab_double_nothing(browser: Browser, server: 
         expect(page.locator("#dots i")).to_have_count(2)
 
 
+def test_what_is_refused_can_be_taken_back(browser: Browser, server: Served) -> None:
+    """And keeps no other frame from being saved after that."""
+
+    def refuse_two(route: Route) -> None:
+        body = route.request.post_data_json
+        if body and len(body["after"]) == 2:
+            route.fulfill(status=400, json={"error": "too many clicks"})
+        else:
+            route.continue_()
+
+    with fresh(browser) as context:
+        page = context.new_page()
+        page.goto(server.url)
+        a = click(page, 50, 50)
+        saved(page)
+        page.route("**/frames/0", refuse_two)
+        click(page, 150, 150)
+        expect(page.locator("#note")).to_contain_text("Not saved: too many clicks")
+        page.keyboard.press("z")
+        saved(page)
+        expect(page.locator("#note")).to_have_text("")
+        page.keyboard.press("ArrowRight")
+        b = click(page, 100, 100)
+        saved(page)
+    assert near(on_disk(server), [a]) and near(on_disk(server, 1), [b])
+
+
 def test_touch_on_a_phone(browser: Browser, server: Served) -> None:
     with fresh(
         browser, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True

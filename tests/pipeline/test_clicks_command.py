@@ -85,6 +85,11 @@ def test_from_no_clicks_to_maps(
             page.keyboard.press("ArrowRight")
         saved(page)
         expect(page.locator("#hint")).to_contain_text("Every frame has clicks")
+        page.keyboard.press("Home")
+        page.keyboard.press("x")
+        expect(page.locator("#hint")).not_to_contain_text("Every frame")
+        page.keyboard.press("z")
+        saved(page)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in output

@@ -41,12 +41,25 @@ def test_a_page_with_runs_shows_them(tmp_path: Path) -> None:
     assert "| Frostbite | SPIRL above DE-Rainbow | +328.1 | +400.0 |" in page
     assert "**reproduced**" in page and "`abc`" in page
     gap = Gap(1015.2 - 904.1, (286.4, 124.3))
-    assert f"too few seeds | **under-powered**, about {gap.seeds_needed} seeds a side |" in page
+    assert (
+        f"too few seeds | **under-powered**, {gap.seeds_needed} seeds a side would tell |" in page
+    )
     row = "| Frostbite | SPIRL above DE-Rainbow-P | +185.8 |  |  | not run, "
     assert f"{row}{claims.tables[0].brief}: DE-Rainbow-P |" in page
     assert "| Frostbite | 65.2 | 1.5 | 4,334.7 |" in page  # the scale of scores
     partly = page[page.index("### Table 2, 100K") : page.index("### Table 2, 400K")]
     assert "Not run, where it says so: 100,000 steps" in partly
+
+
+def test_a_difference_that_is_not_there_names_the_seeds_it_takes(tmp_path: Path) -> None:
+    seeds = [
+        one(name, s, [[300.0 + s]])
+        for name in ("frostbite-spirl", "frostbite-der")
+        for s in range(3)
+    ]
+    page = render([read_claims(PAPER)], Measured(read_measured(keep(tmp_path, *seeds)), {}, {}))
+    needed = Gap(669.5 - 341.4, (731.7, 277.8)).seeds_needed
+    assert f"**not reproduced**, {needed} seeds a side would tell |" in page
 
 
 def test_games_that_a_simulation_ended_are_told(tmp_path: Path) -> None:
