@@ -45,8 +45,9 @@ from pipeline.stage import RUNS, record, told_plainly
 from pretrain.encoder import Obs, load_encoder
 from pretrain.probe import Probe, Score, episodes_of, few, score_mean, split
 
-POINTS = ("tip", "object", "goal")  # the rows of info["points"] ...
-WORLD = (slice(0, 3), slice(4, 7), slice(36, 39))  # ... and of info["state"], in metres: the hand
+POINTS = ("tip", "object", "goal")  # the rows of info["points"]
+# Where in info["state"], in metres; of the gripper it has the hand, not the tip.
+WORLD = {"hand": slice(0, 3), "object": slice(4, 7), "goal": slice(36, 39)}
 SPLITS = (0, 1, 2)  # seeds of the shares that are held out
 FEW = 100  # frames that a map is fitted on; a sixth of the rest chooses its penalty
 ALL = "all frames"  # of a reading whose map was fitted on as many as there are
@@ -74,7 +75,7 @@ class Scene:
 
     images: NDArray[np.uint8]  # (n, H, W, 3)
     episodes: NDArray[np.int64]  # (n,)
-    places: dict[str, Floats]  # "image tip" -> (n, 2), "world tip" -> (n, 3), ...
+    places: dict[str, Floats]  # "image tip" -> (n, 2), "world hand" -> (n, 3), ...
     left_out: int  # frames that show not all points
 
 
@@ -157,7 +158,7 @@ def scene_of(frames: FrameSet, label: str) -> Scene:
         )
     places = {f"image {name}": points[rows, i] for i, name in enumerate(POINTS)}
     state = np.asarray(frames.info["state"], np.float32)[rows]
-    places |= {f"world {name}": state[:, at] for name, at in zip(POINTS, WORLD, strict=True)}
+    places |= {f"world {name}": state[:, at] for name, at in WORLD.items()}
     return Scene(frames.images[rows], episodes, places, int((~inside).sum()))
 
 

@@ -58,11 +58,11 @@ def build(name: str, entry: str, run: Any) -> Mapping[str, Any]:
     return metrics
 
 
-def collect(seed: int) -> None:
+def collect(seed: int, size: int = 64) -> None:
     out = Path("artifacts/frames/reach")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    write_shard(out / "000-00000.tar", noise(12, seed, size=64), stream=0, start=0)
+    write_shard(out / "000-00000.tar", noise(12, seed, size=size), stream=0, start=0)
     artifact.seal(out, "frames/reach", entry={}, inputs={}, metrics={})
 
 
@@ -103,6 +103,16 @@ def test_what_is_labelled_already_is_not_labelled_again(
     label.run(stage)
     assert asked == shards[1:]
     assert {path.name: path.read_bytes() for path in stage.out.glob("*.tar")} == before
+
+
+def test_a_source_that_learned_at_another_size_labels_nothing(project: Path) -> None:
+    collect(seed=0, size=32)
+    shutil.rmtree("work", ignore_errors=True)
+    before = Path("artifacts/saliency/motion/manifest.json").read_bytes()
+    told = r"predictors/motion: sees frames of 64x64 pixels, these have 32x32; name a source"
+    with pytest.raises(FoveaError, match=told):
+        build("label", "motion", label.run)
+    assert Path("artifacts/saliency/motion/manifest.json").read_bytes() == before
 
 
 @pytest.mark.slow

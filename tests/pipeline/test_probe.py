@@ -58,7 +58,7 @@ def test_points_are_those_of_the_environment() -> None:
     assert probe.POINTS == metaworld.POINTS
     task = metaworld.single(metaworld.Config("reach"), 0, 0)
     _, info = task.reset()
-    hand, thing, goal = (info["state"][at] for at in probe.WORLD)
+    hand, thing, goal = (info["state"][at] for at in probe.WORLD.values())
     assert np.allclose(hand, task._task.get_endeff_pos())
     assert np.allclose(thing, task._task._get_pos_objects()[:3])
     assert np.allclose(goal, task._task._target_pos)
@@ -230,7 +230,9 @@ def test_the_command_writes_what_it_finds(project: Project) -> None:
     assert list(own["frames"]) == ["frames/other"] and own["rows"] + own["left_out"] == 80
     assert own["splits"] == [0, 1, 2]
     for scores in own["scores"].values():
-        assert set(scores) == {f"{a} {b}" for a in ("image", "world") for b in probe.POINTS}
+        assert set(scores) == {f"image {one}" for one in probe.POINTS} | {
+            f"world {one}" for one in probe.WORLD
+        }
         assert all(len(one["error"]) == 3 and min(one["error"]) > 0 for one in scores.values())
     run = json.loads((root / ".runs/probe-reach-mae.json").read_text())
     assert run["machine"] and "commit" in run

@@ -15,7 +15,7 @@ from pipeline.ledger.claims import Claims, read_claims
 from pipeline.ledger.judged import Measured, compare
 from pipeline.ledger.probed import CONTROL, add_probe, read_probed, with_pooled
 from pipeline.ledger.render import fragment, render
-from pipeline.probe import POINTS
+from pipeline.probe import POINTS, WORLD
 from pipeline.tables import Params
 from tests.pipeline.one_recipe import RUN, only_recipe
 
@@ -70,7 +70,7 @@ def one(recipe: Params, encoder: str, **r2: float) -> dict[str, Any]:
 
     def scores(value: float) -> dict[str, Any]:
         image = {f"image {point}": [value - 0.01, value, value + 0.01] for point in POINTS}
-        world = {f"world {point}": [0.0, 0.0, 0.0] for point in POINTS}
+        world = {name: [0.0, 0.0, 0.0] for name in (f"world {place}" for place in WORLD)}
         return {
             place: {"r2": found, "error": [1.0, 2.0, 3.0], "penalty": [0.1] * 3}
             for place, found in (image | world).items()
