@@ -22,6 +22,8 @@ PEERS = [  # what, whose code, the ratio's key, the least it should be
     ("MAE step against SPIRL's release", "SPIRL release", "step_ratio", 2.0),
     ("update of the CNN against Kaixhin/Rainbow", "Kaixhin", "ratio", None),
     ("the same against CleanRL, whose CNN is larger", "CleanRL", "ratio", None),
+    ("SAC against Stable-Baselines3, the same encoder", "Stable-Baselines3", "peer_ratio", 10.0),
+    ("bytes of its replay a transition, by default", "Stable-Baselines3", "bytes_ratio", 40.0),
 ]
 NOWHERE = [
     ("`make repro` after the installation, minutes", "12", "the README has it"),
