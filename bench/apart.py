@@ -62,7 +62,7 @@ def bfloat16() -> Line:
     alike = figures["bfloat16"]["overlap_with_float32"]
     told = f"{loss:.2%}, {alike:.1%}, {found['commit']}{_met(not half.strays(figures))}"
     what = f"bfloat16, {figures['epochs']} epochs: loss off by, patches selected alike"
-    return what, f"{half.LOSS:.1%}, {half.OVERLAP:.0%}", told
+    return what, f"{half.LOSS:.1%}, {half.WHOLE:.0%}", told
 
 
 def two_seeds() -> Line:

@@ -12,7 +12,8 @@ RESULTS.md quotes the file's copy in `bench/measured/`.
 Of a whole pretraining: `python -m bench.half FLOAT32 BFLOAT16` compares two encoder artifacts made
 here of the entry and the shards of `pipeline/recipes/weights/frostbite-mae`; the first with `python
 -m bench.half NAME`, which is `pipeline.pretrain` in float32, the second as usual. The kept weights,
-float32 by another processor and an earlier version, show what rounding comes to in 3,900 steps.
+float32 by another processor and an earlier version, show what rounding alone comes to in as many
+steps: it is by that, seen first, that WHOLE is chosen.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from pretrain.saliency import motion
 RESULT = Path("artifacts/half.json")
 FRAMES, JUDGED, EPOCHS = 5000, 256, 10
 LOSS, OVERLAP = 0.005, 0.95  # of float32's loss, at most; of the patches that either selects
+WHOLE = 0.9  # the same after a whole pretraining, where float32 by another processor keeps 0.93
 SEEN = 1024
 SMALL: dict[str, Any] = {
     "decoder_dim": 128, "decoder_depth": 1, "norm_rgb": False, "epochs": 3, "warmup_epochs": 1,
@@ -197,7 +199,8 @@ def strays(figures: dict[str, Any]) -> bool:
     """Whether bfloat16 is further from float32 than stated."""
     one, other = figures["bfloat16"], figures["float32"]
     near = abs(one["loss"] / other["loss"] - 1) <= LOSS
-    return not (near and one.get("overlap_with_float32", 1.0) >= OVERLAP)
+    least = OVERLAP if figures["epochs"] <= EPOCHS else WHOLE
+    return not (near and one.get("overlap_with_float32", 1.0) >= least)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import kept
+from bench import apart, kept
 from bench.__main__ import WARM, table
 from bench.apart import TWO_SEEDS, two_seeds
 from bench.error_map import TARGETS
 from bench.exact import beyond
+from bench.half import strays
 
 
 @pytest.mark.parametrize(("ours", "ratio", "met"), [(99.9, 9.0, "no"), (100.0, 0.5, "yes")])
@@ -50,6 +51,20 @@ def test_the_ledgers_run_of_two_seeds_counts() -> None:
     assert (kept["entry"]["seeds"], kept["run"]["resumed"], kept["failed"]) == (2, 0, None)
     *_, where = two_seeds()
     assert where.startswith(f"{kept['run']['wall_seconds'] / 60:.0f} ") and where.endswith("yes")
+
+
+def test_what_was_measured_apart_met_its_targets() -> None:
+    """But what needs a GPU or is told by the README; and it can say no."""
+    verdicts = {what: where.rpartition("; ")[2] for what, target, where in apart.lines() if target}
+    measured = {what: word for what, word in verdicts.items() if word in ("yes", "no")}
+    assert len(measured) == 7 and set(measured.values()) == {"yes"}
+    found = json.loads(Path("bench/measured/half.json").read_text())
+    for figures in (found["half"]["figures"], found["whole"]["figures"]):
+        worse = {"overlap_with_float32": figures["bfloat16"]["overlap_with_float32"] - 0.1}
+        assert strays(figures | {"bfloat16": figures["bfloat16"] | worse})
+        worse = {"loss": figures["bfloat16"]["loss"] * 1.006}
+        assert strays(figures | {"bfloat16": figures["bfloat16"] | worse})
+        assert not strays(figures)
 
 
 def test_the_kept_maps_are_the_definitions() -> None:

@@ -14,6 +14,7 @@ from pipeline.ledger.judged import NOT_RUN, Comparison, Measured, Ours, compare,
 from pipeline.ledger.markdown import grid
 from pipeline.ledger.paired import paired
 from pipeline.ledger.predicted import summary
+from pipeline.ledger.verdict import UNDER_POWERED
 from pipeline.reporting.data import reference
 
 HEAD = """\
@@ -48,7 +49,9 @@ FOOT = """\
   fewer than three seeds, or it holds 0 and the paper gives no number. The seeds a side that would
   find the paper's difference in four of five cases follow from the paper's own deviations; they
   are named where there were fewer, also beside a difference that was not reproduced.
-  Questions of our own, which no paper asked, **hold** or **do not hold** by the same rule.
+  Questions of our own, which no paper asked, **hold** or **do not hold** by the same rule; where
+  neither can be said, there stands the difference that as many seeds, as far apart as these are,
+  would find in four of five cases.
 - Intervals from few seeds are narrower than they should be: a bootstrap can't show what no seed
   did. Of 400 simulated pairs of methods that did not differ (normal scores, 50 games a seed), the
   interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5 and 10 % with 10;
@@ -155,6 +158,8 @@ def _verdict_row(one: Comparison) -> list[str]:
     )
     interval = "too few seeds" if math.isnan(one.verdict.low) else f"{low} to {high}"
     needed = f", {one.seeds_needed} seeds a side would tell" if one.seeds_needed else ""
+    if one.table.own and one.word == UNDER_POWERED and not math.isnan(one.verdict.detectable):
+        needed = f", {_number(one.verdict.detectable, one.table)} would show"
     failed = f", {one.failed} of {one.seeds} seeds failed" if one.failed else ""
     return [*row, difference, interval, f"**{one.word}**{needed}{failed}"]
 

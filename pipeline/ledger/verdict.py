@@ -57,12 +57,17 @@ class Gap:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, and the interval that it rests on; NaN where there are too few seeds for one."""
+    """The word, and the interval that it rests on; NaN where there are too few seeds for one.
+
+    `detectable` is the difference that as many seeds, as far apart as these are, would find in four
+    of five cases (normal theory; so few tell their own deviation badly).
+    """
 
     word: str
     difference: float
     low: float
     high: float
+    detectable: float
 
 
 def judge(
@@ -72,10 +77,11 @@ def judge(
 
     `gap` is None where the paper says which is better but not by how much.
     """
-    means = [float(np.mean([statistic(games) for games in side])) for side in (better, other)]
-    difference = means[0] - means[1]
+    scores = [np.array([statistic(games) for games in side]) for side in (better, other)]
+    difference = float(scores[0].mean() - scores[1].mean())
     if min(len(better), len(other)) < FEWEST:
-        return Verdict(UNDER_POWERED, difference, math.nan, math.nan)
+        return Verdict(UNDER_POWERED, difference, math.nan, math.nan, math.nan)
+    error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in scores))
     low, high = difference_interval(better, other, statistic)
     if low > 0:
         word = REPRODUCED
@@ -83,4 +89,4 @@ def judge(
         word = NOT_REPRODUCED
     else:
         word = UNDER_POWERED
-    return Verdict(word, difference, low, high)
+    return Verdict(word, difference, low, high, (SIGNIFICANT + FOUND) * error)

@@ -50,6 +50,17 @@ def test_verdicts_at_the_edges_of_the_interval() -> None:
     assert judge(zero, mixed, Gap(1.0, (1.0, 1.0)), MEAN).word == "not reproduced"
 
 
+def test_what_these_seeds_would_find_they_find_in_four_of_five_cases() -> None:
+    """Welch's test on many pairs of ten seeds that differ by as much."""
+    spread, count, rng = 3.0, 10, np.random.default_rng(0)
+    wide = [[np.array([spread * z]) for z in rng.standard_normal(2_000)] for _ in range(2)]
+    exact = judge(wide[0], wide[1], None, MEAN).detectable * math.sqrt(2_000 / count)
+    mine, theirs = rng.normal(exact, spread, (4_000, count)), rng.normal(0, spread, (4_000, count))
+    error = np.sqrt((mine.var(1, ddof=1) + theirs.var(1, ddof=1)) / count)
+    found = np.abs(mine.mean(1) - theirs.mean(1)) > 1.96 * error
+    assert 0.77 < found.mean() < 0.85
+
+
 def test_two_seeds_a_side_show_nothing() -> None:
     found = judge(seeds(1e6, 0, 2, 0), seeds(0, 0, 9, 0), Gap(1.0, (1.0, 1.0)), MEAN)
     assert found.word == "under-powered" and math.isnan(found.low)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -162,6 +163,28 @@ def test_panels_are_pictures_and_repeat() -> None:
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         assert np.array_equal(picture, second[caption]), caption
     assert np.array_equal(first["frame"], image[0].permute(1, 2, 0).numpy())
+
+
+def test_panels_show_what_they_say() -> None:
+    """The mask token alone knows no place; no frame shows in what is drawn from none; patches that
+    are not selected are dimmed, and no others.
+    """
+
+    def tiles(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        side = len(picture) // 6
+        return picture.reshape(6, side, 6, side, 3).swapaxes(1, 2)
+
+    encoder, image = build(), frames(2)
+    one, other = (encoder.panels(frame[None]) for frame in image)
+    alike = {name for name in one if name in other and np.array_equal(one[name], other[name])}
+    assert alike == {f"{of} (Fig. 2)" for of in ("mask and position", "position only", "mask only")}
+    uniform = {name for name in alike if (tiles(one[name]) == tiles(one[name])[0, 0]).all()}
+    assert uniform == {"mask only (Fig. 2)"}
+    salient = set(encoder.salient(image[:1]))
+    for count, caption in ((len(salient), "dynamic K"), (4, "fixed 10 %"), (18, "fixed 50 %")):
+        shown = tiles(one[f"{caption}: {count} (Fig. 3)"])[:, :, 16, 16]
+        bright = np.flatnonzero((shown == tiles(one["frame"])[:, :, 4, 4]).all(2))
+        assert len(bright) == count and (caption != "dynamic K" or set(bright.tolist()) == salient)
 
 
 def test_saved_and_loaded_gives_the_same(saved: Path) -> None:
