@@ -35,8 +35,8 @@ from torch import Tensor
 from bench import kept
 from bench.error_map import random_frames
 from pipeline import pretrain, stage
-from pipeline.artifact import MANIFEST
-from pipeline.pretrained import CURVE, KEPT, SHARDS
+from pipeline.artifact import MANIFEST, open_artifact
+from pipeline.pretrained import CURVE, KEPT, SHARDS, shards
 from pipeline.progress import Progress
 from pretrain import linear, trainer
 from pretrain.encoder import load_encoder
@@ -142,13 +142,14 @@ def whole(float32: Path, bfloat16: Path) -> dict[str, Any]:
     """Two encoders that were pretrained here, and the kept one of the same entry and shards."""
     kept = KEPT / "frostbite-mae"
     wanted = json.loads((kept / MANIFEST).read_text())
-    shards, epochs = json.loads((kept / SHARDS).read_text()), wanted["entry"]["epochs"]
+    learned_from, epochs = json.loads((kept / SHARDS).read_text()), wanted["entry"]["epochs"]
     figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": JUDGED}
     frames, chosen = random_frames("atari/Frostbite", FRAMES + JUDGED)[FRAMES:], {}
     folders = {"float32": float32, "bfloat16": bfloat16, "float32, another processor": kept}
     for name, folder in folders.items():
         made = json.loads((folder / MANIFEST).read_text())
-        if made["entry"] != wanted["entry"] or (folder != kept and _shards(made) != shards):
+        used = {label: shards(open_artifact(label)) for label in made["inputs"]}
+        if made["entry"] != wanted["entry"] or used != learned_from:
             sys.exit(f"bench.half: {folder} has another entry or other shards than {kept}")
         encoder = load_encoder(folder)
         assert isinstance(encoder, mae.Encoder)
@@ -162,18 +163,6 @@ def whole(float32: Path, bfloat16: Path) -> dict[str, Any]:
         }
         print(name, figures[name], flush=True)
     return figures
-
-
-def _shards(manifest: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The digests of the shards that an artifact was made of, by input."""
-    files = {
-        label: json.loads((Path("artifacts") / label / MANIFEST).read_text())["files"]
-        for label in manifest["inputs"]
-    }
-    return {
-        label: {name: sha for name, sha in table.items() if name.endswith(".tar")}
-        for label, table in files.items()
-    }
 
 
 def main() -> None:

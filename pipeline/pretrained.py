@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import sha256_file
-from pipeline.artifact import MANIFEST
+from pipeline.artifact import MANIFEST, Artifact
 from pipeline.pretrain import keep, read_columns
 from pipeline.stage import Stage, main
 from pretrain.encoder import load_encoder
@@ -38,8 +38,7 @@ def run(stage: Stage) -> dict[str, Any]:
             f"{stage.entry.resolved()}; {again}"
         )
     for artifact in stage.inputs.values():
-        shards = {name: sha for name, sha in artifact.files.items() if name.endswith(".tar")}
-        if json.loads((folder / SHARDS).read_text("utf-8")) != {artifact.label: shards}:
+        if json.loads((folder / SHARDS).read_text("utf-8")) != {artifact.label: shards(artifact)}:
             raise FoveaError(
                 f"{folder}: learned from other shards than {artifact.folder}'s; {again}"
             )
@@ -49,6 +48,11 @@ def run(stage: Stage) -> dict[str, Any]:
     told = f"`dvc commit -f pretrain@{stage.entry.name}` tells DVC, which otherwise pretrains anew"
     print(told, file=sys.stderr)
     return dict(kept["metrics"])
+
+
+def shards(artifact: Artifact) -> dict[str, str]:
+    """The digests of its shards by name."""
+    return {name: sha for name, sha in artifact.files.items() if name.endswith(".tar")}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rainbow: sizes, the update against its formulas, exact state."""
+"""Rainbow: sizes, the update against its formulas, exact state, no reads from the device."""
 
 from __future__ import annotations
 
@@ -153,9 +153,17 @@ def test_the_atoms_stay_where_they_are() -> None:
     assert torch.equal(agent.policy.support, torch.linspace(-2, 2, 11))
 
 
-def test_an_update_tells_numbers_and_priorities() -> None:
+def test_an_update_reads_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = small()
+    agent.update(random_batch(agent))  # Adam's first step sets itself up
+
+    def read(*_: object) -> None:
+        raise AssertionError("an update waits for the device")
+
+    for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
+        monkeypatch.setattr(Tensor, name, read)
     result = agent.update(random_batch(agent))
+    monkeypatch.undo()
     assert {v.shape for k, v in result.items() if k != "priority"} == {()}
     assert result["priority"].shape == (8,)
 
