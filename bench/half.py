@@ -12,8 +12,8 @@ RESULTS.md quotes the file's copy in `bench/measured/`.
 Of a whole pretraining: `python -m bench.half FLOAT32 BFLOAT16` compares two encoder artifacts made
 here of the entry and the shards of `pipeline/recipes/weights/frostbite-mae`; the first with `python
 -m bench.half NAME`, which is `pipeline.pretrain` in float32, the second as usual. The kept weights,
-float32 by another processor and an earlier version, show what rounding alone comes to in as many
-steps: it is by that, seen first, that WHOLE is chosen.
+float32 by another processor at an earlier commit, show how far two trainings in float32 may come
+apart in as many steps: it is by that, seen first, that WHOLE is chosen.
 """
 
 from __future__ import annotations
