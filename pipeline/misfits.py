@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import envs
 from datasets.errors import FoveaError
-from pipeline.tables import Entry, Params, averages, feature_types, word_module
+from pipeline.tables import Entry, Params, feature_types, word_module
 
 
 def misfits(params: Params) -> list[str]:
@@ -87,16 +87,9 @@ def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:
     keys, mistakes = policy.keys, []
     where, kind = f"policies.{policy.name}", word_module("rl.agents", keys.agent).ACTIONS
     try:
-        feature_types(encoder.keys.model, keys.agent)
+        feature_types(encoder.keys.model, keys.agent, encoder.features | policy.features)
     except FoveaError as error:
         mistakes.append(f"{where}.agent: {error}")
-    else:
-        features = encoder.features | policy.features
-        if features.get("pool") == "none" and averages(encoder.keys.model, keys.agent):
-            mistakes.append(
-                f"{where}.features.pool: none gives all tokens, of which {keys.agent} takes the "
-                "mean: the same numbers for many times the replay; write `pool: mean`"
-            )
     if envs.actions(keys.env) != kind:
         mistakes.append(
             f"{where}.agent: {keys.agent} needs {kind} actions, "

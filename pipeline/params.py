@@ -44,13 +44,13 @@ def load(path: Path = PARAMS) -> Params:
     for table in written:
         if table not in TABLES:
             mistakes.append(f"{table}: unknown table{closest(table, TABLES)}")
-    models = _models(written)
+    encoders = _encoders(written)
     for table in TABLES:
         tables[table] = {}
         entries = written.get(table)
         for name, entry in entries.items() if isinstance(entries, Mapping) else ():
             where = f"{table}.{name}"
-            found, wrong = _read_entry(table, str(name), entry, models)
+            found, wrong = _read_entry(table, str(name), entry, encoders)
             mistakes += [f"{where}{'.' if m[0] != ':' else ''}{m}" for m in wrong]
             if found:
                 tables[table][str(name)] = found
@@ -73,7 +73,7 @@ def entry(table: str, name: str, known: str) -> Entry:
     if CHECKED.is_file() and CHECKED.read_text() == known:
         written = read_yaml(PARAMS)
         if name in written[table]:
-            found, _ = _read_entry(table, name, written[table][name], _models(written))
+            found, _ = _read_entry(table, name, written[table][name], _encoders(written))
             if found:
                 return found
     return load().entry(table, name)
@@ -110,7 +110,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_entry(
-    table: str, name: str, written: object, models: Mapping[str, str]
+    table: str, name: str, written: object, encoders: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Entry | None, list[str]]:
     """One entry, or its mistakes as `key: what` (or `: what` where it is about the entry)."""
     if not NAME.fullmatch(name):
@@ -132,13 +132,15 @@ def _read_entry(
     if not isinstance(features, Mapping):
         mistakes.append("features: not a mapping of keys to values")
         features = {}
-    model = written.get("model") if table == "encoders" else models.get(str(written.get("encoder")))
+    encoder = written if table == "encoders" else encoders.get(str(written.get("encoder")), {})
+    model, own = encoder.get("model"), encoder.get("features", {})
+    own = own if isinstance(own, Mapping) else {}
     if features and isinstance(model, str):
         try:
             types: tuple[type, ...] = (
                 (word_module("pretrain.encoders", model).Features,)
                 if table == "encoders"
-                else feature_types(model, str(written.get("agent")))
+                else feature_types(model, str(written.get("agent")), {**own, **features})
             )
         except FoveaError:  # an unknown model is told where it stands, a misfit at the end
             types = ()
@@ -154,13 +156,13 @@ def _read_entry(
     return Entry(table, name, parts[0], parts[1] if config else None, flatten(features)), []
 
 
-def _models(written: Mapping[str, Any]) -> dict[str, str]:
-    """Encoder name -> model, as far as they can be read, so that `features` can be checked."""
+def _encoders(written: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries of encoders, as far as they can be read, so that `features` can be checked."""
     encoders = written.get("encoders")
     return {
-        str(name): entry["model"]
+        str(name): entry
         for name, entry in (encoders.items() if isinstance(encoders, Mapping) else ())
-        if isinstance(entry, Mapping) and isinstance(entry.get("model"), str)
+        if isinstance(entry, Mapping)
     }
 
 

@@ -33,7 +33,7 @@ def import_parts(entry: Entry, encoder: Path) -> None:
 
     Torch imports its compiler too, when the first optimizer is made.
     """
-    feature_types(str(read_header(encoder)["model"]), entry.keys.agent)
+    _feature_types(entry, encoder)
     importlib.import_module("torch._dynamo")
 
 
@@ -48,7 +48,7 @@ def open_policy(
     """
     torch.set_num_threads(1)  # one thread a process: seeds run side by side
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    types = feature_types(str(read_header(encoder)["model"]), entry.keys.agent)
+    types = _feature_types(entry, encoder)
     mistakes: list[str] = []
     net = read_into(types, entry.features, mistakes)[1]
     own = {field.name for field in dataclasses.fields(types[0])}
@@ -81,6 +81,12 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def paper_steps(agent: str) -> int:
     """The environment steps of the paper's setting: runs shorter than this are smoke."""
     return int(word_module("rl.agents", agent).Config().steps)
+
+
+def _feature_types(entry: Entry, encoder: Path) -> tuple[type, type]:
+    header = read_header(encoder)
+    features = header["features"] | entry.features
+    return feature_types(str(header["model"]), entry.keys.agent, features)
 
 
 def _fill(agent: Agent, weights: Path) -> None:

@@ -193,25 +193,21 @@ def word_module(package: str, word: str) -> ModuleType:
     return module
 
 
-def feature_types(model: str, agent: str) -> tuple[type, type]:
+def feature_types(model: str, agent: str, features: Mapping[str, object]) -> tuple[type, type]:
     """The dataclasses that a policy's `features` are read into, for an encoder and an agent.
 
     The encoder's own `Features` come first, then the `Config` of the net that the agent puts on
-    them. Raises FoveaError where it has none for that kind, or there is no such word.
+    them: several tokens need another than one, and `features`, of the encoder and above it of the
+    policy, say which they are. Raises FoveaError where the agent has no net for that kind, or
+    there is no such word.
     """
     from rl import agents, nets  # and with them torch, which takes seconds: not every stage does
 
     module = word_module("pretrain.encoders", model)
     word_module("rl.agents", agent)
-    return (module.Features, nets.config_for(agents.net_for(agent, module.KIND)))
-
-
-def averages(model: str, agent: str) -> bool:
-    """Whether an agent takes no more of an encoder's tokens than their mean."""
-    from rl import agents, nets
-
-    kind = word_module("pretrain.encoders", model).KIND
-    return nets.averages(agents.net_for(agent, kind))
+    one = features.get("pool", getattr(module.Features, "pool", "none")) != "none"
+    net = agents.net_for(agent, "vector" if one else module.KIND)
+    return (module.Features, nets.config_for(net))
 
 
 def label_of(value: str, allowed: tuple[str, ...]) -> str:

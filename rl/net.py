@@ -12,7 +12,6 @@ class Net(nn.Module):
 
     width: int
     gains_compiled = False  # whether compiling makes an update on a CPU faster
-    averages = False  # whether it takes no more of several tokens than their mean
 
     def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
         """Every key (B, S, ...) to features (B, width) and extras of the newest frame."""

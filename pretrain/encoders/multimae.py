@@ -38,7 +38,7 @@ from pretrain.multimodal_vit import Decoder, Modality, MultiViT, initialise
 from pretrain.schedule import noise
 from pretrain.vit import normalise, unpatchify
 
-KIND = "tokens"  # of its features: which nets take them
+KIND = "tokens"  # of its features, or "vector" where they are pooled: which nets take them
 MODALITIES = {
     "rgb": Modality(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "saliency": Modality((0.0,), (1.0,)),
@@ -83,8 +83,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Features:
-    """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`), which an
-    agent that only takes their mean (sac) is refused.
+    """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`), of which
+    its net learns what to attend to (rl/nets/tokens.py).
 
     Without `use_saliency` an encoder trained on both sees the frame alone (ViSaRL's PO); one of RGB
     alone does so anyway. Of all tokens, `pos` goes on counting: RGB's patches, those of saliency,

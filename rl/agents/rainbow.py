@@ -32,7 +32,8 @@ from rl.net import Net
 from rl.returns import project
 
 ACTIONS = "discrete"
-NETS = {"tokens": "tokens", "pixels": "data_efficient_cnn"}  # kind of features -> net
+# kind of features -> net
+NETS = {"tokens": "tokens", "vector": "tokens", "pixels": "data_efficient_cnn"}
 
 
 @dataclass(frozen=True)

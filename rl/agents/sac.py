@@ -41,7 +41,8 @@ from rl.layers import set_gradients
 from rl.net import Net
 
 ACTIONS = "continuous"
-NETS = {"tokens": "vector", "state": "vector", "pixels": "deep_cnn"}  # kind of features -> net
+# kind of features -> net
+NETS = {"tokens": "tokens", "vector": "vector", "state": "vector", "pixels": "deep_cnn"}
 
 
 @dataclass(frozen=True)

@@ -10,33 +10,27 @@ from pretrain.encoder import Obs
 from rl.net import Net
 
 _KINDS = {
-    frozenset({"x", "mask", "pos"}): "tokens",
+    frozenset({"x", "mask", "pos"}): "tokens",  # or "vector", where there is one
     frozenset({"image"}): "pixels",
     frozenset({"state"}): "state",
 }
 
 
 def kind_of(example: Obs) -> str:
-    """What kind of features `example` is, by its keys: "tokens", "pixels" or "state"."""
+    """What kind of features `example` is: "tokens", "vector" (one token), "pixels" or "state"."""
     kind = _KINDS.get(frozenset(example))
     if kind is None:
         raise FoveaError(
             f"encoder: no net takes features with the keys {sorted(example)}; "
             f"there are nets for {[sorted(keys) for keys in _KINDS]}"
         )
-    return kind
+    return "vector" if kind == "tokens" and example["x"].shape[1] == 1 else kind
 
 
 def config_for(word: str) -> type:
     """The Config of a net."""
     config: type = import_module(f"rl.nets.{word}").Config
     return config
-
-
-def averages(word: str) -> bool:
-    """Whether a net takes no more of several tokens than their mean."""
-    net: type[Net] = import_module(f"rl.nets.{word}").Net
-    return net.averages
 
 
 def make(word: str, example: Obs, stack: int, config: object | None = None) -> Net:

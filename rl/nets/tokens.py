@@ -13,7 +13,8 @@ Where the paper is silent or divided:
   And the CLS token is alike in all frames, so its question to the patches is one for all of them.
 - `pad` (Table 14): "zero" attends to the zero rows, the paper's best; "learned" puts a trained
   vector in their place; "masked" does not attend to them.
-- `pool` "mean" (Table 15) averages the patches' rows, only the real ones where `pad` is "masked".
+- `aggregate` "mean" (Table 15) averages the patches' rows, only the real ones where `pad` is
+  "masked".
 
 14,880 parameters at the defaults with 64-d tokens. Expect on Seaquest after 100K steps (Table 14):
 pad zero 558, learned 492, masked 494; scores on the other games are in agents/rainbow.py.
@@ -34,7 +35,7 @@ from rl.net import Net as BaseNet
 class Config:
     """Tables 13-15; defaults are the paper's."""
 
-    pool: str = "cls"
+    aggregate: str = "cls"
     pad: str = "zero"
     residual: bool = False
     width: int = 32
@@ -42,8 +43,8 @@ class Config:
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
-        if self.pool not in ("cls", "mean"):
-            raise ValueError(f"pool: {self.pool!r}, must be cls or mean")
+        if self.aggregate not in ("cls", "mean"):
+            raise ValueError(f"aggregate: {self.aggregate!r}, must be cls or mean")
         if self.pad not in ("zero", "learned", "masked"):
             raise ValueError(f"pad: {self.pad!r}, must be zero, learned or masked")
         if self.heads < 1 or self.width < self.heads or self.width % self.heads:
@@ -94,7 +95,7 @@ class Net(BaseNet):
             x = torch.where(mask[..., None], x, self.pad)
         patches = self.project(x)
         cls, memory = self.norm1(self.cls), self.norm1(patches)
-        rows, query = (self.cls, cls) if self.config.pool == "cls" else (patches, memory)
+        rows, query = (self.cls, cls) if self.config.aggregate == "cls" else (patches, memory)
         attended, attention = self._attend(query, cls, memory, mask)
         x = rows + attended if self.config.residual else attended
         update = self.mlp(self.norm2(x))
@@ -127,7 +128,7 @@ class Net(BaseNet):
 
     def _average(self, x: Tensor, mask: Tensor) -> Tensor:
         """Rows (F, Q, width) to one: CLS has a single row already."""
-        if self.config.pool == "mean" and self.config.pad == "masked":
+        if self.config.aggregate == "mean" and self.config.pad == "masked":
             real = mask[..., None]
             return (x * real).sum(1) / real.sum(1).clamp_min(1)
         return x.mean(1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.tables import feature_types
 from pretrain.encoder import Obs
 from rl import agents, nets
 from rl.agent import Agent, Batch, push
@@ -25,12 +26,14 @@ from tests.contracts.words import (
     words,
 )
 
+ENCODERS = [*words("pretrain.encoders"), "pretrain.encoders.multimae:none"]
+
 # Every agent with every encoder that it has a net for.
 MATRIX = pytest.mark.parametrize(
     ("word", "encoder"),
     [
         (agent, encoder)
-        for agent, encoder in itertools.product(words("rl.agents"), words("pretrain.encoders"))
+        for agent, encoder in itertools.product(words("rl.agents"), ENCODERS)
         if kind(encoder) in importlib.import_module(agent).NETS
     ],
 )
@@ -44,10 +47,20 @@ def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
 
 
 def test_every_net_is_somebodys() -> None:
-    kinds = {kind(word) for word in words("pretrain.encoders")}
+    kinds = {kind(word) for word in ENCODERS}
     taken = [importlib.import_module(word).NETS for word in words("rl.agents")]
     assert {f"rl.nets.{net}" for nets in taken for net in nets.values()} == set(words("rl.nets"))
     assert {kind for nets in taken for kind in nets} == kinds
+
+
+@MATRIX
+def test_params_know_the_net_without_the_encoder(word: str, encoder: str) -> None:
+    """`features` in params.yaml are read into what the agent will put on the features."""
+    agent = word.rsplit(".", 1)[1]
+    model, _, pool = encoder.rsplit(".", 1)[1].partition(":")
+    net = agents.net_for(agent, kind(encoder))
+    found = feature_types(model, agent, {"pool": pool} if pool else {})
+    assert found == (type(make_encoder(encoder).features), nets.config_for(net))
 
 
 @MATRIX

@@ -76,13 +76,15 @@ def images(count: int = 4, seed: int = 0) -> Tensor:
 
 
 def make_encoder(word: str) -> Any:
-    """As the stage `pretrain` makes one, less the training."""
+    """As the stage `pretrain` makes one, less the training; `word:none` is one that pools not."""
+    word, _, pool = word.partition(":")
     module = importlib.import_module(word)
+    features = module.Features(**({"pool": pool} if pool else {}))
     config = small(module.Config)
     carried = [motion.fit(motion.Config(), images(7, seed=1))] if needs_saliency(config) else []
     if hasattr(module, "Pretraining"):
-        return module.Pretraining(config, SHAPE).encoder(module.Features(), *carried)
-    return module.Encoder(config, module.Features(), SHAPE, *carried)
+        return module.Pretraining(config, SHAPE).encoder(features, *carried)
+    return module.Encoder(config, features, SHAPE, *carried)
 
 
 def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
@@ -110,7 +112,9 @@ def same_files(one: Path, other: Path) -> bool:
 
 
 def kind(word: str) -> str:
-    return str(importlib.import_module(word).KIND)
+    """Of the features that an encoder of that word gives."""
+    encoder = make_encoder(word)
+    return nets.kind_of(encoder(given(encoder, 1)))
 
 
 def game_of(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -167,15 +168,10 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
         ("camera=corner", "camera=corner2", r"cnn\.env: camera is corner2"),
         ("camera=corner", "camera=cornr", r"cnn\.env: .*camera: 'cornr', must be one of corner,"),
         ("camera=corner", "camra=corner", r"cnn\.env: .*no option 'camra'; metaworld has view, "),
-        (
+        (  # one token needs no aggregator
             "reach-mmae, agent: sac",
-            "reach-mmae, agent: sac, features: {pool: none}",
-            r"policies\.reach-mean\.features\.pool: none gives all tokens.* sac .*`pool: mean`",
-        ),
-        (
-            "modalities: rgb",
-            "modalities: rgb, features: {pool: none}",
-            r"policies\.reach-mean\.features\.pool: none gives all tokens",
+            "reach-mmae, agent: sac, features: {pad: masked}",
+            r"policies\.reach-mean\.features\.pad: unknown key",
         ),
         ("filters: 8", "channels: [4, 8]", r"cnn\.features\.channels: unknown key"),
         ("model: state}", "model: state, size: 0}", r"encoders\.reach-state\.size: 0"),
@@ -190,10 +186,31 @@ def test_what_does_not_go_together_is_named(tmp_path: Path, old: str, new: str, 
     assert re.search(says, str(raised.value)), str(raised.value)
 
 
-def test_a_policy_may_pool_what_its_encoder_does_not(tmp_path: Path) -> None:
-    text = META.replace("modalities: rgb", "modalities: rgb, features: {pool: none}")
-    text = text.replace("reach-mmae, agent: sac", "reach-mmae, agent: sac, features: {pool: mean}")
-    assert load(tmp_path, text).entry("policies", "reach-mean").features == {"pool": "mean"}
+@pytest.mark.parametrize("agent", ["sac", "rainbow"])
+@pytest.mark.parametrize(
+    ("encoders", "policy"),
+    [
+        ("none", {"pool": "mean"}),
+        ("mean", {"pool": "none"}),
+        ("mean", {"pool": "none", "pad": "masked", "aggregate": "mean"}),  # the net's own words
+        ("none", {"pad": "masked"}),
+    ],
+)
+def test_a_policy_chooses_all_tokens_or_one(
+    tmp_path: Path, agent: str, encoders: str, policy: dict[str, str]
+) -> None:
+    env = "metaworld/reach" if agent == "sac" else "atari/Pong"
+    text = f"""
+frames: {{f: {{env: {env}, source: random, count: 10}}}}
+annotations: {{}}
+predictors: {{}}
+saliency: {{}}
+encoders:
+  e: {{data: frames/f, model: multimae, modalities: rgb, features: {{pool: {encoders}}}}}
+policies:
+  p: {{env: {env}, encoder: e, agent: {agent}, features: {json.dumps(policy)}}}
+"""
+    assert load(tmp_path, text).entry("policies", "p").features == policy
 
 
 def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:

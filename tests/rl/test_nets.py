@@ -61,7 +61,7 @@ def full_block(made: tokens.Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("pad", ["zero", "learned", "masked"])
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_the_pooled_rows_are_those_of_the_whole_block(pool: str, pad: str, residual: bool) -> None:
-    made = net(tokens.Config(pool=pool, pad=pad, residual=residual))
+    made = net(tokens.Config(aggregate=pool, pad=pad, residual=residual))
     obs = example()
     features, extras = made(obs)
     x, mask = obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1)
@@ -99,7 +99,7 @@ def test_only_masked_ignores_what_padding_holds() -> None:
 def test_masked_stays_finite_on_an_empty_frame() -> None:
     obs = {key: torch.zeros_like(value) for key, value in example().items()}
     for pool in ("cls", "mean"):
-        features, _ = net(tokens.Config(pool=pool, pad="masked"))(obs)
+        features, _ = net(tokens.Config(aggregate=pool, pad="masked"))(obs)
         assert features.isfinite().all()
 
 
@@ -154,18 +154,19 @@ def test_the_first_convolution_is_torchs_own(size: tuple[int, int]) -> None:
 def test_the_net_follows_from_the_features() -> None:
     one = {k: v[:, 0] for k, v in example().items()}
     assert nets.kind_of(one) == "tokens" and isinstance(nets.make("tokens", one, 4), tokens.Net)
+    assert nets.kind_of({key: value[:, :1] for key, value in one.items()}) == "vector"
     for kind, module in (("pixels", data_efficient_cnn), ("tokens", tokens)):
         assert nets.config_for(agents.net_for("rainbow", kind)) is module.Config
     with pytest.raises(FoveaError, match="thing"):
         nets.kind_of({"thing": torch.zeros(1, 3)})
-    with pytest.raises(FoveaError, match=r"rainbow has no net for 'state'.*tokens, pixels"):
+    with pytest.raises(FoveaError, match=r"rainbow has no net for 'state'.*tokens, vector, pixels"):
         agents.net_for("rainbow", "state")
 
 
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("pool", "max", "pool"),
+        ("aggregate", "max", "aggregate"),
         ("pad", "none", "pad"),
         ("heads", 5, "width"),
         ("heads", 0, "width"),

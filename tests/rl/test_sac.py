@@ -274,13 +274,13 @@ def test_pictures_too_small_for_the_convolutions_are_refused() -> None:
         deep_cnn.Net(deep_cnn.Config(), {"image": torch.zeros(1, 3, 32, 32)}, 1)
 
 
-def test_a_vector_is_the_mean_over_real_tokens() -> None:
-    x = torch.randn(2, 3, 5, 4)
-    mask = torch.rand(2, 3, 5) < 0.6
-    mask[..., 0] = True
-    net = vector.Net(vector.Config(), {"x": x[:, 0]}, 3)
-    found, _ = net({"x": x * mask[..., None], "mask": mask})
-    for b in range(2):
-        each = [x[b, s][mask[b, s]].mean(0) for s in range(3)]
-        torch.testing.assert_close(found[b], torch.cat(each))
-    assert net.width == 12
+@pytest.mark.parametrize(("key", "shape"), [("x", (2, 3, 1, 4)), ("state", (2, 3, 4))])
+def test_a_vector_is_the_stacked_frames_one_after_the_other(
+    key: str, shape: tuple[int, ...]
+) -> None:
+    stack = torch.randn(shape)
+    net = vector.Net(vector.Config(), {key: stack[:, 0]}, 3)
+    found, _ = net({key: stack})
+    assert net.width == 12 and found.shape == (2, 12)
+    for s in range(3):
+        assert torch.equal(found[:, 4 * s : 4 * s + 4], stack[:, s].reshape(2, 4))
