@@ -269,11 +269,14 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         return image.copy()  # the canvas is drawn on again
 
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Places (K, 3) in the world to (x, y) in the image, from its upper left corner."""
+        """Places (K, 3) in the world to (x, y) in the image, from its upper left corner; NaN for
+        what lies behind the camera.
+        """
         config, model, data = self._config, self._task.model, self._task.data
         turned = (points - data.cam_xpos[self._camera]) @ data.cam_xmat[self._camera].reshape(3, 3)
         focus = config.height / 2 / np.tan(np.radians(model.cam_fovy[self._camera]) / 2)
-        x, y = (turned[:, :2] / -turned[:, 2:] * focus).T
+        depth = np.where(turned[:, 2:] < 0, -turned[:, 2:], np.nan)
+        x, y = (turned[:, :2] / depth * focus).T
         if config.view == "upright" and config.camera.startswith("corner"):
             x = -x  # the buffer's rows go upwards, so that it is y that is right as it is
         elif config.view == "upright":

@@ -12,7 +12,7 @@ from pipeline.ledger.measured import Encoder, Run, Seed
 from pipeline.ledger.predicted import BESIDE, Predicted, Scores
 from pipeline.ledger.probed import Probed
 
-RUN_HEAD = ["commit", "machine", "hours", "resumed"]
+RUN_HEAD = ["commit", "machine", "h:min", "resumed"]
 
 
 def encoders(seeds: Sequence[Seed | Probed]) -> str:
@@ -142,8 +142,13 @@ def _said(seed: Seed) -> list[str]:
 
 def _in_a_cell(run: Run) -> str:
     again = f", resumed {run.resumed}" if run.resumed else ""
-    return f"`{run.commit}`, {run.machine}, {run.hours:.1f} h{again}"
+    return f"`{run.commit}`, {run.machine}, {_time(run)} h{again}"
 
 
 def _run(run: Run) -> list[str]:
-    return [f"`{run.commit}`", run.machine, f"{run.hours:.1f}", str(run.resumed)]
+    return [f"`{run.commit}`", run.machine, _time(run), str(run.resumed)]
+
+
+def _time(run: Run) -> str:
+    hours, minutes = divmod(round(run.hours * 60), 60)
+    return f"{hours}:{minutes:02d}"

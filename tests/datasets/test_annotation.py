@@ -237,7 +237,8 @@ def test_points_outside_of_the_picture_are_never_clicked_on() -> None:
     frames = meta_world(60)
     points = frames.info["points"]
     points[:, 0] = -0.5, 4  # just left of the picture
-    points[:20, 1:] = 3, 8.5  # just below it
+    points[:10, 1:] = 3, 8.5  # just below it
+    points[10:20, 1:] = np.nan  # behind the camera
     clicks = simulate("metaworld/reach", frames, 60)
     assert sorted(clicks) == list(range(20, 60))
     places = np.concatenate(list(clicks.values()))

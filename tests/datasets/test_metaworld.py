@@ -212,6 +212,19 @@ def middle(
     return columns.mean() + 0.5, rows.mean() + 0.5  # a pixel's middle is half a pixel into it
 
 
+def test_what_is_behind_the_camera_is_nowhere() -> None:
+    """Divided by its depth it would be mirrored into the picture."""
+    env = task("reach", draw=False)
+    env.reset()
+    data, camera = env._task.data, env._camera
+    ahead = -data.cam_xmat[camera].reshape(3, 3)[:, 2]
+    before, behind = (data.cam_xpos[camera] + side * ahead for side in (1, -1))
+    found = env._project(np.stack([before, behind]))
+    np.testing.assert_allclose(found[0], [32, 32], atol=1e-3)
+    assert np.isnan(found[1]).all()
+    env.close()
+
+
 def test_tasks_in_one_process_do_not_disturb_each_other() -> None:
     words = [("drawer-open", 0), ("door-open", 0), ("drawer-open", 1)]
     alone = [task(*word).reset()[0] for word in words]
