@@ -3,7 +3,7 @@
 `python -m pipeline.results add POLICY [--note TEXT]` first keeps the scores of an evaluation in
 `artifacts/` (or in another clone's, `--artifacts PATH`), one file a seed, to be committed; `probe
 ENCODER` likewise what `python -m pipeline.probe` found, `judge ANNOTATIONS SOURCE` what
-`python -m pipeline.judge` did.
+`python -m pipeline.judge` did, `frames NAME` what a learner came to whose replay they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from datasets.files import write_atomic
 from pipeline.artifact import ROOT
 from pipeline.ledger.claims import read_papers
+from pipeline.ledger.collected import add_frames
 from pipeline.ledger.curve import pictures
 from pipeline.ledger.judged import Measured
 from pipeline.ledger.measured import add, read_measured
@@ -39,6 +40,7 @@ def main() -> None:
         ("add", ["policy"], "keep the scores of an evaluation"),
         ("probe", ["encoder"], "keep the probes of an encoder"),
         ("judge", ["annotations", "source"], "keep the scores of a source of saliency"),
+        ("frames", ["name"], "keep what the making of frames came to"),
     ):
         adding = commands.add_parser(command, help=what)
         for name in names:
@@ -57,6 +59,9 @@ def main() -> None:
             kept = add_predicted(
                 arguments.annotations, arguments.source, arguments.note, root=arguments.artifacts
             )
+            print(kept, file=sys.stderr)
+        if arguments.command == "frames":
+            kept = add_frames(arguments.name, arguments.note, root=arguments.artifacts)
             print(kept, file=sys.stderr)
         for path, drawn in pictures().items():
             path.parent.mkdir(parents=True, exist_ok=True)
