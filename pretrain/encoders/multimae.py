@@ -84,7 +84,8 @@ class Config:
 @dataclass(frozen=True)
 class Features:
     """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`), of which
-    its net learns what to attend to (rl/nets/tokens.py).
+    its net learns what to attend to (rl/nets/tokens.py). All are many times the replay: 65 KB a
+    step instead of 0.5 at 64 pixels; `replay_capacity` bounds it.
 
     Without `use_saliency` an encoder trained on both sees the frame alone (ViSaRL's PO); one of RGB
     alone does so anyway. Of all tokens, `pos` goes on counting: RGB's patches, those of saliency,
