@@ -1,8 +1,9 @@
 """Build the entries of a recipe at tiny budgets: `make smoke NAME=spirl`.
 
 It shows that a recipe's entries are good and its stages fit each other, in minutes; its scores mean
-nothing. Of policies that differ in numbers only, such as `max_ratio`, the first stands for all. It
-works in `artifacts/.smoke/<recipe>/`, stage by stage, without DVC.
+nothing. Of entries that differ in numbers, such as `max_ratio`, or in the game, as may those that
+they are made from, the first stands for all. It works in `artifacts/.smoke/<recipe>/`, stage by
+stage, without DVC.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from datasets import envs
 from datasets.errors import FoveaError
 from pipeline import params, tables
 from pipeline.artifact import ROOT, STAGES
@@ -58,21 +60,35 @@ def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]
             }
             | ({"epsilon": EPSILON} if table == "policies" else {})
             for name, entry in entries.items()
-            if table != "policies" or name not in alike
+            if f"{table}/{name}" not in alike
         }
         for table, entries in written.items()
     }
 
 
 def repeats(checked: tables.Params) -> dict[str, str]:
-    """Policy -> the earlier one from which it differs in the values of numbers only."""
+    """Label -> that of the earlier entry which stands for it; what others need is none."""
     first: dict[str, str] = {}
     found = {}
-    for name, entry in checked.tables["policies"].items():
-        shape = str(_without_numbers(entry.resolved()))
-        if first.setdefault(shape, name) != name:
-            found[name] = first[shape]
+    for entry in _ordered(checked):
+        shape = str(_shape(entry, checked))
+        if first.setdefault(shape, entry.label) != entry.label:
+            found[entry.label] = first[shape]
+    for entry in reversed(_ordered(checked)):
+        if entry.label not in found:
+            for label in entry.inputs().values():
+                found.pop(label, None)
     return found
+
+
+def _shape(entry: tables.Entry, checked: tables.Params) -> Any:
+    """An entry's words, and the shapes of what it is made from in place of their names."""
+    words = entry.resolved()
+    for key, label in entry.inputs().items():
+        words[key] = _shape(checked.entry(*label.split("/")), checked)
+    if "env" in words:
+        words["env"] = envs.shown(words["env"])  # whatever the game
+    return entry.table, _without_numbers(words)
 
 
 def _without_numbers(value: Any) -> Any:
@@ -83,6 +99,14 @@ def _without_numbers(value: Any) -> Any:
 
 def commands(checked: tables.Params) -> list[list[str]]:
     """Stage and entry of everything that is to be built, inputs before what needs them."""
+    ordered = _ordered(checked)
+    built = [[STAGES[entry.table], entry.name] for entry in ordered]
+    built += [["evaluate", name] for name in checked.tables["policies"]]
+    return [*built, ["report"]]
+
+
+def _ordered(checked: tables.Params) -> list[tables.Entry]:
+    """Inputs before what needs them. FoveaError for entries that need each other in a circle."""
     ordered: list[tables.Entry] = []
     waiting = list(checked)
     while waiting:
@@ -93,9 +117,7 @@ def commands(checked: tables.Params) -> list[list[str]]:
             raise FoveaError(f"params: entries that need each other in a circle: {names}")
         ordered += ready
         waiting = [entry for entry in waiting if entry not in ready]
-    built = [[STAGES[entry.table], entry.name] for entry in ordered]
-    built += [["evaluate", name] for name in checked.tables["policies"]]
-    return [*built, ["report"]]
+    return ordered
 
 
 def smoke(name: str) -> Path:
@@ -114,8 +136,8 @@ def smoke(name: str) -> Path:
     place.mkdir(parents=True)
     with (place / "params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(small, file)
-    for left_out, stand_in in repeats(checked).items():
-        print(f"{left_out}: {stand_in} stands for it", flush=True)
+    alike = len(repeats(checked))
+    print(f"{alike} of {len(list(checked))} entries left out, others are alike", flush=True)
     todo = commands(params.load(place / "params.yaml"))
     for number, words in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {' '.join(words)}", flush=True)

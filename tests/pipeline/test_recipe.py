@@ -51,10 +51,10 @@ def test_an_unknown_recipe_is_refused_with_near_misses(tmp_path: Path) -> None:
 def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     path = recipe.recipes()["spirl"]
     small = smoke.shrink(params.read_yaml(path), params.load(path))
-    assert small["frames"]["mspacman"]["count"] == smoke.TINY["count"]
+    assert small["frames"]["frostbite"]["count"] == smoke.TINY["count"]
     assert small["policies"]["frostbite-spirl"]["seeds"] == 1
     assert small["policies"]["frostbite-spirl"]["epsilon"] == 1.0
-    assert "epsilon" not in small["frames"]["mspacman"]
+    assert "epsilon" not in small["frames"]["frostbite"]
     assert small["policies"]["frostbite-spirl"]["steps"] == smoke.TINY["steps"]
     assert small["policies"]["frostbite-spirl"]["features"] == {"max_ratio": 0.35}
 
@@ -67,15 +67,35 @@ def test_a_recipe_made_small_is_still_a_good_one(tmp_path: Path, name: str) -> N
     assert len(list(params.load(small)))
 
 
-def test_smoke_builds_one_of_policies_that_differ_in_numbers_only() -> None:
-    checked = params.load(recipe.recipes()["spirl"])
+@pytest.mark.parametrize("name", ["spirl", "spirl-ablations", "visarl", "visarl-probe"])
+def test_smoke_builds_one_of_entries_that_differ_in_numbers_or_the_game(name: str) -> None:
+    checked = params.load(recipe.recipes()[name])
     alike = smoke.repeats(checked)
-    assert alike["frostbite-der-p"] == "frostbite-der"
-    built = set(smoke.shrink(params.read_yaml(recipe.recipes()["spirl"]), checked)["policies"])
-    assert built.isdisjoint(alike) and built | set(alike) == set(checked.tables["policies"])
-    # Another game, selection, padding or key of its own is another shape.
-    assert {"mspacman-spirl", "frostbite-mae-all", "seaquest-pad-masked", "seaquest-pad-learned",
-            "battlezone-steep", "battlezone-fixed"} <= built  # fmt: skip
+    small = smoke.shrink(params.read_yaml(recipe.recipes()[name]), checked)
+    built = {f"{table}/{entry}" for table, entries in small.items() for entry in entries}
+    assert built.isdisjoint(alike) and built | set(alike) == {entry.label for entry in checked}
+    assert set(alike.values()) <= built
+    # Another selection, padding, source of saliency, or key of its own is another shape.
+    assert SHAPES[name] <= built and ALIKE[name] <= set(alike)
+
+
+SHAPES = {
+    "spirl": {f"policies/{name}" for name in
+              ("frostbite-spirl", "frostbite-der", "frostbite-mae-all", "seaquest-pad-masked",
+               "seaquest-pad-learned", "battlezone-steep", "battlezone-fixed")},
+    "spirl-ablations": {"policies/frostbite-fixed-45", "policies/frostbite-pool-mean"},
+    "visarl": {f"policies/reach-{arm}" for arm in
+               ("cnn-rgb", "cnn-rgbs", "multimae-rgb", "visarl", "visarl-po", "visarl-error",
+                "visarl-motion", "visarl-centre", "visarl-random", "visarl-global")}
+    | {"encoders/reach-mae"},
+    "visarl-probe": {f"encoders/reach-small-{arm}-s0" for arm in ("picanet", "error", "motion")},
+}  # fmt: skip
+ALIKE = {
+    "spirl": {"policies/frostbite-der-p", "policies/mspacman-spirl", "frames/mspacman"},
+    "spirl-ablations": {"policies/seaquest-pool-mean"},
+    "visarl": {"policies/drawer-visarl", "encoders/door-mae", "frames/faucet"},
+    "visarl-probe": {"encoders/drawer-small-rgb-s1"},
+}
 
 
 def test_smoke_builds_inputs_before_what_needs_them() -> None:
