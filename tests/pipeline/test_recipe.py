@@ -57,6 +57,9 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     assert "epsilon" not in small["frames"]["frostbite"]
     assert small["policies"]["frostbite-spirl"]["steps"] == smoke.TINY["steps"]
     assert small["policies"]["frostbite-spirl"]["features"] == {"max_ratio": 0.35}
+    path = recipe.recipes()["visarl"]
+    small = smoke.shrink(params.read_yaml(path), params.load(path))
+    assert small["predictors"]["reach-picanet"]["size"] == 64
 
 
 @pytest.mark.parametrize("name", sorted(recipe.recipes()))
