@@ -28,6 +28,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Reading:
 
     name: str
     features: dict[str, Any]  # that it is loaded with
-    flat: bool  # all tokens side by side, or their mean
+    row: str  # the "mean" of its tokens, the "last", or all of them, "flat"
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,20 @@ def readings(encoder: Any) -> list[Reading]:
     if hasattr(encoder, "info"):
         raise FoveaError(f"model {encoder.info}: reads no image, so there is nothing to probe")
     if not encoder.max_tokens:
-        return [Reading("pixels", {}, flat=True)]
+        return [Reading("pixels", {}, "flat")]
     own = {field.name for field in dataclasses.fields(encoder.features)}
-    every = {key: word for key, word in (("pool", "none"), ("select", "all")) if key in own}
-    found = [Reading("pooled", {}, flat=False), Reading("tokens", every, flat=True)]
-    if "pool" in own:
-        found.append(Reading("global token", {"pool": "global"}, flat=False))
+    if "pool" in own:  # of the same tokens, which are computed once
+        every, pooled = {"pool": "none"}, encoder.features.pool
+        found = [
+            Reading("pooled", every, "last" if pooled == "global" else "mean"),
+            Reading("tokens", every, "flat"),
+            Reading("global token", every, "last"),
+        ]
+    else:
+        every = {"select": "all"} if "select" in own else {}
+        found = [Reading("pooled", {}, "mean"), Reading("tokens", every, "flat")]
     if getattr(encoder.config, "needs_saliency", False):
-        found.append(Reading("image alone", {"use_saliency": False}, flat=False))
+        found.append(Reading("image alone", {"use_saliency": False}, "mean"))
     return found
 
 
@@ -186,8 +193,9 @@ def read(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shown = (images.shape[3], *images.shape[1:3])
-    for reading in readings(load_encoder(folder)):
-        encoder = load_encoder(folder, features=reading.features, device=device)
+    for _, same in groupby(readings(load_encoder(folder)), key=lambda way: way.features):
+        ways = list(same)
+        encoder = load_encoder(folder, features=ways[0].features, device=device)
         if encoder.image_shape != shown:
             raise FoveaError(
                 f"encoders/{name}: sees images {encoder.image_shape}, the frames are {shown}; "
@@ -196,16 +204,19 @@ def read(
         source = getattr(encoder, "saliency", None)
         if isinstance(source, nn.Module):
             setattr(encoder, "saliency", _Drawn(source, drawn))  # noqa: B010  not every one has it
-        progress = Progress(f"probe {name}, {reading.name}", len(images), "frames")
-        parts = []
+        names = ", ".join(way.name for way in ways)
+        progress = Progress(f"probe {name}, {names}", len(images), "frames")
+        rows: dict[str, list[Floats]] = {way.name: [] for way in ways}
         for begin in range(0, len(images), BATCH):
             batch = torch.from_numpy(images[begin : begin + BATCH]).permute(0, 3, 1, 2)
             with torch.inference_mode():
                 obs = encoder(batch.contiguous().to(device))
-                parts.append(_row(obs, flat=reading.flat).cpu().numpy())
+                for way in ways:
+                    rows[way.name].append(_row(obs, way.row).cpu().numpy())
             progress(len(batch))
         progress.finish()
-        yield reading.name, np.concatenate(parts)
+        for way in ways:
+            yield way.name, np.concatenate(rows.pop(way.name))
 
 
 class _Drawn(nn.Module):
@@ -228,12 +239,14 @@ def _saliency(made_from: Mapping[str, Mapping[str, Any]]) -> str | None:
     return next(found, None)
 
 
-def _row(obs: Obs, *, flat: bool) -> Tensor:
+def _row(obs: Obs, row: str) -> Tensor:
     """(B, D): one row of features a frame."""
     if "x" not in obs:
         return obs["image"].float().flatten(1) / 255
-    if flat:
+    if row == "flat":
         return obs["x"].flatten(1)
+    if row == "last":
+        return obs["x"][:, -1]
     real = obs["mask"][..., None]
     return (obs["x"] * real).sum(1) / real.sum(1).clamp(min=1)
 

@@ -118,13 +118,16 @@ class Fake:
 
 
 def test_an_encoder_is_read_in_the_ways_it_has() -> None:
-    ways = {way.name: (way.features, way.flat) for way in probe.readings(Fake(saliency=True))}
+    ways = {way.name: (way.features, way.row) for way in probe.readings(Fake(saliency=True))}
     assert ways == {
-        "pooled": ({}, False),
-        "tokens": ({"pool": "none"}, True),
-        "global token": ({"pool": "global"}, False),
-        "image alone": ({"use_saliency": False}, False),
+        "pooled": ({"pool": "none"}, "mean"),
+        "tokens": ({"pool": "none"}, "flat"),
+        "global token": ({"pool": "none"}, "last"),
+        "image alone": ({"use_saliency": False}, "mean"),
     }
+    own = Fake()
+    own.features = Features(pool="global")
+    assert probe.readings(own)[0].row == "last"
     assert "image alone" not in [way.name for way in probe.readings(Fake())]
 
 
@@ -133,10 +136,11 @@ def test_a_pooled_row_is_the_mean_of_the_real_tokens() -> None:
     mask = torch.tensor([[True, True, False], [True, True, True]])
     obs: Obs = {"x": x, "mask": mask, "pos": torch.zeros(2, 3, dtype=torch.int64)}
     expected: Tensor = torch.stack([x[0, :2].mean(0), x[1].mean(0)])
-    assert torch.equal(probe._row(obs, flat=False), expected)
-    assert torch.equal(probe._row(obs, flat=True), x.reshape(2, 12))
+    assert torch.equal(probe._row(obs, "mean"), expected)
+    assert torch.equal(probe._row(obs, "flat"), x.reshape(2, 12))
+    assert torch.equal(probe._row(obs, "last"), x[:, 2])
     image = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)
-    assert probe._row({"image": image}, flat=True).tolist() == [[0, 1]]
+    assert probe._row({"image": image}, "flat").tolist() == [[0, 1]]
 
 
 def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None:
@@ -166,8 +170,11 @@ def test_each_map_is_drawn_once(tmp_path: Path) -> None:
     images = frames().images[:20]
     once = dict(probe.read("x", str(tmp_path), images, drawn))
     assert len(drawn) == len(images)
-    plain = load_encoder(tmp_path)(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
-    assert np.allclose(once["pooled"], plain["x"][:, 0].numpy(), atol=1e-6)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    for reading, features in (("pooled", {}), ("global token", {"pool": "global"}),
+                              ("image alone", {"use_saliency": False})):  # fmt: skip
+        plain = load_encoder(tmp_path, features=features)(batch)
+        assert np.allclose(once[reading], plain["x"][:, 0].numpy(), atol=1e-6)
     drawn.update((key, torch.zeros_like(value)) for key, value in drawn.items())
     again = dict(probe.read("x", str(tmp_path), images, drawn))
     assert not np.allclose(again["pooled"], once["pooled"], atol=1e-6)
