@@ -85,7 +85,7 @@ def paper_steps(agent: str) -> int:
 
 def _feature_types(entry: Entry, encoder: Path) -> tuple[type, type]:
     header = read_header(encoder)
-    features = header["features"] | entry.features
+    features = header.get("features", {}) | entry.features
     return feature_types(str(header["model"]), entry.keys.agent, features)
 
 

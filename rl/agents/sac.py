@@ -16,8 +16,9 @@ Where it differs from the released code:
   that step: one pass of the convolutions less. For frozen features there is no difference.
 - log π is exact for any action; theirs adds 1e-6 inside the logarithm.
 
-A trainable net learns from the critic's loss alone, and encodes the next observation too: there is
-no target net. On frozen 256-d features with 4 actions: actor 1,320,968 parameters, critics
+Several tokens a frame (the paper takes their mean) go through SPIRL's aggregator, nets/tokens.py. A
+trainable net learns from the critic's loss alone, and encodes the next observation too: there is no
+target net. On frozen 256-d features with 4 actions: actor 1,320,968 parameters, critics
 2,635,778. Expect after 1M steps (Table I, mean success of 3 seeds of 50 games) the figures of the
 encoder's file. On reach's state, 100,000 steps at `hidden: 256, learning_rate: 3e-4` came to 0.96
 here (one seed, 50 games; bench/measured/reach-state.json has the curve).
