@@ -100,7 +100,7 @@ def test_means_and_deviations_over_the_sources_of_a_line(tmp_path: Path, recipe:
         in page
     )
     assert (
-        "| 300 | 2 | 0.438 | 0.0625 (0.0180) |  | `abc`, 2 cores, a processor, no GPU, 0:00 h |"
+        "| 300 | 2 | 0.438 | 0.0625 (0.0180) |  | `abc`, 2 cores, a processor, no GPU, 0:01 h |"
         in page
     )
     assert "none" not in page[page.index("## Saliency") : page.index("## How to read")]
