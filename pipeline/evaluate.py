@@ -1,8 +1,8 @@
 """Stage `evaluate`: policies -> full games. `python -m pipeline.evaluate NAME`.
 
 Every kept checkpoint of every seed plays `games` whole games, noise off, and so does the uniform
-random policy (SPIRL, App. B.3; ViSaRL, sec. V: 50 rollouts a seed). Where the environment can tell,
-each game says whether it succeeded at any of its steps. One game of the best last checkpoint
+random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). Where the environment can
+tell, each game says whether it succeeded at any of its steps. One game of the best last checkpoint
 becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL, Fig. 6).
 """
 

@@ -63,7 +63,7 @@ def main() -> None:
         if arguments.command == "frames":
             kept = add_frames(arguments.name, arguments.note, root=arguments.artifacts)
             print(kept, file=sys.stderr)
-        for path, drawn in pictures().items():
+        for path, drawn in pictures(read_measured()).items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, drawn.encode())
         write_atomic(RESULTS, page().encode())

@@ -53,8 +53,9 @@ class DivergedError(FoveaError):
 class Seed:
     """A seed to train: a fresh policy, the folder for what comes of it, and two more on request.
 
-    `logs` gets points for TensorBoard. The file `actions` gets every action taken (steps, ...) and
-    the steps at which games ended: with those and the seed an environment goes the same way again.
+    `logs` gets points for TensorBoard. The file `actions` gets every action taken (steps, ...), the
+    rewards (steps,) and the steps at which games ended: with those and the seed an environment goes
+    the same way again, and shows whether it does.
     """
 
     policy: Policy
@@ -92,7 +93,8 @@ class Run:
         self.first = torch.ones(1, dtype=torch.bool, device=self.agent.device)
         self.loss: Tensor | None = None
         self.games: list[tuple[float, ...]] = []  # step, return, length; and success if told
-        self.actions, self.taken = seed.actions, list[Action]()  # filled only if to be kept
+        # Filled only if to be kept: the actions, and the rewards as the environment gave them.
+        self.actions, self.taken, self.rewards = seed.actions, list[Action](), list[float]()
         self.step = 0
         self.logs, self.log = seed.logs, _Log(None, 0)
 
@@ -140,6 +142,7 @@ class Run:
         self.replay.add(self.obs, action, float(reward), terminated=over, truncated=cut, final=last)
         if self.actions:
             self.taken.append(action)
+            self.rewards.append(float(rewards[0]))
         self.first = torch.full_like(self.first, over or cut)
         self.step += 1
         if over or cut:
@@ -219,6 +222,7 @@ class Run:
             "first": self.first,
             "games": self.games,
             "taken": self._taken(),
+            "rewards": self._rewards(),
         }
         buffer = io.BytesIO()
         torch.save(_map(state, Tensor, torch.clone), buffer)  # of a view all of its base is saved
@@ -228,12 +232,17 @@ class Run:
         """Actions (steps, ...)."""
         return torch.from_numpy(np.array(self.taken))
 
+    def _rewards(self) -> Tensor:
+        """Rewards (steps,)."""
+        return torch.tensor(self.rewards, dtype=torch.float64)
+
     def _restore(self) -> None:
         path = self.resume / "state.pt"
         try:
             state = torch.load(path, map_location=self.agent.device, weights_only=True)
             self.step, self.games = state["step"], state["games"]
             self.taken = list(state["taken"].cpu().numpy())
+            self.rewards = state["rewards"].tolist()
             self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
             self.agent.load_state_dict(state["agent"])
             self.replay.load(self.resume, state["replay"])
@@ -263,7 +272,8 @@ class Run:
             metrics["last_100_games_success"] = float(np.mean([g[3] for g in self.games[-100:]]))
         if self.actions:
             ends = torch.tensor([game[0] for game in self.games], dtype=torch.int64)
-            write_atomic(self.actions, to_safetensors({"action": self._taken(), "end": ends}))
+            learned = {"action": self._taken(), "reward": self._rewards(), "end": ends}
+            write_atomic(self.actions, to_safetensors(learned))
         text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / "metrics.json", text.encode())
         shutil.rmtree(self.resume)

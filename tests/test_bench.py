@@ -65,6 +65,7 @@ def test_what_was_measured_apart_met_its_targets() -> None:
         worse = {"loss": figures["bfloat16"]["loss"] * 1.006}
         assert strays(figures | {"bfloat16": figures["bfloat16"] | worse})
         assert not strays(figures)
+    assert not strays(found["multimae"]["figures"])
 
 
 def test_the_kept_maps_are_the_definitions() -> None:

@@ -1,6 +1,6 @@
 """Meta-World v3's manipulation tasks, rendered: "metaworld/drawer-open" is `drawer-open-v3`.
 
-As ViSaRL plays them (Liang et al. 2024, sec. IV): 64x64 RGB of one fixed camera, object and goal
+As ViSaRL plays them (Liang et al. 2024, sec. III): 64x64 RGB of one fixed camera, object and goal
 drawn anew for every episode from their whole ranges, 500 steps and then cut, never terminated. An
 episode succeeds if any of its steps does: doors swing past their goal.
 

@@ -1,11 +1,11 @@
 """Frames of the replay buffer that Soft Actor-Critic fills while it learns the task from its state,
-as ViSaRL pretrains on (Liang et al. 2024, sec. IV: 200k images of a state-based SAC's replay).
+as ViSaRL pretrains on (Liang et al. 2024, sec. II-C: 200k images of a state-based SAC's replay).
 
 The learner is rl's own, which pipeline/collect.py runs first: it need not see, so nothing is drawn
-while it learns, and of what it did only the actions are kept. They are then taken again in the same
-environment, which goes the same way, and every (steps/count)-th frame is drawn and recorded, evenly
-from the first random step to the last. Streams share the frames: an episode before a stream's first
-frame is only begun, not played.
+while it learns, and of what it did only actions and rewards are kept. The actions are then taken
+again in the same environment, which goes the same way, as the rewards tell, and every
+(steps/count)-th frame is drawn and recorded, evenly from the first random step to the last. Streams
+share the frames: an episode before a stream's first frame is only begun, not played.
 
 Frames are that much apart, so `step` leaps; an action and its reward are still those of its frame.
 On two CPU cores a smaller learner is a word: `hidden: 256, learning_rate: 3e-4`. The success it
@@ -29,7 +29,7 @@ from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.streams import check_shares, write_stream
 
-LEARNED = "actions.safetensors"  # the learner's file: action (steps, A), end (episodes,) step
+LEARNED = "actions.safetensors"  # action (steps, A), reward (steps,), end (episodes,) step
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,11 @@ class Part:
         write_stream(self.frames, folder, self.index, self.count, progress)
 
     def frames(self, start: int) -> Iterator[Frame]:
-        """The part's frames from number `start` on, drawn now."""
-        actions, ends = _load(self.learned / LEARNED)
+        """The part's frames from number `start` on, drawn now.
+
+        Raises FoveaError where the environment goes another way than it went for the learner.
+        """
+        actions, rewards, ends = _load(self.learned / LEARNED)
         recorded = [(self.first + i) * self.steps // self.total for i in range(self.count)]
         begun, episode = (int(np.searchsorted(ends, recorded[i], "right")) for i in (0, start))
         now = int(ends[episode - 1]) if episode else 0
@@ -89,6 +92,12 @@ class Part:
                 drawn = cast(Any, env).image() if now == number else None
                 columns = {name: np.asarray(info[name]) for name in kept}
                 _, reward, terminated, truncated, info = env.step(actions[now])
+                if reward != rewards[now]:
+                    raise FoveaError(
+                        f"{self.learned / LEARNED}: at step {now} {self.env} goes another way than "
+                        "it did while the learner learned, as on another processor or version; "
+                        f"delete {self.learned} and collect again"
+                    )
                 if drawn is not None:
                     yield Frame(
                         drawn, actions[now], float(reward), terminated, truncated,
@@ -123,9 +132,9 @@ def streams(config: Config, env: str, count: int, learned: Path) -> list[Part]:
     ]
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def _load(path: Path) -> tuple[Any, Any, Any]:
     try:
         learned = load_file(path)
-        return learned["action"], learned["end"]
+        return learned["action"], learned["reward"], learned["end"]
     except (OSError, SafetensorError, KeyError) as error:
         raise FoveaError(f"{path}: no actions of a learner ({error}); collect again") from error

@@ -165,7 +165,7 @@ def _verdict_row(one: Comparison) -> list[str]:
 
 
 def _scale(claims: Claims, measured: Measured) -> str:
-    """What random play and people score, to read returns by; success rates need no such thing."""
+    """What random play and people score, to read returns by."""
     scored = [table for table in claims.tables if table.protocol in ("mean", "median")]
     games = dict.fromkeys(s.game for table in scored for s in table.scores.values())
     seeds = chain.from_iterable(measured.policies.values())
@@ -194,6 +194,8 @@ def _table(table: Table, compared: Sequence[Comparison], measured: Measured) -> 
     rows += [[s.game, s.method, _paper(s, table), "not part of Fovea"] for s in table.others]
     rows = [row + [""] * (len(head) - len(row)) for row in rows]
     text = text.rstrip() + "\n\n" + grid(head, rows)
+    if at_random := _successes_at_random(table, measured):
+        text += f"\nThe uniform random policy, here: {at_random}.\n"
     # By identity: two tables may hold equal scores.
     pairs = [_verdict_row(one)[1:] for one in compared if one.table is table]
     if pairs:
@@ -201,6 +203,19 @@ def _table(table: Table, compared: Sequence[Comparison], measured: Measured) -> 
     if any(policy not in measured.of(table) for policy in table.scores):
         text += f"\nNot run, where it says so: {table.why}.\n"
     return text
+
+
+def _successes_at_random(table: Table, measured: Measured) -> str:
+    """Its success rate in each game of a table of such; empty where none is measured."""
+    if table.protocol != "success":
+        return ""
+    rates = {
+        score.game: _number(float(seed.random_successes.mean()), table)
+        for score in table.scores.values()
+        for seed in measured.policies.get(score.policy, [])
+        if seed.random_successes is not None
+    }
+    return ", ".join(f"{rate} on {game}" for game, rate in rates.items())
 
 
 def _score(score: Score, table: Table, measured: Measured) -> list[str]:

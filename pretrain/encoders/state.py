@@ -1,6 +1,6 @@
 """The environment's own state in place of an image: what a policy reaches that need not see.
 
-Nothing is trained. ViSaRL's frames come from the replay of such a policy (sec. IV), and what it
+Nothing is trained. ViSaRL's frames come from the replay of such a policy (sec. II-C), and what it
 reaches bounds what a policy of images can. The environment is then not even drawn.
 """
 

@@ -1,9 +1,9 @@
 """PiCANet: each pixel's saliency from the context that it attends to, learned from a few clicks.
 
 Liu, Han and Yang, "PiCANet: Learning Pixel-wise Contextual Attention for Saliency Detection" (CVPR
-2018), as ViSaRL uses it (Liang et al. 2024, §IV, Tables III to VI): a U-net on VGG16 whose decoder
-cells attend to 7x7 neighbours two pixels apart. ViSaRL took the two global cells out, and so does
-`attention: LLL`; `GGLLL` is the original.
+2018), as ViSaRL uses it (Liang et al. 2024, sec. II-A, Tables III to VI): a U-net on VGG16 whose
+decoder cells attend to 7x7 neighbours two pixels apart. ViSaRL took the two global cells out, and
+so does `attention: LLL`; `GGLLL` is the original.
 
 Differs from ViSaRL's released code: the softmax weighs the 49 taps of a pixel (there, 49 places);
 the attention branch has the ReLU and batch norm of PiCANet's own network; pixels are normalised

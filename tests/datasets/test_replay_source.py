@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from datasets import envs
@@ -22,7 +23,6 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """Random actions over two whole episodes and a bit, and what the environment went through."""
     folder = tmp_path_factory.mktemp("learned")
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 4)).astype(np.float32)
-    save_file({"action": actions, "end": np.array([500, 1_000])}, folder / LEARNED)
     env = envs.make(ENV, num_envs=1, seed=3, draw=False)
     seen = []
     _, info = env.reset()
@@ -31,7 +31,15 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
         _, reward, _, truncated, info = env.step(action[None])
         seen.append((state, action, float(reward[0]), bool(truncated[0])))
     env.close()
+    keep(folder, seen, np.array([reward for *_, reward, _ in seen]))
     return folder, seen
+
+
+def keep(folder: Path, seen: list[Any], rewards: NDArray[np.float64]) -> None:
+    """What the learner leaves, with these rewards."""
+    actions = np.stack([action for _, action, *_ in seen])
+    kept = {"action": actions, "reward": rewards, "end": np.array([500, 1_000])}
+    save_file(kept, folder / LEARNED)
 
 
 def test_frames_are_the_trainings_evenly_spread(
@@ -71,6 +79,21 @@ def test_frames_are_drawn_only_when_they_are_recorded(
     (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 6, learned[0])
     assert len(list(part.frames(2))) == 4
     assert len(drawn) == 4
+
+
+def test_another_way_than_the_learner_s_is_told(
+    learned: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    """As on another processor, where the last bit of one step is enough."""
+    _, seen = learned
+    rewards = np.array([reward for *_, reward, _ in seen])
+    rewards[42] = np.nextafter(rewards[42], np.inf)
+    keep(tmp_path, seen, rewards)
+    (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 40, tmp_path)
+    frames = part.frames(0)
+    assert [next(frames).step for _ in range(2)] == [0, 27]  # the next is step 54
+    with pytest.raises(FoveaError, match=r"actions\.safetensors: at step 42 .*collect again"):
+        next(frames)
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:

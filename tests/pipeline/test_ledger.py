@@ -11,7 +11,15 @@ from pipeline.ledger.measured import read_measured
 from pipeline.ledger.render import fragment, render
 from pipeline.ledger.verdict import Gap
 from pipeline.results import RESULTS, page
-from tests.pipeline.kept_seeds import PAPER, keep, one
+from tests.pipeline.kept_seeds import PAPER, fifty, keep, one
+
+SUCCESS = """
+paper: "A: paper"
+tables:
+  - {name: T, recipe: spirl, protocol: success, trials: 0, why: later, brief: later, note: "",
+     scores: {frostbite-spirl: [SPIRL, Frostbite, null, null]}, comparisons: []}
+lines: []
+"""
 
 
 def test_results_are_rendered_from_what_is_committed() -> None:
@@ -60,6 +68,23 @@ def test_a_difference_that_is_not_there_names_the_seeds_it_takes(tmp_path: Path)
     page = render([read_claims(PAPER)], Measured(read_measured(keep(tmp_path, *seeds)), {}, {}))
     needed = Gap(669.5 - 341.4, (731.7, 277.8)).seeds_needed
     assert f"**not reproduced**, {needed} seeds a side would tell |" in page
+
+
+def test_rates_of_success_stand_beside_the_random_policy_s(tmp_path: Path) -> None:
+    seeds = [one("frostbite-spirl", s, [[1.0]]) for s in range(2)]
+    for seed in seeds:
+        seed["random"]["successes"] = fifty([0.0, 0.0, 0.0, 0.0, 1.0])
+        seed["checkpoints"][0]["successes"] = fifty([0.0, 1.0])
+    path = tmp_path / "paper.yaml"
+    path.write_text(SUCCESS)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    page = render([read_claims(path)], Measured(read_measured(keep(kept, *seeds)), {}, {}))
+    assert "| Frostbite | SPIRL | no number | 0.50 [" in page
+    assert "\nThe uniform random policy, here: 0.20 on Frostbite.\n" in page
+    path.write_text(SUCCESS.replace("success", "mean"))
+    page = render([read_claims(path)], Measured(read_measured(kept), {}, {}))
+    assert "The uniform random policy" not in page
 
 
 def test_games_that_a_simulation_ended_are_told(tmp_path: Path) -> None:

@@ -23,6 +23,47 @@ policies:
               steps: 530, learn_start: 510, hidden: 16, checkpoint_every: 530, games: 2, epsilon: 0}
 """
 
+CLICKED = """
+frames:
+  drawer: {env: metaworld/drawer-open, source: expert, count: 40, streams: 2}
+annotations:
+  drawer: {frames: drawer, annotator: simulated, count: 8}
+predictors:
+  picanet: {data: annotations/drawer, model: picanet, size: 32, epochs: 1}
+  student: {data: saliency/picanet, model: student, epochs: 1}
+saliency:
+  picanet: {frames: drawer, by: predictors/picanet}
+  student: {frames: drawer, by: predictors/student}
+encoders:
+  multimae: {data: saliency/student, model: multimae, dim: 16, depth: 1, heads: 2, decoder_dim: 16,
+             decoder_depth: 1, decoder_heads: 2, batch_size: 20, epochs: 1, warmup_epochs: 0}
+policies:
+  visarl: {env: metaworld/drawer-open, encoder: multimae, agent: sac, seeds: 1, steps: 530,
+           learn_start: 510, hidden: 16, checkpoint_every: 530, games: 1, epsilon: 0}
+"""
+
+
+@pytest.mark.slow
+def test_visarl_from_clicks_to_a_game_with_what_it_sees(project: Project) -> None:
+    """The encoder carries the student to the policy, and the video shows the student's maps."""
+    (project.folder / "params.yaml").write_text(CLICKED)
+    for stage, name in (
+        ("collect", "drawer"),
+        ("annotate", "drawer"),
+        ("fit", "picanet"),
+        ("label", "picanet"),
+        ("fit", "student"),
+        ("label", "student"),
+        ("pretrain", "multimae"),
+        ("train", "visarl"),
+        ("evaluate", "visarl"),
+    ):
+        project.built(stage, name)
+    folder = project.artifacts / "evaluations" / "visarl"
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert metrics["simulated_clicks"] is True and metrics["video_shows"] == "saliency"
+    assert (folder / "video.mp4").stat().st_size > 1_000
+
 
 @pytest.mark.slow
 def test_a_chain_on_meta_world(project: Project) -> None:

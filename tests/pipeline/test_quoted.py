@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from datasets.errors import FoveaError
 from pipeline.ledger import quoted
 from pipeline.ledger.claims import LEDGER, read_claims
-from pipeline.ledger.curve import REACH, pictures
+from pipeline.ledger.curve import pictures
 from pipeline.ledger.judged import Measured
+from pipeline.ledger.measured import Seed, read_measured
 from pipeline.ledger.quoted import ROOT
 from pipeline.ledger.render import render
 
@@ -79,21 +82,47 @@ def test_every_committed_figure_stands_in_a_line() -> None:
 
 
 def test_pictures_are_drawn_from_what_is_committed() -> None:
-    for path, drawn in pictures().items():
+    drawings = pictures(read_measured())
+    assert drawings
+    for path, drawn in drawings.items():
         assert (ROOT / path).read_text("utf-8") == drawn
         assert path.as_posix() in (ROOT / "RESULTS.md").read_text("utf-8")
 
 
-def test_the_curve_has_a_ring_a_test_and_a_dot_a_point_of_training() -> None:
-    (drawn,) = pictures().values()
+def seed_of(policy: str, *rates: float, failed: str | None = None) -> Seed:
+    """A seed of 10 games after every 100 steps, of which so many succeeded."""
+    seed = next(iter(read_measured().values()))[0]
+    steps = tuple(100 * (i + 1) for i in range(len(rates)))
+    games = tuple((np.arange(10) < 10 * rate).astype(np.float64) for rate in rates)
+    return replace(seed, policy=policy, steps=steps, successes=games, failed=failed)
+
+
+ARMS = {"reach-small-visarl": ((0.2, 0.8), (0.4, 1.0)), "reach-small-rgb": ((0.1, 0.3), (0.3, 0.1))}
+
+
+def test_a_curve_has_a_line_a_seed_and_rings_at_the_means() -> None:
+    measured = {arm: [seed_of(arm, *seed) for seed in seeds] for arm, seeds in ARMS.items()}
+    ((path, drawn),) = pictures(measured).items()
+    assert path.name == "reach-small.svg"
     root = ElementTree.fromstring(drawn)
-    held = json.loads((ROOT / REACH).read_text())
+    told = "Success of SAC on Reach after 200 steps: ViSaRL 0.90, MultiMAE, RGB 0.20"
+    assert root.attrib["aria-label"] == told
+    drawn_as = [e.attrib.get("class") for e in root.iter()]
+    assert drawn_as.count("seed") == 4
     rings = [e for e in root.iter() if e.tag.endswith("}circle")]
-    assert len(rings) == len(held["evaluations"])
     heights = [float(ring.attrib["cy"]) for ring in rings]
-    successes = [point["success"] for point in held["evaluations"]]
-    assert sorted(heights, reverse=True) == [
-        h for _, h in sorted(zip(successes, heights, strict=True))
-    ]
-    (dots,) = [e for e in root.iter() if e.attrib.get("class") == "games"]
-    assert dots.attrib["d"].count("M") == len(held["training"]["points"])
+    low, high = heights[0], heights[1]  # of 0.3 and 0.9
+    expected = [low, high, low + (low - high) / 6, low + (low - high) / 6]  # the latter of 0.2
+    assert heights == pytest.approx(expected, abs=0.1)
+    colours = {ring.attrib["style"] for ring in rings}
+    assert len(colours) == len(ARMS)
+    words = [e.text for e in root.iter() if e.tag.endswith("}text")]
+    assert {"ViSaRL", "MultiMAE, RGB"} <= set(words)
+
+
+def test_no_curve_where_an_arm_is_missing_or_failed() -> None:
+    arms = {arm: [seed_of(arm, *seed) for seed in seeds] for arm, seeds in ARMS.items()}
+    first, second = arms
+    assert pictures({first: arms[first]}) == {}
+    ended = seed_of(second, 0.5, failed="seed 0: the loss is not finite")
+    assert pictures({**arms, second: [*arms[second], ended]}) == {}
