@@ -5,7 +5,7 @@ Drawn by hand rather than by a plotting library so that they take their colours 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,11 @@ WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 POINTS = 240  # of a long curve, after averaging neighbours
 ROW = 56  # height of a row of the lineage table in pixels; page.html has the same number
-COLOURS = "#12686f", "#b3372c"  # of arms side by side: page.html's, in light
 # Of a chart that is not on the page: page.html's rules.
 STYLE = (
     "text{font:11px sans-serif;fill:#63676c}path,polyline{fill:none;stroke-linecap:round}"
-    ".grid{stroke:#e3dfd6}.seed{stroke-width:1.2;opacity:.55}"
-    ".mean{stroke-width:2.6}circle.mean{fill:#fffefb;stroke-width:2}"
+    ".grid{stroke:#e3dfd6}.seed{stroke:#12686f;stroke-width:1.2;opacity:.55}"
+    ".mean{stroke:#12686f;stroke-width:2.6}circle.mean{fill:#fffefb;stroke-width:2}"
 )
 
 
@@ -122,29 +121,20 @@ def learning_curve(
     return _chart(axes, "environment steps", what, body, label)
 
 
-def success_curves(name: str, arms: Mapping[str, Sequence[Floats]]) -> Markup:
-    """Share of games that succeed over environment steps, an arm in each of COLOURS.
-
-    Arms are by name, each has its seeds (n, 2), all tested at the same steps: a thin line a seed,
-    a bold one their mean.
+def success_curve(name: str, seeds: Sequence[Floats]) -> Markup:
+    """Share of games that succeed over environment steps: a thin line a seed (n, 2), all tested at
+    the same steps, a bold one their mean.
     """
-    means = {arm: np.mean(seeds, axis=0) for arm, seeds in arms.items()}
-    steps = max(float(mean[-1, 0]) for mean in means.values())
-    axes = Axes((0, steps), _span([0.0, 1.0]))
-    body, told = list[str](), list[str]()
-    for row, (arm, colour) in enumerate(zip(arms, COLOURS[: len(arms)], strict=True)):
-        paint, mean = f'style="stroke:{colour}"', means[arm]
-        body += [f'<polyline class="seed" {paint} points="{axes.points(s)}"/>' for s in arms[arm]]
-        body.append(f'<polyline class="mean" {paint} points="{axes.points(mean)}"/>')
-        body += [
-            f'<circle class="mean" {paint} cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="3.5"/>'
-            for x, y in mean
-        ]
-        if len(arms) > 1:
-            y = TOP + 12 + 16 * row
-            body.append(f'<text x="{LEFT + 12}" y="{y}" style="fill:{colour}">{escape(arm)}</text>')
-        told.append(f"{arm} {number(mean[-1, 1])}")
-    label = f"Success of {name} after {steps:,.0f} steps: {', '.join(told)}"
+    mean = np.mean(seeds, axis=0)
+    steps, share = mean[-1]
+    axes = Axes((0, float(steps)), _span([0.0, 1.0]))
+    body = [f'<polyline class="seed" points="{axes.points(seed)}"/>' for seed in seeds]
+    body.append(f'<polyline class="mean" points="{axes.points(mean)}"/>')
+    body += [
+        f'<circle class="mean" cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="3.5"/>'
+        for x, y in mean
+    ]
+    label = f"Success of {name}: {number(share)} after {steps:,.0f} steps"
     return _chart(axes, "environment steps", "success", body, label)
 
 

@@ -147,9 +147,13 @@ def streams_of(word: str, env: str, count: int, folder: Path) -> Any:
     module, given = importlib.import_module(word), {}
     if hasattr(module, "LEARNED"):
         actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
+        with closing(envs.single(env, seed=0, index=0, draw=False)) as played:
+            played.reset()
+            rewards = np.array([float(played.step(one)[1]) for one in actions])
         ends = np.zeros(0, np.int64)  # fewer steps than an episode has
+        learned = {"action": actions, "reward": rewards, "end": ends}
         folder.mkdir(exist_ok=True)
-        save_file({"action": actions, "end": ends}, folder / module.LEARNED)
+        save_file(learned, folder / module.LEARNED)
         given = {"learned": folder}
     return module.streams(small(module.Config), env, count, **given)
 
