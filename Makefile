@@ -49,7 +49,7 @@ annotate: setup ## click on the frames of an entry of annotations, in the browse
 	python -m pipeline.clicks $(if $(AS),--as $(AS)) $(if $(PORT),--port $(PORT)) $(NAME)
 
 .PHONY: recipe
-recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=1: over your edits)
+recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=1: over your edits; without NAME: what there is)
 	python -m pipeline.recipe $(if $(FORCE),--force) $(NAME)
 
 .PHONY: smoke

@@ -1,7 +1,8 @@
 """People's clicks for an entry of `annotations`, in the browser: `make annotate NAME=drawer-open`.
 
-`--import FOLDER` takes those of ViSaRL's own tool instead. Both end in the click file of one frame
-set and annotator, which the stage `annotate` turns into maps.
+`--export FOLDER` writes the frames for ViSaRL's own tool instead, `--import FOLDER` takes its
+clicks. Clicks end in the file of one frame set and annotator, which the stage `annotate` turns into
+maps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import argparse
 import os
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 from datasets.annotation import heatmap_js, server
 from datasets.annotation.choice import digest, keys, order
@@ -48,6 +51,14 @@ def click(task: server.Task, port: int | None) -> None:
     _say(f"\n{done} of {len(task.keys)} frames have clicks, in {task.path}; commit that file")
 
 
+def give(task: server.Task, folder: Path) -> None:
+    """Write the frames as pictures for another tool, numbered as `bring` counts them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(task.images):
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
+    _say(f"{folder}: {len(task.images)} pictures, to click on in another tool")
+
+
 def bring(task: server.Task, folder: Path) -> None:
     """Import clicks made with ViSaRL's tool on these frames, numbered in the order shown here.
 
@@ -67,21 +78,31 @@ def bring(task: server.Task, folder: Path) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.clicks", description=__doc__)
-    parser.add_argument("entry", help="the name of an entry of `annotations` in params.yaml")
+    parser.add_argument("entry", nargs="?", help="an entry of `annotations`; without, their names")
     parser.add_argument(
         "--as", dest="annotator", default=os.environ.get("USER") or "me", metavar="NAME"
     )
     parser.add_argument("--port", type=int, help=f"else the first free one from {server.PORT} on")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="for pictures NNN.png")
     parser.add_argument("--import", dest="folder", type=Path, help="of annotations_NNN.txt")
     asked = parser.parse_args()
     with told_plainly():
-        entry = params.load().entry("annotations", asked.entry)
+        checked = params.load()
+        if asked.entry is None:
+            names = ", ".join(checked.tables["annotations"]) or "none; write one in params.yaml"
+            raise FoveaError(f"name an entry of annotations (make annotate NAME=…): {names}")
+        entry = checked.entry("annotations", asked.entry)
         if entry.keys.annotator != "human":
             _say(
                 f"note: annotations.{entry.name} takes no clicks of people; `annotator: human` does"
             )
         shown = task(entry, asked.annotator)
-        bring(shown, asked.folder) if asked.folder else click(shown, asked.port)
+        if asked.export:
+            give(shown, asked.export)
+        elif asked.folder:
+            bring(shown, asked.folder)
+        else:
+            click(shown, asked.port)
 
 
 def _say(text: str) -> None:

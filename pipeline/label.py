@@ -47,7 +47,8 @@ def run(stage: Stage) -> dict[str, Any]:
     progress.finish()
     (stage.out / "source").mkdir(exist_ok=True)
     for name in (store.CONFIG, store.WEIGHTS):
-        shutil.copy(by.folder / name, stage.out / "source" / name)
+        # Content only: DVC leaves files read-only, and a second attempt writes over this copy.
+        shutil.copyfile(by.folder / name, stage.out / "source" / name)
     maps = read_saliency(stage.out, frames)[1]
     picked = spread(len(frames), PICTURED)
     overlays(frames, picked, maps[picked]).save(stage.out / "overlay.png")

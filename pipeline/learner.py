@@ -30,6 +30,7 @@ class Learn:
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train to the end, and leave the actions taken."""
         torch.set_num_threads(1)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         settings = self.config
         config = sac.Config(
             steps=settings.steps,
@@ -43,7 +44,7 @@ class Learn:
             actions = action_count(env.single_action_space)
         size = infos["state"].shape[1]
         eyes = state.Encoder(state.Config(size), state.Features(), envs.image_shape(self.env))
-        agent = agents.make("sac", config, eyes, actions=actions, seed=settings.seed)
+        agent = agents.make("sac", config, eyes, actions=actions, seed=settings.seed, device=device)
         loops.train(
             Policy(self.env, eyes, agent, settings.seed),
             folder=self.folder,

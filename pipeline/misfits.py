@@ -13,15 +13,22 @@ from pipeline.tables import Entry, Params, feature_types, word_module
 
 
 def misfits(params: Params) -> list[str]:
-    """A line for each: more frames than a learner's steps; predictors that learn from maps and get
-    frames; maps by what draws none, or was made for other images; encoders that don't fit the
-    images they are to see, found by building them, untrained.
+    """A line for each: more frames than a learner's steps, or annotations than frames; predictors
+    that learn from maps and get frames; maps by what draws none, or was made for other images;
+    encoders that don't fit the images they are to see, found by building them, untrained.
     """
     mistakes = [
         f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
         for name, entry in params.tables["frames"].items()
         if entry.keys.count > (steps := getattr(entry.config, "steps", entry.keys.count))
     ]
+    for entry in params.tables["annotations"].values():
+        frames = params.tables["frames"].get(entry.keys.frames)
+        if frames and entry.keys.count > frames.keys.count:
+            mistakes.append(
+                f"annotations.{entry.name}.count: {entry.keys.count}, must be at most the "
+                f"{frames.keys.count} of {frames.label}"
+            )
     for entry in params.tables["predictors"].values():
         learns = hasattr(word_module("pretrain.saliency", entry.keys.model), "Training")
         if learns and entry.keys.data.startswith("frames/"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import textwrap
+from itertools import takewhile
 from pathlib import Path
 
 from datasets.errors import FoveaError
@@ -54,12 +56,26 @@ def _edited(target: Path, known: list[Path]) -> bool:
     return shown.returncode != 0 or shown.stdout != text
 
 
+def listing() -> str:
+    """Every recipe, and the sentences at its head."""
+    texts = {name: path.read_text("utf-8").splitlines() for name, path in recipes().items()}
+    heads = {
+        name: " ".join(line[1:].strip() for line in takewhile(lambda s: s.startswith("#"), lines))
+        for name, lines in texts.items()
+    }
+    wrapper = textwrap.TextWrapper(100, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n\n".join(wrapper.fill(f"{name}: {head}") for name, head in heads.items())
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.recipe", description=use.__doc__)
-    parser.add_argument("name", help=f"one of: {', '.join(recipes())}")
+    parser.add_argument("name", nargs="?", help="what there is is listed without one")
     parser.add_argument("--force", action="store_true", help="overwrite edits of params.yaml")
     arguments = parser.parse_args()
+    if arguments.name is None:
+        print(f"{listing()}\n\n`make recipe NAME=<one of these>` makes it params.yaml")
+        return
     with told_plainly():
         use(arguments.name, force=arguments.force)
     print(f"params.yaml is now pipeline/recipes/{arguments.name}.yaml; `dvc repro` builds it")

@@ -174,6 +174,13 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
                 "run again"
             ) from None
         folder = WORK / f"{label}-{print_}"
+        pattern = f"{label}-{'[0-9a-f]' * 16}"
+        if not folder.exists() and any(WORK.glob(pattern)):  # hours of work, it may be
+            print(
+                f"note: {label}: the entry, its inputs or the code changed, so this begins anew; "
+                f"earlier progress stays in {WORK / label}-* until you remove it",
+                file=sys.stderr,
+            )
         folder.mkdir(exist_ok=True)
         attempts.begin(folder)
         try:

@@ -372,7 +372,7 @@ FAULTS = [
     Fault(
         "two processes change a click file at once",
         "datasets/annotation/click_file.py",
-        "fcntl.flock(descriptor, fcntl.LOCK_EX)",
+        "fcntl.flock(lock, fcntl.LOCK_EX)",
         "pass",
         "tests/datasets/test_click_file.py",
     ),

@@ -175,6 +175,23 @@ def test_doctor_names_the_missing_package_in_one_line(
     assert lines[0].endswith(f"install the Debian package {package} (apt-get install {package})")
 
 
+def test_doctor_says_which_python_is_there_where_it_is_another(system: Path) -> None:
+    program(system, "python3.11", "exit 1")
+    program(system, "python3", '[ "$1" = -V ] && echo Python 3.13.1')
+    done = doctor(system)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Python 3.13.1 is not a Python 3.11 or 3.12: install one")
+    assert "Debian package python3" not in done.stderr
+    assert "make setup PYTHON=" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["chromium", "google-chrome"])
+def test_doctor_takes_any_chromium(system: Path, name: str) -> None:
+    assert doctor(system, "browser").returncode == 1
+    program(system, name, "true")
+    assert doctor(system, "browser").returncode == 0
+
+
 def test_doctor_installs_as_root_without_asking(system: Path) -> None:
     (system / "git").unlink()
     program(system, "id", "echo 0")

@@ -41,7 +41,12 @@ find_python() {
 find_canvas() {
     "$python" -c 'import ctypes.util as u; raise SystemExit(not any(map(u.find_library, ("EGL", "OSMesa"))))'
 }
-find_browser() { command -v chromium || command -v chromium-headless-shell; }
+find_browser() {
+    for browser in chromium chromium-headless-shell google-chrome google-chrome-stable; do
+        command -v "$browser" && return 0
+    done
+    return 1
+}
 
 missing=no
 if [ "${1:-}" = browser ]; then
@@ -51,9 +56,15 @@ fi
 if [ -n "${1:-}" ]; then
     find_python "$1" || { say "$1 is not a Python 3.11 or 3.12"; exit 1; }
 else
-    need python3 "Python 3.11 or 3.12 is missing" find_python python3.12 python3.11 python3
-    # Debian's newest python3 may be newer than torch's wheels that are pinned here.
-    [ $missing = no ] || { say "then name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
+    # Where there is a python3, but another one, Debian's package of that name is no remedy.
+    command -v python3 >/dev/null ||
+        need python3 "Python 3.11 or 3.12 is missing" find_python python3.12 python3.11 python3
+    find_python python3.12 python3.11 python3 || {
+        found=$(python3 -V 2>/dev/null) && say "$found is not a Python 3.11 or 3.12: install one" \
+            "(apt-get install python3.12, or uv python install 3.12)"
+        say "then name it: make setup PYTHON=/path/to/python3.12"
+        exit 1
+    }
 fi
 
 version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')

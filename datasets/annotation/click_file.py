@@ -31,6 +31,7 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 
 FORMAT = "fovea-clicks/1"
+LOCK = ".clicks.lock"  # in the folder of the files that it guards
 KEY = re.compile(r"\d{3}-\d{8}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 ANNOTATOR = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -159,9 +160,10 @@ def _clicked(key: str, written: object) -> Clicked:
 def _locked(folder: Path) -> Iterator[int]:
     """The folder's descriptor, while no other process changes click files in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with (folder / LOCK).open("w") as lock:  # a file: NFS locks none that can't be written to
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)

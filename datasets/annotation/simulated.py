@@ -59,13 +59,17 @@ def annotate(
     """Clicks on `count` random frames of those that show something; no files are read.
 
     Returns "simulated" -> index into `frames` -> (n, 2) clicks, in the random order: those of a
-    smaller count are the first. Raises FoveaError where we don't know what a frame shows.
+    smaller count are the first. Raises FoveaError where we don't know what a frame shows, and
+    where fewer show anything.
     """
     targets = _targets(env, frames)
     shown = (i for i in order(frames, config.seed) if len(targets(i)[0]))
     clicks = {i: _clicks(config, i, *targets(i)) for i in islice(shown, count)}
-    if not clicks:
-        raise FoveaError(f"annotator simulated: no frame of {env} shows anything to click on")
+    if len(clicks) < count:
+        raise FoveaError(
+            f"annotator simulated: {len(clicks) or 'no'} frames of {len(frames)} of {env} show "
+            f"anything to click on, {count} are asked for; lower `count` or collect more"
+        )
     return {"simulated": clicks}
 
 

@@ -48,8 +48,8 @@ class Config:
         check_shares(self.seed, self.streams)
         if self.learn_start < 2:
             raise ValueError(f"learn_start: {self.learn_start}, must be at least 2")
-        if self.steps < 3:
-            raise ValueError(f"steps: {self.steps}, must be at least 3")
+        if self.steps <= self.learn_start:  # or it would never learn
+            raise ValueError(f"steps: {self.steps}, must exceed learn_start {self.learn_start}")
         if self.hidden < 1:
             raise ValueError(f"hidden: {self.hidden}, must be at least 1")
         if self.learning_rate <= 0:

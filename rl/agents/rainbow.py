@@ -82,6 +82,8 @@ class Config:
             raise ValueError(f"value_min: {self.value_min}, must be below {self.value_max}")
         if self.learn_start <= self.n_step:
             raise ValueError(f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}")
+        if self.learn_start >= self.steps:  # or it would never learn
+            raise ValueError(f"learn_start: {self.learn_start}, must be below steps {self.steps}")
         if self.replay_capacity < self.n_step + self.stack:
             raise ValueError(
                 f"replay_capacity: {self.replay_capacity}, must hold n_step + stack rows"

@@ -85,6 +85,8 @@ class Config:
             raise ValueError(f"log_std: {self.log_std}, must be a lower and a higher bound")
         if self.learn_start <= self.n_step:
             raise ValueError(f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}")
+        if self.learn_start >= self.steps:  # or it would never learn
+            raise ValueError(f"learn_start: {self.learn_start}, must be below steps {self.steps}")
         if self.replay_capacity <= self.n_step + self.stack:  # or nothing may be there to draw
             raise ValueError(
                 f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"

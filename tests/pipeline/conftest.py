@@ -44,7 +44,8 @@ policies:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a window."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-headless-shell")
+    names = ("chromium", "chromium-headless-shell", "google-chrome", "google-chrome-stable")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         pytest.fail("no Chromium to look at our pages with; install Debian's package `chromium`")
     with sync_playwright() as playwright:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
+from datasets.annotation.choice import order
 from datasets.frame import Frame
 from datasets.saliency import read_saliency
 from datasets.shards import read_frames, write_shard
@@ -132,6 +134,23 @@ def of_heatmap_js(project: Project, count: int) -> str:
     for number in range(count):
         (folder / f"annotations_{number:03d}.txt").write_text(json.dumps(data))
     return str(folder)
+
+
+def test_frames_go_to_another_tool(reach: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pictures numbered as its clicks are read: those of the order shown."""
+    assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--export", "pictures") is None
+    frames = read_frames(reach.artifacts / "frames/reach")
+    shown = order(frames, 0)[:3]
+    found = sorted((reach.folder / "pictures").iterdir())
+    assert [path.name for path in found] == ["000.png", "001.png", "002.png"]
+    for path, index in zip(found, shown, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), frames.images[index])
+
+
+def test_without_a_name_the_entries_are_told(
+    reach: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "(make annotate NAME=…): reach, reach-simulated" in str(run_clicks(reach, monkeypatch))
 
 
 def test_what_cannot_be_clicked_on_or_imported(

@@ -93,7 +93,13 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
         ),
         ("seeds: 2", "features: {selct: all}", r"features\.selct: unknown key.*'select'"),
         ("seeds: 2", "features: {select: some}", r"features\.select"),
+        ("seeds: 2", "steps: 1600", r"spirl\.learn_start: 1600, must be below steps 1600"),
         ("annotations: {}\n", "", r"annotations: missing"),
+        (
+            "annotations: {}",
+            "annotations: {few: {frames: frostbite, annotator: human, count: 2001}}",
+            r"annotations\.few\.count: 2001, must be at most the 2000 of frames/frostbite",
+        ),
         ("annotations: {}", "anotations: {}", r"anotations: unknown table.*'annotations'"),
         ("frostbite-mae:", "Frostbite_MAE:", r"a name is made of"),
         ("saliency: {}", "saliency: []", r"saliency: missing or not a table"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ def test_switching_between_recipes_is_no_edit(tmp_path: Path) -> None:
     for name in ("quick", "spirl", "quick"):
         recipe.use(name, target=target)
         assert target.read_bytes() == recipe.recipes()[name].read_bytes()
+
+
+def test_without_a_name_every_recipe_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["recipe"])
+    recipe.main()
+    told = capsys.readouterr().out
+    for name in recipe.recipes():
+        assert re.search(rf"^{name}: \w", told, re.MULTILINE), name
 
 
 def test_edits_are_kept_unless_told_otherwise(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import stage
 from tests.pipeline.conftest import Project
 
 KILLS = 2
@@ -102,6 +103,34 @@ def test_killed_and_resumed(
 
 
 @pytest.mark.slow
+def test_work_that_cannot_be_gone_on_from_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, with the place, and never of another entry's whose name begins alike."""
+    monkeypatch.setattr(stage, "WORK", tmp_path)
+    for label, print_, told in (
+        ("train-x", "0" * 16, False),
+        ("train-x-long", "1" * 16, False),
+        ("train-x", "0" * 16, False),
+        ("train-x", "2" * 16, True),
+        ("train-x", "2" * 16, False),
+    ):
+        with stage.workspace(label, print_):
+            pass
+        said = capsys.readouterr().err
+        assert (f"earlier progress stays in {tmp_path}/train-x-*" in said) == told, (label, said)
+
+
+def test_what_dvc_made_read_only_can_be_copied_twice(on_built: Project) -> None:
+    """DVC links its cache's files into the workspace, and none of them may be written to."""
+    for path in (on_built.artifacts / "encoders/breakout-mae").iterdir():
+        path.chmod(0o444)
+    code, output = on_built.run("label", "breakout-error")
+    assert code == 0, output
+    copies = list((on_built.artifacts / "saliency/breakout-error/source").iterdir())
+    assert copies and all(path.stat().st_mode & 0o200 for path in copies)
+
+
 def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     project = on_built
     project.edit("steps: 160", "steps: 70")
