@@ -2,15 +2,18 @@
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
 section 4. They resample runs; here each run (seed) also has many games, which are resampled within
-it, so that the interval has both spreads.
+it, so that the interval has both spreads. Where there are no games, but numbers that are no sample,
+an interval is Student's, over the seeds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Scores = NDArray[np.float64]
 
@@ -88,6 +91,30 @@ def difference_interval(
     generator = np.random.default_rng(seed)
     mine = _resampled(ours, statistic, resamples, generator)
     return _percentiles(mine - _resampled(theirs, statistic, resamples, generator), level)
+
+
+def welch_interval(ours: Scores, theirs: Scores, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the difference of two means of independent numbers (n,) and (m,), by Welch's t.
+
+    For what has seeds but no games to resample. A side with a single number has no interval: NaN.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return math.nan, math.nan
+    parts = [(side.var(ddof=1) / len(side), len(side) - 1) for side in (ours, theirs)]
+    error = math.sqrt(sum(variance for variance, _ in parts))
+    freedom = error**4 / sum(variance**2 / n for variance, n in parts) if error else 1.0
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    difference = float(ours.mean() - theirs.mean())
+    return difference - reach, difference + reach
+
+
+def student_interval(values: Scores, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of independent numbers (n,), by Student's t; of a single one NaN."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * error
+    return float(values.mean()) - reach, float(values.mean()) + reach
 
 
 def _resampled(

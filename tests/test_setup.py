@@ -97,6 +97,15 @@ def test_help_lists_every_target() -> None:
     assert all(len(line.split(maxsplit=2)) == 3 for line in shown.splitlines())
 
 
+# --- files that one reads in a sitting ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["datasets", "pretrain", "rl", "pipeline", "bench", "tools"])
+def test_no_file_is_longer_than_we_say(package: str) -> None:
+    lengths = {p: len(p.read_text("utf-8").splitlines()) for p in (ROOT / package).rglob("*.py")}
+    assert lengths and not {path: count for path, count in lengths.items() if count > 330}
+
+
 # --- DVC ------------------------------------------------------------------------------------------
 
 

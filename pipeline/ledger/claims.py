@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.ledger.paired import DIGITS, STUDENT, Claim
+from pipeline.ledger.paired import DIGITS, Claim
 from pipeline.ledger.quoted import quote
 from pipeline.ledger.verdict import STATISTICS, Gap
 from pipeline.recipe import recipes
@@ -145,8 +145,8 @@ def _claims(written: Mapping[str, Any]) -> tuple[Claim, ...]:
         for score, size in written.get(word, {}).items()
     ]
     pairs = len(written.get("than", ()))
-    if found and (pairs != len(written["predictors"]) or pairs > max(STUDENT)):
-        raise ValueError(f"than: {pairs} predictors, must be one for each, {max(STUDENT)} at most")
+    if found and pairs != len(written["predictors"]):
+        raise ValueError(f"than: {pairs} predictors, must be one for each")
     if unknown := {claim.score for claim in found} - DIGITS.keys():
         raise ValueError(f"no score {', '.join(sorted(unknown))}")
     return tuple(found)

@@ -40,7 +40,7 @@ def saliency(predicted: Sequence[Predicted]) -> str:
             f"{one.frames} of {one.annotations.partition('/')[2]}"
             + (", simulated clicks" if one.simulated else ""),
             _beside(one.scores, "f_max", 3),
-            f"{one.scores['f_adaptive']:.3f}" if "f_adaptive" in one.scores else "",
+            _beside(one.scores, "f_adaptive", 3),
             _beside(one.scores, "mae", 4),
             f"{one.updates:,}" if one.updates else "",
             str(one.held_out_maps or ""),

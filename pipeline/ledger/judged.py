@@ -15,6 +15,7 @@ from pipeline.ledger.probed import Pooled, Probed, with_pooled
 from pipeline.ledger.verdict import (
     NOT_REPRODUCED,
     OWN_WORDS,
+    SEEDS_ALONE,
     STATISTICS,
     UNDER_POWERED,
     WORDS,
@@ -22,7 +23,7 @@ from pipeline.ledger.verdict import (
     Verdict,
     judge,
 )
-from rl.statistics import bootstrap_interval, interquartile_mean, mean_interval
+from rl.statistics import bootstrap_interval, interquartile_mean, mean_interval, student_interval
 
 NOT_RUN = "not run"
 
@@ -86,9 +87,10 @@ class Comparison:
 def ours(seeds: Sequence[Seed | Probed | Pooled], protocol: str) -> Ours:
     """The score of a policy's seeds, failed ones too; interquartile means are of all games."""
     games, statistic = [seed.games(protocol) for seed in seeds], STATISTICS[protocol]
+    scores, alone = np.array([statistic(g) for g in games]), protocol in SEEDS_ALONE
     return Ours(
-        mean=float(np.mean([statistic(g) for g in games])),
-        mean_interval=mean_interval(games, statistic),
+        mean=float(scores.mean()),
+        mean_interval=student_interval(scores) if alone else mean_interval(games, statistic),
         iqm=interquartile_mean(np.concatenate(games)),
         iqm_interval=bootstrap_interval(games, interquartile_mean),
         seeds=len(seeds),
@@ -119,7 +121,7 @@ def _compare(table: Table, better: Score, other: Score, measured: Measured) -> C
     if lacking:
         return Comparison(table, better, other, ahead, lacking, None)
     sides = [[s.games(table.protocol) for s in kept[x.policy]] for x in (better, other)]
-    found = judge(sides[0], sides[1], ahead, STATISTICS[table.protocol])
+    found = judge(sides[0], sides[1], ahead, table.protocol)
     seeds = [seed for x in (better, other) for seed in kept[x.policy]]
     failed = sum(seed.failed is not None for seed in seeds)
     fewest = min(len(side) for side in sides)

@@ -16,10 +16,10 @@ import numpy as np
 
 from pipeline.ledger.predicted import Predicted
 from pipeline.ledger.verdict import FEWEST, NOT_REPRODUCED, REPRODUCED, UNDER_POWERED
+from rl.statistics import student_interval
 
 DIGITS = {"mae": 4, "f_max": 3}
 NAMES = {"mae": "MAE", "f_max": "F"}
-STUDENT = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}  # its 97.5 % quantile by the number of pairs
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ def _told(pairs: Sequence[tuple[Predicted, Predicted]], claim: Claim) -> str:
     each = ", ".join(f"{gap:+.{digits}f}" for gap in gaps)
     if len(gaps) < FEWEST:
         return f"**{UNDER_POWERED}**: {name} {each}" if gaps else ""
-    mean, deviation = np.mean(gaps), np.std(gaps, ddof=1) / np.sqrt(len(gaps))
-    reach = STUDENT[len(gaps)] * deviation
-    low, high = float(mean - reach), float(mean + reach)
+    mean, (low, high) = np.mean(gaps), student_interval(np.array(gaps))
     interval = f"[{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"**{_word(low, high, claim)}**: {name} {mean:+.{digits}f} {interval}, by task {each}"
 

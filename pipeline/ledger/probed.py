@@ -2,8 +2,9 @@
 
 An encoder's seeds are entries that differ by `seed` alone, named `...-s0`, `...-s1`; they make one
 row of a table, and each way in which the encoder was read another: `drawer-rgb` is the first one
-(pooled, or pixels), `drawer-rgb, tokens`, `drawer-rgb, all frames` and so on the others. Rows
-joined by " + " are one, the mean over them seed by seed. As with policies, only encoders at a
+(pooled, or pixels), `drawer-rgb, tokens`, `drawer-rgb, all frames` and so on the others; one that
+ends in a point, `drawer-rgb, tokens, object`, is of that point alone. Rows joined by " + " are one,
+the mean over them seed by seed. As with policies, only encoders at a
 recipe's own settings are taken, everything that they were made from included, or a note says so.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from pipeline.ledger.settings import checked_recipes, differences_of_all, home_o
 PROBED = MEASURED / "probes"
 FIRST = ("pooled", "pixels")  # readings that need no name
 CONTROL = "mean of the rest"
-JUDGED = "image "  # places that count: tip, object and goal in the image
+JUDGED = "image "  # before a point: where it is in the image
 
 Scores = dict[str, dict[str, NDArray[np.float64]]]  # place -> "r2", "error" -> one a split
 
@@ -48,6 +49,7 @@ class Probed:
     seed: str  # "s0"; "" for what has none
     reading: str
     scores: Scores
+    points: tuple[str, ...]  # that count
     encoder: Encoder
     frames: str  # label of those probed on
     rows: int
@@ -58,7 +60,7 @@ class Probed:
 
     def games(self, protocol: str) -> NDArray[np.float64]:
         """R² of each split, the mean over the points of the image that move."""
-        judged = [s["r2"] for place, s in self.scores.items() if place.startswith(JUDGED)]
+        judged = [self.scores[JUDGED + point]["r2"] for point in self.points]
         moving = [r2 for r2 in judged if np.isfinite(r2).all()]
         return np.asarray(np.mean(moving, axis=0))
 
@@ -78,16 +80,26 @@ class Pooled:
 def with_pooled(
     probes: Mapping[str, Sequence[Probed]], rows: Iterable[str]
 ) -> dict[str, Sequence[Probed | Pooled]]:
-    """The rows that are measured, joined ones among `rows` too where all their parts are."""
+    """The rows that are measured, joined ones and those of a point among `rows` too where all their
+    parts are.
+    """
     found: dict[str, Sequence[Probed | Pooled]] = dict(probes)
     for row in rows:
-        names = row.split(JOINT)
-        if len(names) > 1 and all(name in probes for name in names):
-            parts = [{one.seed: one for one in probes[name]} for name in names]
+        kept = [_seeds_of(name, probes) for name in row.split(JOINT)]
+        if row not in probes and all(kept):
+            parts = [{one.seed: one for one in seeds} for seeds in kept]
             shared = sorted(set.intersection(*(set(part) for part in parts)))
             if shared:
                 found[row] = [Pooled(tuple(part[seed] for part in parts)) for seed in shared]
     return found
+
+
+def _seeds_of(row: str, probes: Mapping[str, Sequence[Probed]]) -> Sequence[Probed]:
+    """What a row that is not joined is made of, one of a point too; empty where it is not there."""
+    whole, _, point = row.rpartition(", ")
+    if whole in probes and point in probes[whole][0].points:
+        return [replace(one, points=(point,)) for one in probes[whole]]
+    return probes.get(row, ())
 
 
 def read_probed(folder: Path = PROBED) -> dict[str, list[Probed]]:
@@ -170,6 +182,7 @@ def _probed(value: Mapping[str, Any], reading: str) -> Probed:
             place: {key: _splits(one[key], value["splits"]) for key in ("r2", "error")}
             for place, one in value["scores"][reading].items()
         },
+        points=tuple(p.removeprefix(JUDGED) for p in value["scores"][reading] if JUDGED in p),
         encoder=Encoder(
             name=name,
             digest=str(made["digest"]),

@@ -14,6 +14,7 @@ from pipeline.ledger.judged import NOT_RUN, Comparison, Measured, Ours, compare,
 from pipeline.ledger.markdown import grid
 from pipeline.ledger.paired import paired
 from pipeline.ledger.predicted import summary
+from pipeline.ledger.probed import with_pooled
 from pipeline.ledger.verdict import UNDER_POWERED
 from pipeline.reporting.data import reference
 
@@ -38,8 +39,9 @@ FOOT = """\
 - A table of linear probes has no policies: it is R² of the best linear map from an encoder's frozen
   features to where tip, object and goal are in the image, averaged over the three, on episodes
   that the map was not fitted on (`pipeline/probe.py`); it is fitted on 100 frames, or on all of the
-  others where it says so. In place of games it has three ways of holding episodes out. A row of all
-  tasks is their mean, seed by seed.
+  others where it says so, and of all tokens side by side in place of their mean where it says so. A
+  row of all tasks is their mean, seed by seed. Its intervals are Student's and Welch's over seeds,
+  each the mean over three ways of holding episodes out.
 - Saliency is judged on annotated frames of other episodes: F-measure with precision weighed higher
   (beta² 0.3; a pixel is salient from half of the true map on), at the best of 256 thresholds and at
   twice each map's mean, and the mean absolute error of the maps (`pretrain/saliency_metrics.py`).
@@ -52,11 +54,11 @@ FOOT = """\
   Questions of our own, which no paper asked, **hold** or **do not hold** by the same rule; where
   neither can be said, there stands the difference that as many seeds, as far apart as these are,
   would find in four of five cases.
-- Intervals from few seeds are narrower than they should be: a bootstrap can't show what no seed
-  did. Of 400 simulated pairs of methods that did not differ (normal scores, 50 games a seed), the
-  interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5 and 10 % with 10;
-  a difference that is there is excluded as often. And of this many comparisons some come out
-  either way by chance.
+- Intervals of policies' scores from few seeds are narrower than they should be: a bootstrap can't
+  show what no seed did. Of 400 simulated pairs of methods that did not differ (normal scores, 50
+  games a seed), the interval excluded 0, on either side, for 17 % with 3 seeds a side, 12 % with 5
+  and 10 % with 10; a difference that is there is excluded as often. And of this many comparisons
+  some come out either way by chance.
 - Only runs at a recipe's own settings get here, so never a quick run, or a note says what differs.
 - Published random and human scores: DQN Zoo (rl/reference_scores.json).
 """
@@ -130,7 +132,7 @@ def _summary(claims: Claims, compared: Sequence[Comparison], measured: Measured)
     kept = [measured.policies[row] for row in asked if row in measured.policies]
     text += f"Seeds so far: {sum(map(len, kept))}, of {len(kept)} of the {len(asked)} policies"
     if probed := [row for probe, row in rows if probe and JOINT not in row]:
-        there = sum(row in measured.probes for row in probed)
+        there = len(with_pooled(measured.probes, probed).keys() & set(probed))
         text += f", {there} of the {len(probed)} probes"
     return f"{text}."
 

@@ -1,6 +1,7 @@
 """Whether a difference that a paper reports was found here too.
 
-The interval is that of the difference of two methods' scores, 95 %, over seeds and their games.
+The interval is that of the difference of two methods' scores, 95 %, over seeds and their games; of
+probes over seeds alone, by Welch's t: ways to hold out some of the same episodes are no sample.
 
 - reproduced: it excludes 0, on the paper's side.
 - not reproduced: it excludes 0 on the other side, or holds 0 but not the difference in the paper.
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl.statistics import difference_interval
+from rl.statistics import difference_interval, welch_interval
 
 Games = NDArray[np.float64]
 Statistic = Callable[[Games], float]  # a seed's games -> its score
@@ -30,6 +31,7 @@ STATISTICS: dict[str, Statistic] = {
     "success": lambda games: float(games.mean()),
     "probe": lambda splits: float(splits.mean()),
 }
+SEEDS_ALONE = ("probe",)  # protocols whose "games" are no sample of any
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
 # The same of a question of our own, which no paper has answered.
 OWN_WORDS = "holds", "does not hold", UNDER_POWERED
@@ -71,22 +73,28 @@ class Verdict:
 
 
 def judge(
-    better: Sequence[Games], other: Sequence[Games], gap: Gap | None, statistic: Statistic
+    better: Sequence[Games], other: Sequence[Games], gap: Gap | None, protocol: str
 ) -> Verdict:
     """Compare the seeds of two methods, the one first that the paper puts forward.
 
     `gap` is None where the paper says which is better but not by how much.
     """
+    statistic = STATISTICS[protocol]
     scores = [np.array([statistic(games) for games in side]) for side in (better, other)]
     difference = float(scores[0].mean() - scores[1].mean())
     if min(len(better), len(other)) < FEWEST:
         return Verdict(UNDER_POWERED, difference, math.nan, math.nan, math.nan)
     error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in scores))
-    low, high = difference_interval(better, other, statistic)
+    detectable = (SIGNIFICANT + FOUND) * error
+    if protocol in SEEDS_ALONE:
+        low, high = welch_interval(*scores)
+        detectable = (high - low) / 2 + FOUND * error
+    else:
+        low, high = difference_interval(better, other, statistic)
     if low > 0:
         word = REPRODUCED
     elif high < 0 or (gap is not None and high < gap.size):
         word = NOT_REPRODUCED
     else:
         word = UNDER_POWERED
-    return Verdict(word, difference, low, high, (SIGNIFICANT + FOUND) * error)
+    return Verdict(word, difference, low, high, detectable)

@@ -8,10 +8,12 @@ so does `attention: LLL`; `GGLLL` is the original.
 Differs from ViSaRL's released code: the softmax weighs the 49 taps of a pixel (there, 49 places);
 the attention branch has the ReLU and batch norm of PiCANet's own network; pixels are normalised
 with ImageNet's mean and deviation; colours are jittered and half the frames mirrored, training
-frames alone; maps are enlarged bilinearly without aligned corners; without the global cells, what
-only they use of VGG16 is gone. Its rate falls tenfold when the loss of single batches stalls; here
-after 35 and 70 % of the steps, PiCANet's own schedule, because that depends on nothing but the
-step. `batch_size: 8` and `loss: bce` are what they ran, 16 and `weighted_mse` what the paper has.
+frames alone; maps are enlarged bilinearly without aligned corners, those it learns from, which are
+of the frames' own size, by nearest neighbours (there, shrunk from 400x400); without the global
+cells, what only they use of VGG16 is gone. Its rate falls tenfold when the loss of single batches
+stalls; here after 35 and 70 % of the steps, PiCANet's own schedule, because that depends on nothing
+but the step. `batch_size: 8` and `loss: bce` are what they ran, 16 and `weighted_mse` what the
+paper has.
 In the original's global cells: fc7 is 1x1 as PiCANet's (there 3x3), without dropout; the 10x10 grid
 that 28x28 pixels have spreads over whatever size there is.
 

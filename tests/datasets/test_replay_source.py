@@ -100,7 +100,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match=r"atari/Pong has no state.*Meta-World"):
         streams(Config(), "atari/Pong", 10, tmp_path)
     with pytest.raises(ValueError, match="count: 200, must be 1 to the learner's 100"):
-        streams(Config(steps=100), ENV, 200, tmp_path)
+        streams(Config(steps=100, learn_start=50), ENV, 200, tmp_path)
+    with pytest.raises(ValueError, match="steps: 1000, must exceed learn_start 1000"):
+        Config(steps=1_000)
     (part, *_) = streams(Config(), ENV, 10, tmp_path)
     with pytest.raises(FoveaError, match=r"actions\.safetensors.*collect again"):
         next(part.frames(0))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +69,34 @@ def test_visarl_from_clicks_to_a_game_with_what_it_sees(project: Project) -> Non
     metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
     assert metrics["simulated_clicks"] is True and metrics["video_shows"] == "saliency"
     assert (folder / "video.mp4").stat().st_size > 1_000
+
+
+DRAWN = "frames:\n  reach: {env: metaworld/reach, source: expert, count: 600, streams: 2}\n"
+
+
+def drawing(process: subprocess.Popen[str]) -> list[int]:
+    """The processes of a stage that have loaded what Meta-World is drawn with."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    maps = {int(pid): Path(f"/proc/{pid}/maps").read_text() for pid in children}
+    return [pid for pid, loaded in maps.items() if re.search("libEGL|libOSMesa", loaded)]
+
+
+@pytest.mark.slow
+def test_a_renderer_that_is_killed(project: Project) -> None:
+    """The stage ends and says so, nothing is published, and the next run goes on."""
+    project.edit("frames:\n", DRAWN)
+    process = project.start("collect", "reach")
+    deadline = time.monotonic() + 120
+    while not (found := drawing(process)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    os.kill(found[0], signal.SIGKILL)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "Traceback" not in told, told
+    assert "collect reach: a worker was killed by SIGKILL; run the stage again" in told
+    assert not (project.artifacts / "frames/reach").exists()
+    project.built("collect", "reach")
+    assert len(read_frames(project.artifacts / "frames/reach")) == 600
 
 
 @pytest.mark.slow

@@ -138,6 +138,19 @@ def test_rows_of_several_tasks_are_one_seed_by_seed(tmp_path: Path, recipe: Para
     assert len(rows[joint]) == 3
 
 
+def test_a_row_may_be_of_one_point(tmp_path: Path, recipe: Params) -> None:
+    files = [one(recipe, f"reach-mae-s{i}", pooled=0.5, tokens=0.8) for i in range(3)]
+    for i, file in enumerate(files):
+        file["scores"]["tokens"]["image object"]["r2"] = [0.1 * i] * 3
+    kept = read_probed(keep(tmp_path / "kept", *files))
+    row, joint = "reach-mae, tokens, object", "reach-mae, object + reach-mae, tokens, object"
+    rows = with_pooled(kept, [row, joint, "reach-mae, tokens, puck", "reach-none, object"])
+    assert rows.keys() == kept.keys() | {row, joint}
+    for i in range(3):
+        assert np.allclose(rows[row][i].games("probe"), 0.1 * i)
+        assert np.allclose(rows[joint][i].games("probe").mean(), (0.5 + 0.1 * i) / 2)
+
+
 def test_our_own_questions_hold_or_do_not_and_the_page_says_so(
     tmp_path: Path, recipe: Params
 ) -> None:

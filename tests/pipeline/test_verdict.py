@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.ledger.verdict import STATISTICS, Gap, judge
+from pipeline.ledger.verdict import FOUND, Gap, judge
+from rl.statistics import welch_interval
 
 Games = NDArray[np.float64]
-MEAN = STATISTICS["mean"]
+MEAN = "mean"
 
 
 def seeds(mean: float, spread: float, count: int, seed: int) -> list[Games]:
@@ -59,6 +60,22 @@ def test_what_these_seeds_would_find_they_find_in_four_of_five_cases() -> None:
     error = np.sqrt((mine.var(1, ddof=1) + theirs.var(1, ddof=1)) / count)
     found = np.abs(mine.mean(1) - theirs.mean(1)) > 1.96 * error
     assert 0.77 < found.mean() < 0.85
+
+
+def test_probes_are_judged_by_their_seeds_alone() -> None:
+    """Welch's interval of the seeds' means, however often an encoder was read; what would show is
+    what reaches beyond it in four of five cases.
+    """
+    ours, theirs = np.array([0.7, 0.75, 0.8]), np.array([0.6, 0.7, 0.65])
+    known = welch_interval(ours, theirs)
+    for splits in (1, 50):
+        sides = [[np.full(splits, x) for x in side] for side in (ours, theirs)]
+        found = judge(sides[0], sides[1], None, "probe")
+        assert (found.low, found.high) == pytest.approx(known)
+        assert found.word == "under-powered"  # the bootstrap's interval excludes 0 here
+        assert judge(sides[0], sides[1], None, MEAN).word == "reproduced"
+    error = math.sqrt(ours.var(ddof=1) / 3 + theirs.var(ddof=1) / 3)
+    assert found.detectable == pytest.approx((known[1] - known[0]) / 2 + FOUND * error)
 
 
 def test_two_seeds_a_side_show_nothing() -> None:

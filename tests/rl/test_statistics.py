@@ -72,6 +72,22 @@ def test_the_interval_covers_the_truth_where_seeds_differ() -> None:
     assert alone < 50
 
 
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 3), (2, 9)])
+def test_students_and_welchs_intervals_are_scipys(n: int, m: int) -> None:
+    generator = np.random.default_rng(n)
+    ours, theirs = generator.normal(1.0, 3.0, n), generator.normal(0.0, 0.5, m)
+    both = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose(statistics.welch_interval(ours, theirs), both)
+    one = stats.ttest_1samp(ours, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(statistics.student_interval(ours), one)
+
+
+def test_students_intervals_of_what_does_not_differ_and_of_single_numbers() -> None:
+    assert statistics.welch_interval(np.full(3, 2.0), np.full(3, 0.5)) == (1.5, 1.5)
+    assert np.isnan(statistics.welch_interval(np.ones(1), np.ones(3))).all()
+    assert np.isnan(statistics.student_interval(np.ones(1))).all()
+
+
 def test_same_seed_same_interval() -> None:
     strata = [np.random.default_rng(1).normal(size=20)]
     first = statistics.bootstrap_interval(strata, seed=3, resamples=100)
