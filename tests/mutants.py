@@ -444,7 +444,7 @@ FAULTS = [
         "pretrain/encoders/channels.py",
         "(saliency * 255).round()",
         "saliency.round()",
-        "tests/pretrain/test_saliency.py",
+        "tests/pretrain/test_channels.py",
     ),
     Fault(
         "clicks meant for the tip fall on the object",
