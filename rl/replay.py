@@ -17,6 +17,7 @@ acting sees is not rounded. A state is kept as it is: speeds are small differenc
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,7 +86,14 @@ class Replay:
 
     def _column(self, dtype: torch.dtype, *shape: int) -> Tensor:
         """`capacity` slots, and one that stays zero: what stacks show before an episode."""
-        return torch.zeros(self.capacity + 1, *shape, dtype=dtype, device=self.device)
+        try:
+            return torch.zeros(self.capacity + 1, *shape, dtype=dtype, device=self.device)
+        except RuntimeError as error:  # out of memory, which torch tells in bytes and no key
+            size = self.capacity * math.prod(shape) * dtype.itemsize / 1e9
+            raise FoveaError(
+                f"replay_capacity: {self.capacity:,} steps take {size:,.1f} GB and more, which "
+                f"{self.device} has not free; lower it, or `seeds`, which train side by side"
+            ) from error
 
     def __len__(self) -> int:
         """Rows held."""

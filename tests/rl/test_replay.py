@@ -292,3 +292,11 @@ def test_missing_and_damaged_segments_are_named(tmp_path: Path) -> None:
 def test_a_ring_too_small_for_one_transition_is_refused() -> None:
     with pytest.raises(ValueError, match="capacity"):
         make(capacity=6)
+
+
+def test_a_ring_too_large_for_the_memory_is_refused() -> None:
+    with pytest.raises(FoveaError, match=r"replay_capacity: 1,000,000,000,000 .*12,000.0 GB.*cpu"):
+        Replay(
+            frame(1), capacity=10**12, stack=STACK, steps=STEPS, gamma=GAMMA,
+            priority_exponent=0.5, seed=0,
+        )  # fmt: skip
