@@ -67,6 +67,14 @@ TARGETS = [
         2.0,
     ),
     Target("multimae", "MultiMAE step, ms of processor", "ours_ms", "plain_ms", "ratio", 2.0),
+    Target(
+        "multimae",
+        "the same on two threads, ms on the clock",
+        "two_ours_ms",
+        "two_plain_ms",
+        "two_ratio",
+        2.0,
+    ),
     *(
         Target(
             "error_map",
