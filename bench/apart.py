@@ -10,11 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench import exact, half
 from pipeline.ledger import measured
 
 KEPT = Path("bench/measured")
 # Trained with the seed after it, each on a core, in one go.
+SOLVED = "reach-state"  # the policy
 MINUTES = 65  # they may take
 TWO_SEEDS = measured.MEASURED / measured.file_name("frostbite-spirl", 0)
 PEERS = [  # what, whose code, the ratio's key, the least it should be
@@ -39,7 +42,7 @@ Line = tuple[str, str, str]  # what, its target, where it was measured and wheth
 
 def lines() -> list[Line]:
     """All of them."""
-    return [error_maps(), bfloat16(), two_seeds(), *peers(), *NOWHERE]
+    return [error_maps(), bfloat16(), two_seeds(), solved(), *peers(), *NOWHERE]
 
 
 def error_maps() -> Line:
@@ -72,6 +75,16 @@ def two_seeds() -> Line:
     told = f"{minutes:.0f} on {run['machine']['processor']}, {run['commit']}"
     what = "two 100K seeds of frostbite-spirl, minutes"
     return what, f"{MINUTES}", told + _met(minutes <= MINUTES)
+
+
+def solved() -> Line:
+    """How far SAC comes on the state of a task, in the seeds that the ledger keeps."""
+    seeds = measured.read_measured()[SOLVED]
+    rate = np.mean([seed.games("success").mean() for seed in seeds])
+    minutes = seeds[0].run.hours * 60
+    what = f"SAC on the state of Reach, success after {seeds[0].entry['steps']:,} steps"
+    told = f"{rate:.2f} by {len(seeds)} seeds, {minutes:.0f} minutes, {seeds[0].run.commit}"
+    return what, "0.9", told + _met(rate >= 0.9)
 
 
 def peers() -> list[Line]:

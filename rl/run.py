@@ -76,6 +76,7 @@ class Run:
         self.obs = example_of(self.policy.encoder, self.agent.device)
         self.replay = Replay(
             self.obs,
+            # Truncated games take a row more each, so at the very end the oldest rows may be gone.
             capacity=max(
                 min(self.config.replay_capacity, self.config.steps),
                 self.config.n_step + self.config.stack + 1,

@@ -20,8 +20,8 @@ Several tokens a frame (the paper takes their mean) go through SPIRL's aggregato
 trainable net learns from the critic's loss alone, and encodes the next observation too: there is no
 target net. On frozen 256-d features with 4 actions: actor 1,320,968 parameters, critics
 2,635,778. Expect after 1M steps (Table I, mean success of 3 seeds of 50 games) the figures of the
-encoder's file. On reach's state, 100,000 steps at `hidden: 256, learning_rate: 3e-4` came to 0.87
-here (recipe visarl-state, three seeds of 50 games: 0.96, 0.88, 0.78; docs/reach-state.svg).
+encoder's file. On reach's state, 200,000 steps at `hidden: 256, learning_rate: 3e-4` came to 0.94
+here (recipe visarl-state, three seeds of 50 games: 1.00, 0.86, 0.96; docs/reach-state.svg).
 """
 
 from __future__ import annotations
