@@ -88,7 +88,10 @@ class Replay:
         """`capacity` slots, and one that stays zero: what stacks show before an episode."""
         try:
             return torch.zeros(self.capacity + 1, *shape, dtype=dtype, device=self.device)
-        except RuntimeError as error:  # out of memory, which torch tells in bytes and no key
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            # What torch says has a number of bytes and no key.
             size = self.capacity * math.prod(shape) * dtype.itemsize / 1e9
             raise FoveaError(
                 f"replay_capacity: {self.capacity:,} steps take {size:,.1f} GB and more, which "

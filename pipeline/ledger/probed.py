@@ -182,7 +182,11 @@ def _probed(value: Mapping[str, Any], reading: str) -> Probed:
             place: {key: _splits(one[key], value["splits"]) for key in ("r2", "error")}
             for place, one in value["scores"][reading].items()
         },
-        points=tuple(p.removeprefix(JUDGED) for p in value["scores"][reading] if JUDGED in p),
+        points=tuple(
+            place.removeprefix(JUDGED)
+            for place in value["scores"][reading]
+            if place.startswith(JUDGED)
+        ),
         encoder=Encoder(
             name=name,
             digest=str(made["digest"]),
