@@ -91,19 +91,13 @@ are in <code>RESULTS.md</code>.</p>
     for claims in papers:
         compared = compare(claims, measured)
         text += f"<p>{_html(claims.paper)}. {_html(_summary(claims, compared, measured))}</p>\n"
-        rows = [_verdict_row(one) for one in compared if one.verdict]
-        if rows:
-            head, body = _html_row("th", VERDICT_HEAD), "".join(_html_row("td", r) for r in rows)
-            text += f"""\
-<div class="wide" role="region" aria-label="Verdicts, {_html(claims.name)}" tabindex="0">
-<table>
-<thead>
-{head}</thead>
-<tbody>
-{body}</tbody>
-</table>
-</div>
-"""
+        for own in (False, True):
+            rows = [_verdict_row(one) for one in compared if one.verdict and one.table.own == own]
+            if rows:
+                kind = "Questions of our own" if own else "Verdicts"
+                table = _html_table(f"{kind}, {claims.name}", rows)
+                said = f"{len(rows)} answers to questions of our own"  # many: opened if wanted
+                text += f"<details><summary>{said}</summary>\n{table}</details>\n" if own else table
     return text
 
 
@@ -266,6 +260,20 @@ def _lines(claims: Claims, measured: Measured) -> str:
             found = line.ours or summary(kept, line.predictors)
         rows.append([line.what, line.paper, found or f"{NOT_RUN}: {line.why}"])
     return "### Other tables and the figures\n\n" + grid(["what", "paper", "here"], rows)
+
+
+def _html_table(name: str, rows: Sequence[Sequence[str]]) -> str:
+    head, body = _html_row("th", VERDICT_HEAD), "".join(_html_row("td", row) for row in rows)
+    return f"""\
+<div class="wide" role="region" aria-label="{_html(name)}" tabindex="0">
+<table>
+<thead>
+{head}</thead>
+<tbody>
+{body}</tbody>
+</table>
+</div>
+"""
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:
