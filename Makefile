@@ -46,23 +46,23 @@ repro: setup ## build what params.yaml asks for and has changed (STAGE=train@fro
 
 .PHONY: annotate
 annotate: setup ## click on the frames of an entry of annotations, in the browser (NAME=drawer-open AS=alice PORT=8080)
-	python -m pipeline.clicks $(if $(AS),--as $(AS)) $(if $(PORT),--port $(PORT)) $(NAME)
+	python -m pipeline.commands.clicks $(if $(AS),--as $(AS)) $(if $(PORT),--port $(PORT)) $(NAME)
 
 .PHONY: recipe
 recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=1: over your edits; without NAME: what there is)
-	python -m pipeline.recipe $(if $(FORCE),--force) $(NAME)
+	python -m pipeline.commands.recipe $(if $(FORCE),--force) $(NAME)
 
 .PHONY: smoke
 smoke: setup ## build the recipe NAME at tiny budgets, one policy of each kind
-	python -m pipeline.smoke $(NAME)
+	python -m pipeline.commands.smoke $(NAME)
 
 .PHONY: verify
 verify: setup ## print the evidence: parameter counts, digests after kills, shard bytes, exported tokens
-	python -m pipeline.verify
+	python -m pipeline.commands.verify
 
 .PHONY: results
 results: setup ## render RESULTS.md from the seeds measured so far (pipeline/recipes/measured)
-	python -m pipeline.results
+	python -m pipeline.commands.results
 
 .PHONY: bench
 bench: setup ## measure paired ratios against plain baselines

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench import exact, half
-from pipeline.ledger import measured
+from pipeline.results import measured
 
 KEPT = Path("bench/measured")
 # Trained with the seed after it, each on a core, in one go.

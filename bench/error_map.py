@@ -5,8 +5,8 @@ patch 8), embeds every neighbour anew and runs the whole decoder on all tokens, 
 a centre. Ours is timed twice: remembering nothing, and remembering the game's earlier frames. Same
 weights and frames; the maps are compared. How many centres are new differs much from frame to
 frame, so what remembers is timed on all frames of a stretch, the others on some of them between.
-Ours also multiplies by `pretrain/linear.py`, torch's other library; what is left of the ratio where
-the plain one does too (`shortcuts_ratio`) is what the shortcuts alone save.
+Ours also multiplies by `pretrain/modules/linear.py`, torch's other library; what is left of the
+ratio where the plain one does too (`shortcuts_ratio`) is what the shortcuts alone save.
 
 Multiply-accumulates a centre at the defaults: 107 million by the definition, 63 in ours. A table of
 what the first layer's mask tokens see of one another would leave 58 (tried: a tenth to a sixth less
@@ -32,12 +32,12 @@ from torch import Tensor
 
 from bench import kept
 from datasets import envs
-from pipeline.progress import Progress
+from pipeline.runtime.progress import Progress
 from pretrain.encoders.mae import Config, network
-from pretrain.error_map import errors_at, neighbourhoods
-from pretrain.linear import fast_linear
-from pretrain.memory import ErrorMemory
-from pretrain.vit import MaskedViT, normalise
+from pretrain.modules.linear import fast_linear
+from pretrain.modules.vit import MaskedViT, normalise
+from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_map import errors_at, neighbourhoods
 
 EARLIER, TIMED, PLAIN = 100, 60, 4  # frames: seen before; then timed; the others on every fourth
 WARM = 9600  # frames seen before that TARGETS are for

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from bench.error_map import TARGETS, plain_map, random_frames
 from datasets.files import write_atomic
-from pipeline.artifact import versions
-from pipeline.progress import Progress
-from pipeline.stage import commit, machine
-from pretrain import select
+from pipeline.runtime.artifact import versions
+from pipeline.runtime.progress import Progress
+from pipeline.runtime.stage import commit, machine
 from pretrain.encoder import load_encoder
 from pretrain.encoders.mae import Features
-from pretrain.memory import ErrorMemory
-from pretrain.vit import MaskedViT
+from pretrain.modules.vit import MaskedViT
+from pretrain.spirl import select
+from pretrain.spirl.error_cache import ErrorMemory
 
 WEIGHTS = "pipeline/recipes/weights/frostbite-mae"
 RESULT = Path("artifacts/error-maps.json")

@@ -34,13 +34,15 @@ from torch import Tensor
 
 from bench import kept
 from bench.error_map import random_frames
-from pipeline import pretrain, stage
-from pipeline.artifact import MANIFEST, open_artifact
-from pipeline.pretrained import CURVE, KEPT, SHARDS, shards
-from pipeline.progress import Progress
-from pretrain import linear, trainer
+from pipeline import pretrain
+from pipeline.commands.pretrained import CURVE, KEPT, SHARDS, shards
+from pipeline.runtime import stage
+from pipeline.runtime.artifact import MANIFEST, open_artifact
+from pipeline.runtime.progress import Progress
+from pretrain import trainer
 from pretrain.encoder import load_encoder
 from pretrain.encoders import mae, multimae
+from pretrain.modules import linear
 from pretrain.saliency import motion
 
 RESULT = Path("artifacts/half.json")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.files import write_atomic
-from pipeline.artifact import versions
-from pipeline.stage import commit, machine
+from pipeline.runtime.artifact import versions
+from pipeline.runtime.stage import commit, machine
 
 OURS = Path("artifacts/bench.json")
 PEERS = Path("artifacts/peers.json")

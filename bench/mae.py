@@ -4,7 +4,7 @@ The plain one is written as the method is usually told: a convolution embeds eve
 ones are gathered, the sequence is completed with mask tokens and put back in order, attention is
 softmax(QK')V in full, AdamW runs parameter by parameter. Same weights, frames, masks and loss; the
 first losses are compared, so both do the same work. Ours multiplies in bfloat16 where training does
-(`pretrain/linear.py`); what that changes says `bench.half`.
+(`pretrain/modules/linear.py`); what that changes says `bench.half`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.encoders.mae import Config, network
-from pretrain.linear import fast_linear
+from pretrain.modules.linear import fast_linear
+from pretrain.modules.vit import MaskedViT, normalise, patchify
 from pretrain.schedule import adamw
-from pretrain.vit import MaskedViT, normalise, patchify
 
 SHAPE = (3, 96, 96)
 ROUNDS = 5

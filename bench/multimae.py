@@ -6,8 +6,8 @@ it back in order, adds positions, cuts out its own queries, and runs all its pat
 layer; attention is softmax(QK')V in full, losses are averaged over masks, AdamW runs parameter by
 parameter. Same weights, frames, masks and loss; the first losses are compared, so both do the same
 work. Neither crops. Almost all of a step is matrix products of the same sizes, so what need not be
-computed saves less than a tenth; the rest is saved where `pretrain/linear.py` is faster than
-torch's own products, in bfloat16 too where training is.
+computed saves less than a tenth; the rest is saved where `pretrain/modules/linear.py` is faster
+than torch's own products, in bfloat16 too where training is.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
-from pretrain import budgets
 from pretrain.encoders.multimae import Config, Pretraining
-from pretrain.linear import fast_linear
-from pretrain.multimodal_vit import MultiViT
-from pretrain.vit import normalise
+from pretrain.modules.linear import fast_linear
+from pretrain.modules.multimodal_vit import MultiViT
+from pretrain.modules.vit import normalise
+from pretrain.transforms import token_masking as budgets
 
 SHAPE = (3, 64, 64)
 ROUNDS = 5

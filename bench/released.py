@@ -30,7 +30,7 @@ from bench import kept
 from bench.error_map import forgetful, random_frames
 from bench.mae import SHAPE, inputs, our_step
 from pretrain.encoders.mae import Config, network
-from pretrain.vit import MaskedViT
+from pretrain.modules.vit import MaskedViT
 
 ENV = "atari/Frostbite"
 FRAMES, STEPS = 8, 5  # frames whose maps are timed; rounds of training steps

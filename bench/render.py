@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv
 
 from datasets import envs
 from datasets.envs.metaworld import THREADS
-from pipeline.parallel import cores
+from pipeline.runtime.parallel import cores
 
 TASK = "metaworld/drawer-open"
 ROUNDS, STEPS, SLOW_STEPS = 5, 100, 10  # a round's steps; of the slow way fewer do

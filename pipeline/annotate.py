@@ -1,6 +1,7 @@
 """Stage `annotate`: clicks on some frames -> maps. `python -m pipeline.annotate NAME`.
 
-People make their clicks before, in the browser: `make annotate`, which is `pipeline.clicks`.
+People make their clicks before, in the browser: `make annotate`, which is
+`pipeline.commands.clicks`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from datasets.files import write_atomic
 from datasets.pictures import spread
 from datasets.saliency import write_saliency_shard
 from datasets.shards import read_frames
-from pipeline.overlays import PICTURED, overlays
-from pipeline.stage import Stage, main
-from pipeline.tables import word_module
+from pipeline.config.tables import word_module
+from pipeline.parts.overlays import PICTURED, overlays
+from pipeline.runtime.stage import Stage, main
 
 CLICKS = Path("datasets/clicks")  # a folder for each entry of frames; committed
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from datasets.pictures import contact_sheet
 from datasets.shards import FrameSet, read_frames
-from pipeline.parallel import side_by_side
-from pipeline.stage import Stage, main
-from pipeline.tables import word_module
+from pipeline.config.tables import word_module
+from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.stage import Stage, main
 
 SHEET_FRAMES, SHEET_COLUMNS = 48, 8
 
@@ -56,7 +56,7 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def _learn(stage: Stage, folder: Path, name: str) -> None:
     """Have rl's agent learn the task, or go on with it; its actions go to the file `name`."""
-    from pipeline.learner import Learn  # torch and rl take seconds to import
+    from pipeline.parts.learner import Learn  # torch and rl take seconds to import
 
     keys, config = stage.entry.keys, stage.entry.config
     folder.mkdir(exist_ok=True)

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.files import write_atomic
-from pipeline.parallel import side_by_side
-from pipeline.policies import checkpoints, import_parts, open_policy, paper_steps
-from pipeline.stage import Stage, main
-from pipeline.tables import Entry
-from pipeline.video import sheet, write_video
+from pipeline.config.tables import Entry
+from pipeline.parts.policies import checkpoints, import_parts, open_policy, paper_steps
+from pipeline.parts.video import sheet, write_video
+from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.stage import Stage, main
 from pretrain.store import read_header
 from rl import play
 

@@ -2,7 +2,8 @@
 
 Of data with maps, annotations or saliency, four fifths teach and one fifth judges: the same fifth
 for every predictor of the data, so their metrics compare. They are about frames of the episodes
-that taught, and on saliency about how well its source is imitated; pipeline/judge.py asks more.
+that taught, and on saliency about how well its source is imitated; pipeline/commands/judge.py asks
+more.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 from datasets.pictures import spread
 from datasets.saliency import Indices
 from datasets.shards import read_frames
+from pipeline.config.tables import word_module
 from pipeline.label import as_batch, label, predicted
-from pipeline.labelled import Labelled, read_labelled
-from pipeline.overlays import PICTURED, overlays
-from pipeline.scored import judged, scored
-from pipeline.stage import Stage, main
-from pipeline.tables import word_module
-from pipeline.training import train
+from pipeline.parts.labelled import Labelled, read_labelled
+from pipeline.parts.overlays import PICTURED, overlays
+from pipeline.parts.scored import judged, scored
+from pipeline.parts.training import train
+from pipeline.runtime.stage import Stage, main
 from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import save_saliency
 

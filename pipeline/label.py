@@ -18,9 +18,9 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import Indices, Maps, read_saliency, write_saliency_shard
 from datasets.shards import FrameSet, read_frames
-from pipeline.overlays import PICTURED, overlays
-from pipeline.progress import Progress
-from pipeline.stage import Stage, main
+from pipeline.parts.overlays import PICTURED, overlays
+from pipeline.runtime.progress import Progress
+from pipeline.runtime.stage import Stage, main
 from pretrain import store
 from pretrain.encoder import SaliencySource
 from pretrain.saliency_source import load_saliency

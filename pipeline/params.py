@@ -17,10 +17,11 @@ from typing import Any
 from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pipeline import artifact, closure
-from pipeline.misfits import misfits
-from pipeline.tables import TABLES, Entry, Params, feature_types, label_of, word_module
-from pipeline.typed import closest, flatten, read_into
+from pipeline.config import closure
+from pipeline.config.misfits import misfits
+from pipeline.config.tables import TABLES, Entry, Params, feature_types, label_of, word_module
+from pipeline.config.typed import closest, flatten, read_into
+from pipeline.runtime import artifact
 
 PARAMS = Path("params.yaml")
 CHECKED = artifact.ROOT / ".work/params.checked"  # digest of what was found without mistakes

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.shards import read_frames
-from pipeline.labelled import read_labelled
-from pipeline.stage import Stage, main
-from pipeline.tables import word_module
-from pipeline.training import train
+from pipeline.config.tables import word_module
+from pipeline.parts.labelled import read_labelled
+from pipeline.parts.training import train
+from pipeline.runtime.stage import Stage, main
 from pretrain import figures
 from pretrain.encoder import export, needs_saliency, save_encoder
 from pretrain.saliency_source import load_saliency

@@ -9,15 +9,15 @@ import argparse
 import sys
 
 from pipeline import params
-from pipeline.artifact import ROOT
-from pipeline.ledger.claims import read_papers
-from pipeline.ledger.judged import Measured
-from pipeline.ledger.measured import read_measured
-from pipeline.ledger.predicted import read_predicted
-from pipeline.ledger.probed import read_probed
-from pipeline.ledger.render import fragment
-from pipeline.reporting.html import render
-from pipeline.stage import told_plainly
+from pipeline.results.claims import read_papers
+from pipeline.results.html import render
+from pipeline.results.judged import Measured
+from pipeline.results.measured import read_measured
+from pipeline.results.predicted import read_predicted
+from pipeline.results.probed import read_probed
+from pipeline.results.render import fragment
+from pipeline.runtime.artifact import ROOT
+from pipeline.runtime.stage import told_plainly
 
 OUT = ROOT / "report"
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from datasets.files import write_atomic
-from pipeline.parallel import side_by_side
-from pipeline.policies import import_parts, open_policy
-from pipeline.stage import Stage, main
-from pipeline.tables import EVALUATION_KEYS, Entry
+from pipeline.config.tables import EVALUATION_KEYS, Entry
+from pipeline.parts.policies import import_parts, open_policy
+from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.stage import Stage, main
 from rl import agents, loops
 from rl.agent import Compilable
 from rl.run import Seed

@@ -31,7 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pretrain.linear import fast_linear
+from pretrain.modules.linear import fast_linear
 
 CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)

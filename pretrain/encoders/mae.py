@@ -29,14 +29,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain import autoencoder, select
 from pretrain.encoder import Obs, check_image, passes
-from pretrain.error_map import error_map, reconstruct_centres
 from pretrain.figures import heat_map, line_chart, outline, tint
-from pretrain.memory import ErrorMemory
+from pretrain.modules import autoencoder
+from pretrain.modules.vit import MaskedViT, normalise, unpatchify
 from pretrain.saliency_source import unit_range
 from pretrain.schedule import noise
-from pretrain.vit import MaskedViT, normalise, unpatchify
+from pretrain.spirl import select
+from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_map import error_map, reconstruct_centres
 
 KIND = "tokens"  # of its features: which nets take them
 FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the panels compare with

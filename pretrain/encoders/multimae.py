@@ -31,12 +31,14 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
-from pretrain import autoencoder, budgets, crops
 from pretrain.encoder import Obs, check_image, passes
 from pretrain.figures import heat_map
-from pretrain.multimodal_vit import Decoder, Modality, MultiViT, initialise
+from pretrain.modules import autoencoder
+from pretrain.modules.multimodal_vit import Decoder, Modality, MultiViT, initialise
+from pretrain.modules.vit import normalise, unpatchify
 from pretrain.schedule import noise
-from pretrain.vit import normalise, unpatchify
+from pretrain.transforms import crops
+from pretrain.transforms import token_masking as budgets
 
 KIND = "tokens"  # of its features, or "vector" where they are pooled: which nets take them
 MODALITIES = {

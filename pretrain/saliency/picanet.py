@@ -37,11 +37,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.errors import FoveaError
-from pretrain.augment import colour_jitter, mirror
 from pretrain.encoder import check_image
-from pretrain.pixel_attention import Global, Local
-from pretrain.predictor import predict, to_unit
+from pretrain.modules.pixel_attention import Global, Local
+from pretrain.modules.predictor import predict, to_unit
 from pretrain.schedule import noise
+from pretrain.transforms.augmentation import colour_jitter, mirror
 
 # The weights of the cells' losses, deep to shallow.
 SUPERVISION = {"LLL": (0.5, 0.8, 0.8, 1.0), "GGLLL": (0.5, 0.5, 0.5, 0.8, 0.8, 1.0)}

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pretrain.encoder import check_image
-from pretrain.predictor import predict, to_unit
+from pretrain.modules.predictor import predict, to_unit
 from pretrain.schedule import adamw, half_cosine
 
 

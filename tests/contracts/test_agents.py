@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.tables import feature_types
+from pipeline.config.tables import feature_types
 from pretrain.encoder import Obs
 from rl import agents, nets
 from rl.agent import Agent, Batch, push

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import typed
+from pipeline.config import typed
 from tests.contracts.words import CODE, GIVEN, PACKAGES, WORDS, game_of
 
 

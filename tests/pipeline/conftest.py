@@ -14,8 +14,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from pipeline import params
-from pipeline.artifact import ROOT as ARTIFACTS
-from pipeline.artifact import seal
+from pipeline.runtime.artifact import ROOT as ARTIFACTS
+from pipeline.runtime.artifact import seal
 
 CODE = Path(__file__).parent.parent.parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.video import write_video
+from pipeline.parts.video import write_video
 from rl.play import GameFrame
 
 PARAMS: dict[str, dict[str, dict[str, Any]]] = {

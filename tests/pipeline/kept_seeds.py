@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params
-from pipeline.ledger import measured
-from pipeline.ledger.claims import LEDGER
-from pipeline.recipe import recipes
+from pipeline.commands.recipe import recipes
+from pipeline.results import measured
+from pipeline.results.claims import LEDGER
 
 SPIRL = params.load(recipes()["spirl"])
 PAPER = LEDGER / "spirl.yaml"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline import params
-from pipeline.ledger import claims, settings
-from pipeline.tables import Params
+from pipeline.config.tables import Params
+from pipeline.results import claims, settings
 
 RUN: dict[str, Any] = {
     "commit": "abc",

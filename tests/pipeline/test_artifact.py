@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline import artifact
+from pipeline.runtime import artifact
 
 
 def publish(tmp_path: Path, content: bytes = b"frames") -> Path:

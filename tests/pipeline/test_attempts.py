@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import attempts
+from pipeline.runtime import attempts
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.ledger.claims import JOINT, LEDGER, Claims, read_claims, read_papers
-from pipeline.recipe import recipes
+from pipeline.commands.recipe import recipes
+from pipeline.results.claims import JOINT, LEDGER, Claims, read_claims, read_papers
 from tests.pipeline.kept_seeds import PAPER
 
 PAPERS = read_papers()
@@ -29,7 +29,7 @@ def test_every_claim_names_an_entry_of_its_recipe(claims: Claims) -> None:
             known = {re.sub(r"-s\d$", "", name) for name in tables["encoders"]}
             point = re.compile(r", (tip|object|goal)$")
             readings = {point.sub("", row).partition(", ")[2] for row in single}
-            # As pipeline/probe.py calls them.
+            # As pipeline/commands/probe.py calls them.
             assert readings <= {
                 "", "image alone", "global token", "tokens", "all frames", "image alone, all frames"
             }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m pipeline.clicks` and the stage that turns what it saved into maps."""
+"""`python -m pipeline.commands.clicks` and the stage that turns what it saved into maps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from datasets.annotation.choice import order
 from datasets.frame import Frame
 from datasets.saliency import read_saliency
 from datasets.shards import read_frames, write_shard
-from pipeline import clicks
-from pipeline.artifact import Artifact, open_artifact, publish, seal
-from pipeline.stage import handed_down
+from pipeline.commands import clicks
+from pipeline.runtime.artifact import Artifact, open_artifact, publish, seal
+from pipeline.runtime.stage import handed_down
 from tests.datasets.test_click_server import served
 from tests.pipeline.clicking import click, fresh, saved
 from tests.pipeline.conftest import Project
@@ -55,7 +55,7 @@ def reach(tmp_path: Path) -> Project:
 
 
 def run_clicks(project: Project, monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    """What `python -m pipeline.clicks` exits with: None, or its message."""
+    """What `python -m pipeline.commands.clicks` exits with: None, or its message."""
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr("sys.argv", ["clicks", *words])
     try:

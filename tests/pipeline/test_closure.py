@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import closure, params
-from pipeline.artifact import STAGES, Artifact
-from pipeline.stage import carried, fingerprint
+from pipeline import params
+from pipeline.config import closure
+from pipeline.runtime.artifact import STAGES, Artifact
+from pipeline.runtime.stage import carried, fingerprint
 
 DVC = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text())["stages"]
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline import artifact, params
-from pipeline.ledger.collected import COLLECTED, add_frames
-from pipeline.ledger.settings import differences, home_of
-from pipeline.recipe import recipes
+from pipeline import params
+from pipeline.commands.recipe import recipes
+from pipeline.results.collected import COLLECTED, add_frames
+from pipeline.results.settings import differences, home_of
+from pipeline.runtime import artifact
 
 NAME = "drawer-open-learned"
 ENTRY = params.load(recipes()["visarl-state"]).entry("frames", NAME)

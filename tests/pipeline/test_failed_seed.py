@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from pipeline.artifact import open_artifact
+from pipeline.runtime.artifact import open_artifact
 from tests.pipeline.conftest import CODE, Project
 
 # `pipeline.train`, but at some map of one seed a weight of the decoder is spoilt: from there on
 # the map is NaN, while what the policy gets of each patch would look sound.
 PLANTED = """
 import runpy, torch
-from pipeline import policies
+from pipeline.parts import policies
 
 opened = policies.open_policy
 

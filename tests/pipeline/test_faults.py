@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from datasets.files import sha256_file
-from pipeline.artifact import open_artifact
+from pipeline.runtime.artifact import open_artifact
 from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
 from tests.pipeline.conftest import CODE, Project
@@ -75,7 +75,8 @@ class Warm:
 
 WARM = """
 import json, os, resource, runpy, sys
-import pipeline.parallel, pipeline.policies, pipeline.stage, pretrain.figures, pretrain.trainer
+import pipeline.runtime.parallel, pipeline.parts.policies, pipeline.runtime.stage
+import pretrain.figures, pretrain.trainer
 import pretrain.encoders.mae, pretrain.encoders.pixels, pretrain.saliency_source, rl.loops
 import rl.agents.rainbow
 for line in sys.stdin:

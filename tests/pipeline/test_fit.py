@@ -20,11 +20,12 @@ from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.shards import read_frames, write_shard
-from pipeline import fit, judge, label, params
-from pipeline.artifact import open_artifact, publish, seal
-from pipeline.labelled import Labelled, read_labelled
-from pipeline.scored import scored
-from pipeline.stage import Stage
+from pipeline import fit, label, params
+from pipeline.commands import judge
+from pipeline.parts.labelled import Labelled, read_labelled
+from pipeline.parts.scored import scored
+from pipeline.runtime.artifact import open_artifact, publish, seal
+from pipeline.runtime.stage import Stage
 from pretrain import figures
 from pretrain.encoder import save_encoder
 from pretrain.encoders import mae

@@ -13,8 +13,9 @@ import torch
 
 from datasets.errors import FoveaError
 from datasets.shards import read_frames, write_shard
-from pipeline import artifact, fit, label, params, pretrain
-from pipeline.stage import Stage
+from pipeline import fit, label, params, pretrain
+from pipeline.runtime import artifact
+from pipeline.runtime.stage import Stage
 from pretrain.encoder import load_encoder
 from tests.datasets.test_shards import frames as noise
 

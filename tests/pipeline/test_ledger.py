@@ -5,12 +5,12 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from pipeline.ledger.claims import read_claims
-from pipeline.ledger.judged import Measured, compare, count
-from pipeline.ledger.measured import read_measured
-from pipeline.ledger.render import fragment, render
-from pipeline.ledger.verdict import Gap
-from pipeline.results import RESULTS, page
+from pipeline.commands.results import RESULTS, page
+from pipeline.results.claims import read_claims
+from pipeline.results.judged import Measured, compare, count
+from pipeline.results.measured import read_measured
+from pipeline.results.render import fragment, render
+from pipeline.results.verdict import Gap
 from tests.pipeline.kept_seeds import PAPER, fifty, keep, one
 
 SUCCESS = """

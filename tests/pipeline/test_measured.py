@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline import artifact, params
-from pipeline.ledger import measured, settings
-from pipeline.ledger.claims import read_claims
-from pipeline.ledger.judged import Measured, ours
-from pipeline.ledger.measured import add, read_measured
-from pipeline.ledger.render import render
-from pipeline.recipe import recipes
-from pipeline.results import RESULTS, main, page
+from pipeline import params
+from pipeline.commands.recipe import recipes
+from pipeline.commands.results import RESULTS, main, page
+from pipeline.results import measured, settings
+from pipeline.results.claims import read_claims
+from pipeline.results.judged import Measured, ours
+from pipeline.results.measured import add, read_measured
+from pipeline.results.render import render
+from pipeline.runtime import artifact
 from tests.pipeline.kept_seeds import PAPER, SPIRL, fifty, keep, one
 
 

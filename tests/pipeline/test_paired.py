@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.ledger.paired import Claim, paired
-from pipeline.ledger.predicted import Predicted
+from pipeline.results.paired import Claim, paired
+from pipeline.results.predicted import Predicted
 
 LESS = Claim("mae", -0.01, same=False)
 SAME = Claim("mae", 0.01, same=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline.parallel import side_by_side
+from pipeline.runtime.parallel import side_by_side
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def test_all_tasks_run_with_one_thread_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["import torch; one_thread()", "one_thread(); import torch"])
 def test_torch_has_one_thread_whenever_it_comes(first: str) -> None:
-    code = f"from pipeline.parallel import one_thread; {first}; print(torch.get_num_threads())"
+    code = (
+        f"from pipeline.runtime.parallel import one_thread; {first}; print(torch.get_num_threads())"
+    )
     environment = {key: value for key, value in os.environ.items() if "THREADS" not in key}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -72,7 +74,7 @@ def test_a_failure_stops_the_others(tmp_path: Path, fails: str, says: str) -> No
 
 PARENT = """
 from pathlib import Path
-from pipeline.parallel import side_by_side
+from pipeline.runtime.parallel import side_by_side
 from tests.pipeline.test_parallel import Touch
 if __name__ == "__main__":
     side_by_side([Touch(Path({path!r}), "sleep")], label="x", total=1, unit="files")

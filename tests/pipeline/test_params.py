@@ -13,8 +13,8 @@ import pytest
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.recipe import recipes
-from pipeline.tables import Params
+from pipeline.commands.recipe import recipes
+from pipeline.config.tables import Params
 
 GOOD = """
 frames:
@@ -284,9 +284,9 @@ def test_other_code_or_versions_check_again(
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(GOOD)
     known = params.state()
-    monkeypatch.setattr("pipeline.artifact.versions", lambda: {"ale-py": "another"})
+    monkeypatch.setattr("pipeline.runtime.artifact.versions", lambda: {"ale-py": "another"})
     upgraded = params.state()
-    monkeypatch.setattr("pipeline.closure.sources", lambda: [Path("params.yaml")])
+    monkeypatch.setattr("pipeline.config.closure.sources", lambda: [Path("params.yaml")])
     assert len({known, upgraded, params.state()}) == 3
 
 

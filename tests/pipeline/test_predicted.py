@@ -11,12 +11,12 @@ import pytest
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.ledger import predicted, settings
-from pipeline.ledger.claims import read_claims
-from pipeline.ledger.judged import Measured
-from pipeline.ledger.predicted import add_predicted, read_predicted, summary
-from pipeline.ledger.render import render
-from pipeline.tables import Params
+from pipeline.config.tables import Params
+from pipeline.results import predicted, settings
+from pipeline.results.claims import read_claims
+from pipeline.results.judged import Measured
+from pipeline.results.predicted import add_predicted, read_predicted, summary
+from pipeline.results.render import render
 from tests.pipeline.one_recipe import RUN, only_recipe
 
 RECIPE = """
@@ -48,7 +48,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def judged(recipe: Params, name: str, mae: float, **f: float) -> dict[str, Any]:
-    """What `python -m pipeline.judge` finds of a predictor."""
+    """What `python -m pipeline.commands.judge` finds of a predictor."""
 
     def made(*labels: str) -> dict[str, Any]:
         return {
@@ -207,7 +207,9 @@ def test_a_line_names_predictors_that_a_recipe_has(tmp_path: Path) -> None:
 def test_what_was_judged_is_kept_with_the_run_that_made_it(tmp_path: Path, recipe: Params) -> None:
     root, folder = tmp_path / "artifacts", tmp_path / "kept"
     words = "annotations/further", "predictors/near"
-    with pytest.raises(FoveaError, match=r"pipeline.judge annotations/further predictors/near"):
+    with pytest.raises(
+        FoveaError, match=r"pipeline.commands.judge annotations/further predictors/near"
+    ):
         add_predicted(*words, root=root, folder=folder)
     (root / ".runs/judge").mkdir(parents=True)
     file = judged(recipe, "near", 0.01)

@@ -11,10 +11,11 @@ import pytest
 
 from datasets.errors import FoveaError
 from datasets.shards import write_shard
-from pipeline import params, pretrain, pretrained
-from pipeline.artifact import Artifact, open_artifact, seal
-from pipeline.pretrained import FILES, SHARDS
-from pipeline.stage import Stage
+from pipeline import params, pretrain
+from pipeline.commands import pretrained
+from pipeline.commands.pretrained import FILES, SHARDS
+from pipeline.runtime.artifact import Artifact, open_artifact, seal
+from pipeline.runtime.stage import Stage
 from tests.datasets.test_shards import frames as noise
 
 PARAMS = """

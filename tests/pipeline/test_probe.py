@@ -15,7 +15,8 @@ from torch import Tensor
 from datasets.envs import metaworld
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet, write_shard
-from pipeline import artifact, probe
+from pipeline.commands import probe
+from pipeline.runtime import artifact
 from pretrain.encoder import Obs, load_encoder, save_encoder
 from pretrain.encoders import mae, multimae, pixels
 from pretrain.saliency import centre

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline.ledger import probed
-from pipeline.ledger.claims import Claims, read_claims
-from pipeline.ledger.judged import Measured, compare
-from pipeline.ledger.probed import CONTROL, add_probe, read_probed, with_pooled
-from pipeline.ledger.render import fragment, render
-from pipeline.probe import POINTS, WORLD
-from pipeline.tables import Params
+from pipeline.commands.probe import POINTS, WORLD
+from pipeline.config.tables import Params
+from pipeline.results import probed
+from pipeline.results.claims import Claims, read_claims
+from pipeline.results.judged import Measured, compare
+from pipeline.results.probed import CONTROL, add_probe, read_probed, with_pooled
+from pipeline.results.render import fragment, render
 from tests.pipeline.one_recipe import RUN, only_recipe
 
 RECIPE = """
@@ -222,7 +222,7 @@ def test_a_probe_is_kept_with_its_run(tmp_path: Path, recipe: Params) -> None:
     file = one(recipe, "reach-mae-s0", pooled=0.5)
     for key in ("note", "run", "pretraining"):
         del file[key]
-    with pytest.raises(FoveaError, match=r"python -m pipeline.probe reach-mae-s0"):
+    with pytest.raises(FoveaError, match=r"python -m pipeline.commands.probe reach-mae-s0"):
         add_probe("reach-mae-s0", root=tmp_path / "artifacts", folder=tmp_path / "kept")
     (runs / "probe-reach-mae-s0/probe.json").write_text(json.dumps(file))
     (runs / "probe-reach-mae-s0.json").write_text(json.dumps(RUN))

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline.ledger import quoted
-from pipeline.ledger.claims import LEDGER, read_claims
-from pipeline.ledger.curve import pictures
-from pipeline.ledger.judged import Measured
-from pipeline.ledger.measured import Seed, read_measured
-from pipeline.ledger.quoted import ROOT
-from pipeline.ledger.render import render
+from pipeline.results import quoted
+from pipeline.results.claims import LEDGER, read_claims
+from pipeline.results.curve import pictures
+from pipeline.results.judged import Measured
+from pipeline.results.measured import Seed, read_measured
+from pipeline.results.quoted import ROOT
+from pipeline.results.render import render
 
 PAPER = """
 paper: "A: paper"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
-from pipeline.ratio import measure, summary
+from pipeline.commands.ratio import measure, summary
 from pretrain.encoder import load_encoder
 from tests.pipeline.conftest import Project
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.ledger.judged import Measured, ours
-from pipeline.ledger.measured import read_measured
-from pipeline.ledger.predicted import read_predicted
-from pipeline.ledger.probed import read_probed, with_pooled
-from pipeline.ledger.verdict import judge
+from pipeline.results.judged import Measured, ours
+from pipeline.results.measured import read_measured
+from pipeline.results.predicted import read_predicted
+from pipeline.results.probed import read_probed, with_pooled
+from pipeline.results.verdict import judge
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("reach", "drawer", "faucet", "door")

@@ -12,8 +12,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from datasets.errors import FoveaError
-from pipeline import params, recipe, smoke
-from pipeline.tables import Entry
+from pipeline import params
+from pipeline.commands import recipe, smoke
+from pipeline.config.tables import Entry
 
 
 def test_switching_between_recipes_is_no_edit(tmp_path: Path) -> None:

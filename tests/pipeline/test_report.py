@@ -16,9 +16,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from datasets.errors import FoveaError
-from pipeline.reporting import data, plots
-from pipeline.reporting.html import data_uri, render
-from pipeline.reporting.wording import duration, memory, percent
+from pipeline.results import data, plots
+from pipeline.results.html import data_uri, render
+from pipeline.results.wording import duration, memory, percent
 from rl.statistics import bootstrap_interval
 from tests.pipeline.fake_artifacts import PARAMS, build, manifest, picture, write_json
 

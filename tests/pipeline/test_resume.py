@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
+from pipeline.runtime import stage
 from tests.pipeline.conftest import Project
 
 KILLS = 2

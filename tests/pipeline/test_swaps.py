@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.recipe import recipes
+from pipeline.commands.recipe import recipes
 from tests.pipeline.conftest import CODE, Project, dvc
 
 ROW = re.compile(

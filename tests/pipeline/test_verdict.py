@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.ledger.verdict import FOUND, Gap, judge
+from pipeline.results.verdict import FOUND, Gap, judge
 from rl.statistics import welch_interval
 
 Games = NDArray[np.float64]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import verify
+from pipeline.commands import verify
 from tests.pipeline.conftest import CODE
 
 
 @pytest.mark.slow
 def test_everything_is_shown_and_good(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.verify"],
+        [sys.executable, "-m", "pipeline.commands.verify"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from datasets.errors import FoveaError
-from pipeline.video import (
+from pipeline.parts.video import (
     GREEN,
     ORANGE,
     RED,

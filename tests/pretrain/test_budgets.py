@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretrain import budgets
+from pretrain.transforms import token_masking as budgets
 
 
 def test_the_split_is_that_of_the_released_masks() -> None:

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as vision
 
-from pretrain import crops
+from pretrain.transforms import crops
 
 
 @pytest.mark.parametrize("size", [(64, 64), (24, 40)])

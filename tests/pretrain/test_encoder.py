@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from pretrain import select
 from pretrain.encoder import Encoder, export, load_encoder, save_encoder
 from pretrain.encoders import mae, multimae, pixels
-from pretrain.error_map import error_map
 from pretrain.saliency import motion
+from pretrain.spirl import select
+from pretrain.spirl.error_map import error_map
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (3, 48, 48)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain import error_log
-from pretrain.error_log import HEAD, MAGIC, ErrorLog, stamp
-from pretrain.memory import LOOK, ErrorMemory
+from pretrain.spirl import error_log
+from pretrain.spirl.error_cache import LOOK, ErrorMemory
+from pretrain.spirl.error_log import HEAD, MAGIC, ErrorLog, stamp
 from tests.pretrain.test_memory import PATCHES, SHAPE, build, game, same_bits
 
 PATCH_BYTES = 3 * 8 * 8

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pretrain import select
-from pretrain.error_map import FEW, error_map, errors_at, neighbourhoods
-from pretrain.memory import ErrorMemory
-from pretrain.vit import MaskedViT, normalise
+from pretrain.modules.vit import MaskedViT, normalise
+from pretrain.spirl import select
+from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_map import FEW, error_map, errors_at, neighbourhoods
 
 
 def plain_error(model: MaskedViT, image: Tensor, centre: int) -> Tensor:

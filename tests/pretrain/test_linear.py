@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain import linear
+from pretrain.modules import linear
 
 CPU = torch.device("cpu")
 # Elsewhere oneDNN refuses bfloat16.

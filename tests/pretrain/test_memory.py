@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pretrain.encoders import mae
-from pretrain.error_map import error_map
-from pretrain.memory import ErrorMemory
-from pretrain.vit import MaskedViT
+from pretrain.modules.vit import MaskedViT
+from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_map import error_map
 
 SHAPE = (3, 32, 40)
 PATCHES = 20

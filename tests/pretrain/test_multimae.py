@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain import budgets, crops, trainer
+from pretrain import trainer
 from pretrain.encoders import multimae
 from pretrain.encoders.multimae import Config, Features, Pretraining
+from pretrain.modules.vit import patchify, sincos_positions
 from pretrain.saliency import centre
 from pretrain.schedule import noise
-from pretrain.vit import patchify, sincos_positions
+from pretrain.transforms import crops
+from pretrain.transforms import token_masking as budgets
 
 SHAPE = (3, 32, 32)
 SMALL = Config(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from datasets.errors import FoveaError
 from pretrain import trainer
-from pretrain.augment import colour_jitter, mirror
 from pretrain.saliency import picanet, student
+from pretrain.transforms.augmentation import colour_jitter, mirror
 
 ALONE = slice(0, None, 1)
 SMALL = picanet.Config(size=16, batch_size=4)

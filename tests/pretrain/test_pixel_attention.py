@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.pixel_attention import GRID, Attend, Global, Local, attend
+from pretrain.modules.pixel_attention import GRID, Attend, Global, Local, attend
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pretrain import probe
-from pretrain.probe import PENALTIES, Probe, episodes_of, few, score_mean, split
+from pretrain.metrics import probe
+from pretrain.metrics.probe import PENALTIES, Probe, episodes_of, few, score_mean, split
 
 FRAMES, EPISODES = 400, 20
 EPISODE = np.repeat(np.arange(EPISODES), FRAMES // EPISODES)

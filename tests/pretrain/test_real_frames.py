@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from bench.error_map import random_frames
-from pretrain import select
-from pretrain.error_map import error_map, neighbourhoods
-from pretrain.memory import ErrorMemory
-from pretrain.vit import MaskedViT, normalise
+from pretrain.modules.vit import MaskedViT, normalise
+from pretrain.spirl import select
+from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_map import error_map, neighbourhoods
 
 FRAMES, WHOLE = 256, 2  # frames of a game; those of them compared at all 144 centres
 TOGETHER = 8

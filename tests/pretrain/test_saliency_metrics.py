@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.saliency_metrics import Predicted, Truth, scores
+from pretrain.metrics.saliency import Predicted, Truth, scores
 
 
 def f(precision: float, recall: float) -> float:

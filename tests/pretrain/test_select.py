@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain import select
+from pretrain.spirl import select
 
 
 def brute_force(errors: list[float], slope: float, k_max: int) -> list[int]:

@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from pretrain import linear, schedule, trainer
+from pretrain import schedule, trainer
 from pretrain.encoders import mae
+from pretrain.modules import linear
 from tests.pretrain import training_run
 
 CONFIG = mae.Config(

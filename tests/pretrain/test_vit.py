@@ -10,7 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from datasets.errors import FoveaError
-from pretrain.vit import (
+from pretrain.modules.vit import (
     MaskedViT,
     normalise,
     patchify,

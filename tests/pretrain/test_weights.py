@@ -11,7 +11,7 @@ import torch
 from bench.error_map import random_frames
 from datasets.files import sha256_file
 from pipeline import params
-from pipeline.recipe import RECIPES, recipes
+from pipeline.commands.recipe import RECIPES, recipes
 from pretrain.encoder import load_encoder
 
 FOLDERS = sorted(path.parent for path in (RECIPES / "weights").glob("*/manifest.json"))

@@ -1,0 +1,72 @@
+"""Kept weights in place of hours of pretraining: `python -m pipeline.commands.pretrained NAME`.
+
+`pipeline/recipes/weights/NAME` holds an encoder that was pretrained before: weights, curve, the
+manifest, and the digests of the shards that it learned from. Where entry and shards are the same,
+the complete artifact that the `pretrain` stage would make is made of them. `dvc commit -f
+pretrain@NAME` tells DVC. How long pretraining took says `pipeline/recipes/weights/README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import FoveaError
+from datasets.files import sha256_file
+from pipeline.pretrain import keep, read_columns
+from pipeline.runtime.artifact import MANIFEST, Artifact
+from pipeline.runtime.stage import Stage, main
+from pretrain.encoder import load_encoder
+from pretrain.store import CONFIG, WEIGHTS
+
+KEPT = Path("pipeline/recipes/weights")
+CURVE, SHARDS = "curve.csv", "shards.json"
+FILES = (CONFIG, WEIGHTS, CURVE)
+
+
+def run(stage: Stage) -> dict[str, Any]:
+    """Make an encoder's artifact from weights that were kept."""
+    folder = KEPT / stage.entry.name
+    kept = _manifest(folder)
+    again = f"`dvc repro pretrain@{stage.entry.name}` pretrains"
+    if kept["entry"] != stage.entry.resolved():
+        raise FoveaError(
+            f"{folder}: pretrained with {kept['entry']}, encoders.{stage.entry.name} is "
+            f"{stage.entry.resolved()}; {again}"
+        )
+    for artifact in stage.inputs.values():
+        if json.loads((folder / SHARDS).read_text("utf-8")) != {artifact.label: shards(artifact)}:
+            raise FoveaError(
+                f"{folder}: learned from other shards than {artifact.folder}'s; {again}"
+            )
+    encoder = load_encoder(folder)
+    shutil.copyfile(folder / CURVE, stage.out / CURVE)
+    keep(stage, None, encoder, read_columns(stage, saliency=False))
+    told = f"`dvc commit -f pretrain@{stage.entry.name}` tells DVC, which otherwise pretrains anew"
+    print(told, file=sys.stderr)
+    return dict(kept["metrics"])
+
+
+def shards(artifact: Artifact) -> dict[str, str]:
+    """The digests of its shards by name."""
+    return {name: sha for name, sha in artifact.files.items() if name.endswith(".tar")}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the artifact that the kept files are from, and whose bytes they must have."""
+    path = folder / MANIFEST
+    if not path.exists():
+        names = sorted(other.parent.name for other in KEPT.glob(f"*/{MANIFEST}"))
+        raise FoveaError(f"{path}: not there; weights are kept of {', '.join(names)}")
+    manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    for name in FILES:
+        if not (folder / name).exists() or sha256_file(folder / name) != manifest["files"][name]:
+            raise FoveaError(f"{folder / name}: missing or damaged; `git checkout {folder}`")
+    return manifest
+
+
+if __name__ == "__main__":
+    main("pretrained", "encoders", run)

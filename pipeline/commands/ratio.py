@@ -1,0 +1,121 @@
+"""How many patches are salient, and mr* (SPIRL, App. B.5, Fig. 8): `python -m
+pipeline.commands.ratio NAME`.
+
+Counts, over the frames that an encoder was pretrained on, the patches that its dynamic K would keep
+if there were no limit. mr* is the smallest of 5 %, 10 %, ... 95 % of the patches that is enough for
+more than 99.9 % of the frames; the paper then tries mr* and 5 % to either side as `max_ratio`.
+Writes `ratio.json` (the histogram's counts too) and `ratio.png` to `artifacts/.runs/ratio-<NAME>/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from datasets.pictures import spread
+from datasets.shards import read_frames
+from pipeline import params
+from pipeline.runtime import artifact
+from pipeline.runtime.progress import Progress
+from pipeline.runtime.stage import RUNS, told_plainly
+from pretrain.encoder import load_encoder
+from pretrain.figures import bar_chart
+from pretrain.spirl import select
+
+ENOUGH = 0.999  # of the frames must find room for all their salient patches
+STEP = 5  # per cent between the ratios tried
+BATCH = 16  # frames between two lines of progress
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.commands.ratio", description=__doc__)
+    parser.add_argument("encoder", help="an entry of `encoders` with an error map: model mae")
+    parser.add_argument(
+        "--slope", type=float, help="of the cut, if not the entry's; 1 is 45 degrees"
+    )
+    parser.add_argument("--frames", type=int, help="so many, evenly spread, instead of all")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with told_plainly():
+        found = measure(arguments.encoder, arguments.slope, arguments.frames)
+        folder = RUNS / f"ratio-{arguments.encoder}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "ratio.json", (json.dumps(found) + "\n").encode())
+        marks = {f"mr* {found['mr_star']} %": found["patches"] * found["mr_star"] / 100}
+        name = f"salient patches in a frame ({found['frames']:,} frames of {arguments.encoder})"
+        bars = bar_chart(found["histogram"], marks, name=name)
+        Image.fromarray(bars).save(folder / "ratio.png")
+    print(
+        f"{arguments.encoder}: {found['mean']:.1f} of {found['patches']} patches are salient at "
+        f"slope {found['slope']:g} ({found['least']} to {found['most']} in {found['frames']:,} "
+        f"frames)\nmr* {found['mr_star']} %; max_ratio to try: "
+        f"{', '.join(f'{ratio / 100:g}' for ratio in found['try'])}\n{folder / 'ratio.png'}"
+    )
+
+
+def measure(name: str, slope: float | None, wanted: int | None) -> dict[str, Any]:
+    """The `summary` of an encoder's frames, or of `wanted` of them, at `slope` or its entry's.
+
+    Raises FoveaError where the encoder is not built or has no error map, or an argument is off.
+    """
+    if slope is not None and not slope > 0:
+        raise FoveaError(f"--slope: {slope}, must be above 0")
+    if wanted is not None and wanted < 1:
+        raise FoveaError(f"--frames: {wanted}, must be at least 1")
+    entry = params.load().entry("encoders", name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder: Any = load_encoder(artifact.open_artifact(entry.label).folder, device=device)
+    if not hasattr(encoder, "errors"):
+        raise FoveaError(f"encoders.{name}: model {entry.keys.model} has no error map; mae has")
+    data = artifact.open_artifact(entry.inputs()["data"])
+    frames = read_frames(data.folder, data.files)
+    picked = spread(len(frames), len(frames) if wanted is None else wanted)
+    slope = encoder.features.slope if slope is None else slope
+    progress = Progress(f"ratio {name}", len(picked), "frames")
+    counts = []
+    for indices in np.split(picked, range(BATCH, len(picked), BATCH)):
+        images = torch.from_numpy(frames.images[indices]).permute(0, 3, 1, 2).contiguous()
+        error = encoder.errors(images.to(device))
+        if not error.isfinite().all():
+            raise FoveaError(f"encoders.{name}: an error map is not finite; pretrain it again")
+        counts.append(select.salient(error, slope).cpu().numpy())
+        progress(len(indices))
+    progress.finish()
+    return {"slope": slope} | summary(np.concatenate(counts), error.shape[1])
+
+
+def summary(counts: NDArray[np.int64], patches: int) -> dict[str, Any]:
+    """What Fig. 8 shows of the frames' counts, and mr*.
+
+    `histogram` is how many frames have 0, 1, ... salient patches; `covered` the share of frames for
+    which so many per cent of the patches are enough; `try` the per cents that the paper tries.
+    """
+    covered = {
+        ratio: float((counts <= patches * ratio / 100 + 1e-9).mean())
+        for ratio in range(STEP, 100, STEP)
+    }
+    best = min((ratio for ratio, share in covered.items() if share > ENOUGH), default=100)
+    return {
+        "frames": len(counts),
+        "patches": patches,
+        "mean": float(counts.mean()),
+        "least": int(counts.min()),
+        "most": int(counts.max()),
+        "histogram": np.bincount(counts, minlength=patches + 1).tolist(),
+        "covered": covered,
+        "mr_star": best,
+        "try": [ratio for ratio in (best - STEP, best, best + STEP) if 0 < ratio <= 100],
+    }
+
+
+if __name__ == "__main__":
+    main()

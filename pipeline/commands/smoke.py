@@ -1,0 +1,177 @@
+"""Build the entries of a recipe at tiny budgets: `make smoke NAME=spirl`.
+
+It shows that a recipe's entries are good and its stages fit each other, in minutes; its scores mean
+nothing. Of entries that differ in numbers, such as `max_ratio`, or in the game, as may those that
+they are made from, the first stands for all. It works in `artifacts/.smoke/<recipe>/`, stage by
+stage, without DVC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from datasets import envs
+from datasets.errors import FoveaError
+from pipeline import params
+from pipeline.commands.recipe import recipes
+from pipeline.config import tables
+from pipeline.config.typed import closest
+from pipeline.runtime.artifact import ROOT, STAGES
+from pipeline.runtime.stage import told_plainly
+
+CODE = Path(__file__).parents[2]
+# Upper bounds by key: an entry that asks for less keeps it.
+TINY = {
+    "count": 96,
+    "size": 64,  # of what a predictor sees
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "steps": 96,
+    "learn_start": 48,
+    "n_step": 4,
+    "replay_capacity": 96,
+    "checkpoint_every": 96,
+    "streams": 2,
+    "seeds": 1,
+    "games": 1,
+}
+# An untrained policy may stand still until the horizon, 27,000 steps; random actions end its game.
+EPSILON = 1.0
+
+
+def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
+    """A recipe's tables, every budget cut down to TINY, defaults included, `repeats` left out."""
+    alike = repeats(checked)
+    return {
+        table: {
+            name: dict(entry)
+            | {
+                key: min(value, TINY[key])
+                for key, value in checked.entry(table, name).resolved().items()
+                if key in TINY
+            }
+            | ({"epsilon": EPSILON} if table == "policies" else {})
+            for name, entry in entries.items()
+            if f"{table}/{name}" not in alike
+        }
+        for table, entries in written.items()
+    }
+
+
+def repeats(checked: tables.Params) -> dict[str, str]:
+    """Label -> that of the earlier entry which stands for it; what others need is none."""
+    first: dict[str, str] = {}
+    found = {}
+    for entry in _ordered(checked):
+        shape = str(_shape(entry, checked))
+        if first.setdefault(shape, entry.label) != entry.label:
+            found[entry.label] = first[shape]
+    for entry in reversed(_ordered(checked)):
+        if entry.label not in found:
+            for label in entry.inputs().values():
+                found.pop(label, None)
+    return found
+
+
+def _shape(entry: tables.Entry, checked: tables.Params) -> Any:
+    """An entry's words, and the shapes of what it is made from in place of their names."""
+    words = entry.resolved()
+    for key, label in entry.inputs().items():
+        words[key] = _shape(checked.entry(*label.split("/")), checked)
+    if "env" in words:
+        words["env"] = envs.shown(words["env"])  # whatever the game
+    return entry.table, _without_numbers(words)
+
+
+def _without_numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted((key, _without_numbers(inner)) for key, inner in value.items())
+    return "number" if type(value) in (int, float) else value  # not bool, an int to isinstance
+
+
+def commands(checked: tables.Params) -> list[list[str]]:
+    """Stage and entry of everything that is to be built, inputs before what needs them."""
+    ordered = _ordered(checked)
+    built = [[STAGES[entry.table], entry.name] for entry in ordered]
+    built += [["evaluate", name] for name in checked.tables["policies"]]
+    return [*built, ["report"]]
+
+
+def _ordered(checked: tables.Params) -> list[tables.Entry]:
+    """Inputs before what needs them. FoveaError for entries that need each other in a circle."""
+    ordered: list[tables.Entry] = []
+    waiting = list(checked)
+    while waiting:
+        there = {entry.label for entry in ordered}
+        ready = [e for e in waiting if set(e.inputs().values()) <= there]
+        if not ready:
+            names = ", ".join(entry.label for entry in waiting)
+            raise FoveaError(f"params: entries that need each other in a circle: {names}")
+        ordered += ready
+        waiting = [entry for entry in waiting if entry not in ready]
+    return ordered
+
+
+def smoke(name: str) -> Path:
+    """Build a recipe small, from nothing; returns its report's page.
+
+    Raises:
+        FoveaError: there is no such recipe, or one of its stages failed.
+    """
+    known = recipes()
+    if name not in known:
+        raise FoveaError(f"no recipe {name!r} in pipeline/recipes{closest(name, known)}")
+    checked = params.load(known[name])
+    small = shrink(params.read_yaml(known[name]), checked)
+    place = (ROOT / ".smoke" / name).absolute()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    with (place / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(small, file)
+    alike = len(repeats(checked))
+    print(f"{alike} of {len(list(checked))} entries left out, others are alike", flush=True)
+    todo = commands(params.load(place / "params.yaml"))
+    for number, words in enumerate(todo, 1):
+        print(f"[{number}/{len(todo)}] {' '.join(words)}", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", f"pipeline.{words[0]}", *words[1:]],
+            cwd=place,
+            env=os.environ | {"PYTHONPATH": str(CODE)},
+            check=False,
+        )
+        if done.returncode:
+            raise FoveaError(f"smoke of {name}: stage `{' '.join(words)}` failed, in {place}")
+    _check_seeds(name, place)
+    return place / ROOT / "report" / "index.html"
+
+
+def _check_seeds(name: str, place: Path) -> None:
+    """A policy of which every seed failed is built all the same; here that is a fault."""
+    for path in sorted((place / ROOT / "policies").glob("*/manifest.json")):
+        metrics = json.loads(path.read_text("utf-8"))["metrics"]
+        if metrics["failed"] == metrics["seeds"]:
+            policy = path.parent.name
+            raise FoveaError(f"smoke of {name}: every seed of {policy} failed, in {place}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.commands.smoke", description=__doc__)
+    parser.add_argument("name", help=f"one of: {', '.join(recipes())}")
+    with told_plainly():
+        page = smoke(parser.parse_args().name)
+    print(f"all built; the report: {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""The ledger: what a paper reports beside what was measured here, and what follows from it."""

@@ -1,0 +1,37 @@
+"""Scores of saliency, beside those of trivial predictors: they mean little alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.saliency import Indices
+from pipeline.label import predicted
+from pipeline.parts.labelled import Labelled
+from pretrain.encoder import SaliencySource
+from pretrain.metrics.saliency import scores
+from pretrain.saliency_source import bump
+
+CENTRE = 0.25  # of each side, as the predictor `centre`
+
+
+def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
+    """F and error on the maps numbered `judges`; those of nothing anywhere, and of a bump in the
+    middle, beside them. No F where no map has a salient pixel.
+    """
+    truth = labelled.maps[judges]
+    height, width = truth.shape[1:]
+    middle = bump(height, width, CENTRE).numpy()
+    return (
+        scored(predicted(source, labelled.columns(judges)["image"]), truth)
+        | scored(np.zeros(truth.shape, np.float32), truth, "zero_")
+        | scored(np.broadcast_to(middle, truth.shape), truth, "centre_")
+    )
+
+
+def scored(found: NDArray[np.float32], truth: NDArray[np.uint8], of: str = "") -> dict[str, float]:
+    """Scores of maps (N, H, W), by their names with `of` in front; without those that are none."""
+    named = asdict(scores(found, truth)).items()
+    return {f"{of}{name}": value for name, value in named if value is not None}

@@ -1,0 +1,40 @@
+"""What stages that train with Lightning share: progress, a checkpoint to go on from, a curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.files import write_atomic
+from pipeline.runtime.progress import Progress
+from pipeline.runtime.stage import Stage
+
+
+def train(
+    stage: Stage, verb: str, method: Any, columns: dict[str, NDArray[Any]]
+) -> dict[str, float]:
+    """Fit `method` to columns (N, ...), or go on from `last.ckpt`; keep the loss of every step.
+
+    Returns steps and the last losses' mean, for the metrics. `verb` names the work in the progress.
+    """
+    from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
+
+    config, count = stage.entry.config, len(columns["image"])
+    total = trainer.total_steps(count, batch_size=config.batch_size, epochs=config.epochs)
+    progress = Progress(f"{verb} {stage.entry.name}", total, "steps")
+    losses: NDArray[np.float32] = trainer.fit(
+        method,
+        columns,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        folder=stage.folder,
+        progress=lambda done, _: progress.reach(done),
+        tensorboard_dir=stage.runs,
+    )
+    progress.finish()
+    rows = "".join(f"{step},{loss:.9g}\n" for step, loss in enumerate(losses.tolist(), 1))
+    write_atomic(stage.out / "curve.csv", f"step,loss\n{rows}".encode())
+    return {"steps": len(losses), "loss": float(losses[-100:].mean())}

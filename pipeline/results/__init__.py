@@ -1,0 +1,1 @@
+"""What was measured, what papers report, and the pages that follow from both."""

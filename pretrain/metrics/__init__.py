@@ -1,0 +1,1 @@
+"""How good saliency and features are."""

@@ -1,0 +1,1 @@
+"""SPIRL: reconstruction error maps, the cache of them, and the choice of patches."""

@@ -1,0 +1,267 @@
+"""Errors that an encoder has computed before, so that most of a game's patches are only looked up.
+
+A patch's reconstruction error depends on the weights, its place and the bytes of nine patches, and
+an Atari game shows the same nine again and again: under a random policy about nine in ten. The
+distinct patches are numbered as they come, and an error is kept under its centre and the nine
+numbers. Both dictionaries compare whole keys and no number is given twice, so a wrong hit is not
+unlikely but impossible.
+
+What is remembered never shows in a result: `errors_at` computes a centre to the same bits in any
+company, so to have forgotten it costs time alone. An interrupted run that starts with nothing ends
+in the same bytes, and so does one that starts with what others remembered (`share`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretrain.modules.vit import MaskedViT, patchify
+from pretrain.spirl.error_log import Block, ErrorLog, stamp
+from pretrain.spirl.error_map import errors_at, neighbourhoods
+
+LIMIT = 512 * 2**20  # bytes an encoder; runs of several seeds have one each
+LOOK = 20  # frames between looks at what the others have computed
+TOGETHER = 64  # frames of a batch that are looked up before what is new in them is computed
+CHECKED = 4  # errors of each of the others' files that are computed again before it is used
+
+# Bytes that CPython takes beyond the key's own: the objects' heads, a number, rounding, and the
+# entry's share of a dictionary that has just grown threefold.
+OVERHEAD = 48 + 32 + 64
+
+
+class ErrorMemory:
+    """`error_map` for a CPU, remembering: (B, C, H, W) uint8 -> (B, N) float32.
+
+    Entries live in two generations. What is used moves to the young one; when that is full the old
+    one is dropped and the young one takes its place. All is forgotten when the model's weights
+    change, by `load_state_dict` or otherwise in place, which their tensors' version counters tell;
+    what is done to their `.data` goes unseen. Maps with anything but numbers are not remembered.
+
+    Attributes:
+        hits, misses: centres looked up and computed since the start.
+        nbytes: what the entries take, rounded up; never more than `limit`.
+
+    Raises ValueError where `limit` does not hold two frames.
+    """
+
+    def __init__(self, model: MaskedViT, *, limit: int = LIMIT) -> None:
+        channels, height, width = model.image_shape
+        self._patch_bytes = channels * height * width // model.patches + OVERHEAD
+        self._error_bytes = 4 * 10 + OVERHEAD
+        self._frame_bytes = model.patches * (self._patch_bytes + self._error_bytes)
+        if limit < 2 * self._frame_bytes:
+            raise ValueError(
+                f"limit: {limit} bytes, must be at least two frames', {2 * self._frame_bytes}"
+            )
+        self.model, self.limit = model, limit
+        self.hits = self.misses = 0
+        self._log: ErrorLog | None
+        self._frames = 0  # looked up so far
+        self._numbers = 0  # given out so far, and never again
+        self._near = neighbourhoods(*model.grid)
+        centre = torch.arange(model.patches)[:, None]
+        index, real, _ = self._near
+        # Where a border cuts a neighbour off, the centre stands in: the key names the centre too.
+        self._nine = torch.cat([centre, torch.where(real, index, centre)], dim=1).numpy()
+        self._centre = centre.numpy().astype(np.int32)
+        self.forget()
+
+    @property
+    def nbytes(self) -> int:
+        """What all entries take, at most."""
+        return self._size(self._young) + self._size(self._old)
+
+    def share(self, folder: Path) -> None:
+        """Take what others with the same weights wrote below `folder`, now and from time to time,
+        and write what is computed here: see `pretrain/spirl/error_log.py`.
+        """
+        self._theirs: dict[Path, array[int]] = {}  # numbers of a file's patches
+        with self._or_alone():
+            self._log = ErrorLog(folder, stamp(self.model), self._patch_bytes - OVERHEAD)
+            self._take(self._log)
+            self._log.tell_of_torn_ends()
+
+    def forget(self) -> None:
+        """Drop all entries, and share no more."""
+        self._log = None
+        self._young, self._old = _Generation(), _Generation()
+        # Held, so that no new weights can come to lie at their addresses.
+        self._weights = [weight.detach() for weight in self.model.parameters()]
+        self._places = [
+            (part._parameters, name)  # as `parameters()` finds them, in a tenth of the time
+            for part in self.model.modules()
+            for name, weight in part._parameters.items()
+            if weight is not None
+        ]
+        self._state = self._versions()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """A frame's errors do not depend on the others; what is new in some is computed together,
+        so that few passes have to be filled up.
+        """
+        if self._versions() != self._state:
+            self.forget()
+        errors = [torch.empty(0, self.model.patches)]
+        for group in torch.split(image, TOGETHER) if len(image) else ():
+            frames = [self._look_up(frame) for frame in group]
+            self._compute(group, frames)
+            errors.append(torch.tensor([frame.errors for frame in frames], dtype=torch.float32))
+        return torch.cat(errors)
+
+    def _look_up(self, image: Tensor) -> _Frame:
+        self._frames += 1
+        if self._log and self._frames % LOOK == 0:
+            with self._or_alone():
+                self._take(self._log)
+        self._make_room()
+        pixels = patchify(image[None], self.model.patch)[0].numpy()
+        numbers = np.array([self._number(patch) for patch in _rows(pixels)], np.int32)
+        table = np.concatenate([self._centre, numbers[self._nine]], axis=1)
+        keys = _rows(table)
+        errors = [self._young.errors.get(key) for key in keys]
+        for centre, key in enumerate(keys):
+            if errors[centre] is None and key in self._old.errors:
+                errors[centre] = self._young.errors[key] = self._old.errors[key]
+        return _Frame(pixels, numbers, keys, errors)
+
+    def _compute(self, images: Tensor, frames: list[_Frame]) -> None:
+        """What none of the frames' errors tells: each once, wherever it is wanted."""
+        missing: dict[bytes, tuple[int, int]] = {}  # key -> the first frame that shows it, centre
+        for at, frame in enumerate(frames):
+            for centre, (key, error) in enumerate(zip(frame.keys, frame.errors, strict=True)):
+                if error is None:
+                    missing.setdefault(key, (at, centre))
+        self.misses += len(missing)
+        self.hits += len(frames) * self.model.patches - len(missing)
+        if not missing:
+            return
+        rows, centres = np.array(list(missing.values())).T
+        shown, place = np.unique(rows, return_inverse=True)
+        patches = torch.cat([self.model.to_patches(images[[row]]) for row in shown])
+        wanted = torch.from_numpy(place * self.model.patches + centres)
+        found = errors_at(self.model, patches, wanted, self._near).numpy()
+        told = dict(zip(missing, found.tolist(), strict=True))
+        for frame in frames:
+            known = zip(frame.keys, frame.errors, strict=True)
+            frame.errors = [told[key] if error is None else error for key, error in known]
+        for row in shown:
+            of_it = rows == row
+            if np.isfinite(found[of_it]).all():
+                self._remember(frames[row], centres[of_it], found[of_it])
+
+    def _remember(
+        self, frame: _Frame, centres: NDArray[np.int64], errors: NDArray[np.float32]
+    ) -> None:
+        """What was computed of a frame, here and for the others."""
+        self._make_room()
+        keys = [frame.keys[centre] for centre in centres]
+        self._young.errors.update(zip(keys, errors.tolist(), strict=True))
+        if self._log:
+            places = np.unique(self._nine[centres])
+            numbers, first = np.unique(frame.numbers[places], return_index=True)
+            table = np.frombuffer(b"".join(keys), np.int32).reshape(-1, 10)
+            with self._or_alone():
+                self._log.append(numbers, frame.pixels[places[first]], table, errors)
+
+    @contextlib.contextmanager
+    def _or_alone(self) -> Iterator[None]:
+        """Share no more where the files fail: what they save is time alone."""
+        try:
+            yield
+        except OSError as error:
+            message = "%s; errors are no longer shared, which takes longer and changes nothing"
+            logging.getLogger(__name__).warning(message, error)
+            self._log = None
+
+    def _make_room(self) -> None:
+        """For one frame, or for one block of another process."""
+        if self._size(self._young) + self._frame_bytes > self.limit // 2:
+            self._old, self._young = self._young, _Generation()
+
+    def _take(self, log: ErrorLog) -> None:
+        """Remember what the others have computed since the last look, in our own numbers."""
+        for path, block in log.news():
+            if path not in self._theirs and not self._agrees(block):
+                log.distrust(path, "it has not the errors of this encoder on this machine")
+                continue
+            self._make_room()
+            known = self._theirs.setdefault(path, array("i"))
+            known.extend(self._number(patch) for patch in _rows(block.contents))
+            nine = np.frombuffer(known, np.int32)[block.keys[:, 1:]]
+            keys = _rows(np.hstack([block.keys[:, :1], nine]))
+            self._young.errors.update(zip(keys, block.errors.tolist(), strict=True))
+
+    def _agrees(self, block: Block) -> bool:
+        """Whether some errors of a file's first block are what we compute, bit by bit."""
+        rows = np.linspace(0, len(block.keys) - 1, CHECKED).astype(int)
+        for (centre, *nine), error in zip(block.keys[rows], block.errors[rows], strict=True):
+            if not 0 <= centre < len(self._nine):
+                return False
+            pixels = np.zeros((self.model.patches, block.contents.shape[1]), np.uint8)
+            pixels[self._nine[centre]] = block.contents[nine]
+            patches = torch.from_numpy(pixels)[None].float() / 255
+            found = errors_at(self.model, patches, torch.tensor([centre]), self._near)
+            if found.numpy().tobytes() != error.tobytes():
+                return False
+        return True
+
+    def _number(self, patch: bytes) -> int:
+        """The number of a patch's content, a new one where it is not remembered."""
+        number = self._young.numbers.get(patch)
+        if number is None:
+            number = self._old.numbers.get(patch)
+            if number is None:
+                number = self._numbers
+                self._numbers += 1
+            self._young.numbers[patch] = number
+        return number
+
+    def _size(self, generation: _Generation) -> int:
+        numbers, errors = len(generation.numbers), len(generation.errors)
+        return numbers * self._patch_bytes + errors * self._error_bytes
+
+    def _versions(self) -> list[tuple[int, int]]:
+        weights = (cast(Tensor, table[name]) for table, name in self._places)
+        return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
+
+
+@dataclass
+class _Frame:
+    """A frame as it is looked up.
+
+    Attributes:
+        pixels: its patches' bytes, (N, bytes of a patch) uint8; `numbers` (N,) are their numbers.
+        keys: of each centre, itself and the numbers of its nine patches.
+        errors: of each centre, None where it is not remembered.
+    """
+
+    pixels: NDArray[np.uint8]
+    numbers: NDArray[np.int32]
+    keys: list[bytes]
+    errors: list[float | None]
+
+
+class _Generation:
+    """The numbers of patches, and the errors of centres by `ErrorMemory._keys`."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+        self.errors: dict[bytes, float] = {}
+
+
+def _rows(table: NDArray[np.generic]) -> list[bytes]:
+    """Each row's bytes."""
+    table = np.ascontiguousarray(table)
+    rows: list[bytes] = table.view(f"V{table.strides[0]}").ravel().tolist()
+    return rows

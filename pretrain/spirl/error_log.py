@@ -1,0 +1,241 @@
+"""Remembered errors in files, so that seeds side by side and later runs share one another's.
+
+Each process appends to a file of its own and reads those of all others, one block a frame: the
+contents of patches that the file has not shown before, by the writer's numbers, and errors under
+their centre and nine numbers. What is read is checked: a block by its checksum, whose key is the
+`stamp` of weights, code, versions and processor; a file, before anything of it is used, by
+computing some of its first block's errors again, which must agree bit by bit. So files of other
+weights or another machine, whose sums round otherwise, are left alone, as are torn ends and
+whatever else befell them. Who forges checksums with the weights at hand is not kept out: he could
+as well change the weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import mmap
+import os
+import platform
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from timm.layers.attention import Attention
+
+from pretrain.modules import linear, vit
+from pretrain.modules.vit import MaskedViT
+from pretrain.spirl import error_map
+
+LIMIT = 2 * 2**30  # bytes of all weights' files; of more, the oldest go when one is next opened
+PATCHES = 2**18  # shown in a file before the next is begun: each costs memory, some 100 bytes
+SUFFIX = ".errors"
+MAGIC = b"fovea-errors/1\n"
+# Variables that choose the kernels of a matrix product.
+KERNELS = frozenset(
+    ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
+     "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA")
+)  # fmt: skip
+HEAD = struct.Struct("<II16s")  # patches, errors, checksum
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one frame had that was new, as a file holds it.
+
+    Attributes:
+        contents: bytes of the patches that the file shows first here, (P, bytes of a patch) uint8.
+        keys: centre and nine patches of each error, (M, 10) int32; patches are numbered from 0 in
+            the order in which the file shows them.
+        errors: (M,) float32.
+    """
+
+    contents: NDArray[np.uint8]
+    keys: NDArray[np.int32]
+    errors: NDArray[np.float32]
+
+    def pack(self, stamp: bytes) -> bytes:
+        """Its bytes, the checksum's key being `stamp`."""
+        parts = (self.contents, self.keys, self.errors)
+        payload = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+        checksum = _checksum(payload, stamp)
+        return HEAD.pack(len(self.contents), len(self.errors), checksum) + payload
+
+
+def stamp(model: MaskedViT) -> bytes:
+    """32 bytes over weights, code, versions, threads and the processor."""
+    found = hashlib.sha256()
+    heads = [part.num_heads for part in model.modules() if isinstance(part, Attention)]
+    found.update(f"{model.image_shape} {model.patch} {heads}".encode())
+    for name, weight in model.state_dict().items():
+        found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        found.update(weight.cpu().contiguous().numpy().tobytes())
+    for source in (__file__, error_map.__file__, linear.__file__, vit.__file__):
+        found.update(Path(source).read_bytes())
+    for name in sorted(set(os.environ) & KERNELS):
+        found.update(f"{name} {os.environ[name]}".encode())
+    capability = torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()  # by which sums are split
+    products = linear.is_faster()  # whose
+    parts = (torch.__version__, timm.__version__, _processor(), capability, products, threads)
+    found.update(" ".join(map(str, parts)).encode())
+    return found.digest()
+
+
+def _processor() -> str:
+    """Its name and instructions, where Linux tells: kernels may differ by more than what torch
+    asks for.
+    """
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
+        names = ("cpu family", "model", "stepping", "flags", "CPU ", "Features")  # and Arm's
+        return " ".join(line for line in lines if line.startswith(names))
+    return platform.processor()
+
+
+class ErrorLog:
+    """This process's file in a folder of those with the same stamp, and the others' as far as they
+    were read. All may raise OSError.
+
+    Attributes:
+        nbytes: what all weights' files took when last looked at, and what was appended since.
+            Nothing is appended beyond `limit`.
+    """
+
+    def __init__(self, store: Path, stamp: bytes, patch_bytes: int, *, limit: int = LIMIT) -> None:
+        self.folder, self.stamp = store / stamp.hex()[:16], stamp
+        self.patch_bytes, self.limit = patch_bytes, limit
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._own: list[Path] = []  # the last is being written
+        self._shown: dict[int, int] = {}  # our numbers of patches -> that file's
+        self._read: dict[Path, tuple[int, int]] = {}  # bytes and patches taken from the others
+        self._torn: dict[Path, int] = {}  # bytes after the last whole block, when last read
+        self._damaged: set[Path] = set()
+        self.nbytes = self._drop_oldest()
+
+    def append(
+        self,
+        numbers: NDArray[np.int32],
+        contents: NDArray[np.uint8],
+        keys: NDArray[np.int32],
+        errors: NDArray[np.float32],
+    ) -> None:
+        """Add to our own file, which begins with the first call, and anew where it is full or was
+        removed.
+
+        Errors (M,) stand under their centre and nine of `numbers`, (M, 10); `numbers` (P,) rise,
+        and `contents` (P, bytes of a patch) are those patches'.
+        """
+        begin = len(self._shown) >= PATCHES or not (self._own and self._own[-1].exists())
+        # The last file's stay known until the next is written: where there is no room it may
+        # have some again before this one is full.
+        shown = {} if begin else self._shown
+        places = np.array([shown.get(number, -1) for number in numbers.tolist()], np.int32)
+        fresh = places < 0
+        places[fresh] = len(shown) + np.arange(fresh.sum())
+        nine = places[np.searchsorted(numbers, keys[:, 1:])]
+        block = Block(contents[fresh], np.hstack([keys[:, :1], nine]), errors)
+        packed = block.pack(self.stamp)
+        if self.nbytes + len(packed) > self.limit:
+            return
+        if begin:
+            handle, name = tempfile.mkstemp(suffix=SUFFIX, dir=self.folder)
+            os.close(handle)
+            self._own.append(Path(name))
+            packed = MAGIC + packed
+        with self._own[-1].open("ab", buffering=0) as file:
+            file.write(packed)
+        shown.update(zip(numbers[fresh].tolist(), places[fresh].tolist(), strict=True))
+        self._shown = shown
+        self.nbytes += len(packed)
+
+    def news(self) -> Iterator[tuple[Path, Block]]:
+        """What the others have appended since the last call, each file's blocks in order."""
+        self.nbytes = sum(size for _, size, _ in self._files())
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            if path not in self._own and path not in self._damaged:
+                yield from ((path, block) for block in self._unread(path))
+
+    def distrust(self, path: Path, why: str) -> None:
+        """Read nothing more of a file, and say so."""
+        logging.getLogger(__name__).warning("%s: ignored from here on, %s", path, why)
+        self._damaged.add(path)
+
+    def tell_of_torn_ends(self) -> None:
+        """Say which files end in part of a block, as a killed process leaves them."""
+        for path, torn in self._torn.items():
+            if torn and path not in self._damaged:
+                message = "%s: its last %d bytes are ignored, they are part of a block only"
+                logging.getLogger(__name__).warning(message, path, torn)
+
+    def _unread(self, path: Path) -> Iterator[Block]:
+        begun, known = self._read.setdefault(path, (0, 0))
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size <= begun:
+                    return
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            return  # its room was needed
+        except OSError as error:
+            self.distrust(path, f"it cannot be read ({error.strerror})")
+            return
+        at = begun or len(MAGIC)
+        if not begun and data[:at] != MAGIC:
+            self.distrust(path, "it does not begin as a file of errors")
+        while path not in self._damaged and at + HEAD.size <= len(data):
+            patches, errors, checksum = HEAD.unpack_from(data, at)
+            end = at + HEAD.size + patches * self.patch_bytes + errors * 44
+            if end > len(data):
+                break  # still being written, or torn
+            payload = data[at + HEAD.size : end]
+            block = self._parse(payload, patches, errors)
+            known += patches
+            if _checksum(payload, self.stamp) != checksum or not _within(block, known):
+                self.distrust(path, "a block is damaged, or of another encoder or machine")
+                break
+            at = end
+            self._read[path] = at, known
+            yield block
+        self._torn[path] = len(data) - at
+
+    def _parse(self, payload: memoryview, patches: int, errors: int) -> Block:
+        sizes = patches * self.patch_bytes, 40 * errors
+        contents, keys, values = np.split(np.frombuffer(payload, np.uint8), np.cumsum(sizes))
+        return Block(
+            contents.reshape(patches, self.patch_bytes),
+            keys.view(np.int32).reshape(errors, 10),
+            values.view(np.float32),
+        )
+
+    def _drop_oldest(self) -> int:
+        """Make room for half the limit, of whatever weights; returns the bytes that stay."""
+        files = sorted(self._files())
+        while sum(size for _, size, _ in files) > self.limit // 2:
+            files.pop(0)[2].unlink(missing_ok=True)
+        return sum(size for _, size, _ in files)
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """When each file of the store was last written, its bytes, and its path."""
+        for path in self.folder.parent.glob(f"*/*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another process needed its room
+                told = path.stat()
+                yield told.st_mtime, told.st_size, path
+
+
+def _within(block: Block, patches: int) -> bool:
+    """Whether there are errors, all numbers, of patches that the file has shown."""
+    nine = block.keys[:, 1:]
+    known = len(nine) and (nine >= 0).all() and (nine < patches).all()
+    return bool(known and np.isfinite(block.errors).all())
+
+
+def _checksum(payload: bytes | memoryview, stamp: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=16, key=stamp).digest()
