@@ -67,7 +67,7 @@ class Checked:
         return iter(())
 
 
-def _out_of_range(config: Any) -> Iterator[str]:
+def _out_of_range(config: Checked) -> Iterator[str]:
     for name, (allowed, choices) in _limits(type(config)).items():
         value = getattr(config, name)
         if choices and value not in choices:
