@@ -26,6 +26,7 @@ setup: .venv/.stamp ## make .venv with the packages of requirements.lock (PYTHON
 # The Python comes from the system's PATH, not from the old .venv in front of it.
 # Compiled by all cores at the end, which pip does by one; some packages carry templates that are no Python and don't compile.
 .venv/.stamp: requirements.lock tools/doctor.sh
+	@if [ -L .venv ]; then echo "error: .venv is a symbolic link, and setting up would empty $$(readlink -f .venv); remove the link first" >&2; exit 1; fi
 	python=$$(PATH="$${PATH#*:}" tools/doctor.sh $(PYTHON)) && "$$python" -m venv --clear .venv
 	python -m pip install --no-deps --no-compile --requirement requirements.lock
 	python -m pip check

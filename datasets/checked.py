@@ -68,7 +68,8 @@ class Checked:
 
 
 def _out_of_range(config: Checked) -> Iterator[str]:
-    for name, (allowed, choices) in _limits(type(config)).items():
+    kind: Any = type(config)
+    for name, (allowed, choices) in _limits(kind).items():
         value = getattr(config, name)
         if choices and value not in choices:
             yield f"{name}: {value!r}, must be {' or '.join(map(str, choices))}"
