@@ -3,8 +3,9 @@
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
+# Taken from make's command line only. A shell may export any of these names for its own purposes, and AS has a default in make.
 # Another interpreter: make setup PYTHON=/path/to/python3.12
-PYTHON ?=
+$(foreach name,PYTHON UPGRADE STAGE NAME AS PORT FORCE ARGS,$(if $(filter command,$(firstword $(origin $(name)))),,$(eval override $(name) :=)))
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Only what the lock names: nothing from the user's own site-packages, whatever the environment or pip's config says.
 export PYTHONNOUSERSITE := 1
@@ -56,10 +57,6 @@ recipe: setup ## make pipeline/recipes/NAME.yaml the current params.yaml (FORCE=
 .PHONY: smoke
 smoke: setup ## build the recipe NAME at tiny budgets, one policy of each kind
 	python -m pipeline.commands.smoke $(NAME)
-
-.PHONY: verify
-verify: setup ## print the evidence: parameter counts, digests after kills, shard bytes, exported tokens
-	python -m pipeline.commands.verify
 
 .PHONY: results
 results: setup ## render RESULTS.md from the seeds measured so far (pipeline/recipes/measured)

@@ -97,6 +97,63 @@ def test_help_lists_every_target() -> None:
     assert all(len(line.split(maxsplit=2)) == 3 for line in shown.splitlines())
 
 
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with all that `make` needs to plan a target, its `.venv` up to date."""
+    for name in ("Makefile", "requirements.lock", "tools/doctor.sh", ".venv/.stamp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"" if name == ".venv/.stamp" else (ROOT / name).read_bytes())
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_setup_refuses_a_symbolic_link_and_leaves_its_target_alone(checkout: Path) -> None:
+    """`python -m venv --clear` would follow it and empty the folder that it points to."""
+    target = checkout / "elsewhere"
+    (checkout / ".venv").rename(target)
+    (target / ".stamp").rename(target / "precious.txt")
+    (checkout / ".venv").symlink_to(target)
+    done = make(checkout, "setup")
+    assert done.returncode == 2
+    assert f".venv is a symbolic link, and setting up would empty {target}" in done.stderr
+    assert [path.name for path in target.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("target", ["repro", "annotate", "recipe", "smoke", "test", "lock"])
+def test_make_takes_its_variables_from_the_command_line_only(checkout: Path, target: str) -> None:
+    names = ("NAME", "AS", "PORT", "STAGE", "FORCE", "ARGS", "UPGRADE", "PYTHON")
+    plain = make(checkout, "-n", target)
+    exported = make(checkout, "-n", target, **dict.fromkeys(names, "leaked"))
+    assert plain.returncode == 0 and plain.stdout == exported.stdout
+    assert "--as" not in plain.stdout  # make has a default of its own for AS
+    asked = make(checkout, "-n", target, *(f"{name}=asked" for name in names))
+    assert "asked" in asked.stdout or "--upgrade" in asked.stdout
+
+
+def test_files_are_checked_out_as_they_are_committed(tmp_path: Path) -> None:
+    """Whatever git is set to do with line endings: stamps and digests are taken of bytes."""
+    texts = {".gitattributes": (ROOT / ".gitattributes").read_bytes(), "lf.py": b"a\n"}
+    texts |= {"crlf.csv": b"a\r\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text)
+    git = ["git", "-c", "core.autocrlf=true", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    for name in texts:
+        (tmp_path / name).unlink()
+    subprocess.run([*git, "checkout", "-q", "."], cwd=tmp_path, check=True)
+    assert {name: (tmp_path / name).read_bytes() for name in texts} == texts
+
+
 # --- files that one reads in a sitting ------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from datasets.errors import FoveaError
+from pretrain.encoders import mae
 from pretrain.modules.vit import (
     MaskedViT,
     normalise,
@@ -40,6 +41,7 @@ def test_parameter_counts_are_the_papers() -> None:
     assert count(model) == 790_784
     assert all(p.requires_grad for p in model.parameters())
     assert sum(t.numel() for t in model.state_dict().values()) == 790_784  # no positions in files
+    assert count(mae.Pretraining(mae.Config(), SHAPE).model) == 790_784  # what training uses
 
 
 def test_patchify_against_a_loop_and_back() -> None:
