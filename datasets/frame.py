@@ -17,7 +17,7 @@ class Frame:
     `terminated` and `truncated` say how the step ended the game, never both merged into a `done`.
     """
 
-    image: NDArray[np.uint8]  # (H, W, 3), never stacked
+    image: NDArray[np.uint8]  # (H, W, C), never stacked
     action: int | NDArray[np.float32]  # index of a discrete action, or (A,) continuous
     reward: float  # as the game gives it, never clipped
     terminated: bool

@@ -11,15 +11,20 @@ PAPER = 255  # its grey
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int) -> Image.Image:
-    """The images (N, H, W, 3), row after row of `columns`, on white."""
+    """The images (N, H, W, C), row after row of `columns`, on white."""
     count, height, width, _ = images.shape
     rows = -(-count // columns)
     shape = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3)
     sheet = np.full(shape, PAPER, np.uint8)
     for i, image in enumerate(images):
         top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
-        sheet[top : top + height, left : left + width] = image
+        sheet[top : top + height, left : left + width] = rgb(image)
     return Image.fromarray(sheet)
+
+
+def rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images (..., H, W, C) in colour or gray -> (..., H, W, 3)."""
+    return images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1)
 
 
 def spread(count: int, wanted: int) -> NDArray[np.int64]:

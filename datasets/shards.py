@@ -1,7 +1,7 @@
 """Frames on disk: WebDataset tar shards whose bytes depend on nothing but the frames.
 
 Each member of a shard, `{stream:03d}-{start:08d}.npz`, is a chunk of up to 256 consecutive frames
-of one stream; `start` counts the stream's frames. Its columns are `image` (n, H, W, 3) uint8,
+of one stream; `start` counts the stream's frames. Its columns are `image` (n, H, W, C) uint8,
 `action`, `reward`, `terminated`, `truncated`, `episode`, `step`, and what the environment adds
 (Atari: `lives`, `ram`). Names sort in time order; `webdataset.WebDataset(url).decode()` reads them.
 
@@ -43,7 +43,7 @@ DTYPES = {
 class FrameSet:
     """All frames of a data set in memory, in time order stream after stream; a FrameSource."""
 
-    images: NDArray[np.uint8]  # (N, H, W, 3)
+    images: NDArray[np.uint8]  # (N, H, W, C); C is 3, or 1 for gray
     action: NDArray[np.int64] | NDArray[np.float32]  # (N,) index, or (N, A)
     reward: NDArray[np.float32]  # (N,), as the game gives it
     terminated: NDArray[np.bool_]  # (N,)
@@ -145,7 +145,7 @@ def _check(path: Path, columns: Columns, like: Columns) -> None:
         raise FoveaError(f"{path}: has no column {names}; name a folder of frames")
     image = columns["image"]
     wrong = [name for name, dtype in DTYPES.items() if columns[name].dtype != dtype]
-    if image.ndim != 4 or image.shape[-1] != 3 or image.dtype != np.uint8 or wrong:
+    if image.ndim != 4 or image.shape[-1] not in (1, 3) or image.dtype != np.uint8 or wrong:
         raise FoveaError(f"{path}: columns {', '.join(['image', *wrong])} are not those of frames")
     kinds = [
         {name: (array.dtype, array.shape[1:]) for name, array in each.items() if name != "stream"}

@@ -102,14 +102,31 @@ def write_stream(
 def shared_out(env: str, policy: Policy, *, seed: int, streams: int, count: int) -> list[Stream]:
     """`count` frames of `env` in equal shares, the first streams one frame longer where it must be.
 
-    Raises FoveaError for an unknown environment, ValueError for a count below 1.
+    Of several games (`envs.members`) each gives as many frames: stream i plays game i modulo their
+    number. Raises FoveaError for an unknown environment, ValueError for a count below 1 and for
+    fewer streams than games.
     """
-    envs.check(env)
+    games = envs.members(env)
     if count < 1:
         raise ValueError(f"count: {count}, must be at least 1")
-    share, rest = divmod(count, streams)
-    counts = [share + (index < rest) for index in range(streams)]
-    return [Stream(env, policy, seed, index, n) for index, n in enumerate(counts) if n]
+    if streams < len(games):
+        raise ValueError(f"streams: {streams}, must be at least 1 for each of {len(games)} games")
+    counts = [0] * streams
+    for game, of_game in enumerate(_shares(count, len(games))):
+        mine = range(game, streams, len(games))
+        for index, share in zip(mine, _shares(of_game, len(mine)), strict=True):
+            counts[index] = share
+    return [
+        Stream(games[index % len(games)], policy, seed, index, n)
+        for index, n in enumerate(counts)
+        if n
+    ]
+
+
+def _shares(count: int, parts: int) -> list[int]:
+    """`count` in equal parts, the first ones larger by one where it must be."""
+    share, rest = divmod(count, parts)
+    return [share + (part < rest) for part in range(parts)]
 
 
 def check_shares(seed: int, streams: int) -> None:

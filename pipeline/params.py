@@ -149,7 +149,7 @@ def _read_entry(
             read_into(types, features, mistakes, prefix="features.")
     if isinstance(written.get("env"), str):
         try:
-            envs.check(written["env"])
+            (envs.members if table == "frames" else envs.check)(written["env"])
         except FoveaError as error:
             mistakes.append(f"env: {error}")
     if mistakes:

@@ -1,9 +1,13 @@
 """Environments by word: "atari/Frostbite" is the game Frostbite of the suite in atari.py.
 
+Several games of a suite are one word too, for frames: "atari/{Asteroids,Assault,MsPacman}", which
+members() spells out.
+
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
 `make(config, seed)` (a vector of them), `FRAME_INFO` (the info entries kept with each frame),
 `ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its Config that say what is shown
-and that a word may give, as in "metaworld/reach?view=upright&camera=corner2".
+and that a word may give, as in "metaworld/reach?view=upright&camera=corner2". A Config has
+`image_shape`, (C, H, W).
 """
 
 from __future__ import annotations
@@ -24,6 +28,32 @@ from datasets.errors import FoveaError
 def check(word: str) -> None:
     """Raise FoveaError, with near misses, unless `word` names an environment we have."""
     _find(word)
+
+
+def members(word: str) -> list[str]:
+    """The environments that a word names: "atari/{A,B}?screen=gray84" -> "atari/A?screen=gray84",
+    "atari/B?screen=gray84"; any other word is its own only member.
+
+    Raises FoveaError, with near misses, for one that we don't have, for a game named twice, and
+    where the images are not all of one shape.
+    """
+    start, brace, rest = word.partition("{")
+    listed, closing, end = rest.partition("}")
+    if not brace:
+        check(word)
+        return [word]
+    names = [name.strip() for name in listed.split(",")]
+    if not closing or len(set(names)) < len(names):
+        raise FoveaError(
+            f"environment {word!r}: write <suite>/{{<game>,<game>}}, each game once, such as "
+            "atari/{Asteroids,Assault,MsPacman}"
+        )
+    each = [f"{start}{name}{end}" for name in names]
+    shapes = {one: _find(one)[1].image_shape for one in each}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{one} shows {shape}" for one, shape in shapes.items())
+        raise FoveaError(f"environment {word!r}: images must be of one shape; {told}")
+    return each
 
 
 def games(suite: str = "atari") -> list[str]:
@@ -54,23 +84,23 @@ def single(word: str, *, seed: int, index: int, draw: bool = True) -> gymnasium.
 
 def frame_info(word: str) -> tuple[str, ...]:
     """The entries of `info` that belong to a frame: ("lives", "ram") on Atari."""
-    return tuple(_find(word)[0].FRAME_INFO)
+    return tuple(_find(members(word)[0])[0].FRAME_INFO)
 
 
 def actions(word: str) -> str:
     """What actions an environment takes: "discrete" or "continuous"."""
-    return str(_find(word)[0].ACTIONS)
+    return str(_find(members(word)[0])[0].ACTIONS)
 
 
 def image_shape(word: str) -> tuple[int, int, int]:
-    """(3, H, W) of the images an environment shows, without starting it."""
-    config = _find(word)[1]
-    return 3, config.height, config.width
+    """(C, H, W) of the images an environment shows, without starting it."""
+    shape: tuple[int, int, int] = _find(members(word)[0])[1].image_shape
+    return shape
 
 
 def shown(word: str) -> dict[str, str]:
     """The suite and how it shows its games, defaults written out: {"suite": …, "view": …}."""
-    suite, config = _find(word)
+    suite, config = _find(members(word)[0])
     return {"suite": word.partition("/")[0]} | {key: getattr(config, key) for key in suite.OPTIONS}
 
 
@@ -81,6 +111,8 @@ def _find(word: str, **settings: Any) -> tuple[ModuleType, Any]:
     if not game:
         raise FoveaError(f"environment {word!r}: write <suite>/<game>, such as atari/Frostbite")
     suite = _suite(name)
+    if "{" in game:
+        raise FoveaError(f"environment {word!r}: several games, where one is played at a time")
     if game not in suite.games():
         near = _near(game, suite.games())
         raise FoveaError(f"environment {word!r}: {name} has no such game{near}")

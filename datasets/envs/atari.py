@@ -1,9 +1,16 @@
-"""Atari 2600 games as SPIRL shows them (Jiang and Weng 2023, Table 9), straight on ale_py.
+"""Atari 2600 games as the papers show them, straight on ale_py: "atari/Pong?screen=gray84".
 
-One agent step is four emulator frames of the same action; the observation is the pixelwise maximum
-of the third and fourth, resized bilinearly from 210x160 to 96x96 RGB. A game starts with 1 to 30
-no-op frames, then one agent step of FIRE where the minimal action set has it; FIRE again after each
-lost life. Rewards are raw, nothing is sticky, a game is cut (truncated) after 27,000 agent steps.
+One agent step is four emulator frames of the same action; what the observation makes of the third
+and fourth is the screen's (datasets/screens.py). A game starts with 1 to 30 no-op frames. Rewards
+are raw, nothing is sticky, a game is cut (truncated) after 27,000 agent steps.
+
+With the screen goes who presses FIRE, where the minimal action set has it:
+
+- rgb96, the default, is SPIRL's wrapper (Jiang and Weng 2023, Table 9): one agent step of FIRE
+  after the no-ops and after each lost life;
+- gray84 is OpenAI Baselines' `EpisodicLife` and `FireReset`: FIRE and then action 2, an agent step
+  each; after a lost life an agent step of no-op before them, in games without FIRE too;
+- native presses nothing (IMPALA's and S3TA's set-ups leave that to the agent).
 
 One end is told here that the emulator misses: a Frostbite player who freezes to death on the last
 life. ale-py goes on until the horizon (at 0.12.1 still), showing the cartridge's demonstration, in
@@ -19,11 +26,11 @@ the picture of the step before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ale_py
 import ale_py.roms
@@ -33,37 +40,41 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from datasets.checked import Checked, Count, Natural
+from datasets.screens import SCREENS
+
 Observation = NDArray[np.uint8]
 
 FRAME_INFO = ("lives", "ram")
-ACTIONS, OPTIONS = "discrete", ()
+ACTIONS, OPTIONS = "discrete", ("screen",)
 NOOP, FIRE = 0, 1  # values of ale_py.Action
+WARM_UP = 10  # no-op frames before a state is restored: ale-py 0.12.1 needs them on Qbert, Tetris
 # Frostbite's memory: what befalls the player, and the lives in reserve in the lower half of a byte.
 FATE, FROZEN, RESERVE = 0x71, 0x10, 0x4C
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """What is shown of a game; the defaults are SPIRL's (Table 9 and its released wrapper)."""
 
     game: str  # as games() spells it
-    num_envs: int = 1
+    num_envs: Count = 1
     life_loss_ends: bool = False  # training: a lost life is `terminated`, reset() goes on
     draw: bool = True  # or all images are black
-    noop_max: int = 30  # a game starts with 1..noop_max no-op frames, or with none if 0
-    height: int = 96
-    width: int = 96
-    horizon: int = 27_000  # agent steps before a game is truncated: 108,000 emulator frames
+    screen: Literal["rgb96", "gray84", "native"] = "rgb96"  # of datasets/screens.py
+    noop_max: Natural = 30  # a game starts with 1..noop_max no-op frames, or with none if 0
+    horizon: Count = 27_000  # agent steps before a game is truncated: 108,000 emulator frames
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for what no game can be."""
+    def rules(self) -> Iterator[str]:
+        """The game must be one that we have."""
         if self.game not in games():
-            raise ValueError(f"game: {self.game!r}, must be one of datasets.envs.games('atari')")
-        for name in ("num_envs", "height", "width", "horizon"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
-        if self.noop_max < 0:
-            raise ValueError(f"noop_max: {self.noop_max}, must be at least 0")
+            yield f"game: {self.game!r}, must be one of datasets.envs.games('atari')"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        screen = SCREENS[self.screen]
+        return screen.channels, *(screen.size or emulator_size(self.game))
 
 
 @cache
@@ -75,6 +86,23 @@ def games() -> dict[str, str]:
     return {rom.title().replace("_", ""): rom for rom in playable}
 
 
+@cache
+def emulator_size(game: str) -> tuple[int, int]:
+    """Rows and columns of the emulator's screen: (210, 160) on most games, up to 250 rows."""
+    rows, columns = _emulator(game).getScreenDims()
+    return int(rows), int(columns)
+
+
+def _emulator(game: str) -> ale_py.ALEInterface:
+    """An emulator with the game's ROM in it."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.setInt("max_num_frames_per_episode", 0)  # the horizon is counted in step()
+    ale.loadROM(Path(ale_py.roms.__file__).parent / f"{games()[game]}.bin")
+    return ale
+
+
 def single(config: Config, seed: int, index: int) -> AtariGame:
     """The `index`-th game of make(config, seed), alone."""
     return AtariGame(config, (seed, index))
@@ -83,7 +111,7 @@ def single(config: Config, seed: int, index: int) -> AtariGame:
 def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     """`num_envs` games side by side, the i-th seeded by (seed, i) alone; reset() takes no seed.
 
-    Observations are (num_envs, 96, 96, 3) uint8. Where a step ends an episode, the observation is
+    Observations are (num_envs, H, W, C) uint8. Where a step ends an episode, the observation is
     already the next episode's first; the true last one is in `info["final_obs"]` (gymnasium's
     SAME_STEP mode), its info in `info["final_info"]`.
     """
@@ -100,28 +128,26 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
     has `game_return` (float, sum of the game's raw rewards) and `game_length` (int, agent steps).
 
     For given actions the emulator goes the same way with and without `life_loss_ends`; only the
-    episodes' ends differ, and that the reward of FIRE after a life is the game's but no step's.
+    episodes' ends differ, and that the reward of what is pressed after a life is the game's but no
+    step's.
     """
 
     def __init__(self, config: Config, seed: int | Sequence[int] = 0) -> None:
         """Load the ROM; the first game starts with reset()."""
         cv2.setNumThreads(1)  # a resize this small only loses time on more
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-        self._ale = ale_py.ALEInterface()
-        self._ale.setFloat("repeat_action_probability", 0.0)
-        self._ale.setInt("max_num_frames_per_episode", 0)  # the horizon is counted in step()
-        self._ale.loadROM(Path(ale_py.roms.__file__).parent / f"{games()[config.game]}.bin")
+        self._ale = _emulator(config.game)
         self._actions = self._ale.getMinimalActionSet()
-        self._fire = next((action for action in self._actions if action.value == FIRE), None)
+        self._starts, self._goes_on = _pressed(config.screen, self._actions)
         self._config = config
+        channels, height, width = config.image_shape
+        self._shape, self._render = (height, width, channels), SCREENS[config.screen].render
         self._rng = np.random.default_rng(seed)
         self._screens = np.zeros((2, *self._ale.getScreenDims(), 3), np.uint8)
         self._lives = 0
         self._life_lost = False  # the last step ended the episode but not the game
         self._game_return, self._game_length = 0.0, 0
         self.action_space = gymnasium.spaces.Discrete(len(self._actions))
-        shape = (config.height, config.width, 3)
-        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0, 255, self._shape, np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -131,7 +157,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
             self._rng = np.random.default_rng(seed)
         goes_on = self._life_lost and seed is None
         if goes_on:
-            self._game_return += self._press_fire()
+            self._game_return += self._press(self._goes_on)
         if not goes_on or self._over():
             self._new_game()
         self._life_lost = False
@@ -144,7 +170,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         # Some games show zero lives for a few frames before they are over: only game_over() counts.
         lost = 0 < self._lives < lives
         if lost and not self._config.life_loss_ends:
-            reward += self._press_fire()
+            reward += self._press(self._goes_on)
         self._game_return += reward
         self._game_length += 1
         over = self._over()
@@ -158,11 +184,8 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
         """The current observation and info once more, as a run needs them after set_state()."""
-        image = np.zeros((self._config.height, self._config.width, 3), np.uint8)
-        if self._config.draw:
-            third, fourth = self._screens
-            pooled = np.maximum(third, fourth, out=third)  # doing it again changes nothing
-            cv2.resize(pooled, image.shape[1::-1], dst=image, interpolation=cv2.INTER_LINEAR)
+        drawn = self._config.draw
+        image = self._render(*self._screens) if drawn else np.zeros(self._shape, np.uint8)
         return image, {"lives": self._lives, "ram": self._ale.getRAM(), "game_over": False}
 
     def get_state(self) -> dict[str, Any]:
@@ -181,8 +204,12 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly from where get_state() was called, in any process; no reset() is needed.
 
-        The emulator itself parses `state["emulator"]`: give it only states this program wrote.
+        The emulator itself parses `state["emulator"]`: give it only states this program wrote. A
+        fresh one of ale-py 0.12.1 restores Qbert and Tetris wrongly unless it has run some frames.
         """
+        self._ale.reset_game()
+        for _ in range(WARM_UP):
+            self._ale.act(NOOP)
         self._ale.restoreState(ale_py.ALEState(state["emulator"].tobytes()))
         self._screens[...] = state["screens"]
         self._rng.bit_generator.state = state["rng"]
@@ -207,12 +234,12 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
                 self._ale.reset_game()
         self._ale.getScreenRGB(self._screens[0])
         self._screens[1] = self._screens[0]
-        self._press_fire()
+        self._press(self._starts)
         self._lives = self._ale.lives()
         self._game_return, self._game_length = 0.0, 0
 
-    def _press_fire(self) -> float:
-        return 0.0 if self._fire is None else self._act(self._fire)
+    def _press(self, actions: Sequence[ale_py.Action]) -> float:
+        return sum((self._act(action) for action in actions), 0.0)
 
     def _act(self, action: ale_py.Action) -> float:
         """Four frames of `action`, keeping the last two. A game that is over stands still."""
@@ -223,3 +250,16 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         self._ale.getScreenRGB(self._screens[1])
         self._lives = self._ale.lives()
         return float(reward)
+
+
+def _pressed(
+    screen: str, actions: Sequence[ale_py.Action]
+) -> tuple[list[ale_py.Action], list[ale_py.Action]]:
+    """What is pressed for the agent, an agent step each: where a game starts, after a lost life."""
+    fire = [action for action in actions if action.value == FIRE]
+    if screen == "native":
+        return [], []
+    if screen == "rgb96":
+        return fire, fire
+    starts = list(actions[1:3]) if fire else []
+    return starts, [actions[NOOP], *starts]

@@ -72,6 +72,11 @@ class Config:
         """What messages call it."""
         return f"environment 'metaworld/{self.game}'"
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return 3, self.height, self.width
+
     def __post_init__(self) -> None:
         """Raise ValueError for what no task can be."""
         if self.game not in games():

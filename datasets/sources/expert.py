@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from datasets import envs
 from datasets.errors import FoveaError
 from datasets.streams import Act, Stream, check_shares, shared_out
 
@@ -39,6 +40,7 @@ class Config:
 
 def streams(config: Config, env: str, count: int) -> list[Stream]:
     """`count` frames of `env`, a task of Meta-World; FoveaError for another suite's."""
+    envs.check(env)  # one task, which has a policy of its own
     suite, _, game = env.partition("/")
     if suite != "metaworld":
         raise FoveaError(f"source expert: {env} has no scripted policy, Meta-World's tasks have")

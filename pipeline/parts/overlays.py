@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from datasets.pictures import rgb
 from datasets.saliency import Indices, Maps
 from datasets.shards import FrameSet
 from pretrain import figures
@@ -14,7 +15,9 @@ PICTURED, COLUMNS = 12, 6
 def overlays(frames: FrameSet, indices: Indices, maps: Maps) -> Any:
     """Frames with their maps over them, `COLUMNS` a row (as ViSaRL's Fig. 7)."""
     cells = {
-        f"stream {frames.stream[i]}, frame {i}": figures.overlay(frames.images[i], saliency / 255.0)
+        f"stream {frames.stream[i]}, frame {i}": figures.overlay(
+            rgb(frames.images[i]), saliency / 255.0
+        )
         for i, saliency in zip(indices.tolist(), maps, strict=True)
     }
     named = list(cells.items())

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from datasets.pictures import spread
+from datasets.pictures import rgb, spread
 from rl.play import GameFrame
 
 RED, ORANGE = (226, 50, 45, 255), (255, 150, 20, 255)
@@ -50,7 +50,9 @@ def draw(
     all there are.
     """
     height, width = frame.image.shape[:2]
-    image = frame.image if frame.saliency is None else _heated(frame.image, frame.saliency)
+    image = rgb(frame.image)
+    if frame.saliency is not None:
+        image = _heated(image, frame.saliency)
     picture = image.repeat(scale, axis=0).repeat(scale, axis=1)
     canvas = Image.new("RGB", (width * scale, STRIP + height * scale), INK)
     canvas.paste(Image.fromarray(picture), (0, STRIP))

@@ -60,18 +60,18 @@ def test_what_one_of_three_annotators_looks_at_counts_as_salient() -> None:
 def played(
     game: str, steps: int, pinned: Mapping[int, int] | None = None
 ) -> Iterator[tuple[NDArray[np.uint8], Points]]:
-    """The screen at its own size, and where the objects are said to be; RAM cells may be pinned."""
-    env = AtariGame(Game(game, width=160, height=210), (0, 3))
+    """The maximum of two screens, and where the objects are said to be; RAM cells may be pinned."""
+    env = AtariGame(Game(game), (0, 3))
     rng = np.random.default_rng(1)
-    image, info = env.reset()
+    _, info = env.reset()
     for step in range(steps):
         if step > 40:
-            yield image, objects(game, info["ram"])
+            yield np.maximum(*env._screens), objects(game, info["ram"])
         for cell, value in (pinned or {}).items():
             env._ale.setRAM(cell, value)
-        image, _, terminated, _, info = env.step(rng.integers(len(env._actions)))
+        _, _, terminated, _, info = env.step(rng.integers(len(env._actions)))
         if terminated:
-            image, info = env.reset()
+            _, info = env.reset()
 
 
 def drawn(image: NDArray[np.uint8], x: float, y: float, colours: list[tuple[int, ...]]) -> bool:
