@@ -1,9 +1,10 @@
-"""Stage `evaluate`: policies -> full games. `python -m pipeline.evaluate NAME`.
+"""Stage `evaluate`: policies -> whole episodes. `python -m pipeline.evaluate NAME`.
 
-Every kept checkpoint of every seed plays `games` whole games, noise off, and so does the uniform
+Every kept checkpoint of every seed plays `games` whole episodes, noise off, and so does the uniform
 random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). Where the environment can
-tell, each game says whether it succeeded at any of its steps. One game of the best last checkpoint
-becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL, Fig. 6).
+tell, each episode says whether it succeeded at any of its steps. One episode of the best last
+checkpoint becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL,
+Fig. 6).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +23,60 @@ from torch import Tensor
 
 from datasets.files import write_atomic
 from pipeline.config.tables import Entry
-from pipeline.parts.policies import checkpoints, import_parts, open_policy, paper_steps
+from pipeline.parts.policies import import_parts, paper_steps, trained_policy
 from pipeline.parts.video import sheet, write_video
 from pipeline.runtime.parallel import side_by_side
 from pipeline.runtime.stage import Stage, main
 from pretrain.store import read_header
 from rl import play
+from rl.policy import CONFIG, ENCODER, Policy, checkpoints, read_spec
 
 RANDOM = "random.json"
-GAME_SEED = 1_000_000  # away from the training seeds' games
+EPISODE_SEED = 1_000_000  # away from the training seeds' episodes
 
 
 @dataclass(frozen=True)
 class Play:
-    """The games of one checkpoint, or of the random policy where `weights` is None."""
+    """The episodes of one checkpoint, or of the random policy where that is None."""
 
     entry: Entry
-    encoder: Path
-    weights: Path | None
+    policies: Path
+    checkpoint: tuple[int, int] | None  # seed and step
     result: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Play and keep the result."""
         keys = self.entry.keys
-        if self.weights is None:
-            played = play.evaluate_random(
-                keys.env, games=keys.games, seed=GAME_SEED, progress=progress
+        if self.checkpoint is None:
+            scores = play.evaluate_random(
+                keys.env, games=keys.games, seed=EPISODE_SEED, progress=progress
             )
         else:
-            policy = open_policy(self.entry, self.encoder, weights=self.weights)
-            played = play.evaluate(
-                policy, games=keys.games, seed=GAME_SEED, epsilon=keys.epsilon, progress=progress
+            policy = trained_policy(self.policies, *self.checkpoint)
+            scores = play.evaluate(
+                policy, games=keys.games, seed=EPISODE_SEED, epsilon=keys.epsilon, progress=progress
             )
-        write_atomic(self.result, (json.dumps(played) + "\n").encode())
+        write_atomic(self.result, (json.dumps(scores) + "\n").encode())
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Evaluate every seed's every checkpoint and the random policy; record one game.
+    """Evaluate every seed's every checkpoint and the random policy; record one episode.
 
-    Games are kept by the digest of the weights that played them: of more seeds, only the new play.
+    Results are kept by the digest of the weights that they are of: of more seeds, only the new
+    play.
     """
-    policies, encoder = stage.inputs["policy"].folder, stage.inputs["encoder"].folder
-    plays = [Play(stage.entry, encoder, None, stage.folder / RANDOM)]
+    policies = stage.inputs["policy"].folder
+    plays = [Play(stage.entry, policies, None, stage.folder / RANDOM)]
     seeds = []
     for folder in sorted(policies.glob("seed-*"), key=lambda path: int(path.name[5:])):
-        failed = folder / "failed.json"
-        kept = checkpoints(folder)  # a failed seed is judged by what it kept before
-        results = {step: _kept_as(stage, weights) for step, weights in kept}
-        plays += [Play(stage.entry, encoder, weights, results[step]) for step, weights in kept]
+        failed, seed = folder / "failed.json", int(folder.name[5:])
+        # A failed seed is judged by what it kept before.
+        results = {step: _kept_as(stage, weights) for step, weights in checkpoints(folder)}
+        plays += [Play(stage.entry, policies, (seed, step), results[step]) for step in results]
         why = json.loads(failed.read_text())["error"] if failed.exists() else None
-        seeds.append({"seed": int(folder.name[5:]), "failed": why, "results": results})
+        seeds.append({"seed": seed, "failed": why, "results": results})
     waiting = [play for play in plays if not play.result.exists()]
-    import_parts(stage.entry, encoder)
+    import_parts(read_spec(policies), policies / ENCODER)
     side_by_side(
         waiting,
         label=f"evaluate {stage.entry.name}",
@@ -85,9 +89,11 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 def _kept_as(stage: Stage, weights: Path) -> Path:
-    """Where the games that these weights play are kept."""
+    """Where the scores of these weights, on this encoder, are kept."""
     policy = stage.inputs["policy"]
-    digest = policy.files[weights.relative_to(policy.folder).as_posix()]
+    own = weights.relative_to(policy.folder).as_posix()
+    files = [own, *(name for name in policy.files if name.partition("/")[0] in (CONFIG, ENCODER))]
+    digest = sha256("".join(policy.files[name] for name in files).encode()).hexdigest()
     return stage.folder / f"{digest[:32]}.json"
 
 
@@ -134,31 +140,30 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The first evaluation game of the seed whose last checkpoint did best."""
+    """The first evaluation episode of the seed whose last checkpoint did best."""
     kept = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
     if not kept:
         return {}
     best = max(kept, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
-    seed = best["seed"]
-    step, weights = checkpoints(stage.inputs["policy"].folder / f"seed-{seed}")[-1]
-    encoder = stage.inputs["encoder"].folder
-    policy = open_policy(stage.entry, encoder, weights=weights)
-    game = play.record(policy, seed=GAME_SEED, epsilon=stage.entry.keys.epsilon)
-    patch = read_header(encoder)["config"].get("patch", 1)  # pixels have none to draw
-    write_video(stage.out / "video.mp4", game, patch=patch)
-    if game[0].attention is not None:
-        sheet(game, patch=patch, salient=_salient(policy)).save(stage.out / "attention.png")
-    return {"video_seed": seed, "video_step": step, "video_shows": _marks(game[0])}
+    policies, seed = stage.inputs["policy"].folder, best["seed"]
+    step = best["checkpoints"][-1]["step"]
+    policy = trained_policy(policies, seed, step)
+    episode = play.record(policy, seed=EPISODE_SEED, epsilon=stage.entry.keys.epsilon)
+    patch = read_header(policies / ENCODER)["config"].get("patch", 1)  # pixels have none to mark
+    write_video(stage.out / "video.mp4", episode, patch=patch)
+    if episode[0].attention is not None:
+        sheet(episode, patch=patch, salient=_salient(policy)).save(stage.out / "attention.png")
+    return {"video_seed": seed, "video_step": step, "video_shows": _marks(episode[0])}
 
 
 def _marks(frame: play.GameFrame) -> str | None:
-    """What is drawn of where the policy looks, for the report to say."""
+    """What is marked of where the policy looks, for the report to say."""
     if frame.selected is not None:
         return "patches"
     return "saliency" if frame.saliency is not None else None
 
 
-def _salient(policy: play.Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:
+def _salient(policy: Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:
     """What the policy's encoder finds salient in an image (H, W, 3), if it can tell."""
     find: Callable[[Tensor], list[int]] | None = getattr(policy.encoder, "salient", None)
     if find is None:
@@ -173,7 +178,7 @@ if __name__ == "__main__":
         "policies",
         run,
         publish_as="evaluations",
-        inputs=lambda e: {"policy": e.label, "encoder": f"encoders/{e.keys.encoder}"},
+        inputs=lambda entry: {"policy": entry.label},
         without=frozenset({"seeds", "checkpoint_every"}),
         more_of=frozenset({"policy"}),
     )

@@ -1,7 +1,7 @@
 """Stage `train`: a frozen encoder and an agent -> policies. `python -m pipeline.train NAME`.
 
-Seeds train side by side, on a GPU as one where the agent can, and are kept one by one: raising
-`seeds` trains only the new ones.
+Seeds train side by side, each in a process of its own, and are kept one by one: raising `seeds`
+trains only the new ones. The artifact is complete: the encoder is in it.
 """
 
 from __future__ import annotations
@@ -14,84 +14,85 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datasets.files import write_atomic
 from pipeline.config.tables import EVALUATION_KEYS, Entry
-from pipeline.parts.policies import import_parts, open_policy
+from pipeline.parts.policies import fresh_policy, import_parts, open_encoder, spec_of
 from pipeline.runtime.parallel import side_by_side
 from pipeline.runtime.stage import Stage, main
-from rl import agents, loops
+from rl import off_policy
 from rl.agent import Compilable
-from rl.run import Seed
+from rl.policy import Spec, save_policy
+from rl.run import DONE, FAILED, DivergedError
 
 COMPILED = 20_000  # updates from which on compiling them takes less time than it saves
-DONE = ("metrics.json", "failed.json")  # either of them ends a seed's work
 
 
 @dataclass(frozen=True)
-class TrainSeeds:
-    """The training of one seed, or of several as one; picks up their last checkpoints."""
+class TrainSeed:
+    """The training of one seed; picks up its last checkpoint."""
 
     entry: Entry
+    spec: Spec
     encoder: Path
-    folders: dict[int, Path]  # of each seed, for what is kept
-    runs: Path  # for logs
+    seed: int
+    folder: Path  # for what is kept
+    logs: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train to the end, or to where a number that a seed lives on is none any more."""
-        seeds = [self._seed(number, folder) for number, folder in self.folders.items()]
-        every = self.entry.keys.checkpoint_every
-        loops.train_together(seeds, checkpoint_every=every, progress=progress)
-        for seed in seeds:
-            memory = getattr(seed.policy.encoder, "memory", None)  # how often it helped
-            if memory and memory.hits + memory.misses:
-                found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
-                path = self._logs(seed.policy.seed) / "errors.json"
-                write_atomic(path, (json.dumps(found) + "\n").encode())
-
-    def _seed(self, number: int, folder: Path) -> Seed:
-        policy = open_policy(self.entry, self.encoder, seed=number)
-        updates = policy.agent.config.steps // policy.agent.config.update_every
+        """Train to the end, or to where a number that the seed lives on is NaN or infinite."""
+        policy = fresh_policy(self.spec, open_encoder(self.entry, self.encoder), self.seed)
+        updates = self.spec.config.steps // self.spec.config.update_every
         if updates >= COMPILED and isinstance(policy.agent, Compilable):
             policy.agent.compile()
-        return Seed(policy, folder, self._logs(number))
-
-    def _logs(self, seed: int) -> Path:
-        return self.runs / f"seed-{seed}"
+        every = self.entry.keys.checkpoint_every
+        try:
+            off_policy.train(
+                policy,
+                folder=self.folder,
+                checkpoint_every=every,
+                progress=progress,
+                logs=self.logs,
+            )
+        except DivergedError:
+            pass  # recorded in FAILED; the other seeds go on
+        cache = getattr(policy.encoder, "memory", None)  # how often it helped
+        if cache and cache.hits + cache.misses:
+            counts = {"hits": cache.hits, "misses": cache.misses, "bytes": cache.nbytes}
+            write_atomic(self.logs / "errors.json", (json.dumps(counts) + "\n").encode())
 
 
 def run(stage: Stage) -> dict[str, Any]:
     """Train every seed of one entry that is not trained yet."""
-    keys, encoder = stage.entry.keys, stage.inputs["encoder"].folder
-    folders = {seed: stage.folder / f"seed-{seed}" for seed in range(keys.seeds)}
+    entry, encoder = stage.entry, stage.inputs["encoder"].folder
+    spec, seeds = spec_of(entry, encoder), entry.keys.seeds
+    folders = {seed: stage.folder / f"seed-{seed}" for seed in range(seeds)}
     waiting = {seed: folder for seed, folder in folders.items() if not _done(folder)}
     for folder in waiting.values():
         folder.mkdir(exist_ok=True)
-    as_one = torch.cuda.is_available() and agents.stackable(keys.agent)
-    groups = [waiting] if as_one else [{seed: folder} for seed, folder in waiting.items()]
-    import_parts(stage.entry, encoder)
+    import_parts(spec, encoder)
     side_by_side(
-        [TrainSeeds(stage.entry, encoder, group, stage.runs) for group in groups],
-        label=f"train {stage.entry.name}, {len(waiting)} of {keys.seeds} seeds",
-        total=stage.entry.config.steps * len(waiting),
+        [
+            TrainSeed(entry, spec, encoder, seed, folder, stage.runs / folder.name)
+            for seed, folder in waiting.items()
+        ],
+        label=f"train {entry.name}, {len(waiting)} of {seeds} seeds",
+        total=entry.config.steps * len(waiting),
         unit="steps",
     )
     shutil.rmtree(stage.out)
+    save_policy(spec, open_encoder(entry, encoder), stage.out)
     for folder in folders.values():
         shutil.rmtree(folder / "resume", ignore_errors=True)  # of one killed as it ended
         shutil.copytree(folder, stage.out / folder.name)
-    failed = sum((folder / "failed.json").exists() for folder in folders.values())
-    if failed == keys.seeds:  # said, and no error: other policies and the ledger have to go on
-        error = json.loads((folders[0] / "failed.json").read_text())["error"]
-        print(
-            f"policies.{stage.entry.name}: every seed failed; the first: {error}", file=sys.stderr
-        )
-    return {"seeds": keys.seeds, "failed": failed, "steps": stage.entry.config.steps}
+    failed = sum((folder / FAILED).exists() for folder in folders.values())
+    if failed == seeds:  # said, and no error: other policies and the ledger have to go on
+        error = json.loads((folders[0] / FAILED).read_text())["error"]
+        print(f"policies.{entry.name}: every seed failed; the first: {error}", file=sys.stderr)
+    return {"seeds": seeds, "failed": failed, "steps": entry.config.steps}
 
 
 def _done(folder: Path) -> bool:
-    return any((folder / name).exists() for name in DONE)
+    return any((folder / name).exists() for name in (DONE, FAILED))
 
 
 if __name__ == "__main__":

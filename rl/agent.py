@@ -1,17 +1,17 @@
-"""What an agent is: the batch it learns from and the few things a training loop asks of it."""
+"""The interface of agents: the batch they learn from, how they act, how they are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from datasets.checked import Checked, Count, Fraction
 from pretrain.encoder import Obs
-
-State = Obs  # the rolling stack of the last S frames' features: every Obs key as (B, S, ...)
+from rl.net import Core, Extras, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,66 +32,45 @@ class Batch:
     index: Tensor  # (B,) int64 replay rows, for new priorities
 
 
-class OffPolicyConfig(Protocol):
-    """The hyperparameters that the off-policy loop reads; every replay agent's Config has them."""
+@dataclass(frozen=True)
+class OffPolicyConfig(Checked):
+    """The hyperparameters that the loop of rl/off_policy.py reads; a base of agents' Configs."""
 
-    @property
-    def steps(self) -> int:
-        """Environment steps of a whole training."""
-        ...
+    steps: Count  # environment steps of a whole training
+    learn_start: Count  # uniform random actions, and no update, until then
+    update_every: Count  # environment steps an update
+    replay_capacity: Count  # rows
+    batch_size: Count  # transitions an update
+    stack: Count  # frames a state
+    n_step: Count  # steps of a return
+    gamma: Fraction  # discount a step
 
-    @property
-    def learn_start(self) -> int:
-        """Uniform random actions, and no update, until then."""
-        ...
-
-    @property
-    def update_every(self) -> int:
-        """Environment steps an update."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions an update."""
-        ...
-
-    @property
-    def replay_capacity(self) -> int:
-        """Rows that replay holds."""
-        ...
-
-    @property
-    def n_step(self) -> int:
-        """Steps of a return."""
-        ...
-
-    @property
-    def gamma(self) -> float:
-        """Discount a step."""
-        ...
-
-    @property
-    def stack(self) -> int:
-        """Frames a state."""
-        ...
-
-    @property
-    def rewards(self) -> str:
-        """What is learned from: "sign" of each reward, or "raw"."""
-        ...
+    rewards: ClassVar[Literal["sign", "raw"]] = "raw"  # what is learned from
 
     @property
     def priority_exponent(self) -> float:
-        """The α of prioritised replay; 0 is uniform."""
-        ...
+        """The α of prioritised replay; 0 is uniform. A field where an agent takes others."""
+        return 0.0
 
     @property
     def priority_weight(self) -> float:
         """The β of prioritised replay at the start; 1 at the end."""
-        ...
+        return 1.0
+
+    def rules(self) -> Iterator[str]:
+        """Learning begins before the end, with a return's steps in replay."""
+        if self.learn_start <= self.n_step:
+            yield f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}"
+        if self.learn_start >= self.steps:
+            yield f"learn_start: {self.learn_start}, must be below steps {self.steps}"
+        if self.replay_capacity <= self.n_step + self.stack:
+            yield f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"
 
 
-class Agent(Protocol):
+B = TypeVar("B", contravariant=True)  # what an agent learns from
+
+
+class Agent(Protocol[B]):
     """A learner over encoder features.
 
     `policy` is what acting needs: its state dict is what a weights file holds. `state_dict` is the
@@ -101,8 +80,8 @@ class Agent(Protocol):
     device: torch.device
 
     @property
-    def config(self) -> OffPolicyConfig:
-        """Its hyperparameters."""
+    def config(self) -> Any:
+        """The hyperparameters, the agent's own Config."""
         ...
 
     @property
@@ -110,19 +89,22 @@ class Agent(Protocol):
         """The acting network."""
         ...
 
+    @property
+    def core(self) -> Core:
+        """The part of it that remembers."""
+        ...
+
     def act(
-        self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
-    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        self, obs: Obs, state: State, first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, State, Extras]:
         """Actions for one frame of B environments, the next state, and extras.
 
-        Actions are (B,) int64, or (B, A) float32 in [-1, 1] where they are continuous.
-
-        `state` is what the last call returned, None before the first; where `first` (B,) is true a
-        new episode begins and its stack is zeroed. Extras may hold `attention` (B, heads, N).
+        Actions are (B,) int64, or (B, A) float32 in [-1, 1] where they are continuous. `state` is
+        `core.initial(B)` or what the last call returned; it is reset where `first` (B,) is true.
         """
         ...
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: B) -> dict[str, Tensor]:
         """One optimisation step; device scalars for logging, `loss` among them.
 
         And `priority` (B,) for replay, unless that is uniform.
@@ -143,18 +125,5 @@ class Compilable(Protocol):
     """An agent whose update torch can compile."""
 
     def compile(self) -> None:
-        """Have it compiled, if that makes it faster."""
+        """Compile the update, where that makes it faster."""
         ...
-
-
-def push(obs: Obs, state: State | None, first: Tensor, depth: int) -> State:
-    """The stack after one more frame: (B, depth, ...), oldest first, zeros before an episode."""
-    stack: State = {}
-    for key, value in obs.items():
-        if state is None:
-            past = value.new_zeros(value.shape[0], depth - 1, *value.shape[1:])
-        else:
-            kept = ~first.view(-1, *[1] * value.dim())
-            past = state[key][:, 1:] * kept
-        stack[key] = torch.cat([past, value[:, None]], dim=1)
-    return stack

@@ -1,36 +1,37 @@
-"""Whole games with a finished policy: many side by side to evaluate it, or one to look at.
+"""Whole episodes of a finished policy: many to evaluate it, or one to look at.
 
-SPIRL, appendix B.3: full games (no life-loss ends), each with a seed of its own, noise off, and a
+SPIRL, appendix B.3: full episodes (no life-loss ends), each with a seed of its own, noise off, and a
 random action with probability ε.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium import Env
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datasets import envs
-from datasets.errors import FoveaError, UnstableError
-from pretrain.encoder import Encoder, Obs
-from rl.agent import Agent, State
-from rl.features import encode, sees
+from datasets.errors import UnstableError
+from pretrain.encoder import Obs
+from rl.actor import Action, Actor, random_action
+from rl.net import Extras
+from rl.policy import Policy, sees
 
-Shown = Sequence[tuple[NDArray[np.uint8], dict[str, Any]]]  # image and info of each game
-Action = NDArray[np.int64] | NDArray[np.float32]  # () or (A,)
+POOL = 16  # environments at a time
+Shown = tuple[NDArray[np.uint8], Mapping[str, Any]]  # an image and its info
 
 
 class Scores(TypedDict):
-    """What whole games came to, in the order of their seeds: raw returns, agent steps, and whether
-    they succeeded, where the environment can tell. Those whose simulation became unstable ended
-    there and count as they stood; so many did.
+    """What whole episodes came to, in the order of their seeds: raw returns, agent steps, and
+    whether they succeeded, where the environment can tell. Those whose simulation became unstable
+    ended there and count as they stood; so many did.
     """
 
     returns: list[float]
@@ -40,18 +41,8 @@ class Scores(TypedDict):
 
 
 @dataclass(frozen=True)
-class Policy:
-    """An agent on an encoder, on one device, in an environment such as "atari/Pong"."""
-
-    env: str
-    encoder: Encoder
-    agent: Agent
-    seed: int = 0  # of training: environment, warm-up and replay
-
-
-@dataclass(frozen=True)
 class GameFrame:
-    """One step of a recorded game: what was seen and where the policy looked.
+    """One step of a recorded episode: what was seen and where the policy looked.
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
     patches that the encoder kept, `attention` (K,) the policy's weight on each, averaged over its
@@ -67,61 +58,47 @@ class GameFrame:
     saliency: NDArray[np.float32] | None = None  # (H, W) from 0 to 1
 
 
-def action_count(space: Space[Any]) -> int:
-    """How many actions there are, or how many numbers one is made of.
+class Player:
+    """One evaluation episode: its environment, and its generator of random actions."""
 
-    Raises FoveaError for actions that are neither discrete nor numbers from -1 to 1.
-    """
-    if isinstance(space, Discrete):
-        return int(space.n)
-    if (
-        isinstance(space, Box)
-        and space.shape
-        and (space.low == -1).all()
-        and (space.high == 1).all()
-    ):
-        return space.shape[0]
-    raise FoveaError(f"env: its actions are {space}; agents need discrete ones, or within -1 and 1")
+    def __init__(self, env: str, seed: int, index: int, *, rendered: bool) -> None:
+        self.index = index
+        self.environment: Env[Any, Any] = envs.single(env, seed=seed, index=index, draw=rendered)
+        # [seed, index] itself is the environment's, which draws the no-ops from it.
+        self.random = np.random.default_rng([seed, index, 1])
+        self.shown: Shown = self.environment.reset()
+        self.end: Mapping[str, Any] | None = None  # the last info, once it is over
+        self.unstable = False
 
+    def choose(self, action: Action | None, epsilon: float) -> Action:
+        """The policy's action, or with probability ε a random one; always where it has none."""
+        if self.random.random() < epsilon or action is None:
+            return random_action(self.environment.action_space, self.random)
+        return action
 
-def draw(space: Space[Any], random: np.random.Generator) -> Action:
-    """A uniformly random action."""
-    if isinstance(space, Discrete):
-        return np.asarray(random.integers(int(space.n)))
-    return random.uniform(-1, 1, space.shape).astype(np.float32)
+    def step(self, action: Action) -> float:
+        """The reward of an action."""
+        try:
+            image, reward, terminated, truncated, info = self.environment.step(action)
+        except UnstableError as error:
+            self.end, self.unstable = error.info, True
+            return 0.0
+        self.shown = image, info
+        if terminated or truncated:
+            self.end = info
+        return float(reward)
 
 
 def evaluate(
     policy: Policy, *, games: int, seed: int, epsilon: float, progress: Callable[[int], None]
 ) -> Scores:
-    """Raw returns and lengths of `games` full games; `progress` is told of each one's end."""
-    return _play(policy.env, policy, games, seed, epsilon, progress)
+    """Raw returns and lengths of `games` full episodes; `progress` is called at each one's end."""
+    return _play(policy.spec.env, policy, games, seed, epsilon, progress)
 
 
 def evaluate_random(env: str, *, games: int, seed: int, progress: Callable[[int], None]) -> Scores:
-    """The same games played by the uniform random policy."""
+    """The same episodes of the uniform random policy."""
     return _play(env, None, games, seed, 1.0, progress)
-
-
-def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[GameFrame]:
-    """The first game of `evaluate` with the same seed, frame by frame, at most `limit` of them."""
-    frames: list[GameFrame] = []
-    with closing(envs.single(policy.env, seed=seed, index=0)) as environment:
-        player = _Player(policy, 1, seed, epsilon, environment.action_space)
-        image, info = environment.reset()
-        score, ended = 0.0, False
-        while not ended and len(frames) < limit:
-            action, obs, extras = player.act([(image, info)])
-            selected, attention = _looked_at(policy, obs, extras)
-            saliency = None if selected is not None else _saliency(policy, image)
-            frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
-            try:
-                image, reward, terminated, truncated, info = environment.step(action[0])
-            except UnstableError:
-                break
-            score += float(reward)
-            ended = terminated or truncated
-    return frames
 
 
 def _play(
@@ -132,106 +109,97 @@ def _play(
     epsilon: float,
     progress: Callable[[int], None],
 ) -> Scores:
-    """One game in each of `games` environments; those that are over are left alone."""
-    ends: dict[int, Mapping[str, Any]] = {}
-    unstable = 0
-    with ExitStack() as stack:
-        look = policy is not None and sees(policy.encoder)
-        environments = [
-            stack.enter_context(closing(envs.single(env, seed=seed, index=game, draw=look)))
-            for game in range(games)
-        ]
-        player = _Player(policy, games, seed, epsilon, environments[0].action_space)
-        going = {game: environments[game].reset() for game in range(games)}  # to what it shows
-        while going:
-            actions, _, _ = player.act(list(going.values()))
-            kept = np.ones(len(going), np.bool_)
-            for row, (game, action) in enumerate(zip(list(going), actions, strict=True)):
-                end: Mapping[str, Any] | None = None
-                try:
-                    image, _, terminated, truncated, info = environments[game].step(action)
-                    going[game] = image, info
-                    if terminated or truncated:
-                        end = info
-                except UnstableError as error:
-                    end = error.info
-                    unstable += 1
-                if end is not None:
-                    ends[game] = end
-                    kept[row] = False
-                    del going[game]
-                    progress(1)
-            player.keep(kept)
-    told = [ends[game] for game in range(games)]
+    """Episodes side by side, at most POOL: where one ends the next one takes its place."""
+    rendered = policy is not None and sees(policy.encoder)
+    waiting = iter(range(games))
+    players = [Player(env, seed, index, rendered=rendered) for index in islice(waiting, POOL)]
+    actor = _begin(policy, players) if policy else None
+    finished: list[Player] = []
+    while players:
+        choices = actor.act(explore=False)[0] if actor else [None] * len(players)
+        actions = [p.choose(choice, epsilon) for p, choice in zip(players, choices, strict=True)]
+        rewards = [p.step(action) for p, action in zip(players, actions, strict=True)]
+        ended = np.array([player.end is not None for player in players])
+        kept = np.ones(len(players), np.bool_)
+        for row in np.flatnonzero(ended):
+            players[row].environment.close()
+            finished.append(players[row])
+            progress(1)
+            index = next(waiting, None)
+            kept[row] = index is not None
+            if index is not None:
+                players[row] = Player(env, seed, index, rendered=rendered)
+        players = [player for player, stays in zip(players, kept, strict=True) if stays]
+        if actor and players:
+            actor.keep(kept)
+            shown = _shown(actor.policy, players)
+            done = {"action": np.array(actions)[kept], "reward": np.array(rewards)[kept]}
+            actor.observe(*shown, **done, first=ended[kept])
+    return _scores(sorted(finished, key=lambda player: player.index))
+
+
+def _begin(policy: Policy, players: Sequence[Player]) -> Actor:
+    actor = Actor(policy, len(players))
+    actor.begin(*_shown(policy, players))
+    return actor
+
+
+def _shown(policy: Policy, players: Sequence[Player]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """The newest images (N, H, W, 3), and of the infos what the encoder reads."""
+    images = np.stack([player.shown[0] for player in players])
+    name = getattr(policy.encoder, "info", None)
+    infos = {name: np.stack([player.shown[1][name] for player in players])} if name else {}
+    return images, infos
+
+
+def _scores(finished: Sequence[Player]) -> Scores:
+    ends = [player.end or {} for player in finished]
     scores = Scores(
-        returns=[end["game_return"] for end in told], lengths=[end["game_length"] for end in told]
+        returns=[end["game_return"] for end in ends], lengths=[end["game_length"] for end in ends]
     )
-    if all("game_success" in end for end in told):
-        scores["successes"] = [bool(end["game_success"]) for end in told]
-    if unstable:
+    if all("game_success" in end for end in ends):
+        scores["successes"] = [bool(end["game_success"]) for end in ends]
+    if unstable := sum(player.unstable for player in finished):
         scores["unstable"] = unstable
     return scores
 
 
-class _Player:
-    """Plays games side by side; each draws its random actions from a generator of its own."""
-
-    def __init__(
-        self, policy: Policy | None, games: int, seed: int, epsilon: float, space: Space[Any]
-    ) -> None:
-        self.policy, self.epsilon, self.space = policy, epsilon, space
-        # [seed, game] itself is the environment's, which draws the no-ops from it.
-        self.random = [np.random.default_rng([seed, game, 1]) for game in range(games)]
-        self.state: State | None = None
-
-    def act(self, shown: Shown) -> tuple[Action, Obs, dict[str, Tensor]]:
-        """Actions for what the games still going show, and what they were chosen from."""
-        chosen = np.zeros((len(shown), *(self.space.shape or ())), self.space.dtype)
-        obs: Obs = {}
-        extras: dict[str, Tensor] = {}
-        if self.policy is not None:
-            obs = self._encode(self.policy, shown)
-            device = self.policy.agent.device
-            first = torch.zeros(len(shown), dtype=torch.bool, device=device)
-            action, self.state, extras = self.policy.agent.act(
-                obs, self.state, first, explore=False
-            )
-            chosen = action.cpu().numpy()
-        for game, random in enumerate(self.random):
-            if random.random() < self.epsilon:
-                chosen[game] = draw(self.space, random)
-        return chosen, obs, extras
-
-    @staticmethod
-    def _encode(policy: Policy, shown: Shown) -> Obs:
-        images = np.stack([image for image, _ in shown])
-        name = getattr(policy.encoder, "info", None)
-        infos = {name: np.stack([info[name] for _, info in shown])} if name else {}
-        return encode(policy.encoder, policy.env, images, infos, policy.agent.device)
-
-    def keep(self, going: NDArray[np.bool_]) -> None:
-        """Forget the games that are over."""
-        self.random = [random for random, kept in zip(self.random, going, strict=True) if kept]
-        if self.state is not None:
-            rows = torch.from_numpy(going)
-            self.state = {k: v[rows.to(v.device)] for k, v in self.state.items()}
+def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[GameFrame]:
+    """The first episode of `evaluate` with the same seed, step by step, at most `limit` steps."""
+    frames: list[GameFrame] = []
+    player = Player(policy.spec.env, seed, 0, rendered=True)
+    with closing(player.environment):
+        actor, score = _begin(policy, [player]), 0.0
+        while player.end is None and len(frames) < limit:
+            choices, extras = actor.act(explore=False)
+            action = player.choose(choices[0], epsilon)
+            image = player.shown[0]
+            selected, attention = _looked_at(policy, actor.obs, extras)
+            saliency = None if selected is not None else _saliency(policy, image)
+            frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
+            reward = player.step(action)
+            score += reward
+            if player.end is None:
+                done = {"action": np.array([action]), "reward": np.array([reward])}
+                actor.observe(*_shown(policy, [player]), **done, first=np.zeros(1, np.bool_))
+    return frames
 
 
 @torch.no_grad()
 def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """What the encoder's own SaliencySource says of an image (H, W, 3), if the policy is told."""
+    """The map (H, W) of the encoder's own SaliencySource of an image, if the policy gets it."""
     source = getattr(policy.encoder, "saliency", None)
     if source is None or not getattr(policy.encoder, "looks", True):
         return None
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
-    found: NDArray[np.float32] = source(batch)[0, 0].cpu().numpy()
-    return found
+    saliency: NDArray[np.float32] = source(batch)[0, 0].cpu().numpy()
+    return saliency
 
 
-def _looked_at(policy: Policy, obs: Obs, extras: dict[str, Tensor]) -> tuple[Any, Any]:
-    """Selected patches (K,) and the attention on them (K,) of the first game, without padding.
+def _looked_at(policy: Policy, obs: Obs, extras: Extras) -> tuple[Any, Any]:
+    """Selected patches (K,) and the attention on them (K,) of the first row, without padding.
 
-    Of an encoder that selects patches of the frame; other tokens have no place in it to draw at.
+    Of an encoder that selects patches of the frame; other tokens have no place in it to mark.
     """
     if not hasattr(policy.encoder, "salient"):
         return None, None

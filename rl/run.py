@@ -1,12 +1,10 @@
-"""One seed's training: everything that the rest of it depends on, so that a kill loses nothing.
+"""One seed's training on disk, whatever is trained: what it keeps, and how it goes on after a kill.
 
-All randomness is in generators that a checkpoint keeps, beside the agent, the replay's rows, the
-emulator and the frame stack: a run that is killed anywhere and started again ends with the same
-bytes, on CPU.
-
-What a seed's folder holds: `weights-<step>.safetensors` (the acting network), `curve.csv` (one line
-a finished game) and at the very end `metrics.json`, or `failed.json` where it diverged. Until then
-`resume/` has the last checkpoint.
+A seed's folder holds `weights-<step>.safetensors` (the acting network), `curve.csv` (one line a
+finished episode) and at the very end `metrics.json`, or `failed.json` where training diverged.
+Until then `resume/` has the last checkpoint: the state of every part that the loop named, all
+generators included. A run that is killed anywhere and started again ends with the same bytes, on
+CPU.
 """
 
 from __future__ import annotations
@@ -16,28 +14,24 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
 from gymnasium.vector import SyncVectorEnv
+from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from datasets.errors import FoveaError, UnstableError
+from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pretrain.encoder import Obs
-from rl.agent import Batch, State
-from rl.features import Images, Infos, encode, example_of
-from rl.play import Action, Policy, action_count, draw
-from rl.replay import Replay
 
 LOG_EVERY = 100  # steps between points in TensorBoard
+DONE, FAILED = "metrics.json", "failed.json"
+Part = tuple[Callable[[], Any], Callable[[Any], object]]  # its state, and how it takes one on
 
 
 class DivergedError(FoveaError):
@@ -49,256 +43,168 @@ class DivergedError(FoveaError):
         self.step, self.seed = step, seed
 
 
-@dataclass(frozen=True)
-class Seed:
-    """A seed to train: a fresh policy, the folder for what comes of it, and two more on request.
-
-    `logs` gets points for TensorBoard. The file `actions` gets every action taken (steps, ...), the
-    rewards (steps,) and the steps at which games ended: with those and the seed an environment goes
-    the same way again, and shows whether it does.
-    """
-
-    policy: Policy
-    folder: Path
-    logs: Path | None = None
-    actions: Path | None = None
-
-
 class Run:
-    """The state of a seed's training. `obs`, `state` and `first` are what it acts on next."""
+    """A seed's folder and its environment step."""
 
-    def __init__(self, seed: Seed, environment: SyncVectorEnv) -> None:
-        self.policy, self.agent = seed.policy, seed.policy.agent
-        self.config = self.agent.config
-        self.environment = environment
-        self.space = environment.single_action_space
-        self.folder, self.resume = seed.folder, seed.folder / "resume"
-        self.obs = example_of(self.policy.encoder, self.agent.device)
-        self.replay = Replay(
-            self.obs,
-            # Truncated games take a row more each, so at the very end the oldest rows may be gone.
-            capacity=max(
-                min(self.config.replay_capacity, self.config.steps),
-                self.config.n_step + self.config.stack + 1,
-            ),
-            stack=self.config.stack,
-            steps=self.config.n_step,
-            gamma=self.config.gamma,
-            priority_exponent=self.config.priority_exponent,
-            seed=self.policy.seed,
-            device=self.agent.device,
-            action_size=None if isinstance(self.space, Discrete) else action_count(self.space),
-        )
-        self.random = np.random.default_rng([self.policy.seed, 1])  # [seed, 0] is the environment's
-        self.state: State | None = None
-        self.first = torch.ones(1, dtype=torch.bool, device=self.agent.device)
-        self.loss: Tensor | None = None
-        self.games: list[tuple[float, ...]] = []  # step, return, length; and success if told
-        # Filled only if to be kept: the actions, and the rewards as the environment gave them.
-        self.actions, self.taken, self.rewards = seed.actions, list[Action](), list[float]()
-        self.step = 0
-        self.logs, self.log = seed.logs, _Log(None, 0)
+    def __init__(self, folder: Path, seed: int, logs: Path | None = None) -> None:
+        """`logs` gets points for TensorBoard."""
+        self.folder, self.resume, self.seed = folder, folder / "resume", seed
+        self.step = self._before = 0  # now, and before the last `advance`
+        self.episodes: list[tuple[float, ...]] = []  # step, return, length; and success if known
+        self.parts: Mapping[str, Part] = {}
+        self._loss: Tensor | None = None
+        self._logs, self._writer = logs, None
 
-    def begin(self) -> None:
-        """Go on from the last checkpoint, or start the first game."""
+    @property
+    def finished(self) -> bool:
+        """Whether the seed was trained to the end already."""
+        return (self.folder / DONE).exists()
+
+    def begin(self, parts: Mapping[str, Part], device: torch.device) -> bool:
+        """Whether the parts went on from a checkpoint; else they begin as they are.
+
+        Raises FoveaError where the checkpoint is damaged.
+        """
+        self.parts = parts
         for stray in self.folder.glob(".*.tmp"):  # a write that was cut short
             stray.unlink()
-        if (self.resume / "state.pt").exists():
-            self._restore()
+        restored = (self.resume / "state.pt").exists()
+        if restored:
+            self._restore(device)
         else:
             shutil.rmtree(self.resume, ignore_errors=True)
             self.resume.mkdir(parents=True)
-            self.obs = self._encode(*self.environment.reset())
-        self.log = _Log(self.logs, self.step)
+        if self._logs:
+            self._writer = SummaryWriter(str(self._logs), purge_step=self.step + 1)
+        return restored
 
-    def close(self) -> None:
-        """Close the environment and the log."""
-        self.log.close()
-        self.environment.close()
+    def advance(self, steps: int, infos: Mapping[str, Any], ended: NDArray[np.bool_]) -> None:
+        """Environments made `steps` steps together; those in `ended` (N,) ended an episode."""
+        self._before, self.step = self.step, self.step + steps
+        if not ended.any():
+            return
+        info = infos["final_info"]
+        for row in np.flatnonzero(ended & info["game_over"]):  # and not only a life lost
+            score, length = float(info["game_return"][row]), int(info["game_length"][row])
+            success = (int(info["game_success"][row]),) if "game_success" in info else ()
+            self.episodes.append((self.step, score, length, *success))
 
-    def check(self, action: Action) -> None:
-        """Raise DivergedError where the last loss, the features or the action are no numbers."""
-        self._check_loss()
-        if not all(value.isfinite().all() for value in self.obs.values()):
-            self._give_up("the encoder's features are", "pretrain the encoder again")
-        if not np.isfinite(action).all():  # a loss may be one whose gradient is not
-            self._give_up("the action is", "lower learning_rate")
+    def passed(self, every: int) -> bool:
+        """Whether the last `advance` reached a multiple of `every` steps."""
+        return self.step // every > self._before // every
 
-    def act(self, action: Action) -> tuple[Images, Infos]:
-        """One environment step; what it shows is to be encoded and becomes `obs`.
+    def log(self, scalars: Mapping[str, Tensor]) -> None:
+        """What an update gave, `loss` among it: reading a scalar waits for the device."""
+        self._loss = scalars["loss"]
+        if self._writer and self.passed(LOG_EVERY):
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value.item(), self.step)
 
-        The action is a random one instead while learning has not started. Raises DivergedError
-        where the simulation becomes unstable.
-        """
-        if self.step < self.config.learn_start:
-            action = draw(self.space, self.random)
-        try:
-            images, rewards, terminated, truncated, infos = self.environment.step(action[None])
-        except UnstableError:
-            told = "MUJOCO_LOG.TXT says what in it; another seed goes another way"
-            self._give_up("the simulation's state is", told)
-        over, cut = bool(terminated[0]), bool(truncated[0])
-        last = self._encode(infos["final_obs"][0][None], infos["final_info"]) if cut else None
-        reward = np.sign(rewards[0]) if self.config.rewards == "sign" else rewards[0]
-        self.replay.add(self.obs, action, float(reward), terminated=over, truncated=cut, final=last)
-        if self.actions:
-            self.taken.append(action)
-            self.rewards.append(float(rewards[0]))
-        self.first = torch.full_like(self.first, over or cut)
-        self.step += 1
-        if over or cut:
-            self._note_game(infos["final_info"])
-        return images, infos
+    def check_loss(self) -> None:
+        """Raise DivergedError where the last loss is NaN or infinite."""
+        if self._loss is not None and not math.isfinite(self._loss.item()):
+            self.fail("the loss is", "lower learning_rate")
 
-    @property
-    def due(self) -> bool:
-        """Whether an update comes after this step."""
-        since = self.step - self.config.learn_start
-        return since > 0 and since % self.config.update_every == 0
-
-    def batch(self) -> Batch:
-        """What to learn from now."""
-        start = self.config.priority_weight
-        beta = start + (1 - start) * self.step / self.config.steps
-        return self.replay.sample(self.config.batch_size, beta)
-
-    def learned(self, batch: Batch, scalars: dict[str, Tensor]) -> None:
-        """What the update on a batch gave."""
-        if "priority" in scalars:
-            self.replay.reprioritise(batch.index, scalars.pop("priority"))
-        self.loss = scalars["loss"]
-        self.log.write(self.step, scalars)
-
-    def _encode(self, images: Images, infos: Infos) -> Obs:
-        policy = self.policy
-        return encode(policy.encoder, policy.env, images, infos, self.agent.device)
-
-    def _note_game(self, info: dict[str, Any]) -> None:
-        if info["game_over"][0]:  # and not only a life lost
-            score, length = float(info["game_return"][0]), int(info["game_length"][0])
-            success = (int(info["game_success"][0]),) if "game_success" in info else ()
-            self.games.append((self.step, score, length, *success))
-
-    def _check_loss(self) -> None:
-        if self.loss is not None and not math.isfinite(self.loss.item()):
-            self._give_up("the loss is", "lower learning_rate")
-
-    def _give_up(self, what: str, remedy: str) -> NoReturn:
-        """Say so at once: others that train together go on, and may be killed before they end."""
-        error = DivergedError(what, self.step, self.policy.seed, remedy)
+    def fail(self, what: str, remedy: str) -> NoReturn:
+        """Record that `what` is not finite, drop the checkpoint, and raise DivergedError."""
+        error = DivergedError(what, self.step, self.seed, remedy)
         self._write_curve()
-        failed = {"error": str(error), "step": error.step}
-        write_atomic(self.folder / "failed.json", (json.dumps(failed) + "\n").encode())
+        self._write_json(FAILED, {"error": str(error), "step": error.step})
         shutil.rmtree(self.resume)
         raise error
 
-    def keep_weights(self) -> None:
+    def keep_weights(self, policy: nn.Module) -> None:
         """Write what the policy acts with now, and the curve so far."""
-        self._check_loss()
-        weights = {k: v.cpu().contiguous() for k, v in self.agent.policy.state_dict().items()}
-        path = self.folder / f"weights-{self.step:07d}.safetensors"
-        write_atomic(path, to_safetensors(weights))
+        self.check_loss()
+        weights = {k: v.cpu().contiguous() for k, v in policy.state_dict().items()}
+        self._write(f"weights-{self.step:07d}.safetensors", to_safetensors(weights))
         self._write_curve()
 
-    def _write_curve(self) -> None:
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        told = len(self.games[0]) if self.games else 3
-        writer.writerow(["step", "return", "length", "success"][:told])
-        writer.writerows(self.games)
-        write_atomic(self.folder / "curve.csv", lines.getvalue().encode())
-
     def checkpoint(self) -> None:
-        """Write all that is needed to go on from here bit for bit: rows first, then the state."""
-        self._check_loss()
-        emulator = self.environment.call("get_state")[0]
-        state = {
-            "step": self.step,
-            "agent": self.agent.state_dict(),
-            "replay": self.replay.save(self.resume),
-            "environment": _map(emulator, np.ndarray, torch.from_numpy),
-            "random": self.random.bit_generator.state,
-            "obs": self.obs,
-            "state": self.state,
-            "first": self.first,
-            "games": self.games,
-            "taken": self._taken(),
-            "rewards": self._rewards(),
-        }
+        """Write all that is needed to go on from here bit for bit."""
+        self.check_loss()
+        state = {name: save() for name, (save, _) in self.parts.items()}
+        state |= {"step": self.step, "episodes": self.episodes}
+        state = _map(state, np.ndarray, torch.from_numpy)
         buffer = io.BytesIO()
         torch.save(_map(state, Tensor, torch.clone), buffer)  # of a view all of its base is saved
-        write_atomic(self.resume / "state.pt", buffer.getvalue())
+        self._write("resume/state.pt", buffer.getvalue())
 
-    def _taken(self) -> Tensor:
-        """Actions (steps, ...)."""
-        return torch.from_numpy(np.array(self.taken))
-
-    def _rewards(self) -> Tensor:
-        """Rewards (steps,)."""
-        return torch.tensor(self.rewards, dtype=torch.float64)
-
-    def _restore(self) -> None:
+    def _restore(self, device: torch.device) -> None:
         path = self.resume / "state.pt"
         try:
-            state = torch.load(path, map_location=self.agent.device, weights_only=True)
-            self.step, self.games = state["step"], state["games"]
-            self.taken = list(state["taken"].cpu().numpy())
-            self.rewards = state["rewards"].tolist()
-            self.obs, self.state, self.first = state["obs"], state["state"], state["first"]
-            self.agent.load_state_dict(state["agent"])
-            self.replay.load(self.resume, state["replay"])
-            self.random.bit_generator.state = state["random"]
-            emulator = _map(state["environment"], Tensor, lambda value: value.cpu().numpy())
-        except FoveaError:  # of the replay's rows, whose file it names
+            state = torch.load(path, map_location=device, weights_only=True)
+            self.step, self.episodes = state["step"], list(state["episodes"])
+            for name, (_, load) in self.parts.items():
+                load(state[name])
+        except FoveaError:  # of replay's rows, whose file it names
             raise
         except Exception as error:  # torch alone has EOFError, UnpicklingError, RuntimeError
             raise FoveaError(
                 f"{path}: damaged checkpoint ({type(error).__name__}); delete {self.folder} to "
                 "start this seed again"
             ) from error
-        self.environment.call("set_state", emulator)
 
-    def finish(self) -> None:
-        """Say that the seed is done, and only then drop what resuming needed."""
-        self._check_loss()
-        last = [game[1] for game in self.games[-10:]]
-        metrics: dict[str, Any] = {
+    def finish(self, **metrics: object) -> None:
+        """Record that the seed is done, and only then drop what resuming needed."""
+        self.check_loss()
+        last = [episode[1] for episode in self.episodes[-10:]]
+        metrics |= {
             "steps": self.step,
-            "updates": max(0, self.step - self.config.learn_start) // self.config.update_every,
-            "games": len(self.games),
+            "games": len(self.episodes),
             "last_10_games_mean_return": sum(last) / len(last) if last else None,
-            "parameters": sum(p.numel() for p in self.agent.policy.parameters()),
         }
-        if self.games and len(self.games[0]) > 3:
-            metrics["last_100_games_success"] = float(np.mean([g[3] for g in self.games[-100:]]))
-        if self.actions:
-            ends = torch.tensor([game[0] for game in self.games], dtype=torch.int64)
-            learned = {"action": self._taken(), "reward": self._rewards(), "end": ends}
-            write_atomic(self.actions, to_safetensors(learned))
-        text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
-        write_atomic(self.folder / "metrics.json", text.encode())
+        if self.episodes and len(self.episodes[0]) > 3:
+            successes = [episode[3] for episode in self.episodes[-100:]]
+            metrics["last_100_games_success"] = float(np.mean(successes))
+        self._write_json(DONE, metrics)
         shutil.rmtree(self.resume)
 
-
-class _Log:
-    """Points for TensorBoard, or nothing where no folder is given."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1) if folder else None
-
-    def write(self, step: int, scalars: dict[str, Tensor]) -> None:
-        """Every LOG_EVERY steps: reading a scalar waits for the device."""
-        if self.writer and step % LOG_EVERY == 0:
-            for name, value in scalars.items():
-                self.writer.add_scalar(name, value.item(), step)
-
     def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+        """Close the log."""
+        if self._writer:
+            self._writer.close()
+
+    def _write_curve(self) -> None:
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        columns = len(self.episodes[0]) if self.episodes else 3
+        writer.writerow(["step", "return", "length", "success"][:columns])
+        writer.writerows(self.episodes)
+        self._write("curve.csv", lines.getvalue().encode())
+
+    def _write_json(self, name: str, content: Mapping[str, object]) -> None:
+        self._write(name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        """The one place where files are written, each atomically."""
+        write_atomic(self.folder / name, content)
+
+
+def generator_part(generator: np.random.Generator) -> Part:
+    """A numpy generator as a part of a run."""
+
+    def load(state: Any) -> None:
+        generator.bit_generator.state = state
+
+    return lambda: generator.bit_generator.state, load
+
+
+def environment_part(environment: SyncVectorEnv) -> Part:
+    """Environments, each with its emulator or simulation, as a part of a run."""
+
+    def load(states: Any) -> None:
+        states = _map(states, Tensor, lambda value: value.cpu().numpy())
+        for single, state in zip(environment.envs, states, strict=True):
+            single.get_wrapper_attr("set_state")(state)
+
+    return lambda: list(environment.call("get_state")), load
 
 
 def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
-    """`value` with every `kind` in its dicts converted: checkpoints hold tensors, not arrays."""
+    """`value` with every `kind` in its dicts and lists converted: checkpoints hold tensors."""
     if isinstance(value, dict):
         return {key: _map(item, kind, convert) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_map(item, kind, convert) for item in value]
     return convert(value) if isinstance(value, kind) else value

@@ -4,7 +4,7 @@ Several games of a suite are one word too, for frames: "atari/{Asteroids,Assault
 members() spells out.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
-`make(config, seed)` (a vector of them), `FRAME_INFO` (the info entries kept with each frame),
+`make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries kept with each frame),
 `ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its Config that say what is shown
 and that a word may give, as in "metaworld/reach?view=upright&camera=corner2". A Config has
 `image_shape`, (C, H, W).
@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
+from gymnasium.spaces import Space
 from gymnasium.vector import VectorEnv
 
 from datasets.errors import FoveaError
@@ -90,6 +91,13 @@ def frame_info(word: str) -> tuple[str, ...]:
 def actions(word: str) -> str:
     """What actions an environment takes: "discrete" or "continuous"."""
     return str(_find(members(word)[0])[0].ACTIONS)
+
+
+def action_space(word: str) -> Space[Any]:
+    """The space of an environment's actions, without starting it."""
+    suite, config = _find(word)
+    space: Space[Any] = suite.action_space(config)
+    return space
 
 
 def image_shape(word: str) -> tuple[int, int, int]:

@@ -121,6 +121,11 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     )
 
 
+def action_space(config: Config) -> gymnasium.spaces.Discrete:
+    """The game's minimal action set, which only its ROM has: it is loaded, and nothing is run."""
+    return gymnasium.spaces.Discrete(len(_emulator(config.game).getMinimalActionSet()))
+
+
 class AtariGame(gymnasium.Env[Observation, np.int64]):
     """One game; `info` goes with the observation beside it: lives, ram (128,) uint8, game_over.
 

@@ -117,6 +117,11 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     return _Processes(tasks, config.told)
 
 
+def action_space(config: Config) -> gymnasium.spaces.Box:
+    """The same of all tasks: the hand's movement, and the gripper's force."""
+    return gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+
+
 class _Processes(AsyncVectorEnv):
     """Tasks in processes; gymnasium's own has a bare EOFError or BrokenPipeError for a dead one."""
 
@@ -185,7 +190,7 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._begun_with: dict[str, Any] = {}  # the generator's state before this episode
         self._actions: list[NDArray[np.float32]] = []  # of this episode
         self._return, self._success, self._succeeds = 0.0, False, False
-        self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
+        self.action_space = action_space(config)
         shape = (config.height, config.width, 3)
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
 

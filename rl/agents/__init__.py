@@ -1,54 +1,56 @@
-"""Agents by word: `make("rainbow", config, encoder, actions=18)`.
+"""Agents by name: `make("rainbow", config, core, actions=18)`.
 
-An agent's file exports `Config`, `Agent`, `ACTIONS` ("discrete" or "continuous") and `NETS`: kind
-of features -> the net it puts on them.
+An agent's file exports `Config`, `Agent`, `ACTIONS` (DISCRETE or CONTINUOUS) and `NETS`: kind of
+features -> the net that it puts on them by default.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import torch
 
 from datasets.errors import FoveaError
-from pretrain.encoder import Encoder
+from pretrain.encoder import Obs
 from rl import nets
-from rl.agent import Agent, OffPolicyConfig
-from rl.features import example_of
+from rl.agent import Agent
+
+DISCRETE, CONTINUOUS = "discrete", "continuous"
 
 
-def net_for(word: str, kind: str) -> str:
+def actions_of(name: str) -> str:
+    """What actions an agent takes: DISCRETE or CONTINUOUS."""
+    return str(import_module(f"rl.agents.{name}").ACTIONS)
+
+
+def net_for(name: str, kind: str) -> str:
     """The net that an agent puts on a kind of features. FoveaError where it takes none such."""
-    taken: dict[str, str] = import_module(f"rl.agents.{word}").NETS
-    if kind not in taken:
-        raise FoveaError(f"{word} has no net for {kind!r} features; it takes {', '.join(taken)}")
-    return taken[kind]
-
-
-def stackable(word: str) -> bool:
-    """Whether several seeds of it can train as one (rl/seeds.py)."""
-    return hasattr(import_module(f"rl.agents.{word}").Agent, "optimizer_of")
+    known: dict[str, str] = import_module(f"rl.agents.{name}").NETS
+    if kind not in known:
+        raise FoveaError(f"{name} has no net for {kind!r} features; it takes {', '.join(known)}")
+    return known[kind]
 
 
 def make(
-    word: str,
-    config: OffPolicyConfig,
-    encoder: Encoder,
+    name: str,
+    config: Any,
+    example: Obs,
     *,
+    net_name: str,
+    net_config: Any,
     actions: int,
-    net: object | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> Agent:
-    """A fresh agent on `encoder`'s features; the same arguments give the same weights.
+) -> Agent[Any]:
+    """A fresh agent on features like `example` (one frame, batch first).
 
-    `actions` is how many there are, or how many numbers one is made of. `net` is the Config of the
-    net that the agent puts on the features (`net_for`); None stands for its defaults.
+    The same arguments give the same weights. `actions` is how many actions there are, or the
+    length of a continuous one.
     """
-    example = example_of(encoder, device)
+    module = import_module(f"rl.agents.{name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = nets.make(net_for(word, nets.kind_of(example)), example, config.stack, net)
-        module = import_module(f"rl.agents.{word}")
-        agent: Agent = module.Agent(config, body, actions=actions, seed=seed, device=device)
+        core = nets.make(net_name, net_config, example, config.stack)
+        agent: Agent[Any] = module.Agent(config, core, actions=actions, seed=seed, device=device)
     return agent

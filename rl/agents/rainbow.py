@@ -8,28 +8,30 @@ prioritised replay; van Hasselt et al. (2019) for the data-efficient setting; SP
 The noise σ of a bias starts at σ0/√inputs, as that of a weight does (Fortunato et al.). The target
 network draws noise of its own at each update.
 
-645,093 parameters on SPIRL's aggregator with 18 actions, 409,167 with 9 (the 51 atoms are counted,
-as a parameter without gradient); 1,149,861 on the data-efficient CNN. Expect from SPIRL's features
+645,042 parameters on SPIRL's aggregator with 18 actions, 409,116 with 9; 1,149,810 on the
+data-efficient CNN. Expect from SPIRL's features
 after 100K steps (its Table 2, mean and deviation of 5 trials): Frostbite 670 (732), MsPacman 904
 (286), Seaquest 558 (148), BattleZone 11980 (3827); from pixels what data_efficient_cnn.py says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from datasets.checked import Count, Fraction, NonNegative, Positive, Range, Width
 from pretrain.encoder import Obs
-from rl.agent import Batch, State, push
+from rl.agent import Batch, OffPolicyConfig
 from rl.compiled import Compiled
 from rl.layers import DuelingHead, resample_noise, scale_gradient, set_gradients
-from rl.net import Net
+from rl.net import Extras, Net, State
 from rl.returns import project
+from rl.stack import FrameStack
 
 ACTIONS = "discrete"
 # kind of features -> net
@@ -37,181 +39,137 @@ NETS = {"tokens": "tokens", "vector": "tokens", "pixels": "data_efficient_cnn"}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(OffPolicyConfig):
     """SPIRL, Tables 9 and 10; what they leave out is Rainbow's."""
 
-    steps: int = 100_000  # environment steps
-    learn_start: int = 1_600  # uniform random actions until then
-    update_every: int = 1  # environment steps an update
-    replay_capacity: int = 100_000
-    batch_size: int = 32
-    stack: int = 4
-    n_step: int = 20
-    gamma: float = 0.99
-    atoms: int = 51
+    steps: Count = 100_000
+    learn_start: Count = 1_600
+    update_every: Count = 1
+    replay_capacity: Count = 100_000
+    batch_size: Count = 32
+    stack: Count = 4
+    n_step: Count = 20
+    gamma: Fraction = 0.99
+    atoms: Annotated[int, Range(2, 1_000)] = 51
     value_min: float = -10.0
     value_max: float = 10.0
-    hidden: int = 256
-    sigma: float = 0.5
-    learning_rate: float = 1e-4
-    adam_epsilon: float = 1.5e-4
-    gradient_norm: float = 10.0
-    gradient_scale: float = 0.5**0.5  # into the net below the two streams
-    target_every: int = 2_000  # updates between hard copies
-    priority_exponent: float = 0.5
-    priority_weight: float = 0.4  # β at the start, 1 at the end
+    hidden: Width = 256
+    sigma: NonNegative = 0.5
+    learning_rate: Positive = 1e-4
+    adam_epsilon: Positive = 1.5e-4
+    gradient_norm: Positive = 10.0
+    gradient_scale: Positive = 0.5**0.5  # into the net below the two streams
+    target_every: Count = 2_000  # updates between hard copies
+    priority_exponent: Fraction = 0.5
+    priority_weight: Fraction = 0.4
 
-    rewards: ClassVar[str] = "sign"
+    rewards: ClassVar[Literal["sign", "raw"]] = "sign"
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "update_every", "replay_capacity", "batch_size", "stack", "n_step",
-                     "hidden", "target_every"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
-        for name in ("gamma", "priority_exponent", "priority_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be between 0 and 1")
-        for name in ("learning_rate", "adam_epsilon", "gradient_norm", "gradient_scale"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be above 0")
-        if self.atoms < 2:
-            raise ValueError(f"atoms: {self.atoms}, must be at least 2")
-        if self.sigma < 0:
-            raise ValueError(f"sigma: {self.sigma}, must not be negative")
+    def rules(self) -> Iterator[str]:
+        """Atoms lie on an interval."""
+        yield from super().rules()
         if self.value_min >= self.value_max:
-            raise ValueError(f"value_min: {self.value_min}, must be below {self.value_max}")
-        if self.learn_start <= self.n_step:
-            raise ValueError(f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}")
-        if self.learn_start >= self.steps:  # or it would never learn
-            raise ValueError(f"learn_start: {self.learn_start}, must be below steps {self.steps}")
-        if self.replay_capacity < self.n_step + self.stack:
-            raise ValueError(
-                f"replay_capacity: {self.replay_capacity}, must hold n_step + stack rows"
-            )
+            yield f"value_min: {self.value_min}, must be below {self.value_max}"
 
 
 class Network(nn.Module):
     """A net and its dueling head: stacked features to logits (B, actions, atoms)."""
+
+    support: Tensor
 
     def __init__(self, config: Config, net: Net, actions: int) -> None:
         super().__init__()
         self.net = net
         self.head = DuelingHead(net.width, config.hidden, actions, config.atoms, config.sigma)
         atoms = torch.linspace(config.value_min, config.value_max, config.atoms)
-        self.support = nn.Parameter(atoms, requires_grad=False)
+        self.register_buffer("support", atoms)
         self.gradient_scale = config.gradient_scale
 
-    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits and the net's extras."""
-        features, extras = self.net(stack)
-        return self.head(scale_gradient(features, self.gradient_scale)), extras
+    def forward(self, stack: Obs) -> Tensor:
+        """Logits of stacks."""
+        return self.logits(self.net(stack)[0])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (B, width) to logits."""
+        logits: Tensor = self.head(scale_gradient(features, self.gradient_scale))
+        return logits
 
     def greedy(self, logits: Tensor) -> Tensor:
         """The action (B,) of highest expected value."""
         return (logits.softmax(-1) @ self.support).argmax(-1)
 
 
-class Learner(nn.Module):
-    """Policy and target network as one module whose value is the loss: `torch.func` can put other
-    weights in their places, those of many seeds at once (rl/seeds.py).
-    """
-
-    def __init__(self, policy: Network) -> None:
-        super().__init__()
-        self.policy = policy
-        self.target = deepcopy(policy).requires_grad_(False)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean KL(target ‖ prediction), weighted, and `priority` (B,) and `value` beside it."""
-        goal = self.targets(batch)
-        logits, _ = self.policy(batch.obs)
-        log_probability = _chosen(logits, batch.action).log_softmax(-1)
-        divergence = (torch.xlogy(goal, goal) - goal * log_probability).sum(-1)
-        assert divergence.shape == batch.weight.shape
-        value = (log_probability.detach().exp() @ self.policy.support).mean()
-        told = {"priority": divergence.detach(), "value": value}
-        return (batch.weight * divergence).mean(), told
-
-    @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """Double Q: the online network picks the next action, the target network rates it."""
-        action = self.policy.greedy(self.policy(batch.next_obs)[0])
-        probability = _chosen(self.target(batch.next_obs)[0], action).softmax(-1)
-        return project(probability, batch.reward, batch.discount, self.policy.support)
-
-
 class Agent:
     """Rainbow. Noise is its only exploration: random actions (warm-up, ε) are the loop's."""
 
     def __init__(
-        self, config: Config, net: Net, *, actions: int, seed: int, device: torch.device | str
-    ) -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.learner = Learner(Network(config, net, actions)).to(self.device)
-        self.policy, self.target = self.learner.policy, self.learner.target
-        self.weights = self.learner.state_dict(keep_vars=True)  # and the noise
-        self.trained = {k: w for k, w in self.weights.items() if w.requires_grad}
-        self.optimizer = self.optimizer_of(self.trained.values())
+        self, config: Config, core: FrameStack, *, actions: int, seed: int,
+        device: torch.device | str,
+    ) -> None:  # fmt: skip
+        self.config, self.device = config, torch.device(device)
+        self.policy = Network(config, core.net, actions).to(self.device)
+        self.target = deepcopy(self.policy).requires_grad_(False)
+        self.core = core.to(self.device)
+        self.trained = list(self.policy.parameters())
+        self.optimizer = torch.optim.Adam(
+            self.trained, lr=config.learning_rate, eps=config.adam_epsilon, fused=True
+        )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
-        self.compiled = False
-        self._learn: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.learner
+        self._loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]] = self.loss
         resample_noise(self.policy, self.generator)
 
     def compile(self) -> None:
-        """Have torch compile loss and gradients at the first update, if that makes it faster.
+        """Compile the loss at the first update, where that makes updates faster.
 
         On a CPU that takes up to a minute. Results differ by rounding.
         """
         if self.device.type == "cuda" or self.policy.net.gains_compiled:
-            self.compiled, self._learn = True, Compiled(self.learner)
-
-    def optimizer_of(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Adam as the config has it."""
-        rate, epsilon = self.config.learning_rate, self.config.adam_epsilon
-        return torch.optim.Adam(parameters, lr=rate, eps=epsilon, fused=True)
+            self._loss = Compiled(self.loss)
 
     @torch.inference_mode()
     def act(
-        self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
-    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        self, obs: Obs, state: State, first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, State, Extras]:
         """Greedy actions, with the present noise where `explore`, else without any."""
-        state = push(obs, state, first, self.config.stack)
         if self.policy.training is not explore:
             self.policy.train(explore)
-        logits, extras = self.policy(state)
-        return self.greedy(logits), state, extras
-
-    def greedy(self, logits: Tensor) -> Tensor:
-        """The policy's choice."""
-        return self.policy.greedy(logits)
+        features, state, extras = self.core.step(obs, state, first)
+        return self.policy.greedy(self.policy.logits(features)), state, extras
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step; scalars stay on the device."""
+        """One gradient step with new noise in both networks; scalars stay on the device."""
         size = (self.config.batch_size,)
         assert batch.action.shape == batch.reward.shape == batch.weight.shape == size
-        self.prepare()
-        loss, told = self._learn(batch)
-        trained = list(self.trained.values())
-        set_gradients(loss, trained)
-        norm = nn.utils.clip_grad_norm_(trained, self.config.gradient_norm, foreach=True)
-        self.optimizer.step()
-        self.conclude()
-        return told | {"loss": loss.detach(), "gradient_norm": norm}
-
-    def prepare(self) -> None:
-        """What an update begins with: new noise in both networks."""
         if not self.policy.training:
             self.policy.train()
         resample_noise(self.policy, self.generator)
         resample_noise(self.target, self.generator)
-
-    def conclude(self) -> None:
-        """What it ends with: now and then the target network becomes the online one."""
+        loss, scalars = self._loss(batch)
+        set_gradients(loss, self.trained)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm, foreach=True)
+        self.optimizer.step()
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.policy.state_dict())
+        return scalars | {"loss": loss.detach(), "gradient_norm": norm}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean KL(target ‖ prediction), weighted, and `priority` (B,) and `value` beside it."""
+        target = self.targets(batch)
+        log_probability = _chosen(self.policy(batch.obs), batch.action).log_softmax(-1)
+        divergence = (torch.xlogy(target, target) - target * log_probability).sum(-1)
+        assert divergence.shape == batch.weight.shape
+        value = (log_probability.detach().exp() @ self.policy.support).mean()
+        scalars = {"priority": divergence.detach(), "value": value}
+        return (batch.weight * divergence).mean(), scalars
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """Double Q: the online network picks the next action, the target network rates it."""
+        action = self.policy.greedy(self.policy(batch.next_obs))
+        probability = _chosen(self.target(batch.next_obs), action).softmax(-1)
+        return project(probability, batch.reward, batch.discount, self.policy.support)
 
     def state_dict(self) -> dict[str, object]:
         """Everything that the next update depends on."""

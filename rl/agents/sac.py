@@ -27,19 +27,21 @@ here (recipe visarl-state, three seeds of 50 games: 1.00, 0.86, 0.96; docs/reach
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datasets.checked import Count, Fraction, Positive, Width
 from pretrain.encoder import Obs
-from rl.agent import Batch, State, push
+from rl.agent import Batch, OffPolicyConfig
 from rl.layers import set_gradients
-from rl.net import Net
+from rl.net import Extras, Net, State
+from rl.stack import FrameStack
 
 ACTIONS = "continuous"
 # kind of features -> net
@@ -47,50 +49,30 @@ NETS = {"tokens": "tokens", "vector": "vector", "state": "vector", "pixels": "de
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(OffPolicyConfig):
     """ViSaRL, Appendix F."""
 
-    steps: int = 1_000_000  # environment steps
-    learn_start: int = 1_000  # uniform random actions until then
-    update_every: int = 1  # environment steps an update
-    replay_capacity: int = 1_000_000
-    batch_size: int = 128
-    stack: int = 1
-    n_step: int = 1
-    gamma: float = 0.99
-    hidden: int = 1024  # units of each of the two hidden layers
-    learning_rate: float = 1e-4  # of actor, critics and temperature
-    temperature: float = 0.1  # α at the start
+    steps: Count = 1_000_000
+    learn_start: Count = 1_000
+    update_every: Count = 1
+    replay_capacity: Count = 1_000_000
+    batch_size: Count = 128
+    stack: Count = 1
+    n_step: Count = 1
+    gamma: Fraction = 0.99
+    hidden: Width = 1024  # units of each of the two hidden layers
+    learning_rate: Positive = 1e-4  # of actor, critics and temperature
+    temperature: Positive = 0.1  # α at the start
     log_std: tuple[float, float] = (-10.0, 2.0)  # bounds of log σ
-    tau: float = 0.005  # share of the online critics that the targets take on
-    actor_every: int = 2  # updates between those of actor and temperature
-    target_every: int = 2  # updates between those of the targets
+    tau: Fraction = 0.005  # share of the online critics that the targets take on
+    actor_every: Count = 2  # updates between those of actor and temperature
+    target_every: Count = 2  # updates between those of the targets
 
-    rewards: ClassVar[str] = "raw"
-    priority_exponent: ClassVar[float] = 0.0  # replay is uniform
-    priority_weight: ClassVar[float] = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "update_every", "replay_capacity", "batch_size", "stack", "n_step",
-                     "hidden", "actor_every", "target_every"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
-        for name in ("gamma", "tau"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be between 0 and 1")
-        for name in ("learning_rate", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be above 0")
+    def rules(self) -> Iterator[str]:
+        """Bounds of log σ in order."""
+        yield from super().rules()
         if len(self.log_std) != 2 or self.log_std[0] >= self.log_std[1]:
-            raise ValueError(f"log_std: {self.log_std}, must be a lower and a higher bound")
-        if self.learn_start <= self.n_step:
-            raise ValueError(f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}")
-        if self.learn_start >= self.steps:  # or it would never learn
-            raise ValueError(f"learn_start: {self.learn_start}, must be below steps {self.steps}")
-        if self.replay_capacity <= self.n_step + self.stack:  # or nothing may be there to draw
-            raise ValueError(
-                f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"
-            )
+            yield f"log_std: {self.log_std}, must be a lower and a higher bound"
 
 
 class Actor(nn.Module):
@@ -143,12 +125,13 @@ class Agent:
     """SAC. Noise is the actor's own; random actions (warm-up, ε) are the loop's."""
 
     def __init__(
-        self, config: Config, net: Net, *, actions: int, seed: int, device: torch.device | str
-    ) -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.policy = Actor(config, net, actions).to(self.device)
-        self.critic = TwinCritic(net.width + actions, config.hidden).to(self.device)
+        self, config: Config, core: FrameStack, *, actions: int, seed: int,
+        device: torch.device | str,
+    ) -> None:  # fmt: skip
+        self.config, self.device = config, torch.device(device)
+        self.policy = Actor(config, core.net, actions).to(self.device)
+        self.core = core.to(self.device)
+        self.critic = TwinCritic(core.width + actions, config.hidden).to(self.device)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.log_temperature = torch.tensor(
             math.log(config.temperature), device=self.device, requires_grad=True
@@ -171,16 +154,15 @@ class Agent:
 
     @torch.inference_mode()
     def act(
-        self, obs: Obs, state: State | None, first: Tensor, *, explore: bool
-    ) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """Actions (B, A) in [-1, 1]: drawn where `explore`, else tanh μ."""
-        state = push(obs, state, first, self.config.stack)
-        features, extras = self.policy.net(state)
+        self, obs: Obs, state: State, first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, State, Extras]:
+        """Actions (B, A) in [-1, 1]: sampled where `explore`, else tanh μ."""
+        features, state, extras = self.core.step(obs, state, first)
         if explore:
-            return self.draw(features)[0], state, extras
+            return self.sample(features)[0], state, extras
         return self.policy(features)[0].tanh(), state, extras
 
-    def draw(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Actions (B, A) of the present policy, and log π (B,) of each."""
         mean, log_std = self.policy(features)
         noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
@@ -194,9 +176,9 @@ class Agent:
         self.updates += 1
         features, _ = self.policy.net(batch.obs)
         values = self.critic(features, batch.action)
-        goal = self.targets(batch)
-        assert values.shape == (2, *size) and goal.shape == size
-        loss = (values - goal).square().mean(1).sum()
+        target = self.targets(batch)
+        assert values.shape == (2, *size) and target.shape == size
+        loss = (values - target).square().mean(1).sum()
         self._step("critic", loss)
         scalars = {"loss": loss.detach(), "value": values.detach().mean()}
         if self.updates % self.config.actor_every == 0:
@@ -209,9 +191,9 @@ class Agent:
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """r + γ (min Q'(s', a') - α log π(a'|s')), a' drawn now; (B,)."""
+        """r + γ (min Q'(s', a') - α log π(a'|s')), a' sampled now; (B,)."""
         features, _ = self.policy.net(batch.next_obs)
-        action, log_probability = self.draw(features)
+        action, log_probability = self.sample(features)
         following: Tensor = self.target(features, action).amin(0)
         following = following - self.log_temperature.exp() * log_probability
         return batch.reward + batch.discount * following
@@ -219,7 +201,7 @@ class Agent:
     def _update_actor(self, features: Tensor) -> dict[str, Tensor]:
         """Descend α log π - min Q, then let α follow the entropy's distance from its target."""
         temperature = self.log_temperature.detach().exp()
-        action, log_probability = self.draw(features)
+        action, log_probability = self.sample(features)
         value = self.critic(features, action).amin(0)
         assert value.shape == log_probability.shape
         loss = (temperature * log_probability - value).mean()

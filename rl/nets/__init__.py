@@ -1,13 +1,15 @@
-"""Networks from stacked features to one vector. Which one an agent puts on what kind of features,
-its own file says (`NETS`)."""
+"""Networks from features to one vector. Which one an agent puts on what kind of features, its own
+file says (`NETS`)."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from datasets.errors import FoveaError
 from pretrain.encoder import Obs
-from rl.net import Net
+from rl.net import Core
+from rl.stack import FrameStack
 
 _KINDS = {
     frozenset({"x", "mask", "pos"}): "tokens",  # or "vector", where there is one
@@ -27,17 +29,16 @@ def kind_of(example: Obs) -> str:
     return "vector" if kind == "tokens" and example["x"].shape[1] == 1 else kind
 
 
-def config_for(word: str) -> type:
+def config_for(name: str) -> type:
     """The Config of a net."""
-    config: type = import_module(f"rl.nets.{word}").Config
+    config: type = import_module(f"rl.nets.{name}").Config
     return config
 
 
-def make(word: str, example: Obs, stack: int, config: object | None = None) -> Net:
-    """The net `word` for features like `example` (one frame, batch first), stacked `stack` deep.
+def make(name: str, config: Any, example: Obs, stack: int) -> Core:
+    """The net `name` on features like `example` (one frame, batch first).
 
-    `config` is of the type that `config_for` says; None stands for its defaults.
+    A Net is stacked `stack` frames deep; a Core remembers by itself.
     """
-    module = import_module(f"rl.nets.{word}")
-    net: Net = module.Net(module.Config() if config is None else config, example, stack)
-    return net
+    net = import_module(f"rl.nets.{name}").Net(config, example, stack)
+    return net if isinstance(net, Core) else FrameStack(net, stack, example)

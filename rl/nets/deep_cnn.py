@@ -17,22 +17,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from datasets.checked import Checked, Depth, Width
 from pretrain.encoder import Obs
+from rl.net import Extras
 from rl.net import Net as BaseNet
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Layers, their filters, and the width of the features."""
 
-    layers: int = 11
-    filters: int = 32
-    width: int = 512
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "filters", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
+    layers: Depth = 11
+    filters: Width = 32
+    width: Width = 512
 
 
 class Net(BaseNet):
@@ -45,7 +42,7 @@ class Net(BaseNet):
         if min(rows, columns) < 1:
             raise ValueError(
                 f"image: {height}x{width} leaves nothing after {config.layers} convolutions; "
-                "set features.layers lower"
+                "set net.layers lower"
             )
         layers: list[nn.Module] = [nn.Conv2d(stack * channels, config.filters, 3, stride=2)]
         for _ in range(config.layers - 1):
@@ -59,7 +56,7 @@ class Net(BaseNet):
         self.width = config.width
         self.apply(_initialise)
 
-    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
         """No extras: convolutions attend to nothing in particular."""
         image = stack["image"].flatten(1, 2).float() / 255
         return self.project(self.convolutions(image).flatten(1)), {}

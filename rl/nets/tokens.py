@@ -9,8 +9,6 @@ Where the paper is silent or divided:
 - Table 13 has no residual "inside the attention block", the text none "inside the transformer
   layer": here `residual` switches both skips of the block, off by default. The released code has
   them on.
-- Only the pooled rows of the block are computed. At depth 1 this is exact, not an approximation.
-  And the CLS token is alike in all frames, so its question to the patches is one for all of them.
 - `pad` (Table 14): "zero" attends to the zero rows, the paper's best; "learned" puts a trained
   vector in their place; "masked" does not attend to them.
 - `aggregate` "mean" (Table 15) averages the patches' rows, only the real ones where `pad` is
@@ -22,35 +20,35 @@ pad zero 558, learned 492, masked 494; scores on the other games are in agents/r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from datasets.checked import Checked, Count, Width
 from pretrain.encoder import Obs
+from rl.fast import aggregator
+from rl.net import Extras
 from rl.net import Net as BaseNet
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Tables 13-15; defaults are the paper's."""
 
-    aggregate: str = "cls"
-    pad: str = "zero"
+    aggregate: Literal["cls", "mean"] = "cls"
+    pad: Literal["zero", "learned", "masked"] = "zero"
     residual: bool = False
-    width: int = 32
-    heads: int = 8
-    mlp_ratio: int = 4
+    width: Width = 32
+    heads: Count = 8
+    mlp_ratio: Count = 4
 
-    def __post_init__(self) -> None:
-        if self.aggregate not in ("cls", "mean"):
-            raise ValueError(f"aggregate: {self.aggregate!r}, must be cls or mean")
-        if self.pad not in ("zero", "learned", "masked"):
-            raise ValueError(f"pad: {self.pad!r}, must be zero, learned or masked")
-        if self.heads < 1 or self.width < self.heads or self.width % self.heads:
-            raise ValueError(f"width: {self.width}, must be a multiple of heads ({self.heads})")
-        if self.mlp_ratio < 1:
-            raise ValueError(f"mlp_ratio: {self.mlp_ratio}, must be at least 1")
+    def rules(self) -> Iterator[str]:
+        """Every head gets an equal share of the width."""
+        if self.width % self.heads:
+            yield f"width: {self.width}, must be a multiple of heads ({self.heads})"
 
 
 class Net(BaseNet):
@@ -80,64 +78,46 @@ class Net(BaseNet):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(_initialise)
 
-    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
         """Aggregate every frame of every stack; attention is what pooling gave each patch."""
         x, mask = stack["x"], stack["mask"]
         batch, depth, count, dim = x.shape
         assert mask.shape == (batch, depth, count), (mask.shape, x.shape)
-        pooled, attention = self.aggregate(x.view(-1, count, dim), mask.view(-1, count))
+        frames = x.view(-1, count, dim), mask.view(-1, count)
+        pooled, attention = aggregator.aggregate(self, *frames)  # `aggregate`, and faster
         newest = attention.view(batch, depth, self.config.heads, count)[:, -1]
         return pooled.view(batch, self.width), {"attention": newest}
 
     def aggregate(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Single frames: x (F, N, D), mask (F, N) to (F, width) and attention (F, heads, N)."""
-        if self.config.pad == "learned":
+        pad, pool = self.config.pad, self.config.aggregate
+        if pad == "learned":
             x = torch.where(mask[..., None], x, self.pad)
-        patches = self.project(x)
-        cls, memory = self.norm1(self.cls), self.norm1(patches)
-        rows, query = (self.cls, cls) if self.config.aggregate == "cls" else (patches, memory)
-        attended, attention = self._attend(query, cls, memory, mask)
-        x = rows + attended if self.config.residual else attended
+        x = torch.cat(
+            [self.cls.expand(len(x), -1, -1), self.project(x)], dim=1
+        )  # (F, 1 + N, width)
+        real = torch.cat(
+            [mask.new_ones(len(x), 1), mask if pad == "masked" else mask | True], dim=1
+        )
+        attended, attention = self._attend(self.norm1(x), real)
+        x = x + attended if self.config.residual else attended
         update = self.mlp(self.norm2(x))
         x = self.norm(x + update if self.config.residual else update)
-        return self._average(x, mask), attention.mean(1)
+        if pool == "cls":
+            return x[:, 0], attention[:, :, 0, 1:]
+        weight = real[:, 1:, None]
+        mean = (x[:, 1:] * weight).sum(1) / weight.sum(1).clamp_min(1)
+        return mean, attention[:, :, 1:, 1:].mean(2)
 
-    def _attend(
-        self, query: Tensor, cls: Tensor, memory: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Attention of Q rows (F or 1, Q, width) to CLS (1, 1, width) and memory (F, N, width).
-
-        Returns (F, Q, width), and what the N got of each head's attention, (F, Q, heads, N).
-        Keys and values are linear in the memory, so instead of the whole memory the few queries are
-        projected: q·(W m) = (Wᵀ q)·m. The keys' bias moves all scores alike and cancels.
-        """
-        heads, width = self.config.heads, self.config.width
-        to_key, to_value = self.key_value.weight.view(2, heads, -1, width).unbind()
-        q = self.query(query).unflatten(-1, (heads, -1))
-        wanted = _per_head(q, to_key * q.shape[-1] ** -0.5).flatten(1, 2)
-        # The CLS token's question is the same for all frames: one product instead of F.
-        scores = (memory @ (wanted[0] if len(wanted) == 1 else wanted).mT).mT
-        if self.config.pad == "masked":
-            scores = scores.masked_fill(~mask[:, None], -torch.inf)
-        own = (wanted @ cls.mT).expand(len(scores), -1, -1)
-        own, attention = torch.cat([own, scores], dim=-1).softmax(-1).tensor_split([1], dim=-1)
-        gathered = (attention @ memory + own * cls).view(len(memory), -1, heads, width)
-        value = _per_head(gathered, to_value.mT).flatten(2)
-        attended: Tensor = self.out(value + self.key_value.bias.chunk(2)[1])
-        return attended, attention.view(len(memory), -1, heads, memory.shape[1])
-
-    def _average(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Rows (F, Q, width) to one: CLS has a single row already."""
-        if self.config.aggregate == "mean" and self.config.pad == "masked":
-            real = mask[..., None]
-            return (x * real).sum(1) / real.sum(1).clamp_min(1)
-        return x.mean(1)
-
-
-def _per_head(x: Tensor, weight: Tensor) -> Tensor:
-    """x (F, Q, heads, i) times each head's weight (heads, i, o); einsum takes twice as long."""
-    product = x.flatten(0, 1).transpose(0, 1) @ weight
-    return product.transpose(0, 1).view(*x.shape[:3], -1)
+    def _attend(self, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Every row of (F, R, width) to every real one (F, R), and each head's (F, heads, R, R)."""
+        heads = self.config.heads
+        parts = (self.query(x), *self.key_value(x).chunk(2, dim=-1))
+        query, key, value = (p.unflatten(-1, (heads, -1)).transpose(1, 2) for p in parts)
+        scores = query @ key.mT * query.shape[-1] ** -0.5
+        attention = scores.masked_fill(~real[:, None, None], -torch.inf).softmax(-1)
+        attended: Tensor = self.out((attention @ value).transpose(1, 2).flatten(2))
+        return attended, attention
 
 
 def _initialise(module: nn.Module) -> None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from datasets.checked import Checked
 from pretrain.encoder import Obs
+from rl.net import Extras
 from rl.net import Net as BaseNet
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Nothing to set."""
 
 
@@ -28,6 +30,6 @@ class Net(BaseNet):
         self.key = "state" if "state" in example else "x"
         self.width = stack * example[self.key][0].numel()
 
-    def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
         """No extras: nothing is weighed."""
         return stack[self.key].flatten(1), {}

@@ -1,0 +1,194 @@
+"""Training an agent that learns from replay, on a frozen encoder.
+
+One environment; every frame is encoded once, when it is observed. All randomness is in generators
+that a checkpoint keeps, beside the agent, the replay's rows, the emulator and the frame stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from gymnasium.vector import SyncVectorEnv
+from numpy.typing import NDArray
+
+from datasets import envs
+from datasets.errors import UnstableError
+from pretrain.encoder import Obs
+from rl.actor import Action, Actor, random_action
+from rl.agent import OffPolicyConfig
+from rl.policy import Policy, sees
+from rl.replay import Replay
+from rl.run import Part, Run, environment_part, generator_part
+
+
+class Recorder(Protocol):
+    """Gets every step of a training, and is part of its checkpoints."""
+
+    def add(self, action: NDArray[np.generic], reward: float, *, ended: bool) -> None:
+        """An action, the reward as the environment gave it, and whether an episode ended."""
+        ...
+
+    def save(self) -> None:
+        """Write them where they belong, before training counts as finished."""
+        ...
+
+    def state_dict(self) -> dict[str, object]:
+        """What it got so far."""
+        ...
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """The inverse of `state_dict`."""
+        ...
+
+
+def train(
+    policy: Policy,
+    *,
+    folder: Path,
+    checkpoint_every: int,
+    progress: Callable[[int], None],
+    logs: Path | None = None,
+    resume_every: int = 1_000,
+    recorder: Recorder | None = None,
+) -> None:
+    """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
+
+    `progress` is called with how many more steps are done. Weights are kept every
+    `checkpoint_every` steps and at the end; `resume_every` is how much a kill may cost, and changes
+    no result. `logs` is the folder of a TensorBoard log.
+
+    Raises:
+        DivergedError: the loss, the features, the action or the simulation became infinite or NaN;
+            `failed.json` says so, `curve.csv` and earlier weights stay.
+        FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
+    """
+    agent, config = policy.agent, policy.agent.config
+    run = Run(folder, policy.seed, logs)
+    if run.finished:
+        progress(config.steps)
+        return
+    with closing(run), closing(make_environment(policy)) as environment:
+        actor, replay = Actor(policy), make_replay(policy)
+        random = np.random.default_rng([policy.seed, 1])  # [seed, 0] is the environment's
+        parts = _parts(run, policy, environment, actor, replay, random, recorder)
+        if not run.begin(parts, agent.device):
+            actor.begin(*environment.reset())
+        progress(run.step)
+        while run.step < config.steps:
+            action, _ = actor.act(explore=True)
+            _check(run, actor, action)
+            if run.step < config.learn_start:
+                action = random_action(environment.single_action_space, random)[None]
+            try:
+                images, reward, terminated, truncated, infos = environment.step(action)
+            except UnstableError:
+                run.fail("the simulation's state is", "MUJOCO_LOG.TXT says what in it; another "
+                         "seed goes another way")  # fmt: skip
+            ended = terminated | truncated
+            replay.add(
+                actor.obs,
+                action[0],
+                float(np.sign(reward[0]) if config.rewards == "sign" else reward[0]),
+                terminated=bool(terminated[0]),
+                truncated=bool(truncated[0]),
+                final=_final(actor, infos) if truncated[0] else None,
+            )
+            if recorder:
+                recorder.add(action[0], float(reward[0]), ended=bool(ended[0]))
+            actor.observe(images, infos, action=action, reward=reward, first=ended)
+            run.advance(1, infos, ended)
+            since = run.step - config.learn_start
+            if since > 0 and since % config.update_every == 0:
+                batch = replay.sample(config.batch_size, _beta(config, run.step))
+                scalars = agent.update(batch)
+                if "priority" in scalars:
+                    replay.reprioritise(batch.index, scalars.pop("priority"))
+                run.log(scalars)
+            progress(1)
+            if run.passed(checkpoint_every) or run.step == config.steps:
+                run.keep_weights(agent.policy)
+            if run.passed(resume_every) and run.step < config.steps:
+                run.checkpoint()
+        if recorder:
+            recorder.save()
+        run.finish(
+            updates=(config.steps - config.learn_start) // config.update_every,
+            parameters=sum(parameter.numel() for parameter in agent.policy.parameters()),
+        )
+
+
+def make_environment(policy: Policy) -> SyncVectorEnv:
+    """The environment of a seed; not rendered where the encoder sees no images."""
+    made = envs.make(
+        policy.spec.env,
+        num_envs=1,
+        seed=policy.seed,
+        life_loss_ends=True,
+        draw=sees(policy.encoder),
+    )
+    return cast(SyncVectorEnv, made)
+
+
+def make_replay(policy: Policy) -> Replay:
+    """An empty replay of the agent's capacity, or of its steps where they are fewer."""
+    config = policy.agent.config
+    # A truncated episode takes a row more, so at the very end the oldest rows may be gone.
+    capacity = max(min(config.replay_capacity, config.steps), config.n_step + config.stack + 1)
+    return Replay(
+        policy.example,
+        capacity=capacity,
+        stack=config.stack,
+        steps=config.n_step,
+        gamma=config.gamma,
+        priority_exponent=config.priority_exponent,
+        seed=policy.seed,
+        device=policy.agent.device,
+        action_size=policy.spec.actions if policy.continuous else None,
+    )
+
+
+def _parts(
+    run: Run,
+    policy: Policy,
+    environment: SyncVectorEnv,
+    actor: Actor,
+    replay: Replay,
+    random: np.random.Generator,
+    recorder: Recorder | None,
+) -> dict[str, Part]:
+    """What a checkpoint holds; replay writes its rows beside it, before it."""
+    stateful = {"agent": policy.agent, "actor": actor} | (
+        {"recorder": recorder} if recorder else {}
+    )
+    return {name: (part.state_dict, part.load_state_dict) for name, part in stateful.items()} | {
+        "replay": (partial(replay.save, run.resume), partial(replay.load, run.resume)),
+        "environment": environment_part(environment),
+        "random": generator_part(random),
+    }
+
+
+def _final(actor: Actor, infos: Mapping[str, Any]) -> Obs:
+    """Features of the true last frame of a truncated episode."""
+    return actor.encode(infos["final_obs"][0][None], infos["final_info"])
+
+
+def _beta(config: OffPolicyConfig, step: int) -> float:
+    """The β of prioritised replay, which goes linearly to 1."""
+    return config.priority_weight + (1 - config.priority_weight) * step / config.steps
+
+
+def _check(run: Run, actor: Actor, action: Action) -> None:
+    """Raise DivergedError where what acts is NaN or infinite.
+
+    The action has just been read, so the device is idle and reading more costs next to nothing.
+    """
+    run.check_loss()
+    if not actor.finite():
+        run.fail("the encoder's features are", "pretrain the encoder again")
+    if not np.isfinite(action).all():  # a loss may be finite whose gradient is not
+        run.fail("the action is", "lower learning_rate")

@@ -1,0 +1,188 @@
+"""A policy and its artifact: the environment, the agent, its net and the encoder, whole.
+
+    config.json          environment, agent and net with their settings
+    encoder/             a copy of the encoder, with the features that the policy gets of it
+    seed-<n>/            weights-<step>.safetensors, curve.csv, metrics.json (rl/run.py)
+
+`load_policy` opens it with nothing else. safetensors and JSON only: no code runs from an artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium.spaces import Box, Discrete, Space
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pretrain import store
+from pretrain.encoder import Encoder, Obs, load_encoder, save_encoder
+from rl import agents
+from rl.agent import Agent
+
+FORMAT = "fovea-policy/1"
+CONFIG, ENCODER = "config.json", "encoder"
+_WEIGHTS = re.compile(r"weights-(\d{7,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that a policy is but its encoder and its weights; components by their files' names."""
+
+    env: str  # such as "atari/Pong"
+    agent: str
+    config: Any  # of the agent
+    net: str
+    net_config: Any
+    actions: int  # how many there are, or how many numbers one is made of
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An agent on an encoder, on one device."""
+
+    spec: Spec
+    encoder: Encoder
+    agent: Agent[Any]
+    example: Obs  # features of one blank frame, for their shapes
+    seed: int = 0  # of training: environment, warm-up and replay
+
+    @property
+    def continuous(self) -> bool:
+        """Whether actions are numbers from -1 to 1, and not one of several."""
+        return agents.actions_of(self.spec.agent) == agents.CONTINUOUS
+
+
+def make_policy(
+    spec: Spec, encoder: Encoder, *, seed: int = 0, device: torch.device | str = "cpu"
+) -> Policy:
+    """A fresh policy; the same arguments give the same weights."""
+    example = example_of(encoder, device)
+    agent = agents.make(
+        spec.agent,
+        spec.config,
+        example,
+        net_name=spec.net,
+        net_config=spec.net_config,
+        actions=spec.actions,
+        seed=seed,
+        device=device,
+    )
+    return Policy(spec, encoder, agent, example, seed)
+
+
+def sees(encoder: Encoder) -> bool:
+    """Whether it looks at images; one of the state gets an entry of info instead."""
+    return not hasattr(encoder, "info")
+
+
+def action_count(space: Space[Any]) -> int:
+    """How many actions there are, or how many numbers one is made of.
+
+    Raises FoveaError for actions that are neither discrete nor numbers from -1 to 1.
+    """
+    if isinstance(space, Discrete):
+        return int(space.n)
+    within = isinstance(space, Box) and (space.low == -1).all() and (space.high == 1).all()
+    if isinstance(space, Box) and within and len(space.shape) == 1:
+        return space.shape[0]
+    raise FoveaError(f"env: its actions are {space}; agents need discrete ones, or within -1 and 1")
+
+
+@torch.no_grad()
+def example_of(encoder: Encoder, device: torch.device | str) -> Obs:
+    """Features of one blank frame."""
+    if sees(encoder):
+        return encoder(torch.zeros(1, *encoder.image_shape, dtype=torch.uint8, device=device))
+    return encoder(torch.zeros(1, encoder.size, device=device))
+
+
+def save_policy(spec: Spec, encoder: Encoder, folder: Path) -> None:
+    """Write what a folder of seeds needs to be a policy; the same bytes for the same policy."""
+    header = {
+        "format": FORMAT,
+        "env": spec.env,
+        "actions": spec.actions,
+        "agent": {"name": spec.agent} | asdict(spec.config),
+        "net": {"name": spec.net} | asdict(spec.net_config),
+    }
+    text = json.dumps(header, indent=2, sort_keys=True, allow_nan=False)
+    write_atomic(folder / CONFIG, f"{text}\n".encode())
+    save_encoder(encoder, folder / ENCODER)
+
+
+def load_policy(
+    folder: Path | str,
+    *,
+    seed: int = 0,
+    step: int | None = None,
+    device: str = "cpu",
+    shared: Path | None = None,
+) -> Policy:
+    """The policy of an artifact folder, with a seed's weights of a step, or its last.
+
+    `shared` is `load_encoder`'s. Raises FileNotFoundError or FoveaError naming the file that is
+    missing, damaged, foreign or does not fit.
+    """
+    folder = Path(folder)
+    kept = dict(checkpoints(folder / f"seed-{seed}"))
+    if not kept or (step is not None and step not in kept):
+        raise FileNotFoundError(
+            f"{folder}: seed {seed} has no weights of step {step}; "
+            f"it has those of {sorted(kept) or 'none'}"
+        )
+    spec = read_spec(folder)
+    encoder = load_encoder(folder / ENCODER, device=device, shared=shared)
+    policy = make_policy(spec, encoder, seed=seed, device=device)
+    path = kept[max(kept) if step is None else step]
+    try:
+        policy.agent.policy.load_state_dict(_finite(load_file(path)))
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        raise FoveaError(f"{path}: no weights of this policy ({error}); train it again") from error
+    return policy
+
+
+def _finite(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity")
+    return weights
+
+
+def read_spec(folder: Path) -> Spec:
+    """What a policy's `config.json` describes. Raises as `load_policy` does."""
+    header, source = store.read_header(folder), folder / CONFIG
+    if header.get("format") != FORMAT:
+        raise FoveaError(
+            f"{source}: format is {header.get('format')!r}, not {FORMAT!r}; "
+            "give the folder of a policy"
+        )
+    env, actions = header.get("env"), header.get("actions")
+    if not isinstance(env, str) or type(actions) is not int or not 1 <= actions <= 1_000:
+        raise FoveaError(f"{source}: env is {env!r} and actions {actions!r}, a name and a number")
+    agent, config = _component(header.get("agent"), "rl.agents", source)
+    net, net_config = _component(header.get("net"), "rl.nets", source)
+    return Spec(env, agent, config, net, net_config, actions)
+
+
+def _component(part: Any, package: str, source: Path) -> tuple[str, Any]:
+    """The name of one of our components, and its settings in its Config."""
+    settings = dict(part) if isinstance(part, dict) else {}
+    name = settings.pop("name", None)
+    module = store.word_module(package, name, source)
+    return str(name), store.build(module.Config, settings, source)
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Environment step and file of every kept weights file of a seed, in time order."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    matches = ((_WEIGHTS.fullmatch(path.name), path) for path in files)
+    return sorted((int(match[1]), path) for match, path in matches if match)

@@ -1,0 +1,56 @@
+"""Frame stacking: the memory of nets that have none of their own (Mnih et al. 2015)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pretrain.encoder import Obs
+from rl.net import Core, Extras, Net, State
+
+
+class FrameStack(Core):
+    """A core of any net: the state is the last `depth` frames, oldest first, every key (B, S, ...).
+
+    Frames before an episode's first are zero, as in replay, which stacks by itself.
+    """
+
+    def __init__(self, net: Net, depth: int, example: Obs) -> None:
+        """`example` is one frame's Obs (any batch size)."""
+        super().__init__()
+        self.net, self.depth, self.width = net, depth, net.width
+        for key, value in example.items():  # buffers, so that they follow the module's device
+            blank = torch.zeros(1, depth, *value.shape[1:], dtype=value.dtype, device=value.device)
+            self.register_buffer(f"blank_{key}", blank, persistent=False)
+        self.keys = tuple(example)
+
+    def initial(self, batch: int) -> State:
+        """No frames yet."""
+        blanks = {key: self.get_buffer(f"blank_{key}") for key in self.keys}
+        return {key: blank.expand(batch, *blank.shape[1:]) for key, blank in blanks.items()}
+
+    def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
+        """Stack frame by frame, then the net on all T x B stacks at once."""
+        stacks = []
+        for step, begins in enumerate(first):
+            state = push({key: value[step] for key, value in obs.items()}, state, begins)
+            stacks.append(state)
+        if len(stacks) == 1:  # acting: nothing is copied
+            features, extras = self.net(state)
+        else:
+            features, extras = self.net({k: torch.cat([s[k] for s in stacks]) for k in state})
+        shape = first.shape
+        return (
+            features.unflatten(0, shape),
+            state,
+            {key: value.unflatten(0, shape) for key, value in extras.items()},
+        )
+
+
+def push(obs: Obs, stack: State, first: Tensor) -> State:
+    """The stack after one more frame: every key (B, S, ...), zeros before an episode."""
+    pushed: State = {}
+    for key, value in obs.items():
+        kept = ~first.view(-1, *[1] * value.dim())
+        pushed[key] = torch.cat([stack[key][:, 1:] * kept, value[:, None]], dim=1)
+    return pushed
