@@ -44,9 +44,9 @@ class TrainSeeds:
         every = self.entry.keys.checkpoint_every
         loops.train_together(seeds, checkpoint_every=every, progress=progress)
         for seed in seeds:
-            memory = getattr(seed.policy.encoder, "memory", None)  # how often it helped
-            if memory and memory.hits + memory.misses:
-                found = {"hits": memory.hits, "misses": memory.misses, "bytes": memory.nbytes}
+            cache = seed.policy.encoder.cache  # how often it helped
+            if cache and cache.hits + cache.misses:
+                found = {"hits": cache.hits, "misses": cache.misses, "bytes": cache.nbytes}
                 path = self._logs(seed.policy.seed) / "errors.json"
                 write_atomic(path, (json.dumps(found) + "\n").encode())
 

@@ -18,17 +18,12 @@ Infos = Mapping[str, Any]  # name -> (B, ...), as gymnasium's vector environment
 
 def sees(encoder: Encoder) -> bool:
     """Whether it looks at images; one of the state gets an entry of info instead."""
-    return not hasattr(encoder, "info")
+    return encoder.info is None
 
 
 def example_of(encoder: Encoder, device: torch.device | str) -> Obs:
     """Features of one blank frame."""
-    if sees(encoder):
-        blank = torch.zeros(1, *encoder.image_shape, dtype=torch.uint8, device=device)
-    else:
-        # `size` and `info` are not in the protocol: only encoders of the state have them.
-        blank = torch.zeros(1, encoder.size, device=device)  # type: ignore[attr-defined]
-    return encoder(blank)
+    return encoder(encoder.blank().to(device))
 
 
 @torch.no_grad()
@@ -39,13 +34,12 @@ def encode(
 
     Raises FoveaError where the encoder was made for another size.
     """
-    if not sees(encoder):
-        name = str(encoder.info)  # type: ignore[attr-defined]
-        return encoder(torch.from_numpy(np.asarray(infos[name], np.float32)).to(device))
+    if encoder.info is not None:
+        return encoder(torch.from_numpy(np.asarray(infos[encoder.info], np.float32)).to(device))
     image = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
-    if tuple(image.shape[1:]) != tuple(encoder.image_shape):
+    if encoder.image_shape not in (None, tuple(image.shape[1:])):
         raise FoveaError(
-            f"encoder: made for images {tuple(encoder.image_shape)}, but {env} shows "
+            f"encoder: made for images {encoder.image_shape}, but {env} shows "
             f"{tuple(image.shape[1:])}; use an encoder pretrained on frames of that size"
         )
     return encoder(image)

@@ -149,7 +149,7 @@ def _advance(group: Sequence[Run], learner: Learner) -> dict[Run, DivergedError]
         return lost
     policy = group[0].policy
     images = np.concatenate([images for images, _ in shown])
-    name = getattr(policy.encoder, "info", None)
+    name = policy.encoder.info
     infos = {name: np.concatenate([info[name] for _, info in shown])} if name else {}
     seen = encode(policy.encoder, policy.env, images, infos, policy.agent.device)
     for row, run in enumerate(group):

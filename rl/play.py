@@ -205,7 +205,7 @@ class _Player:
     @staticmethod
     def _encode(policy: Policy, shown: Shown) -> Obs:
         images = np.stack([image for image, _ in shown])
-        name = getattr(policy.encoder, "info", None)
+        name = policy.encoder.info
         infos = {name: np.stack([info[name] for _, info in shown])} if name else {}
         return encode(policy.encoder, policy.env, images, infos, policy.agent.device)
 
@@ -220,12 +220,11 @@ class _Player:
 @torch.no_grad()
 def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """What the encoder's own SaliencySource says of an image (H, W, 3), if the policy is told."""
-    source = getattr(policy.encoder, "saliency", None)
-    if source is None or not getattr(policy.encoder, "looks", True):
+    if not policy.encoder.uses_saliency:
         return None
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
-    found: NDArray[np.float32] = source(batch)[0, 0].cpu().numpy()
-    return found
+    found = policy.encoder.saliency_map(batch)
+    return None if found is None else found[0, 0].cpu().numpy()
 
 
 def _looked_at(policy: Policy, obs: Obs, extras: dict[str, Tensor]) -> tuple[Any, Any]:
@@ -233,7 +232,7 @@ def _looked_at(policy: Policy, obs: Obs, extras: dict[str, Tensor]) -> tuple[Any
 
     Of an encoder that selects patches of the frame; other tokens have no place in it to draw at.
     """
-    if not hasattr(policy.encoder, "salient"):
+    if not policy.encoder.selects:
         return None, None
     mask = obs["mask"][0]
     selected = obs["pos"][0][mask].cpu().numpy()

@@ -18,8 +18,7 @@ from datasets.errors import FoveaError
 from pipeline.config.tables import Entry, feature_types, word_module
 from pipeline.config.typed import read_into
 from pipeline.runtime.artifact import ROOT
-from pretrain.encoder import load_encoder
-from pretrain.store import read_header
+from pretrain.frozen import load_encoder, read_header
 from rl import agents
 from rl.agent import Agent
 from rl.play import Policy, action_count

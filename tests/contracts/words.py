@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.encoder import Encoder, Obs, needs_saliency
+from pretrain.encoder import Encoder, Obs
 from pretrain.saliency import motion
 from rl import agents, nets
 from rl.agent import Agent
@@ -81,15 +81,15 @@ def make_encoder(word: str) -> Any:
     module = importlib.import_module(word)
     features = module.Features(**({"pool": pool} if pool else {}))
     config = small(module.Config)
-    carried = [motion.fit(motion.Config(), images(7, seed=1))] if needs_saliency(config) else []
-    if hasattr(module, "Pretraining"):
+    carried = [motion.fit(motion.Config(), images(7, seed=1))] if config.needs_saliency else []
+    if config.learns:
         return module.Pretraining(config, SHAPE).encoder(features, *carried)
     return module.Encoder(config, features, SHAPE, *carried)
 
 
 def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
     """What an encoder gets: images, or states."""
-    if not hasattr(encoder, "info"):
+    if encoder.info is None:
         return images(count, seed)
     return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
 

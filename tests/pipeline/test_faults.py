@@ -21,8 +21,8 @@ import pytest
 
 from datasets.files import sha256_file
 from pipeline.runtime.artifact import open_artifact
-from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
+from pretrain.frozen import save_encoder
 from tests.pipeline.conftest import CODE, Project
 
 SHARD = Path("frames/breakout/000-00000.tar")

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretrain.encoder import Encoder, Obs
+from pretrain.encoder import Encoder, EncoderConfig, EncoderFeatures, Obs
 from rl import agents
 from rl.agents.rainbow import Config
 from rl.play import Policy
@@ -110,28 +110,33 @@ def single_chain(
     return Chain((seed, index), slip, life_loss_ends=False)
 
 
-class Pixels:
-    """The frames as they are."""
+class Fake(Encoder):
+    """An encoder without settings."""
 
     image_shape = (3, SIZE, SIZE)
-    max_tokens = 0
-    dim = 0
 
-    def __call__(self, image: Tensor) -> Obs:
+    def __init__(self) -> None:
+        super().__init__(EncoderConfig(), EncoderFeatures(), self.image_shape)
+
+
+class Pixels(Fake):
+    """The frames as they are."""
+
+    def forward(self, image: Tensor) -> Obs:
         return {"image": image}
 
 
-class Tokens:
+class Tokens(Fake):
     """Four tokens of eight numbers: one says the place, one the step, two are padding."""
 
-    image_shape = (3, SIZE, SIZE)
     max_tokens = 4
     dim = 8
 
     def __init__(self) -> None:
+        super().__init__()
         self.frames = 0  # encoded so far
 
-    def __call__(self, image: Tensor) -> Obs:
+    def forward(self, image: Tensor) -> Obs:
         self.frames += len(image)
         x = torch.zeros(len(image), 4, 8)
         x[:, 0, :STATES] = image[:, 0, 12, 2::5].float() / 100

@@ -15,17 +15,17 @@ from rl import agents
 from rl.agent import Batch, push
 from rl.agents.rainbow import Agent, Config
 from rl.layers import resample_noise
-from tests.rl.fakes import SMALL, Pixels, Tokens
+from tests.rl.fakes import SMALL, Fake, Pixels, Tokens
 
 
-class SalientPatches:
+class SalientPatches(Fake):
     """SPIRL's sizes: 50 tokens of 64 numbers from 96x96 frames."""
 
     image_shape = (3, 96, 96)
     max_tokens = 50
     dim = 64
 
-    def __call__(self, image: Tensor) -> Obs:
+    def forward(self, image: Tensor) -> Obs:
         shape = (len(image), 50)
         return {
             "x": torch.zeros(*shape, 64),

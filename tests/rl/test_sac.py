@@ -221,12 +221,12 @@ def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
 # Sizes and nets
 
 
-class Latents:
+class Latents(fakes.Fake):
     """ViSaRL's frozen features: one pooled token of 256 numbers."""
 
     image_shape, max_tokens, dim = (3, 64, 64), 1, 256
 
-    def __call__(self, image: Tensor) -> Obs:
+    def forward(self, image: Tensor) -> Obs:
         size = len(image)
         mask, pos = torch.ones(size, 1).bool(), torch.zeros(size, 1, dtype=torch.int64)
         return {"x": torch.zeros(size, 1, 256), "mask": mask, "pos": pos}

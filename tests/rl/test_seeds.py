@@ -47,7 +47,7 @@ def batch(encoder: Encoder, seed: int, config: Config = fakes.SMALL) -> Batch:
     draw, size = torch.Generator().manual_seed(seed), config.batch_size
 
     def stack() -> Obs:
-        shape = (size * config.stack, *encoder.image_shape)
+        shape = (size * config.stack, 3, fakes.SIZE, fakes.SIZE)
         obs = encoder(torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8))
         return {key: value.view(size, config.stack, *value.shape[1:]) for key, value in obs.items()}
 
