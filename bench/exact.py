@@ -24,8 +24,8 @@ from datasets.files import write_atomic
 from pipeline.runtime.artifact import versions
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import commit, machine
-from pretrain.encoder import load_encoder
 from pretrain.encoders.mae import Features
+from pretrain.frozen import load_encoder
 from pretrain.modules.vit import MaskedViT
 from pretrain.spirl import select
 from pretrain.spirl.error_cache import ErrorMemory

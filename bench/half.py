@@ -40,8 +40,8 @@ from pipeline.runtime import stage
 from pipeline.runtime.artifact import MANIFEST, open_artifact
 from pipeline.runtime.progress import Progress
 from pretrain import trainer
-from pretrain.encoder import load_encoder
 from pretrain.encoders import mae, multimae
+from pretrain.frozen import load_encoder
 from pretrain.modules import linear
 from pretrain.saliency import motion
 

@@ -32,7 +32,9 @@ from bench.rainbow import ACTIONS, ROWS, rate
 from pretrain.encoder import Obs
 from rl import nets
 from rl.agents.rainbow import Agent, Config
+from rl.nets import data_efficient_cnn
 from rl.replay import Replay
+from rl.stack import FrameStack
 
 SIDE, UPDATES, ROUNDS = 84, 5, 9
 FRAMES = ROWS["pixels"]  # of the replay
@@ -69,13 +71,9 @@ def ours() -> Update:
     """Our data-efficient CNN on frames of their size."""
     config = Config()
     one: Obs = {"image": torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)}
-    agent = Agent(
-        config,
-        nets.make("data_efficient_cnn", one, config.stack),
-        actions=ACTIONS,
-        seed=0,
-        device="cpu",
-    )
+    core = nets.make("data_efficient_cnn", data_efficient_cnn.Config(), one, config.stack)
+    assert isinstance(core, FrameStack)
+    agent = Agent(config, core, actions=ACTIONS, seed=0, device="cpu")
     replay = Replay(
         one, capacity=FRAMES, stack=config.stack, steps=config.n_step, gamma=config.gamma,
         priority_exponent=config.priority_exponent, seed=0,

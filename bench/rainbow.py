@@ -24,8 +24,9 @@ from rl import nets
 from rl.agents.rainbow import NETS, Agent, Config, _chosen
 from rl.layers import resample_noise
 from rl.net import Net
-from rl.nets import tokens
+from rl.nets import data_efficient_cnn, tokens
 from rl.replay import Replay
+from rl.stack import FrameStack
 
 ACTIONS, PATCHES, DIM = 18, 50, 64
 ROWS = {"tokens": 100_000, "pixels": 10_000}  # of the replay: a whole run's, and what has room
@@ -122,9 +123,12 @@ def _fill(kind: str, ring: type[Replay]) -> Replay:
 
 def _agent(kind: str, change: Callable[[Net], Net]) -> Agent:
     torch.manual_seed(0)
-    net = change(nets.make(NETS[kind], _frame(kind, torch.Generator()), Config().stack))
-    torch.manual_seed(1)  # the head begins alike whatever the net has drawn
-    return Agent(Config(), net, actions=ACTIONS, seed=0, device="cpu")
+    frame, name = _frame(kind, torch.Generator()), NETS[kind]
+    core = nets.make(name, nets.config_for(name)(), frame, Config().stack)
+    assert isinstance(core, FrameStack)
+    core = FrameStack(change(core.net), core.depth, frame)
+    torch.manual_seed(1)  # the head begins alike whatever the net has sampled
+    return Agent(Config(), core, actions=ACTIONS, seed=0, device="cpu")
 
 
 def _ours(kind: str, *, compiled: bool = True) -> Callable[[], Tensor]:
@@ -145,7 +149,7 @@ def _plain(kind: str) -> Callable[[], Tensor]:
     agent = _agent(kind, _PlainTokens if kind == "tokens" else _PlainPixels)
     replay = _fill(kind, _PlainReplay)
     config, policy, target = agent.config, agent.policy, agent.target
-    trained = list(agent.trained.values())
+    trained = agent.trained
     optimizer = torch.optim.Adam(
         trained, lr=config.learning_rate, eps=config.adam_epsilon, foreach=False
     )
@@ -154,9 +158,10 @@ def _plain(kind: str) -> Callable[[], Tensor]:
         batch = replay.sample(config.batch_size, 0.4)
         resample_noise(policy, agent.generator)
         resample_noise(target, agent.generator)
-        goal = agent.learner.targets(batch)
-        log_probability = _chosen(policy(batch.obs)[0], batch.action).log_softmax(-1)
-        divergence = (torch.xlogy(goal, goal) - goal * log_probability).sum(-1)
+        target_probability = agent.targets(batch)
+        log_probability = _chosen(policy(batch.obs), batch.action).log_softmax(-1)
+        divergence = torch.xlogy(target_probability, target_probability)
+        divergence = (divergence - target_probability * log_probability).sum(-1)
         loss = (batch.weight * divergence).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -220,7 +225,11 @@ class _PlainPixels(Net):
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.width = net.width
-        self.convolutions = net.get_submodule("convolutions")
+        ours, *rest = cast(data_efficient_cnn.Net, deepcopy(net)).convolutions
+        assert isinstance(ours, nn.Conv2d)
+        first = nn.Conv2d(ours.in_channels, ours.out_channels, 5, stride=5)
+        first.load_state_dict(ours.state_dict())
+        self.convolutions = nn.Sequential(first, *rest)
 
     def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
         return self.convolutions(stack["image"].flatten(1, 2).float() / 255), {}

@@ -29,6 +29,7 @@ from rl.agents.sac import Agent, Config
 from rl.net import Net
 from rl.nets import vector
 from rl.replay import Replay
+from rl.stack import FrameStack
 
 ACTIONS, ROWS, ROUNDS = 4, 1_000, 3
 SHAPE = (3, 64, 64)
@@ -101,15 +102,16 @@ def size(replay: Replay) -> float:
     return sum(column.nbytes for column in columns) / (replay.capacity + 1)
 
 
-def _updates(net: Net, replay: Replay) -> Update:
-    agent = Agent(Config(), net, actions=ACTIONS, seed=0, device="cpu")
+def _updates(net: Net, example: Obs, replay: Replay) -> Update:
+    core = FrameStack(net, 1, example)
+    agent = Agent(Config(), core, actions=ACTIONS, seed=0, device="cpu")
     return lambda: agent.update(replay.sample(agent.config.batch_size, 1.0))
 
 
 def ours(replay: Replay) -> Update:
     """Sampling and update on cached latents."""
     example = {"x": torch.zeros(1, 1, 256)}
-    return _updates(vector.Net(vector.Config(), example, 1), replay)
+    return _updates(vector.Net(vector.Config(), example, 1), example, replay)
 
 
 class Encoding(Net):
@@ -136,7 +138,7 @@ def encoding(eyes: Encoder) -> Update:
     def frame() -> Obs:
         return {"image": torch.from_numpy(_image(random))[None]}
 
-    return _updates(Encoding(eyes), _replay(frame(), frame))
+    return _updates(Encoding(eyes), frame(), _replay(frame(), frame))
 
 
 def stable_baselines(eyes: Encoder) -> tuple[Update, float]:

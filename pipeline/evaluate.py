@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datasets.files import write_atomic
 from pipeline.config.tables import Entry
@@ -27,7 +26,7 @@ from pipeline.parts.policies import import_parts, paper_steps, trained_policy
 from pipeline.parts.video import sheet, write_video
 from pipeline.runtime.parallel import side_by_side
 from pipeline.runtime.stage import Stage, main
-from pretrain.store import read_header
+from pretrain.frozen import read_header
 from rl import play
 from rl.policy import CONFIG, ENCODER, Policy, checkpoints, read_spec
 
@@ -165,11 +164,12 @@ def _marks(frame: play.GameFrame) -> str | None:
 
 def _salient(policy: Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:
     """What the policy's encoder finds salient in an image (H, W, 3), if it can tell."""
-    find: Callable[[Tensor], list[int]] | None = getattr(policy.encoder, "salient", None)
-    if find is None:
+    encoder, device = policy.encoder, policy.agent.device
+    if not encoder.selects:
         return None
-    device = policy.agent.device
-    return lambda image: find(torch.from_numpy(image).permute(2, 0, 1)[None].to(device))
+    return lambda image: (
+        encoder.salient(torch.from_numpy(image).permute(2, 0, 1)[None].to(device)) or []
+    )
 
 
 if __name__ == "__main__":

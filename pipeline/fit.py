@@ -24,7 +24,7 @@ from pipeline.parts.scored import judged, scored
 from pipeline.parts.training import train
 from pipeline.runtime.stage import Stage, main
 from pretrain.encoder import SaliencySource
-from pretrain.saliency_source import save_saliency
+from pretrain.frozen import save_saliency
 
 HELD_OUT = 0.2  # of the maps
 JUDGED = 200  # at most, of those that taught
@@ -66,7 +66,7 @@ def _taught(
     stage: Stage, module: ModuleType, labelled: Labelled, taught: Indices, metrics: dict[str, Any]
 ) -> SaliencySource:
     columns, config = labelled.columns(taught), stage.entry.config
-    if not hasattr(module, "Training"):
+    if not config.learns:
         source: SaliencySource = module.fit(config, as_batch(columns["image"]))
         return source
     height, width, channels = columns["image"].shape[1:]

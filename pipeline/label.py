@@ -21,9 +21,8 @@ from datasets.shards import FrameSet, read_frames
 from pipeline.parts.overlays import PICTURED, overlays
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main
-from pretrain import store
-from pretrain.encoder import SaliencySource
-from pretrain.saliency_source import load_saliency
+from pretrain.encoder import SaliencySource, Shape
+from pretrain.frozen import CONFIG, WEIGHTS, load_saliency
 
 SHARD = 1024  # maps in a shard, sealed as soon as they are there
 BATCH = 32  # frames that go through the source together
@@ -35,7 +34,7 @@ def run(stage: Stage) -> dict[str, Any]:
     frames = read_frames(data.folder, data.files)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = load_saliency(by.folder, device=device)
-    _check_size(frames, by.folder)
+    _check_size(source.image_shape, frames, by.folder)
     progress = Progress(f"label {stage.entry.name}", len(frames), "frames")
     for stream in np.unique(frames.stream).tolist():
         mine = np.flatnonzero(frames.stream == stream)
@@ -46,7 +45,7 @@ def run(stage: Stage) -> dict[str, Any]:
             progress(len(indices))
     progress.finish()
     (stage.out / "source").mkdir(exist_ok=True)
-    for name in (store.CONFIG, store.WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         # Content only: DVC leaves files read-only, and a second attempt writes over this copy.
         shutil.copyfile(by.folder / name, stage.out / "source" / name)
     maps = read_saliency(stage.out, frames)[1]
@@ -55,13 +54,12 @@ def run(stage: Stage) -> dict[str, Any]:
     return {"frames": len(frames), "mean": float(maps.mean() / 255)}
 
 
-def _check_size(frames: FrameSet, by: Path) -> None:
-    channels, height, width = store.image_shape_of(store.read_header(by), by)
-    if frames.images.shape[1:] != (height, width, channels):
-        shown = "x".join(map(str, frames.images.shape[1:3]))
+def _check_size(image_shape: Shape | None, frames: FrameSet, by: Path) -> None:
+    height, width, channels = frames.images.shape[1:]
+    if image_shape not in (None, (channels, height, width)):
         raise FoveaError(
-            f"{by}: sees frames of {height}x{width} pixels, these have {shown}; name a source that "
-            "was made for frames of this size"
+            f"{by}: takes images {image_shape}, these frames are {(channels, height, width)}; name "
+            "a source that was made for frames of this size"
         )
 
 

@@ -16,8 +16,8 @@ from pipeline.parts.labelled import read_labelled
 from pipeline.parts.training import train
 from pipeline.runtime.stage import Stage, main
 from pretrain import figures
-from pretrain.encoder import export, needs_saliency, save_encoder
-from pretrain.saliency_source import load_saliency
+from pretrain.encoder import Encoder, EncoderTraining
+from pretrain.frozen import export, load_saliency, save_encoder
 
 Columns = dict[str, NDArray[Any]]
 
@@ -28,29 +28,30 @@ def run(stage: Stage) -> dict[str, Any]:
     """Pretrain one entry's encoder, save it, export it, and picture what it sees."""
     module = word_module("pretrain.encoders", stage.entry.keys.model)
     config = stage.entry.config
-    columns = read_columns(stage, needs_saliency(config))
+    columns = read_columns(stage, config.needs_saliency)
     count, height, width, channels = columns["image"].shape
     shape = (channels, height, width)
     features = module.Features(**stage.entry.features)
-    carried = [load_saliency(_source(stage))] if needs_saliency(config) else []
+    carried = [load_saliency(_source(stage))] if config.needs_saliency else []
     metrics: dict[str, Any] = {"frames": count}
-    if hasattr(module, "Pretraining"):
+    method: EncoderTraining | None = None
+    if config.learns:
         method = module.Pretraining(config, shape)
         metrics |= train(stage, "pretrain", method, columns)
         encoder = method.encoder(features, *carried)
     else:
-        method, encoder = None, module.Encoder(config, features, shape, *carried)
+        encoder = module.Encoder(config, features, shape, *carried)
     own = (p for name, p in encoder.named_parameters() if not name.startswith("saliency."))
     metrics["parameters"] = sum(p.numel() for p in own)  # without the source it carries
     keep(stage, method, encoder, columns)
     return metrics
 
 
-def keep(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
+def keep(stage: Stage, method: EncoderTraining | None, encoder: Encoder, columns: Columns) -> None:
     """Save a trained method's encoder, export it, and picture what it sees."""
     save_encoder(encoder, stage.out)
-    if word_module("pretrain.encoders", stage.entry.keys.model).KIND != "state":
-        export(encoder, stage.out / "encoder.pt2")  # of a state there is nothing to compute
+    if encoder.info is None:  # of an entry of info there is nothing to compute
+        export(encoder, stage.out / "encoder.pt2")
     _picture(stage, method, encoder, columns)
 
 
@@ -79,16 +80,16 @@ def _source(stage: Stage) -> Path:
     return stage.inputs["data"].folder / "source"
 
 
-def _picture(stage: Stage, method: Any, encoder: Any, columns: Columns) -> None:
-    """The sheet of panels of a method or an encoder that can show what it sees."""
+def _picture(
+    stage: Stage, method: EncoderTraining | None, encoder: Encoder, columns: Columns
+) -> None:
+    """The sheet of panels of a method, or of an encoder, that has any."""
     groups = []
     for i in spread(len(columns["image"]), PICTURED).tolist():
         frame = {name: torch.from_numpy(rows[i : i + 1]) for name, rows in columns.items()}
-        if hasattr(method, "panels"):
-            groups.append(method.panels(frame))
-        elif hasattr(encoder, "panels"):
-            groups.append(encoder.panels(frame["image"].permute(0, 3, 1, 2).contiguous()))
-    if groups:
+        panels = method.panels(frame) if method else {}
+        groups.append(panels or encoder.panels(frame["image"].permute(0, 3, 1, 2).contiguous()))
+    if any(groups):
         figures.grid(groups).save(stage.out / "panels.png")
 
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class TrainSeed:
         if updates >= COMPILED and isinstance(policy.agent, Compilable):
             policy.agent.compile()
         every = self.entry.keys.checkpoint_every
-        try:
+        with suppress(DivergedError):  # recorded in FAILED; the other seeds go on
             off_policy.train(
                 policy,
                 folder=self.folder,
@@ -53,9 +54,7 @@ class TrainSeed:
                 progress=progress,
                 logs=self.logs,
             )
-        except DivergedError:
-            pass  # recorded in FAILED; the other seeds go on
-        cache = getattr(policy.encoder, "memory", None)  # how often it helped
+        cache = policy.encoder.cache  # how often it helped
         if cache and cache.hits + cache.misses:
             counts = {"hits": cache.hits, "misses": cache.misses, "bytes": cache.nbytes}
             write_atomic(self.logs / "errors.json", (json.dumps(counts) + "\n").encode())

@@ -1,26 +1,26 @@
-"""What an encoder is, and how one is kept: pixels in, features out, frozen.
+"""The contracts of `pretrain/`: what an encoder and a source of saliency are, and may offer.
 
-An artifact is complete: normalisation and whatever picks the patches are inside. Fovea reads its
-`model.safetensors` and `config.json`; the `torch.export` program beside them is for processes that
-have never seen this repository.
+Whatever a component can do beyond its forward pass is declared here once, with the default of one
+that cannot: nobody asks with `hasattr`. How components are kept on disk is in `frozen.py`.
+
+A file of `encoders/` exports `Config`, `Features` and `Encoder`, and `Pretraining` where it learns.
+A file of `saliency/` exports `Config` and `Saliency`, and `Training` where it learns from maps, or
+`fit(config, images)`. The docstring of one says which paper it is from.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasets.errors import FoveaError
-from datasets.files import write_atomic
-from pretrain import store
+from datasets.checked import Checked
 
-FORMAT = "fovea-encoder/1"
 GPU_FRAMES = 64  # a pass
 
 Obs = dict[str, Tensor]
@@ -30,152 +30,200 @@ pixels  {"image": (B, C, H, W) uint8}
 tokens  {"x": (B, N, D) float32, "mask": (B, N) bool, True = real, "pos": (B, N) int64, row-major
         patch index, one modality's patches after the other's}, with N = encoder.max_tokens always;
         padded rows of x are zero, their pos 0
+vector  tokens with N = 1: pooled features
 masked  {"image": ..., "attention": (B, h, w) float32 in [0, 1]}
-pooled features are tokens with N = 1; state {"state": (B, S) float32}
+state   {"state": (B, S) float32}
 """
+Kind = Literal["pixels", "tokens", "vector", "masked", "state"]
+Shape = tuple[int, int, int]  # of an image: channels, height, width
+Picture = NDArray[np.uint8]  # (H, W, 3)
+Header = dict[str, Any]  # a `config.json`
+Weights = dict[str, Tensor]  # a `model.safetensors`
 
 
 class SaliencySource(Protocol):
-    """Says where to look: (B, 3, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]."""
+    """A saliency model, stateless: (B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """One map a frame."""
+        ...
 
 
-class Encoder(Protocol):
-    """Frozen and deterministic: (B, C, H, W) uint8 -> Obs, on the device it was loaded to.
+class Cache(Protocol):
+    """What an encoder has computed before. No result depends on it, time does."""
 
-    One that looks at saliency carries the source of it as its module `saliency`. Its Config's
-    `needs_saliency` says so, and its constructor takes the source last.
+    hits: int
+    misses: int
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes at most."""
+        ...
+
+
+class Component(nn.Module):
+    """A frozen module that an artifact holds."""
+
+    config: Any
+    image_shape: Shape | None
+
+    @staticmethod
+    def upgrade(header: Header, weights: Weights) -> tuple[Header, Weights]:
+        """The `config.json` and weights of an older form of this component in today's form.
+
+        A component overrides it when a key or a weight gets another name or meaning, so that old
+        artifacts keep loading. Both are this component's alone, and copies.
+        """
+        return header, weights
+
+
+class EncoderConfig(Checked):
+    """Base of an encoder's `Config`: network and training, a frozen dataclass."""
+
+    learns: ClassVar[bool] = False  # the file exports `Pretraining`
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether the encoder carries a source of saliency, and any training gets its maps."""
+        return False
+
+
+class EncoderFeatures(Checked):
+    """Base of an encoder's `Features`: what a policy gets of it, a frozen dataclass."""
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its Obs, by which an agent picks a net."""
+        raise NotImplementedError
+
+
+class Encoder(Component):
+    """Base of encoders, frozen and deterministic: (B, C, H, W) uint8 -> Obs, on its own device.
+
+    Normalisation and any source of saliency are inside.
+
+    Attributes:
+        image_shape: of the images that it takes; None for any.
+        saliency: the source that it carries, a part of its weights.
+        max_tokens, dim: N and D of tokens; 0 of other features.
+        info: the entry of an environment's info that it reads in place of the image.
+        any_image: class-wide, whether `image_shape` may be None.
+        labels: class-wide, whether `saliency_map` is a map of its own.
+        selects: class-wide, whether its tokens are patches that it selects of the frame.
+        uses_saliency: whether its features depend on its `saliency_map`.
     """
 
-    image_shape: tuple[int, int, int]
-    max_tokens: int  # 0 where the features are not tokens
-    dim: int  # numbers a token; 0 likewise
+    max_tokens: int = 0
+    dim: int = 0
+    info: ClassVar[str | None] = None
+    any_image: ClassVar[bool] = False
+    labels: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
+    uses_saliency: bool = True
 
-    def __call__(self, image: Tensor) -> Obs:
+    def __init__(
+        self, config: EncoderConfig, features: EncoderFeatures, image_shape: Shape | None
+    ) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.features: Any = features
+        self.image_shape = image_shape
+        self.saliency: nn.Module | None = None
+
+    def carry(self, saliency: nn.Module | None) -> None:
+        """Take the source of saliency that the Config needs; ValueError where there is none."""
+        if self.config.needs_saliency:
+            if saliency is None:
+                raise ValueError("saliency: no source is given, but the Config needs one")
+            self.saliency = saliency
+
+    if TYPE_CHECKING:
+
+        def __call__(self, image: Tensor) -> Obs:
+            """As `forward`."""
+
+    def forward(self, image: Tensor) -> Obs:
         """What a policy gets of each frame."""
+        raise NotImplementedError
+
+    def blank(self, image_shape: Shape | None = None) -> Tensor:
+        """An all-zero input of one frame; `image_shape` is asked of one that takes any."""
+        shape = self.image_shape or image_shape
+        if shape is None:
+            raise ValueError("image_shape: this encoder takes any, so one must be given")
+        return torch.zeros(1, *shape, dtype=torch.uint8)
+
+    def saliency_map(self, image: Tensor) -> Tensor | None:
+        """(B, C, H, W) uint8 -> its own map, or that of the source it carries, (B, 1, H, W) float32
+        in [0, 1]; None where it has neither.
+        """
+        return None if self.saliency is None else self.saliency(image)
+
+    def salient(self, image: Tensor) -> list[int] | None:
+        """The patches of one frame (1, C, H, W) uint8 that it selects where nothing limits their
+        number; None where it does not select.
+        """
+        return None
+
+    def panels(self, image: Tensor) -> dict[str, Picture]:
+        """Pictures of how it reads one frame (1, C, H, W) uint8, by caption."""
+        return {}
+
+    @property
+    def cache(self) -> Cache | None:
+        """What it has computed before, where it keeps that."""
+        return None
+
+    def share(self, folder: Path) -> None:
+        """Share the cache, if any, with others that use this encoder on a CPU, through files."""
 
 
-def check_image(image: Tensor, image_shape: tuple[int, int, int]) -> None:
-    """Raise ValueError unless `image` is a uint8 batch of the shape an encoder was made for."""
-    if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != image_shape:
-        raise ValueError(
-            f"image: wants uint8 (B, {', '.join(map(str, image_shape))}), "
-            f"is {image.dtype} {tuple(image.shape)}"
-        )
+class EncoderTraining(nn.Module):
+    """Base of `Pretraining`: a `trainer.Method` that an encoder comes out of."""
+
+    def encoder(self, features: Any = None, saliency: nn.Module | None = None) -> Encoder:
+        """The frozen encoder with the weights as they are now, and the source that it carries."""
+        raise NotImplementedError
+
+    def panels(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
+        """Pictures of a batch of one frame by caption; where there are none, the encoder's."""
+        return {}
+
+
+class SaliencyConfig(Checked):
+    """Base of a saliency source's `Config`, a frozen dataclass."""
+
+    learns: ClassVar[bool] = False  # from maps: the file exports `Training`, and `fit` if not
+
+
+class Saliency(Component):
+    """Base of the saliency sources in `pretrain/saliency/`; each is a SaliencySource."""
+
+    image_shape: Shape
+
+    def __init__(self, config: SaliencyConfig, image_shape: Shape) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.image_shape = image_shape
+
+    if TYPE_CHECKING:
+
+        def __call__(self, image: Tensor) -> Tensor:
+            """As `forward`."""
+
+
+def check_image(image: Tensor, image_shape: Shape | None) -> None:
+    """Raise ValueError unless `image` is a uint8 batch of that shape, or of any for None."""
+    shape = image.shape[1:] if image_shape is None else image_shape
+    if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
+        wanted = "C, H, W" if image_shape is None else ", ".join(map(str, image_shape))
+        raise ValueError(f"image: wants uint8 (B, {wanted}), is {image.dtype} {tuple(image.shape)}")
 
 
 def passes(image: Tensor) -> tuple[Tensor, ...]:
-    """A batch in parts that fit the cache: on a CPU frame by frame, so that what is found of one
-    never depends on its company. An exported program makes one pass.
+    """A batch in parts that fit the cache: on a CPU frame by frame, so that a frame's result never
+    depends on its company. An exported program makes one pass.
     """
     if torch.compiler.is_exporting():
         return (image,)
     return torch.split(image, 1 if image.device.type == "cpu" else GPU_FRAMES)
-
-
-def header_of(encoder: nn.Module) -> dict[str, object]:
-    """All that an encoder is but its weights; of the source that it carries, likewise."""
-    from pretrain import saliency_source  # stands on this file
-
-    module = cast(Any, encoder)
-    carried = getattr(encoder, "saliency", None)
-    source = {}
-    if isinstance(carried, nn.Module):
-        source["saliency"] = saliency_source.header_of(carried)
-    return store.header(
-        FORMAT,
-        encoder,
-        image_shape=list(module.image_shape),
-        config=module.config,
-        features=module.features,
-        **source,
-    )
-
-
-def build_encoder(
-    header: Mapping[str, Any], folder: Path, features: Mapping[str, object] | None = None
-) -> nn.Module:
-    """The encoder that a header describes, its weights not filled in; `folder` is named in errors.
-
-    Raises FoveaError where it describes none.
-    """
-    from pretrain import saliency_source  # stands on this file
-
-    source = folder / store.CONFIG
-    if header.get("format") != FORMAT:
-        raise FoveaError(
-            f"{source}: format is {header.get('format')!r}, not {FORMAT!r}; "
-            "give the folder of an encoder"
-        )
-    word = store.word_module("pretrain.encoders", header.get("model"), source)
-    config = store.build(word.Config, header.get("config"), source)
-    saved = asdict(store.build(word.Features, header.get("features"), source))
-    used = store.build(word.Features, {**saved, **(features or {})}, f"features for {folder}")
-    parts = [config, used, store.image_shape_of(header, folder)]
-    if needs_saliency(config):
-        parts.append(saliency_source.build_source(header.get("saliency"), folder))
-    try:
-        encoder: nn.Module = word.Encoder(*parts)
-    except (ValueError, RuntimeError) as error:
-        raise FoveaError(f"{folder}: {error}") from error
-    return encoder
-
-
-def needs_saliency(config: object) -> bool:
-    """Whether an encoder of this Config carries a source of saliency."""
-    return bool(getattr(config, "needs_saliency", False))
-
-
-def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write `model.safetensors` and `config.json`; equal encoders give equal bytes."""
-    module = cast(nn.Module, encoder)
-    store.save_module(module, folder, header_of(module))
-
-
-def load_encoder(
-    folder: Path | str,
-    *,
-    features: Mapping[str, object] | None = None,
-    device: str = "cpu",
-    shared: Path | None = None,
-) -> Encoder:
-    """The encoder of an artifact folder; `features` override those it was saved with, key by key.
-
-    An encoder that remembers what it has computed shares it through the folder `shared` with other
-    processes and later runs; no result depends on it.
-
-    Raises FileNotFoundError or FoveaError naming the file that is missing, truncated, foreign or
-    does not fit.
-    """
-    folder = Path(folder)
-    encoder = build_encoder(store.read_header(folder), folder, features)
-    store.load_weights(encoder, folder)
-    share = getattr(encoder, "share", None)
-    if shared and share and device == "cpu":
-        share(shared)
-    return cast(Encoder, encoder.to(device))
-
-
-def export(encoder: Encoder, path: Path) -> None:
-    """Write the encoder as a `torch.export` program: uint8 (B, C, H, W) of any B -> the Obs as a
-    dict of tensors.
-
-    It needs nothing but torch to run: `torch.export.load(path).module()(image)`. What the tracer
-    knows of source files and classes is taken out, so the bytes depend on the encoder and torch
-    alone.
-    """
-    module = cast(nn.Module, encoder)
-    example = torch.zeros(2, *encoder.image_shape, dtype=torch.uint8)
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(module, (example,), dynamic_shapes={"image": {0: batch}})
-    for submodule in program.graph_module.modules():
-        if isinstance(submodule, torch.fx.GraphModule):
-            for node in submodule.graph.nodes:
-                for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):
-                    node.meta.pop(key, None)
-    program.example_inputs = None
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    write_atomic(path, buffer.getvalue())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError
 from pretrain.encoder import Obs
 from rl.net import Extras
-from rl.policy import Policy, sees
+from rl.policy import Policy
 
 Action = NDArray[np.int64] | NDArray[np.float32]  # (N,), or (N, A)
 Images = NDArray[np.uint8]  # (N, H, W, C)
@@ -62,8 +62,8 @@ class Actor:
         images: Images,
         infos: Infos,
         *,
-        action: Action,
-        reward: NDArray[np.float64],
+        action: NDArray[Any],
+        reward: NDArray[np.floating[Any]],
         first: NDArray[np.bool_],
     ) -> None:
         """What N environments show after an action; rows that are `first` show a new episode."""
@@ -86,13 +86,13 @@ class Actor:
         Raises FoveaError where the encoder was made for another size.
         """
         encoder = self.policy.encoder
-        if not sees(encoder):
+        if encoder.info is not None:
             state = np.asarray(infos[encoder.info], np.float32)
             return encoder(torch.from_numpy(state).to(self.device))
         image = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(self.device)
-        if tuple(image.shape[1:]) != tuple(encoder.image_shape):
+        if encoder.image_shape not in (None, tuple(image.shape[1:])):
             raise FoveaError(
-                f"encoder: made for images {tuple(encoder.image_shape)}, but "
+                f"encoder: made for images {encoder.image_shape}, but "
                 f"{self.policy.spec.env} shows {tuple(image.shape[1:])}; use an encoder pretrained "
                 "on frames of that size"
             )

@@ -21,7 +21,7 @@ from datasets.errors import UnstableError
 from pretrain.encoder import Obs
 from rl.actor import Action, Actor, random_action
 from rl.agent import OffPolicyConfig
-from rl.policy import Policy, sees
+from rl.policy import Policy
 from rl.replay import Replay
 from rl.run import Part, Run, environment_part, generator_part
 
@@ -37,11 +37,11 @@ class Recorder(Protocol):
         """Write them where they belong, before training counts as finished."""
         ...
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> Mapping[str, object]:
         """What it got so far."""
         ...
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         ...
 
@@ -129,7 +129,7 @@ def make_environment(policy: Policy) -> SyncVectorEnv:
         num_envs=1,
         seed=policy.seed,
         life_loss_ends=True,
-        draw=sees(policy.encoder),
+        draw=policy.encoder.info is None,
     )
     return cast(SyncVectorEnv, made)
 
@@ -162,14 +162,16 @@ def _parts(
     recorder: Recorder | None,
 ) -> dict[str, Part]:
     """What a checkpoint holds; replay writes its rows beside it, before it."""
-    stateful = {"agent": policy.agent, "actor": actor} | (
-        {"recorder": recorder} if recorder else {}
-    )
-    return {name: (part.state_dict, part.load_state_dict) for name, part in stateful.items()} | {
+    parts: dict[str, Part] = {
+        "agent": (policy.agent.state_dict, policy.agent.load_state_dict),
+        "actor": (actor.state_dict, actor.load_state_dict),
         "replay": (partial(replay.save, run.resume), partial(replay.load, run.resume)),
         "environment": environment_part(environment),
         "random": generator_part(random),
     }
+    if recorder:
+        parts["recorder"] = recorder.state_dict, recorder.load_state_dict
+    return parts
 
 
 def _final(actor: Actor, infos: Mapping[str, Any]) -> Obs:

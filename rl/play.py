@@ -1,7 +1,7 @@
 """Whole episodes of a finished policy: many to evaluate it, or one to look at.
 
-SPIRL, appendix B.3: full episodes (no life-loss ends), each with a seed of its own, noise off, and a
-random action with probability ε.
+SPIRL, appendix B.3: full episodes (no life-loss ends), each with a seed of its own, noise off, and
+a random action with probability ε.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datasets.errors import UnstableError
 from pretrain.encoder import Obs
 from rl.actor import Action, Actor, random_action
 from rl.net import Extras
-from rl.policy import Policy, sees
+from rl.policy import Policy
 
 POOL = 16  # environments at a time
 Shown = tuple[NDArray[np.uint8], Mapping[str, Any]]  # an image and its info
@@ -110,7 +110,7 @@ def _play(
     progress: Callable[[int], None],
 ) -> Scores:
     """Episodes side by side, at most POOL: where one ends the next one takes its place."""
-    rendered = policy is not None and sees(policy.encoder)
+    rendered = policy is not None and policy.encoder.info is None
     waiting = iter(range(games))
     players = [Player(env, seed, index, rendered=rendered) for index in islice(waiting, POOL)]
     actor = _begin(policy, players) if policy else None
@@ -133,8 +133,8 @@ def _play(
         if actor and players:
             actor.keep(kept)
             shown = _shown(actor.policy, players)
-            done = {"action": np.array(actions)[kept], "reward": np.array(rewards)[kept]}
-            actor.observe(*shown, **done, first=ended[kept])
+            action, reward = np.array(actions)[kept], np.array(rewards)[kept]
+            actor.observe(*shown, action=action, reward=reward, first=ended[kept])
     return _scores(sorted(finished, key=lambda player: player.index))
 
 
@@ -147,7 +147,7 @@ def _begin(policy: Policy, players: Sequence[Player]) -> Actor:
 def _shown(policy: Policy, players: Sequence[Player]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """The newest images (N, H, W, 3), and of the infos what the encoder reads."""
     images = np.stack([player.shown[0] for player in players])
-    name = getattr(policy.encoder, "info", None)
+    name = policy.encoder.info
     infos = {name: np.stack([player.shown[1][name] for player in players])} if name else {}
     return images, infos
 
@@ -180,20 +180,21 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
             reward = player.step(action)
             score += reward
             if player.end is None:
-                done = {"action": np.array([action]), "reward": np.array([reward])}
-                actor.observe(*_shown(policy, [player]), **done, first=np.zeros(1, np.bool_))
+                shown, first = _shown(policy, [player]), np.zeros(1, np.bool_)
+                actor.observe(
+                    *shown, action=np.array([action]), reward=np.array([reward]), first=first
+                )
     return frames
 
 
 @torch.no_grad()
 def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """The map (H, W) of the encoder's own SaliencySource of an image, if the policy gets it."""
-    source = getattr(policy.encoder, "saliency", None)
-    if source is None or not getattr(policy.encoder, "looks", True):
+    if not policy.encoder.uses_saliency:
         return None
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
-    saliency: NDArray[np.float32] = source(batch)[0, 0].cpu().numpy()
-    return saliency
+    saliency = policy.encoder.saliency_map(batch)
+    return None if saliency is None else saliency[0, 0].cpu().numpy()
 
 
 def _looked_at(policy: Policy, obs: Obs, extras: Extras) -> tuple[Any, Any]:
@@ -201,7 +202,7 @@ def _looked_at(policy: Policy, obs: Obs, extras: Extras) -> tuple[Any, Any]:
 
     Of an encoder that selects patches of the frame; other tokens have no place in it to mark.
     """
-    if not hasattr(policy.encoder, "salient"):
+    if not policy.encoder.selects:
         return None, None
     mask = obs["mask"][0]
     selected = obs["pos"][0][mask].cpu().numpy()

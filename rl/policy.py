@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pretrain import store
-from pretrain.encoder import Encoder, Obs, load_encoder, save_encoder
+from pretrain.encoder import Encoder, Obs
+from pretrain.frozen import load_encoder, read_header, save_encoder
 from rl import agents
 from rl.agent import Agent
 
@@ -65,7 +67,7 @@ def make_policy(
     spec: Spec, encoder: Encoder, *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Policy:
     """A fresh policy; the same arguments give the same weights."""
-    example = example_of(encoder, device)
+    example = example_of(encoder, spec.env, device)
     agent = agents.make(
         spec.agent,
         spec.config,
@@ -77,11 +79,6 @@ def make_policy(
         device=device,
     )
     return Policy(spec, encoder, agent, example, seed)
-
-
-def sees(encoder: Encoder) -> bool:
-    """Whether it looks at images; one of the state gets an entry of info instead."""
-    return not hasattr(encoder, "info")
 
 
 def action_count(space: Space[Any]) -> int:
@@ -98,11 +95,10 @@ def action_count(space: Space[Any]) -> int:
 
 
 @torch.no_grad()
-def example_of(encoder: Encoder, device: torch.device | str) -> Obs:
-    """Features of one blank frame."""
-    if sees(encoder):
-        return encoder(torch.zeros(1, *encoder.image_shape, dtype=torch.uint8, device=device))
-    return encoder(torch.zeros(1, encoder.size, device=device))
+def example_of(encoder: Encoder, env: str, device: torch.device | str) -> Obs:
+    """Features of one blank frame of an environment."""
+    shape = encoder.image_shape or envs.image_shape(env)
+    return encoder(encoder.blank(shape).to(device))
 
 
 def save_policy(spec: Spec, encoder: Encoder, folder: Path) -> None:
@@ -159,7 +155,7 @@ def _finite(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_spec(folder: Path) -> Spec:
     """What a policy's `config.json` describes. Raises as `load_policy` does."""
-    header, source = store.read_header(folder), folder / CONFIG
+    header, source = read_header(folder), folder / CONFIG
     if header.get("format") != FORMAT:
         raise FoveaError(
             f"{source}: format is {header.get('format')!r}, not {FORMAT!r}; "
@@ -177,8 +173,16 @@ def _component(part: Any, package: str, source: Path) -> tuple[str, Any]:
     """The name of one of our components, and its settings in its Config."""
     settings = dict(part) if isinstance(part, dict) else {}
     name = settings.pop("name", None)
-    module = store.word_module(package, name, source)
-    return str(name), store.build(module.Config, settings, source)
+    parent = import_module(package)
+    known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem != "__init__")
+    if name not in known:
+        raise FoveaError(f"{source}: {name!r} is no file of {package}: {', '.join(known)}")
+    config = import_module(f"{package}.{name}").Config
+    try:
+        tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
+        return name, config(**tuples)
+    except (TypeError, ValueError) as error:
+        raise FoveaError(f"{source}: {name}: {error}") from error
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -53,7 +53,8 @@ class Run:
         self.episodes: list[tuple[float, ...]] = []  # step, return, length; and success if known
         self.parts: Mapping[str, Part] = {}
         self._loss: Tensor | None = None
-        self._logs, self._writer = logs, None
+        self._logs = logs
+        self._writer: SummaryWriter | None = None
 
     @property
     def finished(self) -> bool:

@@ -4,10 +4,10 @@ Several games of a suite are one word too, for frames: "atari/{Asteroids,Assault
 members() spells out.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
-`make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries kept with each frame),
-`ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its Config that say what is shown
-and that a word may give, as in "metaworld/reach?view=upright&camera=corner2". A Config has
-`image_shape`, (C, H, W).
+`make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries kept
+with each frame), `ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its Config that
+say what is shown and that a word may give, as in "metaworld/reach?view=upright&camera=corner2". A
+Config has `image_shape`, (C, H, W).
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     return _Processes(tasks, config.told)
 
 
-def action_space(config: Config) -> gymnasium.spaces.Box:
+def action_space(config: Config) -> gymnasium.Space[NDArray[np.float32]]:
     """The same of all tasks: the hand's movement, and the gripper's force."""
     return gymnasium.spaces.Box(-1, 1, (4,), np.float32)
 

@@ -33,7 +33,7 @@ from pipeline.parts.scored import judged, scored
 from pipeline.runtime.artifact import ROOT, lineage, open_artifact, versions
 from pipeline.runtime.stage import machine, told_plainly
 from pretrain import figures
-from pretrain.saliency_source import load_saliency
+from pretrain.frozen import load_saliency
 
 PICTURED = 6  # frames
 

@@ -19,8 +19,7 @@ from datasets.files import sha256_file
 from pipeline.pretrain import keep, read_columns
 from pipeline.runtime.artifact import MANIFEST, Artifact
 from pipeline.runtime.stage import Stage, main
-from pretrain.encoder import load_encoder
-from pretrain.store import CONFIG, WEIGHTS
+from pretrain.frozen import CONFIG, WEIGHTS, load_encoder
 
 KEPT = Path("pipeline/recipes/weights")
 CURVE, SHARDS = "curve.csv", "shards.json"

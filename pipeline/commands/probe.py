@@ -46,7 +46,8 @@ from pipeline import params
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import RUNS, record, told_plainly
-from pretrain.encoder import Obs, load_encoder
+from pretrain.encoder import Encoder, Obs
+from pretrain.frozen import load_encoder
 from pretrain.metrics.probe import Probe, Score, episodes_of, few, score_mean, split
 
 POINTS = ("tip", "object", "goal")  # the rows of info["points"]
@@ -166,9 +167,9 @@ def scene_of(frames: FrameSet, label: str) -> Scene:
     return Scene(frames.images[rows], episodes, places, int((~inside).sum()))
 
 
-def readings(encoder: Any) -> list[Reading]:
+def readings(encoder: Encoder) -> list[Reading]:
     """The ways in which this encoder can be read; FoveaError for one that reads no image."""
-    if hasattr(encoder, "info"):
+    if encoder.info is not None:
         raise FoveaError(f"model {encoder.info}: reads no image, so there is nothing to probe")
     if not encoder.max_tokens:
         return [Reading("pixels", {}, "flat")]
@@ -183,7 +184,7 @@ def readings(encoder: Any) -> list[Reading]:
     else:
         every = {"select": "all"} if "select" in own else {}
         found = [Reading("pooled", {}, "mean"), Reading("tokens", every, "flat")]
-    if getattr(encoder.config, "needs_saliency", False):
+    if encoder.config.needs_saliency:
         found.append(Reading("image alone", {"use_saliency": False}, "mean"))
     return found
 
@@ -204,9 +205,8 @@ def read(
                 f"encoders/{name}: sees images {encoder.image_shape}, the frames are {shown}; "
                 "name frames of its size"
             )
-        source = getattr(encoder, "saliency", None)
-        if isinstance(source, nn.Module):
-            setattr(encoder, "saliency", _Drawn(source, drawn))  # noqa: B010  not every one has it
+        if encoder.saliency is not None:
+            encoder.saliency = _Drawn(encoder.saliency, drawn)
         names = ", ".join(way.name for way in ways)
         progress = Progress(f"probe {name}, {names}", len(images), "frames")
         rows: dict[str, list[Floats]] = {way.name: [] for way in ways}

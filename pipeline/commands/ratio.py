@@ -26,8 +26,9 @@ from pipeline import params
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import RUNS, told_plainly
-from pretrain.encoder import load_encoder
+from pretrain.encoders import mae
 from pretrain.figures import bar_chart
+from pretrain.frozen import load_encoder
 from pretrain.spirl import select
 
 ENOUGH = 0.999  # of the frames must find room for all their salient patches
@@ -73,8 +74,8 @@ def measure(name: str, slope: float | None, wanted: int | None) -> dict[str, Any
         raise FoveaError(f"--frames: {wanted}, must be at least 1")
     entry = params.load().entry("encoders", name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder: Any = load_encoder(artifact.open_artifact(entry.label).folder, device=device)
-    if not hasattr(encoder, "errors"):
+    encoder = load_encoder(artifact.open_artifact(entry.label).folder, device=device)
+    if not isinstance(encoder, mae.Encoder):
         raise FoveaError(f"encoders.{name}: model {entry.keys.model} has no error map; mae has")
     data = artifact.open_artifact(entry.inputs()["data"])
     frames = read_frames(data.folder, data.files)

@@ -30,8 +30,7 @@ def misfits(params: Params) -> list[str]:
                 f"{frames.keys.count} of {frames.label}"
             )
     for entry in params.tables["predictors"].values():
-        learns = hasattr(word_module("pretrain.saliency", entry.keys.model), "Training")
-        if learns and entry.keys.data.startswith("frames/"):
+        if entry.config.learns and entry.keys.data.startswith("frames/"):
             mistakes.append(
                 f"predictors.{entry.name}.data: {entry.keys.model} learns from maps, which "
                 f"{entry.keys.data} has not; name an entry of annotations or saliency"
@@ -59,8 +58,8 @@ def _odd_source(entry: Entry, params: Params) -> list[str]:
         return []  # told already
     if table == "encoders" and not _can_label(source):
         return [
-            f"{where}: {label}, of model {source.keys.model}, cannot say where to look; name one "
-            "that can, such as mae"
+            f"{where}: {label}, of model {source.keys.model}, has no saliency map; name one "
+            "that has, such as mae"
         ]
     frames, own = params.tables["frames"].get(entry.keys.frames), _frames_of(source, params)
     if not frames or not own:
@@ -86,7 +85,7 @@ def _odd_views(here: Entry, there: Entry) -> list[tuple[str, str, str]]:
 def _can_label(encoder: Entry) -> bool:
     """Whether it draws maps itself, or carries what does."""
     own = word_module("pretrain.encoders", encoder.keys.model).Encoder
-    return hasattr(own, "saliency") or bool(getattr(encoder.config, "needs_saliency", False))
+    return bool(own.labels or encoder.config.needs_saliency)
 
 
 def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:
@@ -102,7 +101,7 @@ def _odd_pair(policy: Entry, encoder: Entry, frames: Entry) -> list[str]:
             f"{where}.agent: {keys.agent} needs {kind} actions, "
             f"those of {keys.env} are {envs.actions(keys.env)}"
         )
-    info = getattr(word_module("pretrain.encoders", encoder.keys.model).Encoder, "info", None)
+    info = word_module("pretrain.encoders", encoder.keys.model).Encoder.info
     if info and info not in envs.frame_info(keys.env):
         mistakes.append(f"{where}.env: {keys.env} tells no {info}, which {encoder.name} needs")
     return mistakes + [
@@ -116,7 +115,7 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
     module = word_module("pretrain.encoders", encoder.keys.model)
     own = {field.name for field in dataclasses.fields(module.Features)}
     chosen = encoder.features | {k: v for k, v in where.features.items() if k in own}
-    needs_saliency = getattr(encoder.config, "needs_saliency", False)
+    needs_saliency = encoder.config.needs_saliency
     try:
         if where is encoder and needs_saliency and not encoder.keys.data.startswith("saliency/"):
             raise ValueError(
@@ -142,7 +141,7 @@ def _build(model: str, config: Any, features: str, shape: tuple[int, int, int]) 
     from torch.nn import Identity  # takes seconds: an entry read alone does not wait for it
 
     module = word_module("pretrain.encoders", model)
-    stand_in = [Identity()] if getattr(config, "needs_saliency", False) else []
+    stand_in = [Identity()] if config.needs_saliency else []
     module.Encoder(config, module.Features(**json.loads(features)), shape, *stand_in)
 
 

@@ -205,8 +205,9 @@ def feature_types(model: str, agent: str, features: Mapping[str, object]) -> tup
 
     module = word_module("pretrain.encoders", model)
     word_module("rl.agents", agent)
-    one = features.get("pool", getattr(module.Features, "pool", "none")) != "none"
-    net = agents.net_for(agent, "vector" if one else module.KIND)
+    own = {field.name for field in dataclasses.fields(module.Features)}
+    written = module.Features(**{key: value for key, value in features.items() if key in own})
+    net = agents.net_for(agent, written.kind)
     return (module.Features, nets.config_for(net))
 
 

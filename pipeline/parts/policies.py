@@ -13,8 +13,8 @@ from datasets.errors import FoveaError
 from pipeline.config.tables import Entry, feature_types, word_module
 from pipeline.config.typed import read_into
 from pipeline.runtime.artifact import ROOT
-from pretrain.encoder import Encoder, load_encoder
-from pretrain.store import read_header, word_of
+from pretrain.encoder import Encoder
+from pretrain.frozen import load_encoder, read_header
 from rl.policy import Policy, Spec, action_count, load_policy, make_policy
 
 SHARED = ROOT / ".errors"  # what encoders remember: a cache, not an artifact
@@ -59,7 +59,7 @@ def spec_of(entry: Entry, encoder: Path) -> Spec:
         env=entry.keys.env,
         agent=entry.keys.agent,
         config=entry.config,
-        net=word_of(net),
+        net=type(net).__module__.rpartition(".")[2],
         net_config=net,
         actions=action_count(envs.action_space(entry.keys.env)),
     )

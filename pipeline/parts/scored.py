@@ -12,22 +12,22 @@ from pipeline.label import predicted
 from pipeline.parts.labelled import Labelled
 from pretrain.encoder import SaliencySource
 from pretrain.metrics.saliency import scores
-from pretrain.saliency_source import bump
+from pretrain.modules.maps import centre_prior
 
 CENTRE = 0.25  # of each side, as the predictor `centre`
 
 
 def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
-    """F and error on the maps numbered `judges`; those of nothing anywhere, and of a bump in the
-    middle, beside them. No F where no map has a salient pixel.
+    """F and error on the maps numbered `judges`; beside them those of the all-zero map and of the
+    centre prior. No F where no map has a salient pixel.
     """
     truth = labelled.maps[judges]
     height, width = truth.shape[1:]
-    middle = bump(height, width, CENTRE).numpy()
+    prior = centre_prior(height, width, CENTRE).numpy()
     return (
         scored(predicted(source, labelled.columns(judges)["image"]), truth)
         | scored(np.zeros(truth.shape, np.float32), truth, "zero_")
-        | scored(np.broadcast_to(middle, truth.shape), truth, "centre_")
+        | scored(np.broadcast_to(prior, truth.shape), truth, "centre_")
     )
 
 

@@ -154,7 +154,7 @@ def explain(error: FoveaError | OSError) -> str:
     if isinstance(error, FoveaError):
         return str(error)
     if isinstance(error, FileNotFoundError) and not error.filename:
-        return str(error)  # our own words, of pretrain/store.py
+        return str(error)  # our own words, of pretrain/frozen.py
     what = str(error) if error.filename else f"artifacts/: {error}"
     if isinstance(error, shutil.Error):  # of copytree: what, whereto and why for each file
         what = str(error.args[0][0][2])

@@ -21,14 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pretrain.encoder import Obs, check_image
+from pretrain import encoder
+from pretrain.encoder import Kind, Obs, Shape, check_image
 from pretrain.figures import heat_map
-
-KIND = "pixels"  # of its features: which nets take them
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.EncoderConfig):
     """Which channels: `rgb`, `saliency`, `rgbxs` (RGB x saliency) or `rgbs`."""
 
     channels: str = "rgbs"
@@ -44,39 +43,37 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(encoder.EncoderFeatures):
     """Nothing to set."""
 
+    @property
+    def kind(self) -> Kind:
+        """Images."""
+        return "pixels"
 
-class Encoder(nn.Module):
+
+class Encoder(encoder.Encoder):
     """(B, 3, H, W) uint8 -> {"image": (B, C, H, W) uint8}: C is 3, 1, 3 or 4, all in 0 to 255.
 
     `saliency` is the source of maps it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32. Raises
     ValueError where it is missing.
     """
 
-    max_tokens = 0
-    dim = 0
-
     def __init__(
         self,
         config: Config,
         features: Features,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         saliency: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.config, self.features, self.image_shape = config, features, image_shape
-        if config.needs_saliency:
-            if saliency is None:
-                raise ValueError(f"channels: {config.channels}, but no source of saliency is there")
-            self.saliency = saliency
+        super().__init__(config, features, image_shape)
+        self.carry(saliency)
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Obs:
         """Pixels obs; the map is rounded to 8 bits, as the stored ones are."""
         check_image(image, self.image_shape)
-        if self.config.channels == "rgb":
+        if self.saliency is None:
             return {"image": image.clone()}  # a caller's buffer may be written again
         saliency = self.saliency(image)
         if self.config.channels == "rgbxs":

@@ -29,22 +29,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.encoder import Obs, check_image, passes
+from pretrain import encoder
+from pretrain.encoder import Kind, Obs, Shape, check_image, passes
 from pretrain.figures import heat_map, line_chart, outline, tint
 from pretrain.modules import autoencoder
+from pretrain.modules.maps import unit_range
 from pretrain.modules.vit import MaskedViT, normalise, unpatchify
-from pretrain.saliency_source import unit_range
 from pretrain.schedule import noise
 from pretrain.spirl import select
 from pretrain.spirl.error_cache import ErrorMemory
 from pretrain.spirl.error_map import error_map, reconstruct_centres
 
-KIND = "tokens"  # of its features: which nets take them
 FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the panels compare with
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.EncoderConfig):
     """Network (Table 4) and training (Table 5). The rate is `base_lr` x `batch_size` / 256."""
 
     patch: int = 8
@@ -64,12 +64,14 @@ class Config:
     beta2: float = 0.95
     seed: int = 0
 
+    learns = True
+
     def __post_init__(self) -> None:
         autoencoder.check(self)
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(encoder.EncoderFeatures):
     """Which patches a policy sees: `dynamic`ally many, a `fixed` number, or `all`."""
 
     select: str = "dynamic"
@@ -86,6 +88,11 @@ class Features:
             raise ValueError(f"max_ratio: {self.max_ratio}, must be above 0 and at most 1")
         if self.k is not None and (self.select != "fixed" or self.k < 1):
             raise ValueError(f"k: {self.k}, must be at least 1 and stand with select: fixed only")
+
+    @property
+    def kind(self) -> Kind:
+        """Tokens, one a selected patch."""
+        return "tokens"
 
     def tokens(self, patches: int) -> int:
         """How many of `patches` the features hold; ValueError where none or too many."""
@@ -115,18 +122,18 @@ def network(config: Config, image_shape: tuple[int, int, int]) -> MaskedViT:
     )
 
 
-class Encoder(nn.Module):
+class Encoder(encoder.Encoder):
     """(B, C, H, W) uint8 -> tokens of the salient patches: {"x", "mask", "pos"}, `max_tokens` rows
     a frame.
 
     Raises FoveaError or ValueError where patch or features do not fit the image.
     """
 
-    def __init__(
-        self, config: Config, features: Features, image_shape: tuple[int, int, int]
-    ) -> None:
-        super().__init__()
-        self.config, self.features, self.image_shape = config, features, image_shape
+    labels = True
+    selects = True
+
+    def __init__(self, config: Config, features: Features, image_shape: Shape) -> None:
+        super().__init__(config, features, image_shape)
         self.model = network(config, image_shape)
         self.max_tokens = features.tokens(self.model.patches)
         self.dim = config.dim
@@ -145,23 +152,23 @@ class Encoder(nn.Module):
     def errors(self, image: Tensor) -> Tensor:
         """The reconstruction error map: (B, C, H, W) uint8 -> (B, N) float32."""
         if image.device.type == "cpu" and not torch.compiler.is_exporting():
-            return self.memory(image)
+            return self.cache(image)
         return torch.cat([error_map(self.model, part) for part in passes(image)])
 
-    def saliency(self, image: Tensor) -> Tensor:
+    def saliency_map(self, image: Tensor) -> Tensor:
         """The error map as (B, 1, H, W) float32, stretched to 0..1 frame by frame."""
         check_image(image, self.image_shape)
         blocks = self.errors(image).view(-1, 1, *self.model.grid)
         return F.interpolate(unit_range(blocks), scale_factor=self.config.patch, mode="nearest")
 
     @cached_property
-    def memory(self) -> ErrorMemory:
+    def cache(self) -> ErrorMemory:
         """The errors computed so far; this encoder's own, so no other weights' can be in it."""
         return ErrorMemory(self.model)
 
     def share(self, folder: Path) -> None:
         """Share the errors with others that use this encoder on a CPU, through files there."""
-        self.memory.share(folder)
+        self.cache.share(folder)
 
     def _select(self, error: Tensor) -> tuple[Tensor, Tensor]:
         """Index and mask of the patches to keep, by the error maps (B, N)."""
@@ -218,7 +225,7 @@ class Encoder(nn.Module):
             "frame": original,
             "frame, normalised": draw(normalise(patches)),
             "from neighbours (Fig. 2)": draw(reconstruct_centres(model, patches)),
-            "error map (Fig. 2)": heat_map(self.saliency(image)[0, 0].cpu().numpy()),
+            "error map (Fig. 2)": heat_map(self.saliency_map(image)[0, 0].cpu().numpy()),
             "mask and position (Fig. 2)": draw(model.decode(blank)),
             "position only (Fig. 2)": draw(model.decode(positions_only)),
             "mask only (Fig. 2)": draw(model.decode(mask_only)),
@@ -233,13 +240,13 @@ class Encoder(nn.Module):
         }
 
     def _picture(self, patches: Tensor, *, normalised: bool) -> NDArray[np.uint8]:
-        pixels = unpatchify(patches, self.config.patch, self.image_shape)[0]
+        pixels = unpatchify(patches, self.config.patch, self.model.image_shape)[0]
         pixels = 0.5 + pixels / 4 if normalised else pixels
         picture = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
         return np.asarray(picture.cpu())
 
 
-class Pretraining(nn.Module):
+class Pretraining(encoder.EncoderTraining):
     """Draws all patches of a frame from the quarter it sees; the loss counts seen ones too."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
@@ -268,7 +275,9 @@ class Pretraining(nn.Module):
         """AdamW under a linear warm-up and half a cosine, set anew every step."""
         return autoencoder.optimizer(self, self.config, steps)
 
-    def encoder(self, features: Features | None = None) -> Encoder:
+    def encoder(
+        self, features: Features | None = None, saliency: nn.Module | None = None
+    ) -> Encoder:
         """The frozen encoder with the weights as they are now."""
         shape = self.model.image_shape
         encoder = Encoder(self.config, Features() if features is None else features, shape)

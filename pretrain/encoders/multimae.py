@@ -31,7 +31,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
-from pretrain.encoder import Obs, check_image, passes
+from pretrain import encoder
+from pretrain.encoder import Kind, Obs, Shape, check_image, passes
 from pretrain.figures import heat_map
 from pretrain.modules import autoencoder
 from pretrain.modules.multimodal_vit import Decoder, Modality, MultiViT, initialise
@@ -40,7 +41,6 @@ from pretrain.schedule import noise
 from pretrain.transforms import crops
 from pretrain.transforms import token_masking as budgets
 
-KIND = "tokens"  # of its features, or "vector" where they are pooled: which nets take them
 MODALITIES = {
     "rgb": Modality(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "saliency": Modality((0.0,), (1.0,)),
@@ -50,7 +50,7 @@ PAPER = 255  # the grey of what is not seen, in the panels
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.EncoderConfig):
     """Network and training (Table II). The rate is `base_lr` x `batch_size` / 256."""
 
     modalities: str = "rgb+saliency"  # or rgb
@@ -72,6 +72,8 @@ class Config:
     beta2: float = 0.95
     seed: int = 0
 
+    learns = True
+
     def __post_init__(self) -> None:
         if self.modalities not in ("rgb", "rgb+saliency"):
             raise ValueError(f"modalities: {self.modalities!r}, must be rgb or rgb+saliency")
@@ -84,7 +86,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(encoder.EncoderFeatures):
     """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`), of which
     its net learns what to attend to (rl/nets/tokens.py). All are many times the replay: 65 KB a
     step instead of 0.5 at 64 pixels; `replay_capacity` bounds it.
@@ -96,6 +98,11 @@ class Features:
 
     pool: str = "mean"
     use_saliency: bool = True
+
+    @property
+    def kind(self) -> Kind:
+        """One vector a frame, unless nothing is pooled."""
+        return "tokens" if self.pool == "none" else "vector"
 
     def __post_init__(self) -> None:
         if self.pool not in ("mean", "global", "none"):
@@ -117,7 +124,7 @@ def network(config: Config, image_shape: tuple[int, int, int]) -> MultiViT:
     )
 
 
-class Encoder(nn.Module):
+class Encoder(encoder.Encoder):
     """(B, 3, H, W) uint8 -> tokens, one a frame unless `pool: none`; `saliency` is the source of
     maps it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32.
 
@@ -128,18 +135,14 @@ class Encoder(nn.Module):
         self,
         config: Config,
         features: Features,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         saliency: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.config, self.features, self.image_shape = config, features, image_shape
+        super().__init__(config, features, image_shape)
         self.model = network(config, image_shape)
-        if config.needs_saliency:
-            if saliency is None:
-                raise ValueError("modalities: rgb+saliency, but no source of saliency comes along")
-            self.saliency = saliency
-        self.looks = config.needs_saliency and features.use_saliency
-        tokens = self.model.patches * (1 + self.looks) + 1
+        self.carry(saliency)
+        self.uses_saliency = config.needs_saliency and features.use_saliency
+        tokens = self.model.patches * (1 + self.uses_saliency) + 1
         self.max_tokens = tokens if features.pool == "none" else 1
         self.dim = config.dim
         self.requires_grad_(False).eval()
@@ -152,7 +155,7 @@ class Encoder(nn.Module):
 
     def _tokens(self, image: Tensor) -> Obs:
         seen = {"rgb": image.float() / 255}
-        if self.looks:
+        if self.uses_saliency and self.saliency is not None:
             seen["saliency"] = self.saliency(image)
         patches = {name: self.model.to_patches(name, pixels) for name, pixels in seen.items()}
         x = self.model.encode(self.model.embed(patches))
@@ -164,7 +167,7 @@ class Encoder(nn.Module):
         return {"x": x, "mask": torch.ones_like(pos, dtype=torch.bool), "pos": pos}
 
 
-class Pretraining(nn.Module):
+class Pretraining(encoder.EncoderTraining):
     """Draws the patches of every modality that it does not see, from those of all that it sees."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:

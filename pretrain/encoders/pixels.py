@@ -9,34 +9,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pretrain.encoder import Obs, check_image
-
-KIND = "pixels"  # of its features: which nets take them
+from pretrain import encoder
+from pretrain.encoder import Kind, Obs, check_image
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.EncoderConfig):
     """Nothing to set."""
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(encoder.EncoderFeatures):
     """Nothing to set."""
 
+    @property
+    def kind(self) -> Kind:
+        """Images."""
+        return "pixels"
 
-class Encoder(nn.Module):
+
+class Encoder(encoder.Encoder):
     """(B, C, H, W) uint8 -> {"image": the same}."""
 
-    max_tokens = 0
-    dim = 0
-
-    def __init__(
-        self, config: Config, features: Features, image_shape: tuple[int, int, int]
-    ) -> None:
-        super().__init__()
-        self.config, self.features, self.image_shape = config, features, image_shape
+    any_image = True
 
     def forward(self, image: Tensor) -> Obs:
         """Pixels obs; the image is copied, so that a caller's buffer may be written again."""

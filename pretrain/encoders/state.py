@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pretrain.encoder import Obs
-
-KIND = "state"  # of its features: which nets take them
+from pretrain import encoder
+from pretrain.encoder import Kind, Obs, Shape
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.EncoderConfig):
     """How many numbers a state has; Meta-World's have 39."""
 
     size: int = 39
@@ -29,23 +28,28 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(encoder.EncoderFeatures):
     """Nothing to set."""
 
+    @property
+    def kind(self) -> Kind:
+        """The environment's state."""
+        return "state"
 
-class Encoder(nn.Module):
+
+class Encoder(encoder.Encoder):
     """(B, size) numbers -> {"state": the same, float32}."""
 
     info = "state"  # the entry of an environment's info that it gets, not the image
-    max_tokens = 0
-    dim = 0
+    any_image = True
 
-    def __init__(
-        self, config: Config, features: Features, image_shape: tuple[int, int, int]
-    ) -> None:
-        super().__init__()
-        self.config, self.features, self.image_shape = config, features, image_shape
+    def __init__(self, config: Config, features: Features, image_shape: Shape | None) -> None:
+        super().__init__(config, features, image_shape)
         self.size = config.size
+
+    def blank(self, image_shape: Shape | None = None) -> Tensor:
+        """An all-zero state."""
+        return torch.zeros(1, self.size)
 
     def forward(self, state: Tensor) -> Obs:
         """State obs, a copy. Raises ValueError for states of another length."""

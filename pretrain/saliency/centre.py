@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pretrain.saliency_source import bump
+from pretrain import encoder
+from pretrain.modules.maps import centre_prior
 
 
 @dataclass(frozen=True)
-class Config:
-    """Width of the bump."""
+class Config(encoder.SaliencyConfig):
+    """Width of the prior."""
 
     sigma: float = 0.25  # of each side
 
@@ -20,20 +21,19 @@ class Config:
             raise ValueError(f"sigma: {self.sigma}, must be above 0")
 
 
-class Saliency(nn.Module):
+class Saliency(encoder.Saliency):
     """(B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1], the same for every frame."""
 
-    bump: Tensor
+    prior: Tensor
 
-    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.config, self.image_shape = config, image_shape
-        middle = bump(*image_shape[1:], config.sigma)
-        self.register_buffer("bump", middle[None, None], persistent=False)
+    def __init__(self, config: Config, image_shape: encoder.Shape) -> None:
+        super().__init__(config, image_shape)
+        prior = centre_prior(*image_shape[1:], config.sigma)
+        self.register_buffer("prior", prior[None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The bump, once a frame."""
-        return self.bump.repeat(image.shape[0], 1, 1, 1)
+        """The prior, once a frame."""
+        return self.prior.repeat(image.shape[0], 1, 1, 1)
 
 
 def fit(config: Config, images: Tensor) -> Saliency:

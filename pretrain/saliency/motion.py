@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pretrain.saliency_source import unit_range
+from pretrain import encoder
+from pretrain.modules.maps import unit_range
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.SaliencyConfig):
     """Nothing to set."""
 
 
-class Saliency(nn.Module):
+class Saliency(encoder.Saliency):
     """(B, C, H, W) uint8 -> (B, 1, H, W) float32: distance from the median frame, 0 to 1."""
 
     median: Tensor
 
-    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.config, self.image_shape = config, image_shape
+    def __init__(self, config: Config, image_shape: encoder.Shape) -> None:
+        super().__init__(config, image_shape)
         self.register_buffer("median", torch.zeros(image_shape, dtype=torch.uint8))
 
     def forward(self, image: Tensor) -> Tensor:

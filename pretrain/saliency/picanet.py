@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.errors import FoveaError
+from pretrain import encoder
 from pretrain.encoder import check_image
 from pretrain.modules.pixel_attention import Global, Local
 from pretrain.modules.predictor import predict, to_unit
@@ -51,7 +52,7 @@ DECAY, PERIOD = 0.1, 0.35  # of the rate; of the steps, 7000 of PiCANet's 20000
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.SaliencyConfig):
     """Network and training (Table III, but batches of the released README's 8, not 16, and its
     loss); `size` is that of the frames the network sees.
     """
@@ -65,6 +66,8 @@ class Config:
     learning_rate: float = 3e-4
     weight_decay: float = 0.005
     seed: int = 0
+
+    learns = True
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.size % 8:
@@ -218,12 +221,11 @@ def _fully_connected() -> nn.Sequential:
     )
 
 
-class Saliency(nn.Module):
+class Saliency(encoder.Saliency):
     """(B, 3, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]; frozen."""
 
-    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.config, self.image_shape = config, image_shape
+    def __init__(self, config: Config, image_shape: encoder.Shape) -> None:
+        super().__init__(config, image_shape)
         self.network = Network(config.attention, config.size)
         self.requires_grad_(False).eval()
 

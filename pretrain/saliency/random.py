@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from pretrain import encoder
 
 _PRIME = (1 << 31) - 1  # products of two numbers below it fit 63 bits
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.SaliencyConfig):
     """How coarse the map is, and which of all random maps."""
 
     cells: int = 12  # along each side
@@ -25,15 +27,14 @@ class Config:
             raise ValueError(f"seed: {self.seed}, must not be negative")
 
 
-class Saliency(nn.Module):
+class Saliency(encoder.Saliency):
     """(B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1): uniform cells, a hash of the frame."""
 
     keys: Tensor
     cells: Tensor
 
-    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.config, self.image_shape = config, image_shape
+    def __init__(self, config: Config, image_shape: encoder.Shape) -> None:
+        super().__init__(config, image_shape)
         generator = torch.Generator().manual_seed(config.seed)
         channels, height, width = image_shape
         keys = torch.randint(1, _PRIME, (channels * height * width,), generator=generator)

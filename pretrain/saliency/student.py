@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pretrain import encoder
 from pretrain.encoder import check_image
 from pretrain.modules.predictor import predict, to_unit
 from pretrain.schedule import adamw, half_cosine
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(encoder.SaliencyConfig):
     """Network and training; `size` is that of the frames the network sees, `width` its channels at
     half of it, doubled with each halving.
     """
@@ -42,6 +43,8 @@ class Config:
     warmup: float = 0.05  # of the steps
     weight_decay: float = 0.01
     seed: int = 0
+
+    learns = True
 
     def __post_init__(self) -> None:
         if self.size < 8 or self.size % 8:
@@ -117,12 +120,11 @@ def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-class Saliency(nn.Module):
+class Saliency(encoder.Saliency):
     """(B, 3, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]; frozen."""
 
-    def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.config, self.image_shape = config, image_shape
+    def __init__(self, config: Config, image_shape: encoder.Shape) -> None:
+        super().__init__(config, image_shape)
         self.network = Network(config.width, norm=False)
         self.requires_grad_(False).eval()
 

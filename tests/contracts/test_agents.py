@@ -14,7 +14,9 @@ from torch import Tensor
 from pipeline.config.tables import feature_types
 from pretrain.encoder import Obs
 from rl import agents, nets
-from rl.agent import Agent, Batch, push
+from rl.agent import Agent, Batch
+from rl.net import Core, Net
+from rl.stack import FrameStack
 from tests.contracts.words import (
     ACTIONS,
     equal,
@@ -46,6 +48,12 @@ def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
     return {key: value[rows] for key, value in pool.items()}
 
 
+def net_of(core: Core) -> Net:
+    """What is below the frame stack."""
+    assert isinstance(core, FrameStack)
+    return core.net
+
+
 def test_every_net_is_somebodys() -> None:
     kinds = {kind(word) for word in ENCODERS}
     taken = [importlib.import_module(word).NETS for word in words("rl.agents")]
@@ -72,7 +80,7 @@ def test_the_net_of_an_agent_on_an_encoders_features(word: str, encoder: str) ->
     net = agents.net_for(word.rsplit(".", 1)[1], kind(encoder))
     config = small(nets.config_for(net))
     torch.manual_seed(0)
-    made, other = nets.make(net, example, depth, config), nets.make(net, example, depth, config)
+    made, other = (net_of(nets.make(net, config, example, depth)) for _ in range(2))
     vectors, extras = made(stack)
     assert vectors.shape == (3, made.width) and vectors.dtype == torch.float32
     assert vectors.isfinite().all()
@@ -91,13 +99,13 @@ def test_the_net_of_an_agent_on_an_encoders_features(word: str, encoder: str) ->
     assert torch.equal(other(stack)[0], vectors)
 
 
-def continuous(agent: Agent) -> bool:
+def continuous(agent: Agent[Any]) -> bool:
     found: str = importlib.import_module(type(agent).__module__).ACTIONS
     assert found in ("discrete", "continuous")
     return found == "continuous"
 
 
-def make_batch(agent: Agent, pool: Obs, seed: int) -> Batch:
+def make_batch(agent: Agent[Any], pool: Obs, seed: int) -> Batch:
     size, generator = agent.config.batch_size, torch.Generator().manual_seed(seed)
     chosen = torch.randint(ACTIONS, (size,), generator=generator)
     if continuous(agent):
@@ -114,30 +122,51 @@ def make_batch(agent: Agent, pool: Obs, seed: int) -> Batch:
 
 
 @MATRIX
+def test_a_core_gives_the_same_in_one_go_as_step_by_step(word: str, encoder: str) -> None:
+    """And where an episode begins, what it would give at the very first frame."""
+    eyes, steps, batch = make_encoder(encoder), 5, 3
+    core = make_agent(word, eyes).core
+    frames = [eyes(given(eyes, batch, seed=n)) for n in range(steps)]
+    obs = {key: torch.stack([frame[key] for frame in frames]) for key in frames[0]}
+    first = torch.zeros(steps, batch, dtype=torch.bool)
+    first[0] = first[2, 1] = first[4, 2] = True
+    with torch.no_grad():
+        together, last, extras = core(obs, core.initial(batch), first)
+        assert together.shape == (steps, batch, core.width)
+        state = core.initial(batch)
+        for number, frame in enumerate(frames):
+            before = {key: value.clone() for key, value in state.items()}
+            given_state, (alone, state, said) = state, core.step(frame, state, first[number])
+            assert equal(given_state, before), "the caller's state was written to"
+            torch.testing.assert_close(alone, together[number])
+            assert said.keys() == extras.keys()
+            for key, value in said.items():
+                torch.testing.assert_close(value, extras[key][number])
+        assert equal(state, last)
+        fresh, _, _ = core(
+            {key: value[2:4, 1:2] for key, value in obs.items()}, core.initial(1), first[2:4, 1:2]
+        )
+    torch.testing.assert_close(fresh[:, 0], together[2:4, 1])
+
+
+@MATRIX
 def test_an_agent_acts(word: str, encoder: str) -> None:
-    """Actions that exist, and a state that is the last frames, zero before an episode begins."""
+    """Actions that exist, the same for the same frames where it does not explore."""
     eyes = make_encoder(encoder)
     agent = make_agent(word, eyes)
-    frames = [eyes(given(eyes, 4, seed=n)) for n in range(3)]
-    state: Obs | None = None
-    for number, obs in enumerate(frames):
-        first = torch.tensor([True] * 4 if number == 0 else [False, False, True, False])
-        expected = push(obs, state, first, agent.config.stack)
-        before = {key: value.clone() for key, value in (state or {}).items()}
-        action, new, extras = agent.act(obs, state, first, explore=number % 2 == 0)
+    state, first = agent.core.initial(4), torch.tensor([True] * 4)
+    for number in range(3):
+        obs = eyes(given(eyes, 4, seed=number))
+        action, state, extras = agent.act(obs, state, first, explore=number % 2 == 0)
         if continuous(agent):
             assert action.shape == (4, ACTIONS) and action.dtype == torch.float32
             assert action.abs().max() <= 1
         else:
             assert action.shape == (4,) and action.dtype == torch.int64
             assert action.min() >= 0 and action.max() < ACTIONS
-        assert equal(new, expected)
-        assert state is None or equal(before, state), "the caller's state was written to"
         assert not any(value.requires_grad for value in extras.values())
-        state = new
-    begun = {key: value[2, :-1] for key, value in (state or {}).items()}
-    assert not any(value.any() for value in begun.values())
-    again = [agent.act(frames[2], None, first, explore=False)[0] for _ in range(2)]
+        first = torch.tensor([False, False, True, False])
+    again = [agent.act(obs, agent.core.initial(4), first, explore=False)[0] for _ in range(2)]
     assert torch.equal(*again)
 
 
@@ -166,7 +195,7 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_pa
         batch = make_batch(agent, pool, number)
         assert equal(agent.update(batch), other.update(batch))
     assert flat(agent.state_dict()) == flat(other.state_dict())
-    states = [each.act(eyes(given(eyes)), None, torch.ones(4).bool(), explore=True)[0]
+    states = [each.act(eyes(given(eyes)), each.core.initial(4), torch.ones(4).bool(), explore=True)[0]
               for each in (agent, other)]  # fmt: skip
     assert torch.equal(*states)
 

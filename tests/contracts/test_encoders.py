@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.encoder import Encoder, Obs, export, load_encoder, save_encoder
-from rl import nets
+from pretrain.encoder import Encoder, Obs
+from pretrain.frozen import export, load_encoder, save_encoder
 from tests.contracts.words import (
     SHAPE,
     equal,
     given,
     images,
     kind,
+    kind_of,
     make_encoder,
     of,
     same_files,
@@ -32,8 +32,8 @@ SEEING = pytest.mark.parametrize(
 
 def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
     """Keys, shapes and types of the kinds of features there are; padding is zero."""
-    batch, (_, height, width) = len(image), encoder.image_shape
-    kind = nets.kind_of(obs)
+    batch, (_, height, width) = len(image), encoder.image_shape or SHAPE
+    kind = kind_of(obs)
     if kind == "pixels":
         assert obs["image"].shape[0] == batch and obs["image"].shape[1] >= 1
         assert obs["image"].shape[2:] == (height, width)
@@ -65,8 +65,7 @@ def test_an_encoder_gives_the_features_it_names(word: str) -> None:
     assert encoder.image_shape == SHAPE
     obs = encoder(image)
     check_obs(encoder, image, obs)
-    pooled = getattr(encoder.features, "pool", "none") != "none"
-    assert nets.kind_of(obs) == ("vector" if pooled else importlib.import_module(word).KIND)
+    assert kind_of(obs) == encoder.features.kind
     assert equal(encoder(image), obs), "twice is not the same"
     assert equal(make_encoder(word)(image), obs), "made twice is not the same"
     for b in range(len(image)):

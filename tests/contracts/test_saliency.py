@@ -14,15 +14,14 @@ from datasets.annotation.click_file import Clicked, write_clicks
 from datasets.annotation.maps import CANVAS
 from datasets.frame import Frame
 from datasets.shards import read_frames, write_shard
-from pretrain.saliency_source import load_saliency, save_saliency
+from pretrain.frozen import load_saliency, save_saliency
 from tests.contracts.words import SHAPE, images, of, same_files, small
 
 
 def make_source(word: str) -> Any:
     """As the stage `fit` makes one, less the training."""
     module = importlib.import_module(word)
-    assert hasattr(module, "Training") != hasattr(module, "fit"), "learns from maps, or does not"
-    if hasattr(module, "Training"):
+    if module.Config.learns:
         return module.Training(small(module.Config), SHAPE).saliency()
     return module.fit(small(module.Config), images(7, seed=1))
 
@@ -42,6 +41,7 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
         save_saliency(made, tmp_path / str(number))
     assert same_files(tmp_path / "0", tmp_path / "1")
     loaded = load_saliency(tmp_path / "0")
+    assert isinstance(loaded, module.Saliency)
     assert torch.equal(loaded(image), maps)
     save_saliency(loaded, tmp_path / "2")
     assert same_files(tmp_path / "0", tmp_path / "2")

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.encoder import Encoder, Obs, needs_saliency
+from pretrain.encoder import Encoder, Obs
 from pretrain.saliency import motion
-from rl import agents, nets
+from rl import agents, nets, policy
 from rl.agent import Agent
+from rl.policy import Policy, Spec
 
 CODE = Path(__file__).parents[2]
 PACKAGES = (
@@ -81,24 +82,29 @@ def make_encoder(word: str) -> Any:
     module = importlib.import_module(word)
     features = module.Features(**({"pool": pool} if pool else {}))
     config = small(module.Config)
-    carried = [motion.fit(motion.Config(), images(7, seed=1))] if needs_saliency(config) else []
-    if hasattr(module, "Pretraining"):
+    carried = [motion.fit(motion.Config(), images(7, seed=1))] if config.needs_saliency else []
+    if config.learns:
         return module.Pretraining(config, SHAPE).encoder(features, *carried)
     return module.Encoder(config, features, SHAPE, *carried)
 
 
 def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
     """What an encoder gets: images, or states."""
-    if not hasattr(encoder, "info"):
+    if encoder.info is None:
         return images(count, seed)
     return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
 
 
-def make_agent(word: str, encoder: Encoder, seed: int = 0) -> Agent:
+def make_policy(word: str, encoder: Encoder, seed: int = 0) -> Policy:
+    """A small policy of an agent, its net the one it puts on the encoder's features."""
     name, config = word.rsplit(".", 1)[1], small(importlib.import_module(word).Config)
-    kind = nets.kind_of(encoder(given(encoder, 1)))
-    net = small(nets.config_for(agents.net_for(name, kind)))
-    return agents.make(name, config, encoder, actions=ACTIONS, net=net, seed=seed)
+    net = agents.net_for(name, encoder.features.kind)
+    spec = Spec("fake/Env", name, config, net, small(nets.config_for(net)), ACTIONS)
+    return policy.make_policy(spec, encoder, seed=seed)
+
+
+def make_agent(word: str, encoder: Encoder, seed: int = 0) -> Agent[Any]:
+    return make_policy(word, encoder, seed).agent
 
 
 def equal(one: Obs, other: Obs) -> bool:
@@ -113,8 +119,15 @@ def same_files(one: Path, other: Path) -> bool:
 
 def kind(word: str) -> str:
     """Of the features that an encoder of that word gives."""
-    encoder = make_encoder(word)
-    return nets.kind_of(encoder(given(encoder, 1)))
+    kind: str = make_encoder(word).features.kind
+    return kind
+
+
+def kind_of(obs: Obs) -> str:
+    """What kind of features `obs` is, by its keys."""
+    keys = {("x", "mask", "pos"): "tokens", ("image",): "pixels", ("state",): "state"}
+    kind = keys[tuple(obs)]
+    return "vector" if kind == "tokens" and obs["x"].shape[1] == 1 else kind
 
 
 def game_of(word: str) -> str:

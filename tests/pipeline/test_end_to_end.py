@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.encoder import load_encoder
+from pretrain.frozen import load_encoder
 from tests.pipeline.conftest import TINY, Project, dvc, fresh_clone, with_python
 
 SECOND = """\

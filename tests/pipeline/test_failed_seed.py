@@ -18,10 +18,10 @@ PLANTED = """
 import runpy, torch
 from pipeline.parts import policies
 
-opened = policies.open_policy
+made = policies.fresh_policy
 
-def planted(entry, encoder, *, seed=0, weights=None):
-    policy = opened(entry, encoder, seed=seed, weights=weights)
+def planted(spec, encoder, seed):
+    policy = made(spec, encoder, seed)
     errors, maps = policy.encoder.errors, []
     def spoilt(image):
         maps.append(image)
@@ -31,7 +31,7 @@ def planted(entry, encoder, *, seed=0, weights=None):
     policy.encoder.errors = spoilt
     return policy
 
-policies.open_policy = planted
+policies.fresh_policy = planted
 runpy.run_module("pipeline.train", run_name="__main__", alter_sys=True)
 """
 
@@ -56,11 +56,11 @@ def train_planted(project: Project, seed: int, at: int) -> tuple[int, str]:
 def test_a_map_that_is_no_number_ends_its_seed_only(on_built: Project) -> None:
     spirl = "breakout-spirl: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: "
     on_built.edit(f"{spirl}1", f"{spirl}2")
-    code, output = train_planted(on_built, seed=1, at=90)
+    code, output = train_planted(on_built, seed=1, at=89)
     assert code == 0, output
     policy = on_built.artifacts / "policies/breakout-spirl"
     assert (policy / "seed-0/metrics.json").exists()
-    # A blank frame as an example and the first of the game come before those of the steps.
+    # The first frame of the episode comes before those of the steps.
     failed = json.loads((policy / "seed-1/failed.json").read_text())
     assert failed["step"] == 88
     assert failed["error"].startswith("seed 1: the encoder's features are not finite at step 88;")
@@ -83,7 +83,7 @@ def test_a_map_that_is_no_number_ends_its_seed_only(on_built: Project) -> None:
 @pytest.mark.slow
 def test_where_every_seed_failed_that_is_said_and_shown(on_built: Project) -> None:
     """With nothing kept of any, the policy counts as the random one; nothing else is stopped."""
-    code, output = train_planted(on_built, seed=0, at=30)
+    code, output = train_planted(on_built, seed=0, at=29)
     assert code == 0, output
     assert "policies.breakout-spirl: every seed failed; the first: seed 0:" in output
     assert "not finite at step 28" in output

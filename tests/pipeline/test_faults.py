@@ -21,8 +21,8 @@ import pytest
 
 from datasets.files import sha256_file
 from pipeline.runtime.artifact import open_artifact
-from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
+from pretrain.frozen import save_encoder
 from tests.pipeline.conftest import CODE, Project
 
 SHARD = Path("frames/breakout/000-00000.tar")
@@ -77,7 +77,7 @@ WARM = """
 import json, os, resource, runpy, sys
 import pipeline.runtime.parallel, pipeline.parts.policies, pipeline.runtime.stage
 import pretrain.figures, pretrain.trainer
-import pretrain.encoders.mae, pretrain.encoders.pixels, pretrain.saliency_source, rl.loops
+import pretrain.encoders.mae, pretrain.encoders.pixels, pretrain.frozen, rl.loops
 import rl.agents.rainbow
 for line in sys.stdin:
     folder, output, module, name, limit = json.loads(line)

@@ -27,9 +27,8 @@ from pipeline.parts.scored import scored
 from pipeline.runtime.artifact import open_artifact, publish, seal
 from pipeline.runtime.stage import Stage
 from pretrain import figures
-from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
-from pretrain.saliency_source import load_saliency
+from pretrain.frozen import load_saliency, save_encoder
 
 PARAMS = """
 frames:

@@ -16,7 +16,7 @@ from datasets.shards import read_frames, write_shard
 from pipeline import fit, label, params, pretrain
 from pipeline.runtime import artifact
 from pipeline.runtime.stage import Stage
-from pretrain.encoder import load_encoder
+from pretrain.frozen import load_encoder
 from tests.datasets.test_shards import frames as noise
 
 TINY = """
@@ -110,8 +110,8 @@ def test_a_source_that_learned_at_another_size_labels_nothing(project: Path) -> 
     collect(seed=0, size=32)
     shutil.rmtree("work", ignore_errors=True)
     before = Path("artifacts/saliency/motion/manifest.json").read_bytes()
-    told = r"predictors/motion: sees frames of 64x64 pixels, these have 32x32; name a source"
-    with pytest.raises(FoveaError, match=told):
+    message = r"predictors/motion: takes images \(3, 64, 64\), these frames are \(3, 32, 32\)"
+    with pytest.raises(FoveaError, match=message):
         build("label", "motion", label.run)
     assert Path("artifacts/saliency/motion/manifest.json").read_bytes() == before
 
@@ -133,7 +133,7 @@ def test_an_encoder_carries_the_source_that_labelled(project: Path) -> None:
     build("pretrain", "multimae", pretrain.run)
     second: Any = load_encoder(folder)
     assert not torch.equal(first(image)["x"], second(image)["x"])
-    maps = second.saliency(image)
+    maps = second.saliency_map(image)
     assert torch.equal(maps[0], maps[1]), "not the centre's"
     build("pretrain", "rgbs", pretrain.run)
     rgbs = load_encoder("artifacts/encoders/rgbs")(image)["image"]

@@ -159,12 +159,12 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
         (
             "saliency: {}",
             "saliency: {x: {frames: reach, by: encoders/reach-pixels}}",
-            r"saliency\.x\.by: encoders/reach-pixels, of model pixels, cannot say where to look",
+            r"saliency\.x\.by: encoders/reach-pixels, of model pixels, has no saliency map",
         ),
         (
             "saliency: {}",
             "saliency: {x: {frames: reach, by: encoders/reach-mmae}}",  # has no saliency either
-            r"saliency\.x\.by: encoders/reach-mmae, of model multimae, cannot say where to look",
+            r"saliency\.x\.by: encoders/reach-mmae, of model multimae, has no saliency map",
         ),
         (
             "saliency: {}",

@@ -17,8 +17,9 @@ from datasets.errors import FoveaError
 from datasets.shards import FrameSet, write_shard
 from pipeline.commands import probe
 from pipeline.runtime import artifact
-from pretrain.encoder import Obs, load_encoder, save_encoder
+from pretrain.encoder import Encoder, EncoderConfig, EncoderFeatures, Obs
 from pretrain.encoders import mae, multimae, pixels
+from pretrain.frozen import load_encoder, save_encoder
 from pretrain.saliency import centre
 from tests.pipeline.conftest import Project
 
@@ -99,23 +100,27 @@ def test_frames_without_points_and_too_few_episodes_are_told() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
+class Features(EncoderFeatures):
     pool: str = "mean"
     use_saliency: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    needs_saliency: bool
+class Config(EncoderConfig):
+    maps: bool
+
+    @property
+    def needs_saliency(self) -> bool:
+        return self.maps
 
 
-class Fake:
+class Fake(Encoder):
     """An encoder with tokens to choose from."""
 
-    max_tokens, dim, image_shape, features = 1, 4, SHAPE, Features()
+    max_tokens, dim = 1, 4
 
     def __init__(self, *, saliency: bool = False) -> None:
-        self.config = Config(saliency)
+        super().__init__(Config(saliency), Features(), SHAPE)
 
 
 def test_an_encoder_is_read_in_the_ways_it_has() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
 from pipeline.commands.ratio import measure, summary
-from pretrain.encoder import load_encoder
+from pretrain.encoders import mae
+from pretrain.frozen import load_encoder
 from tests.pipeline.conftest import Project
 
 
@@ -41,7 +42,8 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
     encoder = load_encoder(on_built.folder / "artifacts/encoders/breakout-mae")
     images = read_frames(on_built.folder / "artifacts/frames/breakout").images
     picked = torch.from_numpy(images[np.linspace(0, len(images) - 1, 6).round().astype(int)])
-    error = encoder.errors(picked.permute(0, 3, 1, 2).contiguous())  # type: ignore[attr-defined]
+    assert isinstance(encoder, mae.Encoder)
+    error = encoder.errors(picked.permute(0, 3, 1, 2).contiguous())
     counts = (error > error.mean(1, keepdim=True)).sum(1)
     assert found["mean"] == pytest.approx(float(counts.float().mean()))
     assert found["histogram"] == np.bincount(counts, minlength=37).tolist()

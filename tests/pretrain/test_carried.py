@@ -13,10 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
-from pretrain.encoder import export, load_encoder, save_encoder
 from pretrain.encoders import channels, mae, multimae
+from pretrain.frozen import (
+    EncoderMap,
+    export,
+    load_encoder,
+    load_saliency,
+    save_encoder,
+    save_saliency,
+)
 from pretrain.saliency import centre, motion, picanet, random, student
-from pretrain.saliency_source import OfEncoder, load_saliency, save_saliency
 
 SHAPE = (3, 32, 32)
 SMALL = multimae.Config(dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2)
@@ -33,9 +39,9 @@ def source(word: str) -> nn.Module:
         config = mae.Config(
             dim=8, depth=1, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=2
         )
-        return OfEncoder(mae.Pretraining(config, SHAPE).encoder())
+        return EncoderMap(mae.Pretraining(config, SHAPE).encoder())
     if word == "multimae":  # which says what its own source says
-        return OfEncoder(multimae.Pretraining(SMALL, SHAPE).encoder(None, source("motion")))
+        return EncoderMap(multimae.Pretraining(SMALL, SHAPE).encoder(None, source("motion")))
     if word == "student":
         return student.Training(student.Config(size=16), SHAPE).saliency()
     if word == "picanet":
@@ -61,7 +67,7 @@ def test_config_and_weights_are_all_that_is_needed(word: str, tmp_path: Path) ->
     save_encoder(made, tmp_path / "a")
     loaded: Any = load_encoder(tmp_path / "a")
     assert torch.equal(loaded(image)["x"], made(image)["x"])
-    assert torch.equal(loaded.saliency(image), source(word)(image))
+    assert torch.equal(loaded.saliency_map(image), source(word)(image))
     assert torch.equal(load_saliency(tmp_path / "a")(image), source(word)(image))
     save_encoder(loaded, tmp_path / "b")
     for name in ("model.safetensors", "config.json"):
@@ -74,6 +80,7 @@ def test_an_encoder_on_disk_is_a_source_to_carry(word: str, tmp_path: Path) -> N
     labeller: Any = source(word)
     save_encoder(labeller.encoder, tmp_path)
     made = multimae.Pretraining(SMALL, SHAPE).encoder(None, load_saliency(tmp_path))
+    assert made.saliency is not None
     assert torch.equal(made.saliency(frames()), labeller(frames()))
 
 
@@ -91,9 +98,7 @@ def test_saliency_is_left_out_at_acting_by_a_word(tmp_path: Path) -> None:
     po = load_encoder(tmp_path, features={"use_saliency": False, "pool": "none"})
     assert po.max_tokens == 17
     assert load_encoder(tmp_path, features={"pool": "none"}).max_tokens == 33
-    assert hasattr(po, "saliency") and not getattr(
-        po, "looks", True
-    )  # so that a video draws no overlay
+    assert po.saliency is not None and not po.uses_saliency  # so a video has no overlay
 
 
 def test_rgb_alone_carries_nothing(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_rgb_alone_carries_nothing(tmp_path: Path) -> None:
     save_encoder(multimae.Pretraining(config, SHAPE).encoder(), tmp_path)
     assert "saliency" not in json.loads((tmp_path / "config.json").read_text())
     assert load_encoder(tmp_path)(frames())["x"].shape == (5, 1, 16)
-    with pytest.raises(FoveaError, match="'multimae' cannot say where to look"):
+    with pytest.raises(FoveaError, match="'multimae' has no saliency map"):
         load_saliency(tmp_path)
 
 
@@ -198,7 +203,7 @@ def test_a_damaged_source_names_the_file(tmp_path: Path, damage: Any, message: s
 def test_what_cannot_label_is_not_carried(tmp_path: Path) -> None:
     save_encoder(looking("motion"), tmp_path)
     edit(tmp_path, format="fovea-encoder/1", model="pixels", config={}, features={})
-    with pytest.raises(FoveaError, match="'pixels' cannot say where to look"):
+    with pytest.raises(FoveaError, match="'pixels' has no saliency map"):
         load_encoder(tmp_path)
 
 

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from pretrain.encoder import Encoder, export, load_encoder, save_encoder
+from pretrain.encoder import Encoder
 from pretrain.encoders import mae, multimae, pixels
+from pretrain.frozen import export, load_encoder, save_encoder
 from pretrain.saliency import motion
 from pretrain.spirl import select
 from pretrain.spirl.error_map import error_map
@@ -127,7 +128,7 @@ def test_wrong_images_are_refused() -> None:
 
 def test_saliency_is_the_error_map_stretched() -> None:
     encoder, image = build(), frames()
-    maps = encoder.saliency(image)
+    maps = encoder.saliency_map(image)
     errors = error_map(encoder.model, image).view(3, 6, 6)
     assert maps.shape == (3, 1, 48, 48) and maps.dtype == torch.float32
     for b in range(3):
@@ -347,7 +348,8 @@ def test_the_same_bytes_from_another_checkout(tmp_path: Path) -> None:
     """The artifact's three files, written by a copy of the code that lives elsewhere."""
     script = """
 import sys, pathlib, torch
-from pretrain.encoder import Encoder, export, save_encoder
+from pretrain.encoder import Encoder
+from pretrain.frozen import export, save_encoder
 from pretrain.encoders import mae
 import pretrain
 assert pretrain.__path__[0].startswith(sys.argv[2]), pretrain.__path__

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pretrain import trainer
-from pretrain.encoder import load_encoder, save_encoder
 from pretrain.encoders import mae
+from pretrain.frozen import load_encoder, save_encoder
 
 pytestmark = pytest.mark.gpu
 

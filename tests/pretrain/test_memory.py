@@ -177,16 +177,16 @@ def test_an_encoder_remembers_for_itself() -> None:
     frames = game(20)
     encoder = mae.Pretraining(SMALL, SHAPE).encoder()
     cold = encoder(frames)
-    assert encoder.memory.hits > 0
-    misses = encoder.memory.misses
-    assert same_bits(encoder.errors(frames), encoder.memory(frames))
+    assert encoder.cache.hits > 0
+    misses = encoder.cache.misses
+    assert same_bits(encoder.errors(frames), encoder.cache(frames))
     warm, twin = encoder(frames), copy.deepcopy(encoder)
-    assert encoder.memory.misses == misses
+    assert encoder.cache.misses == misses
     assert all(torch.equal(cold[key], warm[key]) for key in cold)
     twin.model.load_state_dict(build(3).state_dict())
-    assert twin.memory is not encoder.memory
+    assert twin.cache is not encoder.cache
     assert not same_bits(twin.errors(frames), encoder.errors(frames))
-    assert encoder.memory.misses == misses and "memory" not in str(encoder.state_dict().keys())
+    assert encoder.cache.misses == misses and "cache" not in str(encoder.state_dict().keys())
 
 
 def test_an_encoder_of_inference_tensors_works_too() -> None:

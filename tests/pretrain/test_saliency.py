@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from pretrain.encoder import save_encoder
 from pretrain.encoders import mae, pixels
+from pretrain.frozen import load_saliency, save_encoder, save_saliency
+from pretrain.modules.maps import unit_range
 from pretrain.saliency import centre, motion, random
-from pretrain.saliency_source import load_saliency, save_saliency, unit_range
 
 SHAPE = (3, 24, 32)
 
@@ -99,12 +99,12 @@ def test_an_encoder_that_can_say_labels_too(tmp_path: Path) -> None:
     config = mae.Config(patch=8, dim=8, depth=1, heads=2, decoder_dim=8, decoder_heads=2)
     encoder = mae.Pretraining(config, SHAPE).encoder()
     save_encoder(encoder, tmp_path)
-    assert torch.equal(load_saliency(tmp_path)(frames()), encoder.saliency(frames()))
+    assert torch.equal(load_saliency(tmp_path)(frames()), encoder.saliency_map(frames()))
 
 
 def test_what_cannot_label_is_refused(tmp_path: Path) -> None:
     save_encoder(pixels.Encoder(pixels.Config(), pixels.Features(), SHAPE), tmp_path)
-    with pytest.raises(FoveaError, match="'pixels' cannot say where to look"):
+    with pytest.raises(FoveaError, match="'pixels' has no saliency map"):
         load_saliency(tmp_path)
     header = json.loads((tmp_path / "config.json").read_text())
     for change in ({"format": "other/1"}, {"format": "fovea-saliency/1", "model": "mae"}):

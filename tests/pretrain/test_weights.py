@@ -12,7 +12,7 @@ from bench.error_map import random_frames
 from datasets.files import sha256_file
 from pipeline import params
 from pipeline.commands.recipe import RECIPES, recipes
-from pretrain.encoder import load_encoder
+from pretrain.frozen import load_encoder
 
 FOLDERS = sorted(path.parent for path in (RECIPES / "weights").glob("*/manifest.json"))
 

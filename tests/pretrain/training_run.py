@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from pretrain import trainer
-from pretrain.encoder import save_encoder
 from pretrain.encoders import mae
+from pretrain.frozen import save_encoder
 
 
 def main(folder: Path, environment: dict[str, str]) -> None:

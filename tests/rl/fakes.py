@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretrain.encoder import Encoder, Obs
-from rl import agents
+from pretrain.encoder import Encoder, EncoderConfig, EncoderFeatures, Kind, Obs
+from rl import agents, nets
 from rl.agents.rainbow import Config
-from rl.play import Policy
+from rl.policy import Policy, Spec, make_policy
 
 SIZE = 25  # pixels a side; the convolutions need no less
 STATES = 5
@@ -110,28 +111,47 @@ def single_chain(
     return Chain((seed, index), slip, life_loss_ends=False)
 
 
-class Pixels:
-    """The frames as they are."""
+@dataclass(frozen=True)
+class Features(EncoderFeatures):
+    """Of a kind that is given."""
+
+    named: Kind = "pixels"
+
+    @property
+    def kind(self) -> Kind:
+        return self.named
+
+
+class Fake(Encoder):
+    """An encoder without settings."""
 
     image_shape = (3, SIZE, SIZE)
-    max_tokens = 0
-    dim = 0
+    kind: Kind = "tokens"
 
-    def __call__(self, image: Tensor) -> Obs:
+    def __init__(self) -> None:
+        super().__init__(EncoderConfig(), Features(self.kind), self.image_shape)
+
+
+class Pixels(Fake):
+    """The frames as they are."""
+
+    kind = "pixels"
+
+    def forward(self, image: Tensor) -> Obs:
         return {"image": image}
 
 
-class Tokens:
+class Tokens(Fake):
     """Four tokens of eight numbers: one says the place, one the step, two are padding."""
 
-    image_shape = (3, SIZE, SIZE)
     max_tokens = 4
     dim = 8
 
     def __init__(self) -> None:
+        super().__init__()
         self.frames = 0  # encoded so far
 
-    def __call__(self, image: Tensor) -> Obs:
+    def forward(self, image: Tensor) -> Obs:
         self.frames += len(image)
         x = torch.zeros(len(image), 4, 8)
         x[:, 0, :STATES] = image[:, 0, 12, 2::5].float() / 100
@@ -162,11 +182,22 @@ SMALL = Config(
 )
 
 
-def policy(config: Config = SMALL, encoder: Encoder | None = None, seed: int = 0) -> Policy:
-    """A fresh small policy on the chain."""
+def policy(
+    config: Any = SMALL,
+    encoder: Encoder | None = None,
+    seed: int = 0,
+    *,
+    agent: str = "rainbow",
+    env: str = "fake/Chain",
+    actions: int = 3,
+    net: object = None,
+    device: str = "cpu",
+) -> Policy:
+    """A fresh small policy on the chain, its net the agent's own for the encoder's features."""
     encoder = encoder or Tokens()
-    agent = agents.make("rainbow", config, encoder, actions=3, seed=seed)
-    return Policy("fake/Chain", encoder, agent, seed)
+    name = agents.net_for(agent, encoder.features.kind)
+    spec = Spec(env, agent, config, name, net or nets.config_for(name)(), actions)
+    return make_policy(spec, encoder, seed=seed, device=device)
 
 
 def ignore(_: int) -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from pretrain.encoder import Obs
 from pretrain.encoders import state
-from rl import agents, play
 from rl.agent import Batch
 from rl.agents.sac import Agent, Config
+from rl.policy import Policy
+from tests.rl import fakes
 
 SMALL = Config(steps=160, learn_start=40, replay_capacity=100, batch_size=8, hidden=16)
 ACTIONS = 2
@@ -87,14 +88,16 @@ def single_point(word: str, *, seed: int, index: int, draw: bool = True) -> Poin
 EYES = state.Encoder(state.Config(4), state.Features(), (3, 25, 25))
 
 
-def make(config: Config = SMALL, encoder: Any = EYES, seed: int = 0) -> Agent:
-    agent = agents.make("sac", config, encoder, actions=ACTIONS, seed=seed)
+def policy(config: Config = SMALL, encoder: Any = EYES, seed: int = 0, **choices: Any) -> Policy:
+    return fakes.policy(
+        config, encoder, seed, agent="sac", env="fake/Point", **{"actions": ACTIONS} | choices
+    )
+
+
+def make(config: Config = SMALL, encoder: Any = EYES, seed: int = 0, **choices: Any) -> Agent:
+    agent = policy(config, encoder, seed, **choices).agent
     assert isinstance(agent, Agent)
     return agent
-
-
-def policy(config: Config = SMALL, encoder: Any = EYES, seed: int = 0) -> play.Policy:
-    return play.Policy("fake/Point", encoder, make(config, encoder, seed), seed)
 
 
 def random_batch(config: Config = SMALL, seed: int = 0, obs: Obs | None = None) -> Batch:

@@ -13,11 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rl.agents.rainbow import Agent
 from rl.replay import Replay
-from rl.seeds import Seeds
 from tests.rl import fakes
-from tests.rl.test_seeds import SEEDS, agent
 
 # Operators that wait: their result is a Python number, or its shape is in the data.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "index by mask")
@@ -65,35 +62,14 @@ def filled(encoder: fakes.Tokens, seed: int) -> Replay:
     return replay
 
 
-def alone() -> Callable[[], object]:
-    """An update of one seed."""
+def test_an_update_waits_for_nothing_and_its_shapes_stay() -> None:
     encoder = fakes.Tokens()
-    one, replay = agent(0, encoder), filled(encoder, 0)
+    agent, replay = fakes.policy(encoder=encoder).agent, filled(encoder, 0)
 
     def update() -> None:
-        batch = replay.sample(one.config.batch_size, 0.4)
-        replay.reprioritise(batch.index, one.update(batch)["priority"])
+        batch = replay.sample(agent.config.batch_size, 0.4)
+        replay.reprioritise(batch.index, agent.update(batch)["priority"])
 
-    return update
-
-
-def joined() -> Callable[[], object]:
-    """An update of several as one."""
-    encoder = fakes.Tokens()
-    several: list[Agent] = [agent(seed, encoder) for seed in SEEDS]
-    together, replays = Seeds(several), [filled(encoder, seed) for seed in SEEDS]
-
-    def update() -> None:
-        batches = [replay.sample(several[0].config.batch_size, 0.4) for replay in replays]
-        for replay, batch, told in zip(replays, batches, together.update(batches), strict=True):
-            replay.reprioritise(batch.index, told["priority"])
-
-    return update
-
-
-@pytest.mark.parametrize("make", [alone, joined])
-def test_an_update_waits_for_nothing_and_its_shapes_stay(make: Callable[[], Any]) -> None:
-    update = make()
     update()  # Adam's first step sets itself up
     first, second = Watch(), Watch()
     for watch in (first, second):

@@ -4,7 +4,6 @@ stood.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import torch
 from datasets import envs
 from pretrain.encoder import Encoder
 from pretrain.encoders import mae, pixels
-from rl import agents, loops
-from rl.play import Policy, action_count
+from rl import off_policy
+from rl.policy import Policy, action_count
 from tests.rl import fakes
-from tests.rl.test_loops import StopError, contents
+from tests.rl.test_off_policy import StopError, contents
 
 WORD = "atari/Breakout"
 SHAPE = (3, 96, 96)
@@ -32,12 +31,8 @@ def policy(kind: str) -> Policy:
     encoder: Encoder = pixels.Encoder(pixels.Config(), pixels.Features(), SHAPE)
     if kind == "mae":
         encoder = mae.Pretraining(SMALL, SHAPE).encoder(mae.Features())
-    with closing(envs.make(WORD, num_envs=1, seed=0, draw=False)) as env:
-        actions = action_count(env.single_action_space)
     config = replace(fakes.SMALL, steps=STEPS, update_every=4)
-    return Policy(
-        WORD, encoder, agents.make("rainbow", config, encoder, actions=actions, seed=0), 0
-    )
+    return fakes.policy(config, encoder, env=WORD, actions=action_count(envs.action_space(WORD)))
 
 
 def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 40) -> None:
@@ -50,7 +45,7 @@ def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 4
         if step == until:
             raise StopError
 
-    loops.train(
+    off_policy.train(
         begun, folder=folder, checkpoint_every=150, resume_every=resume_every, progress=progress
     )
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from datasets.errors import FoveaError
 from pretrain.encoder import Obs
 from rl import agents, nets
+from rl.fast import aggregator
+from rl.fast.convolution import PatchConv2d
 from rl.nets import data_efficient_cnn, tokens
 
 
@@ -60,11 +62,15 @@ def full_block(made: tokens.Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("pad", ["zero", "learned", "masked"])
 @pytest.mark.parametrize("pool", ["cls", "mean"])
-def test_the_pooled_rows_are_those_of_the_whole_block(pool: str, pad: str, residual: bool) -> None:
+def test_both_forms_of_the_aggregator_are_the_pooled_rows_of_torchs_block(
+    pool: Any, pad: Any, residual: bool
+) -> None:
     made = net(tokens.Config(aggregate=pool, pad=pad, residual=residual))
     obs = example()
-    features, extras = made(obs)
     x, mask = obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1)
+    parameters = [p for name, p in made.named_parameters() if name in ("cls", "project.weight")]
+    gradient = torch.randn(len(x), made.config.width)
+    forms = [made.aggregate(x, mask), aggregator.aggregate(made, x, mask)]
     if pad == "learned":
         x = x.clone()
         x[~mask] = made.pad
@@ -74,17 +80,21 @@ def test_the_pooled_rows_are_those_of_the_whole_block(pool: str, pad: str, resid
     else:
         kept = rows[:, 1:-2] if pad == "masked" else rows[:, 1:]
         want, seen = kept.mean(1), weights[:, :, 1:, 1:].mean(2)
-    torch.testing.assert_close(features, want.reshape(2, -1))
-    parameters = [p for name, p in made.named_parameters() if name in ("cls", "project.weight")]
-    gradient = torch.randn_like(features)
-    pairs = zip(
-        torch.autograd.grad(features, parameters, gradient, retain_graph=True),
-        torch.autograd.grad(want.reshape(2, -1), parameters, gradient),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(extras["attention"], seen.view(2, 4, 8, 5)[:, -1])
+    slopes = torch.autograd.grad(want, parameters, gradient)
+    for pooled, attention in forms:
+        torch.testing.assert_close(pooled, want)
+        torch.testing.assert_close(attention, seen)
+        ours = torch.autograd.grad(pooled, parameters, gradient)
+        for one, other in zip(ours, slopes, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_state_is_its_frames_rows_and_the_newest_ones_attention() -> None:
+    made, obs = net(), example()
+    features, extras = made(obs)
+    pooled, attention = made.aggregate(obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1))
+    torch.testing.assert_close(features, pooled.reshape(2, -1))
+    torch.testing.assert_close(extras["attention"], attention.view(2, 4, 8, 5)[:, -1])
 
 
 def test_only_masked_ignores_what_padding_holds() -> None:
@@ -92,7 +102,7 @@ def test_only_masked_ignores_what_padding_holds() -> None:
     other = dict(obs, x=obs["x"].clone())
     other["x"][~obs["mask"]] = 3.0
     for pad, same in {"masked": True, "learned": True, "zero": False}.items():
-        made = net(tokens.Config(pad=pad))
+        made = net(replace(tokens.Config(), pad=pad))
         assert torch.allclose(made(obs)[0], made(other)[0]) is same
 
 
@@ -126,8 +136,11 @@ def test_the_convolutions_see_every_frame_scaled_to_one() -> None:
     image = torch.randint(0, 256, (2, 3, 3, 25, 30), dtype=torch.uint8)
     cnn = data_efficient_cnn.Net(data_efficient_cnn.Config(), {"image": image[:, 0]}, 3)
     features, extras = cnn({"image": image})
-    x = torch.cat(list(image.unbind(1)), dim=1).double() / 255
-    torch.testing.assert_close(features.double(), cnn.double().convolutions(x), atol=1e-5, rtol=0)
+    first, *rest = cnn.convolutions
+    assert isinstance(first, nn.Conv2d)
+    x = torch.cat(list(image.unbind(1)), dim=1).float() / 255
+    x = nn.functional.conv2d(x, first.weight, first.bias, stride=5)
+    torch.testing.assert_close(features, nn.Sequential(*rest)(x), atol=1e-5, rtol=0)
     assert features.shape == (2, cnn.width)
     assert extras == {}
 
@@ -136,29 +149,23 @@ def test_the_convolutions_see_every_frame_scaled_to_one() -> None:
 def test_the_first_convolution_is_torchs_own(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     image = torch.randint(0, 256, (3, 6, *size), dtype=torch.uint8)
-    plain = nn.Conv2d(6, 7, 5, stride=5)
-    got = data_efficient_cnn._convolve_bytes(image, plain)
-    want = plain(image.float() / 255)
+    plain, fast = nn.Conv2d(6, 7, 5, stride=5), PatchConv2d(6, 7, 5)
+    fast.load_state_dict(plain.state_dict())
+    got, want = fast(image), plain(image.float() / 255)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-    parameters = list(plain.parameters())
     gradient = torch.randn_like(want)
     pairs = zip(
-        torch.autograd.grad(got, parameters, gradient),
-        torch.autograd.grad(want, parameters, gradient),
+        torch.autograd.grad(got, list(fast.parameters()), gradient),
+        torch.autograd.grad(want, list(plain.parameters()), gradient),
         strict=True,
     )
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_the_net_follows_from_the_features() -> None:
-    one = {k: v[:, 0] for k, v in example().items()}
-    assert nets.kind_of(one) == "tokens" and isinstance(nets.make("tokens", one, 4), tokens.Net)
-    assert nets.kind_of({key: value[:, :1] for key, value in one.items()}) == "vector"
+def test_the_net_follows_from_the_kind_of_features() -> None:
     for kind, module in (("pixels", data_efficient_cnn), ("tokens", tokens)):
         assert nets.config_for(agents.net_for("rainbow", kind)) is module.Config
-    with pytest.raises(FoveaError, match="thing"):
-        nets.kind_of({"thing": torch.zeros(1, 3)})
     with pytest.raises(FoveaError, match=r"rainbow has no net for 'state'.*tokens, vector, pixels"):
         agents.net_for("rainbow", "state")
 
@@ -169,7 +176,7 @@ def test_the_net_follows_from_the_features() -> None:
         ("aggregate", "max", "aggregate"),
         ("pad", "none", "pad"),
         ("heads", 5, "width"),
-        ("heads", 0, "width"),
+        ("heads", 0, "heads"),
         ("mlp_ratio", 0, "mlp_ratio"),
     ],
 )

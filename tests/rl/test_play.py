@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Discrete
 
 from datasets.errors import UnstableError
 from rl import play
@@ -16,6 +15,10 @@ from tests.rl import fakes
 @pytest.fixture(autouse=True)
 def _chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.envs.single", fakes.single_chain)
+
+
+def evaluate_random(games: int) -> play.Scores:
+    return play.evaluate_random("fake/Chain", games=games, seed=5, progress=fakes.ignore)
 
 
 def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
@@ -95,10 +98,37 @@ def test_a_vector_environment_gives_the_same_games() -> None:
     ]
 
 
-def test_random_actions_do_not_follow_the_environments_own_draws() -> None:
-    player = play._Player(None, 3, seed=7, epsilon=1.0, space=Discrete(18))
-    for game, random in enumerate(player.random):
-        assert random.random() != np.random.default_rng((7, game)).random()
+def test_random_actions_do_not_follow_the_environments_own_generator() -> None:
+    for index in range(3):
+        player = play.Player("fake/Chain", 7, index, rendered=False)
+        assert player.random.random() != np.random.default_rng((7, index)).random()
+
+
+@pytest.mark.parametrize("pool", [1, 3])
+def test_a_pool_of_environments_plays_the_same_episodes(
+    pool: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never has more of them open at a time."""
+    policy = fakes.policy()
+    settings: Any = dict(games=7, seed=5, epsilon=0.3, progress=fakes.ignore)
+    whole, random = play.evaluate(policy, **settings), evaluate_random(games=7)
+    made, closed = fakes.single_chain, fakes.Chain.close
+    opened: list[int] = [0]
+
+    def single(word: str, **keys: Any) -> fakes.Chain:
+        opened.append(opened[-1] + 1)
+        return made(word, **keys)
+
+    def close(self: fakes.Chain) -> None:
+        opened.append(opened[-1] - 1)
+        closed(self)
+
+    monkeypatch.setattr("datasets.envs.single", single)
+    monkeypatch.setattr(fakes.Chain, "close", close)
+    monkeypatch.setattr(play, "POOL", pool)
+    assert play.evaluate(policy, **settings) == whole
+    assert evaluate_random(games=7) == random
+    assert max(opened) == pool and opened[-1] == 0
 
 
 def test_games_that_are_over_are_no_longer_encoded() -> None:
@@ -129,17 +159,16 @@ def test_a_recorded_game_is_the_first_one_evaluated() -> None:
     assert without[0].selected is None
 
 
-@pytest.mark.parametrize(("looks", "drawn"), [(True, True), (False, False), (None, True)])
-def test_a_frame_has_the_saliency_that_the_policy_is_told(
-    looks: bool | None, drawn: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("uses", [True, False])
+def test_a_frame_has_the_saliency_map_that_the_features_depend_on(
+    uses: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None where its encoder has a source and leaves it out."""
+    """None where the encoder has a source and its features leave it out."""
     encoder = fakes.Pixels()
-    monkeypatch.setattr(encoder, "saliency", lambda image: image[:, :1] / 255, raising=False)
-    if looks is not None:
-        monkeypatch.setattr(encoder, "looks", looks, raising=False)
+    monkeypatch.setattr(encoder, "saliency_map", lambda image: image[:, :1] / 255)
+    monkeypatch.setattr(encoder, "uses_saliency", uses)
     frame = play.record(fakes.policy(encoder=encoder), seed=2, epsilon=0.5, limit=1)[0]
-    if drawn:
+    if uses:
         assert frame.saliency is not None
         np.testing.assert_allclose(frame.saliency, frame.image[..., 0] / 255, rtol=1e-6)
     else:

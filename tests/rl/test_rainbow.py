@@ -11,21 +11,20 @@ import torch
 from torch import Tensor
 
 from pretrain.encoder import Obs
-from rl import agents
-from rl.agent import Batch, push
+from rl.agent import Batch
 from rl.agents.rainbow import Agent, Config
 from rl.layers import resample_noise
-from tests.rl.fakes import SMALL, Pixels, Tokens
+from tests.rl.fakes import SMALL, Fake, Pixels, policy
 
 
-class SalientPatches:
+class SalientPatches(Fake):
     """SPIRL's sizes: 50 tokens of 64 numbers from 96x96 frames."""
 
     image_shape = (3, 96, 96)
     max_tokens = 50
     dim = 64
 
-    def __call__(self, image: Tensor) -> Obs:
+    def forward(self, image: Tensor) -> Obs:
         shape = (len(image), 50)
         return {
             "x": torch.zeros(*shape, 64),
@@ -39,7 +38,7 @@ class Frames(Pixels):
 
 
 def small(**settings: Any) -> Agent:
-    agent = agents.make("rainbow", replace(SMALL, **settings), Tokens(), actions=3, seed=0)
+    agent = policy(replace(SMALL, **settings)).agent
     assert isinstance(agent, Agent)
     return agent
 
@@ -69,10 +68,10 @@ def random_batch(agent: Agent, seed: int = 0) -> Batch:
 
 @pytest.mark.parametrize(
     ("encoder", "actions", "count"),
-    [(SalientPatches(), 18, 645_093), (SalientPatches(), 9, 409_167), (Frames(), 18, 1_149_861)],
+    [(SalientPatches(), 18, 645_042), (SalientPatches(), 9, 409_116), (Frames(), 18, 1_149_810)],
 )
 def test_parameter_counts(encoder: Any, actions: int, count: int) -> None:
-    agent = agents.make("rainbow", Config(), encoder, actions=actions)
+    agent = policy(Config(), encoder, actions=actions).agent
     assert sum(p.numel() for p in agent.policy.parameters()) == count
 
 
@@ -90,11 +89,11 @@ def test_double_q_takes_the_online_networks_action_at_the_target_networks_value(
             advantage.bias.copy_(bias.flatten())
             network.head.value.weight.zero_()
             network.head.value.bias.zero_()
-    target_logits = agent.target(batch.next_obs)[0]
-    assert agent.policy.greedy(agent.policy(batch.next_obs)[0]).tolist() == [2] * 8
+    target_logits = agent.target(batch.next_obs)
+    assert agent.policy.greedy(agent.policy(batch.next_obs)).tolist() == [2] * 8
     assert agent.target.greedy(target_logits).tolist() == [0] * 8
     want = target_logits[:, 2].softmax(-1)  # discount 1 and reward 0 move nothing
-    torch.testing.assert_close(agent.learner.targets(batch), want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(agent.targets(batch), want, atol=1e-5, rtol=0)
 
 
 def test_the_update_descends_the_weighted_divergence() -> None:
@@ -104,10 +103,10 @@ def test_the_update_descends_the_weighted_divergence() -> None:
     for network in (twin.policy, twin.target):  # the same draws as the update's
         network.train()
         resample_noise(network, twin.generator)
-    goal = twin.learner.targets(batch)
-    logits = twin.policy(batch.obs)[0]
+    target = twin.targets(batch)
+    logits = twin.policy(batch.obs)
     predicted = logits[torch.arange(8), batch.action].log_softmax(-1)
-    divergence = torch.nn.functional.kl_div(predicted, goal, reduction="none").sum(-1)
+    divergence = torch.nn.functional.kl_div(predicted, target, reduction="none").sum(-1)
     torch.testing.assert_close(result["priority"], divergence.detach())
     loss = (batch.weight * divergence).mean()
     torch.testing.assert_close(result["loss"], loss.detach())
@@ -175,31 +174,17 @@ def test_noise_explores_and_is_off_otherwise() -> None:
     calm, noisy = set(), set()
     for seed in range(10):
         resample_noise(agent.policy, torch.Generator().manual_seed(seed))
-        calm.add(tuple(agent.act(obs, None, first, explore=False)[0].tolist()))
-        noisy.add(tuple(agent.act(obs, None, first, explore=True)[0].tolist()))
+        calm.add(tuple(agent.act(obs, agent.core.initial(8), first, explore=False)[0].tolist()))
+        noisy.add(tuple(agent.act(obs, agent.core.initial(8), first, explore=True)[0].tolist()))
     assert len(calm) == 1
     assert len(noisy) > 1
-
-
-def test_the_stack_rolls_and_a_new_episode_begins_with_zeros() -> None:
-    def frame(number: int) -> Obs:
-        value = torch.full((2, 1), float(number))
-        return {"x": value, "mask": value.bool()}
-
-    state = push(frame(1), None, torch.tensor([True, True]), 3)
-    state = push(frame(2), state, torch.tensor([False, False]), 3)
-    state = push(frame(3), state, torch.tensor([False, True]), 3)
-    assert state["x"][:, :, 0].tolist() == [[1, 2, 3], [0, 0, 3]]
-    assert state["mask"].dtype == torch.bool
-    state = push(frame(4), state, torch.tensor([False, False]), 3)
-    assert state["x"][:, :, 0].tolist() == [[2, 3, 4], [0, 3, 4]]
 
 
 def test_a_restored_agent_goes_on_bit_for_bit() -> None:
     agent = small()
     for update in range(5):
         agent.update(random_batch(agent, update))
-    other = agents.make("rainbow", SMALL, Tokens(), actions=3, seed=1)
+    other = policy(seed=1).agent
     other.load_state_dict(deepcopy(agent.state_dict()))
     for update in range(5, 30):  # past a copy of the target network
         first, second = (a.update(random_batch(agent, update)) for a in (agent, other))
@@ -214,7 +199,7 @@ def test_the_seed_is_all_that_the_first_weights_depend_on() -> None:
     torch.manual_seed(6)
     again = small().policy.state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
-    other = agents.make("rainbow", SMALL, Tokens(), actions=3, seed=1).policy.state_dict()
+    other = policy(seed=1).agent.policy.state_dict()
     assert not torch.equal(first["net.cls"], other["net.cls"])
 
 

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from pretrain.encoder import Obs
-from rl import agents
-from rl.agents.sac import Agent, Config, TwinCritic, log_density
-from rl.features import example_of
+from rl.agents.sac import Config, TwinCritic, log_density
 from rl.nets import deep_cnn, vector
 from tests.rl import fakes
 from tests.rl.point import ACTIONS, SMALL, make, random_batch
@@ -69,7 +67,7 @@ def test_the_density_stays_finite_and_exact_far_out() -> None:
 def test_drawn_actions_carry_torchs_own_log_probability() -> None:
     agent = make()
     features = torch.randn(8, 4)
-    action, log_probability = agent.draw(features)
+    action, log_probability = agent.sample(features)
     mean, log_std = agent.policy(features)
     assert log_std.min() >= -10 and log_std.max() <= 2
     base = Normal(mean, log_std.exp())
@@ -192,8 +190,8 @@ def test_the_temperature_grows_where_entropy_is_below_its_target(
 ) -> None:
     """The target is minus the number of actions: -2."""
     agent = make()
-    real = agent.draw
-    monkeypatch.setattr(agent, "draw", lambda f: (real(f)[0], real(f)[1] * 0 + log_pi))
+    real = agent.sample
+    monkeypatch.setattr(agent, "sample", lambda f: (real(f)[0], real(f)[1] * 0 + log_pi))
     before = agent.log_temperature.item()
     for number in range(2):
         agent.update(random_batch(seed=number))
@@ -208,8 +206,7 @@ def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
     for every in (1, 1_000):
         config = replace(SMALL, actor_every=every)
         net = deep_cnn.Config(layers=3, filters=4, width=8)
-        agent = agents.make("sac", config, encoder, actions=ACTIONS, net=net)
-        assert isinstance(agent, Agent)
+        agent = make(config, encoder, net=net)
         before = [p.clone() for p in agent.policy.net.parameters()]
         agent.update(random_batch(obs=obs))
         after = list(agent.policy.net.parameters())
@@ -221,12 +218,13 @@ def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
 # Sizes and nets
 
 
-class Latents:
+class Latents(fakes.Fake):
     """ViSaRL's frozen features: one pooled token of 256 numbers."""
 
     image_shape, max_tokens, dim = (3, 64, 64), 1, 256
+    kind = "vector"
 
-    def __call__(self, image: Tensor) -> Obs:
+    def forward(self, image: Tensor) -> Obs:
         size = len(image)
         mask, pos = torch.ones(size, 1).bool(), torch.zeros(size, 1, dtype=torch.int64)
         return {"x": torch.zeros(size, 1, 256), "mask": mask, "pos": pos}
@@ -241,8 +239,7 @@ class Pixels(fakes.Pixels):
     [(Latents(), 1_320_968, 2_635_778), (Pixels(), 1_583_112, 3_160_066)],
 )
 def test_parameter_counts(encoder: Any, actor: int, critics: int) -> None:
-    agent = agents.make("sac", Config(), encoder, actions=4)
-    assert isinstance(agent, Agent)
+    agent = make(Config(), encoder, actions=4)
     assert sum(p.numel() for p in agent.policy.head.parameters()) == actor
     assert sum(p.numel() for p in agent.critic.parameters()) == critics
 
@@ -250,7 +247,7 @@ def test_parameter_counts(encoder: Any, actor: int, critics: int) -> None:
 def test_the_eleven_convolutions() -> None:
     """3,872 numbers are left of 64 pixels; it begins as plain orthogonal maps of single pixels."""
     torch.manual_seed(0)
-    net = deep_cnn.Net(deep_cnn.Config(), example_of(Pixels(), "cpu"), 1)
+    net = deep_cnn.Net(deep_cnn.Config(), {"image": torch.zeros(1, 3, 64, 64)}, 1)
     assert sum(p.numel() for p in net.parameters()) == 2_077_376
     linear = net.project[0]
     assert isinstance(linear, nn.Linear) and linear.in_features == 3_872
@@ -270,7 +267,7 @@ def test_the_eleven_convolutions() -> None:
 
 
 def test_pictures_too_small_for_the_convolutions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"image: 32x32.*features\.layers"):
+    with pytest.raises(ValueError, match=r"image: 32x32.*net\.layers"):
         deep_cnn.Net(deep_cnn.Config(), {"image": torch.zeros(1, 3, 32, 32)}, 1)
 
 

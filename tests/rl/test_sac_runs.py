@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from pipeline.parts.learner import ActionLog
 from pretrain.encoder import Obs
-from rl import agents, loops, play
+from rl import off_policy, play
+from rl.actor import random_action
 from rl.nets import deep_cnn
+from rl.policy import Policy
 from rl.replay import Replay
 from tests.rl import fakes
 from tests.rl.point import ACTIONS, SMALL, Point, make_point, policy, single_point
@@ -27,10 +30,10 @@ def _point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.envs.single", single_point)
 
 
-def train(folder: Path, policy: play.Policy, **every: Any) -> dict[str, bytes]:
+def train(folder: Path, policy: Policy, **every: Any) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
     settings: Any = {"checkpoint_every": 60, "resume_every": 25} | every
-    loops.train(policy, folder=folder, progress=fakes.ignore, **settings)
+    off_policy.train(policy, folder=folder, progress=fakes.ignore, **settings)
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
@@ -55,8 +58,7 @@ def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
 def test_pixels_train_as_states_do(tmp_path: Path) -> None:
     encoder, net = fakes.Pixels(), deep_cnn.Config(layers=3, filters=4, width=8)
     config = replace(SMALL, steps=50)
-    agent = agents.make("sac", config, encoder, actions=ACTIONS, net=net)
-    kept = train(tmp_path, play.Policy("fake/Point", encoder, agent))
+    kept = train(tmp_path, policy(config, encoder, net=net))
     assert {"weights-0000050.safetensors", "metrics.json"} <= kept.keys()
 
 
@@ -64,7 +66,7 @@ def test_pixels_train_as_states_do(tmp_path: Path) -> None:
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
     """The file of actions that a source of frames asks for included."""
     kept = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
-    whole = train(tmp_path / "whole", policy(), resume_every=90, actions=kept["whole"])
+    whole = train(tmp_path / "whole", policy(), resume_every=90, recorder=ActionLog(kept["whole"]))
     learned = load_file(kept["whole"])
     assert learned["action"].shape == (160, ACTIONS)
     assert learned["end"][[0, -1]].tolist() == [10, 160]
@@ -82,11 +84,11 @@ def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: 
             raise StopError
 
     with pytest.raises(StopError):
-        loops.train(
+        off_policy.train(
             policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop,
-            actions=kept["stopped"],
+            recorder=ActionLog(kept["stopped"]),
         )  # fmt: skip
-    assert train(folder, policy(), actions=kept["stopped"]) == whole
+    assert train(folder, policy(), recorder=ActionLog(kept["stopped"])) == whole
 
 
 def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.Mon
 def test_random_actions_are_uniform_and_epsilon_mixes_them_in() -> None:
     space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     random = np.random.default_rng(0)
-    drawn = np.stack([play.draw(space, random) for _ in range(2_000)])
+    drawn = np.stack([random_action(space, random) for _ in range(2_000)])
     assert drawn.dtype == np.float32 and np.abs(drawn).max() <= 1
     assert np.abs(drawn.mean(0)).max() < 0.05 and np.abs(drawn.std(0) - 3**-0.5).max() < 0.02
     uniform = play.evaluate_random("fake/Point", games=3, seed=5, progress=fakes.ignore)

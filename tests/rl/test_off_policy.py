@@ -1,4 +1,4 @@
-"""The loops: a chain is solved, a killed run ends in the same bytes, games are whole."""
+"""Training from replay: a chain is solved, and a killed run ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from torch import Tensor
 
 from datasets.errors import FoveaError, UnstableError
 from pretrain.encoder import Obs
-from rl import loops, play
+from rl import off_policy, play
 from rl.agent import Batch
 from rl.agents import rainbow
+from rl.policy import Policy
 from rl.replay import Replay
 from rl.run import DivergedError
 from tests.rl import fakes
@@ -46,9 +47,9 @@ def _chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def train(folder: Path, policy: play.Policy, **settings: int) -> None:
+def train(folder: Path, policy: Policy, **settings: int) -> None:
     folder.mkdir(exist_ok=True)
-    loops.train(
+    off_policy.train(
         policy,
         folder=folder,
         checkpoint_every=settings.get("checkpoint_every", 60),
@@ -112,7 +113,7 @@ def test_frames_are_encoded_once_and_rewards_reach_replay_as_signs(
     encoder.frames = 0
     train(tmp_path, policy)
     truncated = sum(cut for _, _, cut, _ in added)
-    assert encoder.frames == 1 + 1 + 300 + truncated  # an example, the first, one a step, last ones
+    assert encoder.frames == 1 + 300 + truncated  # the first, one a step, true last ones
     assert len(added) == 300
     assert {reward for reward, *_ in added} == {0.0, 1.0}
     assert all(final == cut for _, _, cut, final in added)
@@ -143,7 +144,7 @@ class StopError(Exception):
     """What a test throws where a kill would come."""
 
 
-def stop_after(at: int, folder: Path, policy: play.Policy | None = None) -> None:
+def stop_after(at: int, folder: Path, policy: Policy | None = None) -> None:
     """Train until the step `at`, with a checkpoint every 25."""
     done = 0
 
@@ -155,7 +156,7 @@ def stop_after(at: int, folder: Path, policy: play.Policy | None = None) -> None
 
     policy = policy or fakes.policy()
     with pytest.raises(StopError):
-        loops.train(policy, folder=folder, checkpoint_every=60, resume_every=25, progress=stop)
+        off_policy.train(policy, folder=folder, checkpoint_every=60, resume_every=25, progress=stop)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,7 @@ from pathlib import Path
 import torch
 from datasets import envs
 from pretrain.encoder import Obs
-from rl import loops, play
+from rl import off_policy, play
 from rl.agent import Batch
 from rl.agents import rainbow
 from tests.rl import fakes
@@ -193,7 +194,7 @@ envs.make = fakes.make_chain
 folder = Path(sys.argv[1])
 every = dict(checkpoint_every=60, resume_every=7)
 print("ready", flush=True)
-loops.train(fakes.policy(), folder=folder, progress=lambda more: None, **every)
+off_policy.train(fakes.policy(), folder=folder, progress=lambda more: None, **every)
 """
 
 
@@ -226,7 +227,7 @@ def test_a_finished_seed_is_not_trained_again(tmp_path: Path) -> None:
     train(tmp_path, fakes.policy())
     before = contents(tmp_path)
     told: list[int] = []
-    loops.train(fakes.policy(), folder=tmp_path, checkpoint_every=60, progress=told.append)
+    off_policy.train(fakes.policy(), folder=tmp_path, checkpoint_every=60, progress=told.append)
     assert contents(tmp_path) == before
     assert told == [160]
 
@@ -249,8 +250,8 @@ def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
 
 def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path) -> None:
     class Broken(fakes.Tokens):
-        def __call__(self, image: Tensor) -> Obs:
-            found = super().__call__(image)
+        def forward(self, image: Tensor) -> Obs:
+            found = super().forward(image)
             return found | {"x": found["x"] * (torch.nan if self.frames == 31 else 1)}
 
     # A blank frame as an example, the first of the game, one a step, and three true last ones.
@@ -312,7 +313,7 @@ def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
         lambda good: b"PK\x03\x04 not a checkpoint",
         lambda good: good[: len(good) // 2],
         saved(lambda state: [1, 2]),
-        saved(lambda state: state | {"games": 0, "taken": None}),
+        saved(lambda state: state | {"episodes": 0}),
         saved(lambda state: {k: v for k, v in state.items() if k != "environment"}),
         saved(lambda state: state | {"agent": {"updates": 1}}),
         saved(lambda state: state | {"replay": {}}),
@@ -351,7 +352,7 @@ def test_pixels_train_as_tokens_do(tmp_path: Path) -> None:
 
 def test_logs_are_for_tensorboard(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    loops.train(
+    off_policy.train(
         fakes.policy(), folder=tmp_path / "run", checkpoint_every=60, progress=fakes.ignore,
         logs=tmp_path / "logs",
     )  # fmt: skip

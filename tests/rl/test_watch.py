@@ -1,0 +1,94 @@
+"""A policy watched over recorded frames sees what it saw when it played them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from datasets.errors import FoveaError
+from datasets.shards import FrameSet
+from pretrain.encoder import EncoderConfig
+from rl import play
+from rl.actor import Actor
+from rl.watch import watch
+from tests.rl import fakes
+
+
+class Patches(fakes.Tokens):
+    """Its tokens are patches 7 and 3 of a grid of five by five."""
+
+    selects = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = PatchConfig()
+
+
+class PatchConfig(EncoderConfig):
+    patch = 5
+
+
+@pytest.fixture(autouse=True)
+def _chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.envs.single", fakes.single_chain)
+
+
+def recorded(images: np.ndarray, episodes: list[int]) -> FrameSet:
+    """Frames of stream 1, behind one of stream 0."""
+    images = np.concatenate([images[:1], images])
+    count, lengths = len(images), np.diff([*episodes, len(images) - 1])
+    steps = np.concatenate([[0], *(np.arange(length) for length in lengths)])
+    return FrameSet(
+        images=images,
+        action=np.zeros(count, np.int64),
+        reward=np.zeros(count, np.float32),
+        terminated=np.zeros(count, np.bool_),
+        truncated=np.zeros(count, np.bool_),
+        episode=np.zeros(count, np.int32),
+        step=steps.astype(np.int32),
+        stream=np.array([0] + [1] * (count - 1), np.int32),
+        info={},
+    )
+
+
+def test_the_maps_are_the_attention_while_playing() -> None:
+    """Two episodes one after the other: memory does not reach across."""
+    policy = fakes.policy(encoder=Patches())
+    played = play.record(policy, seed=2, epsilon=0.3)
+    images = np.stack([frame.image for frame in played])
+    length = len(images)
+    frames = recorded(np.concatenate([images, images]), [0, length])
+    maps = np.stack(list(watch(policy, frames, 1)))
+    assert maps.shape == (2 * length, 25, 25) and maps.dtype == np.float32
+    assert maps.min() == 0 and (maps.max((1, 2)) == 1).all()
+    for row, frame in zip(maps, played * 2, strict=True):
+        assert frame.attention is not None
+        grid = np.zeros(25, np.float32)
+        grid[[7, 3]] = frame.attention / frame.attention.max()
+        expected = grid.reshape(5, 5).repeat(5, axis=0).repeat(5, axis=1)
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+def test_recorded_actions_and_rewards_are_those_before_a_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = recorded(np.zeros((4, 25, 25, 3), np.uint8), [0, 2])
+    frames = replace(frames, action=np.arange(5), reward=np.arange(5, dtype=np.float32))
+    seen: list[tuple[int, float, bool]] = []
+    real = Actor.observe
+
+    def observe(self: Actor, *shown: object, **done: object) -> None:
+        seen.append(tuple(np.asarray(done[key])[0].item() for key in ("action", "reward", "first")))
+        real(self, *shown, **done)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Actor, "observe", observe)
+    list(watch(fakes.policy(encoder=Patches()), frames, 1))
+    assert seen == [(1, 1.0, False), (2, 2.0, True), (3, 3.0, False)]
+
+
+def test_a_policy_without_attention_is_refused() -> None:
+    frames = recorded(np.zeros((2, 25, 25, 3), np.uint8), [0])
+    with pytest.raises(FoveaError, match=r"fake/Chain.*data_efficient_cnn attends to no patches"):
+        next(watch(fakes.policy(encoder=fakes.Pixels()), frames, 1))
