@@ -195,9 +195,9 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_pa
         batch = make_batch(agent, pool, number)
         assert equal(agent.update(batch), other.update(batch))
     assert flat(agent.state_dict()) == flat(other.state_dict())
-    states = [each.act(eyes(given(eyes)), each.core.initial(4), torch.ones(4).bool(), explore=True)[0]
-              for each in (agent, other)]  # fmt: skip
-    assert torch.equal(*states)
+    obs, first = eyes(given(eyes)), torch.ones(4).bool()
+    actions = [a.act(obs, a.core.initial(4), first, explore=True)[0] for a in (agent, other)]
+    assert torch.equal(*actions)
 
 
 @MATRIX

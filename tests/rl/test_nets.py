@@ -101,8 +101,9 @@ def test_only_masked_ignores_what_padding_holds() -> None:
     obs = example()
     other = dict(obs, x=obs["x"].clone())
     other["x"][~obs["mask"]] = 3.0
-    for pad, same in {"masked": True, "learned": True, "zero": False}.items():
-        made = net(replace(tokens.Config(), pad=pad))
+    expected: dict[Any, bool] = {"masked": True, "learned": True, "zero": False}
+    for pad, same in expected.items():
+        made = net(tokens.Config(pad=pad))
         assert torch.allclose(made(obs)[0], made(other)[0]) is same
 
 
