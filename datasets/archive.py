@@ -12,10 +12,8 @@ import hashlib
 import io
 import math
 import re
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, brief, quoted
 
 Columns = dict[str, NDArray[np.generic]]  # name -> array, all of the same length
 Member = tuple[str, Columns]  # key (`{stream:03d}-{start:08d}`) and what it holds
 
-MAX_BYTES = 1 << 28  # of a shard file, and of one member's columns together: 256 MiB
+MAX_BYTES = 1 << 28  # of a shard file, and of all that it unpacks to: 256 MiB
 LEVEL = 3  # of deflate: 70 us a frame, a third of the time of level 6 for 1.4 times the bytes
 MEMBER_NAME = re.compile(r"\d{3}-\d{8}\.npz")
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\.npy")
@@ -61,15 +59,16 @@ def unpack(path: Path, digest: str | None = None) -> list[Member]:
             raise ValueError("its SHA-256 is not the one in the manifest")
         if len(data) < 1024 or any(data[-1024:]):
             raise ValueError("the end of the archive is missing")
+        members: list[Member] = []
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            return [_unpack_member(tar, entry) for entry in tar]
-    except (
-        *(OSError, ValueError, EOFError, NotImplementedError, RuntimeError),
-        *(tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error),
-    ) as error:
+            for entry in tar:
+                room = MAX_BYTES - sum(map(_size, members))
+                members.append(_unpack_member(tar, entry, room))
+        return members
+    except Exception as error:  # tarfile, zipfile, zlib and numpy raise a dozen kinds
         raise FoveaError(
-            f"{path}: damaged or not a shard ({error}); delete its folder and build it again, or "
-            "fetch it again"
+            f"{path}: damaged or not a shard ({brief(error)}); delete its folder and "
+            "build it again, or fetch it again"
         ) from error
 
 
@@ -86,7 +85,7 @@ def unpack_folder(
     wanted = {name for name in digests if name.endswith(".tar")} if digests is not None else names
     for name in sorted(wanted ^ names):
         what = "is missing" if name in wanted else "is not in the manifest"
-        raise FoveaError(f"{folder / name}: {what}; build or fetch {folder} again")
+        raise FoveaError(f"{folder}/{quoted(name)[1:-1]}: {what}; build or fetch {folder} again")
     if not paths:
         raise FoveaError(
             f"{folder}: holds no shards (*.tar); build it first, or name another folder"
@@ -111,8 +110,14 @@ def _pack_columns(columns: Columns) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack_member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
-    name = repr(entry.name[:80])
+def _size(member: Member) -> int:
+    """Bytes of a member's columns."""
+    return sum(column.nbytes for column in member[1].values())
+
+
+def _unpack_member(tar: tarfile.TarFile, entry: tarfile.TarInfo, room: int) -> Member:
+    """The member of a tar's entry; its columns may take `room` bytes, npy headers included."""
+    name = quoted(entry.name)
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
         raise ValueError(f"member {name} is not a regular file")
     if not MEMBER_NAME.fullmatch(entry.name):
@@ -123,13 +128,15 @@ def _unpack_member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
     data = file.read() if file is not None else b""  # raises ReadError where it is cut short
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
-        if sum(column.file_size for column in entries) > MAX_BYTES:
-            raise ValueError(f"member {name} unpacks to more than {MAX_BYTES} bytes")
+        if sum(column.file_size for column in entries) > room:
+            raise ValueError(f"member {name}: the shard unpacks to more than {MAX_BYTES} bytes")
         columns: Columns = {}
         for column in entries:
             plain = column.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             if not (plain and COLUMN_NAME.fullmatch(column.filename)):
-                raise ValueError(f"member {name} holds {column.filename[:80]!r}")
+                raise ValueError(f"member {name} holds {quoted(column.filename)}")
+            if column.filename.removesuffix(".npy") in columns:
+                raise ValueError(f"member {name} holds {column.filename} twice")
             columns[column.filename.removesuffix(".npy")] = _array(archive.read(column))
     if len({len(array) for array in columns.values()}) != 1:
         raise ValueError(f"member {name} has columns of different lengths, or none")

@@ -22,3 +22,17 @@ class UnstableError(FoveaError):
         """`info` is what the environment tells of a game that is over."""
         super().__init__(message)
         self.info = info or {}  # none where gymnasium rebuilds it from the message alone
+
+
+def brief(error: BaseException, most: int = 200) -> str:
+    """What an exception says, on one line of up to `most` characters."""
+    text = " ".join(str(error)[: 2 * most].split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def quoted(value: object, most: int = 60) -> str:
+    """A value as a message quotes it: its `repr`, cut to `most` characters."""
+    if isinstance(value, (str, bytes)):
+        value = value[: most + 1]  # no need to escape a megabyte
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"

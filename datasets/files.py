@@ -1,13 +1,21 @@
-"""Files that are either whole or not there, and their digests."""
+"""Files that are either whole or not there, their digests, and JSON from anywhere."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any, NoReturn
 
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, brief, quoted
+
+MAX_JSON = 1 << 24  # bytes of a file
+DEPTH = 32  # lists and objects inside one another
+DIGITS = 40  # of an integer
+MAX_NAME = 255  # bytes of a file's name, as file systems have it
 
 
 def sha256_file(path: Path) -> str:
@@ -19,7 +27,8 @@ def sha256_file(path: Path) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path`, where anyone sees the old file or the new one, never half of it.
 
-    Raises FoveaError where the disk is full; nothing stays behind then.
+    When this returns, the new one outlives a power cut. Raises FoveaError where the disk is full;
+    nothing stays behind then.
     """
     temporary = path.with_name(f".{path.name}.tmp")  # a killed run's is overwritten by the next
     try:
@@ -28,6 +37,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -36,3 +46,84 @@ def write_atomic(path: Path, data: bytes) -> None:
                 "finished parts are kept"
             ) from error
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder, as they are now, outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """What a JSON file holds, bounded in bytes, depth and digits, each key of an object once.
+
+    Raises FoveaError naming the file where it is anything else, FileNotFoundError without one.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise ValueError(f"larger than {limit} bytes")
+        return parse_json(path.read_bytes())
+    except ValueError as error:
+        raise FoveaError(f"{path}: not readable as JSON ({brief(error)})") from error
+
+
+def parse_json(text: bytes) -> Any:
+    """What JSON says, bounded as read_json() has it. ValueError says what is wrong."""
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_each_once,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_no_number,
+        )
+    except RecursionError as error:
+        raise ValueError(f"nested more than {DEPTH} deep") from error
+    level = [value]
+    for _ in range(DEPTH):
+        within = [one for one in level if isinstance(one, (dict, list))]
+        level = [part for one in within for part in (one.values() if type(one) is dict else one)]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {DEPTH} deep")
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The place of a file that is named relative to its folder, as manifests do.
+
+    Raises ValueError for a name that leads outside of it, or is none.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    plain = all(part not in ("", ".", "..") and part.isprintable() for part in parts)
+    short = all(len(part.encode(errors="replace")) <= MAX_NAME for part in parts)
+    if not parts or not plain or not short or len(parts) > DEPTH:
+        raise ValueError(f"{quoted(name)} names no file inside its folder")
+    return folder.joinpath(*parts)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        [(key, times)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"key {quoted(key)} {times} times")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"{quoted(digits)}, an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        _no_number(text)
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{quoted(text)} is no finite number")

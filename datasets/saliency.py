@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from datasets.archive import Columns, Member, pack, unpack_folder
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.sealed import write_sealed
 from datasets.shards import CHUNK, FrameSet, join, member_key
 
 Indices = NDArray[np.int64]
@@ -44,7 +44,7 @@ def write_saliency_shard(path: Path, frames: FrameSet, indices: Indices, maps: M
             "crc32": _crc32(frames.images[indices[part]]),
         }
         members.append((member_key(stream, int(numbers[begin])), columns))
-    write_atomic(path, pack(members))
+    write_sealed(path, pack(members))
 
 
 def read_saliency(

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from datasets.archive import Columns, pack, unpack_folder
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
 from datasets.frame import Frame
+from datasets.sealed import write_sealed
 
 CHUNK = 256  # frames in a member
 
@@ -80,7 +80,7 @@ def write_shard(path: Path, frames: Sequence[Frame], *, stream: int, start: int)
     """
     chunks = [frames[begin : begin + CHUNK] for begin in range(0, len(frames), CHUNK)]
     keys = [member_key(stream, start + i * CHUNK) for i in range(len(chunks))]
-    write_atomic(path, pack(zip(keys, map(_columns, chunks), strict=True)))
+    write_sealed(path, pack(zip(keys, map(_columns, chunks), strict=True)))
 
 
 def read_frames(folder: Path, digests: Mapping[str, str] | None = None) -> FrameSet:

@@ -17,6 +17,7 @@ import numpy as np
 
 from datasets import envs
 from datasets.frame import Frame
+from datasets.sealed import kept
 from datasets.shards import write_shard
 
 SHARD = 1024  # frames in a shard
@@ -37,7 +38,7 @@ class Stream:
     first_life: bool = False  # whether a game is left where its first life ends
 
     def run(self, folder: Path, progress: Callable[[int], None]) -> None:
-        """Write the shards that `folder` does not have yet.
+        """Write the shards that `folder` does not have yet, or not as they were written.
 
         After an interruption the stream is played again from its start up to the first missing
         shard, which needs no state on disk.
@@ -81,20 +82,22 @@ def write_stream(
 ) -> None:
     """Write the shards `{index:03d}-{shard:05d}.tar` that `folder` does not have yet.
 
-    `frames` gives the stream's `count` frames from any number on. `progress` is called after each
-    shard with its number of frames, those that were there already included.
+    A shard that does not match its digest is written again, and a line says so. `frames` gives the
+    stream's `count` frames from any number on. `progress` is called after each shard with its
+    number of frames, those that were there already included.
     """
     starts = range(0, count, SHARD)
     paths = [folder / f"{index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
-    there = next((i for i, path in enumerate(paths) if not path.exists()), len(paths))
+    missing = [path for path in paths if not kept(path)]
+    there = paths.index(missing[0]) if missing else len(paths)
     if there:
         progress(min(count, there * SHARD))
-    if there == len(paths):
+    if not missing:
         return
     following = frames(starts[there])
     for path, start in list(zip(paths, starts, strict=True))[there:]:
         shard = list(islice(following, SHARD))
-        if not path.exists():
+        if path in missing:
             write_shard(path, shard, stream=index, start=start)
         progress(len(shard))
 

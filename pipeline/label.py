@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import Indices, Maps, read_saliency, write_saliency_shard
+from datasets.sealed import kept
 from datasets.shards import FrameSet, read_frames
 from pipeline.parts.overlays import PICTURED, overlays
 from pipeline.runtime.progress import Progress
@@ -40,7 +41,7 @@ def run(stage: Stage) -> dict[str, Any]:
         mine = np.flatnonzero(frames.stream == stream)
         for shard, begin in enumerate(range(0, len(mine), SHARD)):
             path, indices = stage.out / f"{stream:03d}-{shard:05d}.tar", mine[begin : begin + SHARD]
-            if not path.exists():
+            if not kept(path):
                 write_saliency_shard(path, frames, indices, label(source, frames, indices, device))
             progress(len(indices))
     progress.finish()

@@ -1,5 +1,5 @@
-"""One Lightning Trainer for every method: CPU or GPU by what is there, resumed from `last.ckpt`,
-the same bytes either way.
+"""One Lightning Trainer for every method: CPU or GPU by what is there, resumed from its last sound
+checkpoint, the same bytes either way.
 
 The order of the data and all noise are pure functions of (seed, epoch) and (seed, step), so nothing
 but the weights, the optimizer and the step number has to survive an interruption. A method is a
@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -30,10 +31,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.sealed import DamagedError, read_sealed, remove_sealed, write_sealed
 from pretrain.modules.linear import fast_linear
 
 CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
+CHECKPOINTS = "step-*.ckpt"  # sealed; the last two stay, in case the last is damaged
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
@@ -121,17 +123,24 @@ class AtomicCheckpoints(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write and flush beside `path`, then rename onto it."""
+        """Write and flush beside `path`, then rename onto it; drop all but the one before."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_atomic(Path(path), buffer.getvalue())
+        write_sealed(Path(path), buffer.getvalue())
+        for older in sorted(Path(path).parent.glob(CHECKPOINTS))[:-2]:
+            remove_sealed(older)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read tensors and plain values; raises FoveaError where the file holds anything else."""
+        """Read tensors and plain values.
+
+        Raises DamagedError where the file is not as it was written, FoveaError where it holds
+        anything else.
+        """
+        data = io.BytesIO(read_sealed(Path(path)))
         try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
         except (
             Exception
         ) as error:  # torch raises anything here: KeyError, RuntimeError, UnpicklingError
@@ -143,17 +152,17 @@ class AtomicCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete the file if it is there."""
-        Path(path).unlink(missing_ok=True)
+        remove_sealed(Path(path))
 
 
 class Watch(L.Callback):
-    """Keeps the losses, stops where one is not finite, reports progress, saves `last.ckpt`."""
+    """Keeps the losses, stops where one is not finite, reports progress, saves checkpoints."""
 
     def __init__(
         self,
         steps: int,
         seed: int,
-        checkpoint: Path,
+        folder: Path,
         every: int | None,
         seconds: float,
         progress: Callable[[int, int], None] | None,
@@ -161,7 +170,7 @@ class Watch(L.Callback):
     ) -> None:
         self.losses = torch.zeros(steps)
         self._seed = seed
-        self._checkpoint, self._every, self._seconds = checkpoint, every, seconds
+        self._folder, self._every, self._seconds = folder, every, seconds
         self._progress, self._tensorboard = progress, tensorboard
         self._writer: SummaryWriter | None = None
         self._checked = 0
@@ -198,7 +207,7 @@ class Watch(L.Callback):
             self._look(step)
         if self._due(trainer, step, look):
             self._look(step)
-            trainer.save_checkpoint(self._checkpoint)
+            trainer.save_checkpoint(self._folder / CHECKPOINTS.replace("*", f"{step:012d}"))
             self._saved = time.monotonic()
         if self._progress is not None and trainer.is_global_zero:
             self._progress(step, len(self.losses))
@@ -248,12 +257,12 @@ def fit(
     progress: Callable[[int, int], None] | None = None,
     tensorboard_dir: Path | None = None,
 ) -> NDArray[np.float32]:
-    """Train `method` on `columns`, each (N, ...), or go on where `folder/last.ckpt` left off.
+    """Train `method` on `columns`, each (N, ...), or go on from the last checkpoint in `folder`.
 
     Returns the loss of every step of the whole run. `checkpoint_every` counts steps; without it a
     checkpoint is written every `checkpoint_seconds`. `progress` gets (steps done, steps in all).
-    Raises FoveaError naming the step where the loss is NaN or infinite, and where `last.ckpt` is
-    damaged or of another run.
+    A damaged checkpoint is passed over with a note. Raises FoveaError naming the step where the
+    loss is NaN or infinite, and where a checkpoint is of another run.
     """
     frames = len(next(iter(columns.values())))
     steps = total_steps(frames, batch_size=batch_size, epochs=epochs)
@@ -262,13 +271,10 @@ def fit(
     if min(batch_size, frames) % processes:
         raise FoveaError(f"batch_size: {batch_size} does not divide among {processes} processes")
 
-    checkpoint = folder / "last.ckpt"
     checkpoints = AtomicCheckpoints()
-    start = 0
-    if checkpoint.is_file():
-        start = _step_of(checkpoints.load_checkpoint(checkpoint), steps, checkpoint)
+    start, checkpoint = _resumed(checkpoints, folder, steps)
     watch = Watch(
-        steps, seed, checkpoint, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
+        steps, seed, folder, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
     )
     gpu = torch.cuda.is_available()
     half: Precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "16-mixed"
@@ -296,12 +302,22 @@ def fit(
             sampler=StepsFrom(start, steps),
         )
         try:
-            trainer.fit(Lit(method, steps), loader, ckpt_path=checkpoint if start else None)
+            trainer.fit(Lit(method, steps), loader, ckpt_path=checkpoint)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
     return watch.losses.numpy()
+
+
+def _resumed(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tuple[int, Path | None]:
+    """The step to go on from and the newest sound checkpoint; 0 and None to begin anew."""
+    for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
+        try:
+            return _step_of(checkpoints.load_checkpoint(path), steps, path), path
+        except DamagedError as error:
+            print(f"note: {error}; going on from before it", file=sys.stderr, flush=True)
+    return 0, None
 
 
 def _step_of(checkpoint: dict[str, Any], steps: int, path: Path) -> int:

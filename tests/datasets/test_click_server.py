@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from datasets.annotation import server
-path, port = Path(sys.argv[1]), int(sys.argv[2])
+path, port, server.IDLE = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 images = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3), np.uint8)
 keys = tuple(f"000-{number:08d}" for number in range(6))
 task = server.Task("reach", path.stem, path, keys, ("ab" * 32,) * 6, images)
@@ -77,6 +78,17 @@ class Served:
         line.close()
         return read
 
+    @property
+    def said(self) -> list[str]:
+        """What it has written into the terminal, line by line."""
+        return self.path.with_suffix(".errors").read_text().splitlines()
+
+    def raw(self, data: bytes) -> bytes:
+        """The answer to these bytes, read until the server hangs up."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as line:
+            line.sendall(data)
+            return b"".join(iter(lambda: line.recv(1 << 16), b""))
+
     def below(self, place: str) -> str:
         """A path that has the token."""
         return "/" + self.url.split("/", 3)[3] + place
@@ -90,10 +102,15 @@ class Served:
 
 
 @contextmanager
-def served(path: Path, port: int = 0) -> Iterator[Served]:
-    """A server for the click file `path`."""
-    command = [sys.executable, "-c", SERVE, str(path), str(port)]
-    with subprocess.Popen(command, cwd=CODE, stdout=subprocess.PIPE, text=True) as process:
+def served(path: Path, port: int = 0, idle: float = 60) -> Iterator[Served]:
+    """A server for the click file `path`, which hangs up on who is idle for so many seconds."""
+    command = [sys.executable, "-c", SERVE, str(path), str(port), str(idle)]
+    with (
+        path.with_suffix(".errors").open("w") as errors,
+        subprocess.Popen(
+            command, cwd=CODE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             yield Served(process, process.stdout.readline().strip(), path)
@@ -331,3 +348,91 @@ def test_a_client_that_says_nothing_holds_nobody_up(page: Served) -> None:
         began = time.monotonic()
         assert page.save(0, [], [[1, 1]])[0] == 200
         assert time.monotonic() - began < 30
+
+
+MALFORMED = {
+    "a header line over the limit": b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000,
+    "an address over the limit": b"GET /" + b"a" * 20_000 + b" HTTP/1.1",
+    "too many headers": b"GET / HTTP/1.1" + b"\r\nX: y" * 500,
+    "no length": b"PUT / HTTP/1.1\r\nContent-Length: x",
+    "another version": b"GET / HTTP/9",
+    "no request": b"\x16\x03\x01\x02",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_no_request_is_one_line(page: Served, name: str) -> None:
+    before = len(page.said)
+    answer = page.raw(MALFORMED[name] + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 400 ")
+    assert b"Server: Fovea" in answer and b"aiohttp" not in answer and b"Python" not in answer
+    lines = page.said[before:]
+    assert len(lines) <= 1 and all(len(line) < 300 and "Traceback" not in line for line in lines)
+
+
+def test_a_full_table_of_descriptors_is_one_line_a_second(tmp_path: Path) -> None:
+    with served(tmp_path / "alice.json") as page:
+        resource.prlimit(page.process.pid, resource.RLIMIT_NOFILE, (24, 24))
+        began = time.monotonic()
+        with ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(socket.create_connection(("127.0.0.1", page.port)))
+            while not page.said:
+                time.sleep(0.01)
+        assert page.save(0, [], [[1, 1]])[0] == 200, "it goes on"
+        lines = page.said
+        assert len(lines) <= 2 + time.monotonic() - began
+        assert all("Too many open files" in line for line in lines)
+
+
+@pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost:", None])
+def test_who_says_nothing_more_is_hung_up_on(tmp_path: Path, start: bytes | None) -> None:
+    """Before a request, in its head, or in its body."""
+    with served(tmp_path / "alice.json", idle=0.5) as page:
+        headers = f"PUT {page.below('frames/0')} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n"
+        headers += f"Origin: {page.origin}\r\nContent-Type: application/json\r\n"
+        body = f"{headers}Content-Length: 9\r\n\r\n{{".encode()
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", page.port), timeout=60) as line:
+            line.sendall(body if start is None else start)
+            answer = line.recv(1 << 16)
+        assert time.monotonic() - began > 0.4
+        assert answer[:12] == (b"HTTP/1.1 408" if start is None else b"")
+        assert page.said == [] and not page.path.exists()
+
+
+def test_a_file_that_cannot_grow_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    with served(tmp_path / "alice.json") as page:
+        assert page.save(0, [], [[1, 1]])[0] == 200
+        before = page.path.read_bytes()
+        resource.prlimit(page.process.pid, resource.RLIMIT_FSIZE, (len(before), -1))
+        code, text, _ = page.save(1, [], [[2, 2]])
+        assert code == 500 and "File too large" in json.loads(text)["error"]
+        assert page.path.read_bytes() == before
+        resource.prlimit(page.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
+        assert page.save(1, [], [[2, 2]])[0] == 200 and page.said == []
+
+
+STRANGE: dict[str, tuple[Callable[[str], str], str]] = {
+    "a frame twice": (lambda text: text.replace(KEYS[1], KEYS[0]), f"key '{KEYS[0]}' 2 times"),
+    "a digest that is no string": (lambda text: text.replace(f'"{DIGEST}"', "7", 1), "7 is no SHA"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_file_is_refused_by_name_and_left_alone(tmp_path: Path, name: str) -> None:
+    path, (spoil, says) = tmp_path / "alice.json", STRANGE[name]
+    write_clicks(path, {key: Clicked(DIGEST, ((1.0, 1.0),)) for key in KEYS[:2]})
+    with served(path) as page:
+        path.write_text(spoil(path.read_text()))
+        before = path.read_bytes()
+        for code, text, _ in (
+            page.ask("GET", page.below("state")), page.save(2, [], [[1, 1]])
+        ):  # fmt: skip
+            assert code == 500
+            assert str(path) in json.loads(text)["error"] and says in json.loads(text)["error"]
+        assert path.read_bytes() == before
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    task = server.Task("reach", "alice", path, tuple(KEYS[:2]), (DIGEST,) * 2, images)
+    with pytest.raises(FoveaError, match=says):
+        server.check(task)

@@ -26,8 +26,8 @@ def nothing(count: int) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Name and digest of everything there."""
-    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+    """Name and digest of every shard."""
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("*.tar"))}
 
 
 def run_all(folder: Path, shares: list[Stream]) -> dict[str, str]:
@@ -120,7 +120,9 @@ def test_same_bytes_from_one_process_or_two(tmp_path: Path) -> None:
     assert one == digests(tmp_path / "two") and len(set(one.values())) == 4
 
 
-def test_missing_shards_are_played_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_and_damaged_shards_are_played_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Only they are written, with the bytes they had; sealed ones are left alone."""
     monkeypatch.setattr(parts, "SHARD", 50)
     [stream] = streams(Config(streams=1), "atari/MsPacman", 170)
@@ -135,6 +137,11 @@ def test_missing_shards_are_played_again(tmp_path: Path, monkeypatch: pytest.Mon
     stream.run(tmp_path, told.append)
     assert digests(tmp_path) == whole and sum(told) == 170
     assert (tmp_path / "000-00002.tar").stat().st_mtime_ns == kept
+    spoilt = tmp_path / "000-00002.tar"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")  # where tar looks at nothing
+    stream.run(tmp_path, told.append)
+    assert digests(tmp_path) == whole
+    assert "000-00002.tar: does not match its SHA-256" in capfd.readouterr().err
     monkeypatch.setattr(Stream, "frames", None)  # nothing is played where nothing is missing
     stream.run(tmp_path, told.append)
 

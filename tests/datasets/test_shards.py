@@ -21,6 +21,7 @@ from datasets import archive, shards
 from datasets.errors import FoveaError
 from datasets.files import sha256_file, write_atomic
 from datasets.frame import Frame
+from datasets.sealed import drop_digests
 from datasets.shards import FrameSet, read_frames, write_shard
 
 
@@ -123,9 +124,10 @@ def test_numpy_alone_reads_a_member(tmp_path: Path) -> None:
 
 
 def sealed(folder: Path) -> Path:
-    """A folder with one good shard."""
+    """A folder with one good shard, as it is published."""
     path = folder / "000-00000.tar"
     write_shard(path, frames(4), stream=0, start=0)
+    drop_digests(folder)
     return path
 
 
@@ -150,6 +152,17 @@ def tar_of(name: str, data: bytes, **fields: object) -> bytes:
     return buffer.getvalue()
 
 
+def tar_of_members(count: int, data: bytes) -> bytes:
+    """A tar of so many members of the same content."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(count):
+            entry = tarfile.TarInfo(f"000-{256 * number:08d}.npz")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def zip_of(name: str, data: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """A zip of one entry."""
     buffer = io.BytesIO()
@@ -163,6 +176,10 @@ OBJECTS = np.array([{"runs": "code"}], dtype=object)
 HUGE = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little")
 HUGE += b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 96, 96, 3), }".ljust(118)
 EVAL = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + b"__import__('os').abort()".ljust(118)
+
+ZEROS = b"\x93NUMPY\x01\x00" + (62).to_bytes(2, "little")
+ZEROS += b"{'descr': '|u1', 'fortran_order': False, 'shape': (4000,)}".ljust(62) + bytes(4000)
+DEEP = b"\x93NUMPY\x01\x00" + (9000).to_bytes(2, "little") + b"-" * 8999 + b"1"
 
 HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated in a member": (lambda good: good[:1500], "end of the archive"),
@@ -196,6 +213,9 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "holds",
     ),
     "zip bomb": (lambda good: tar_of(KEY, zip_of("image.npy", bytes(30_000))), "unpacks to more"),
+    "many members": (lambda good: tar_of_members(8, zip_of("a.npy", ZEROS)), "unpacks to more"),
+    "header nested 5,000 deep": (lambda good: tar_of(KEY, zip_of("a.npy", DEEP)), "not a shard"),
+    "name of 3,000 letters": (lambda good: tar_of(KEY, zip_of("a" * 3_000, b"")), "holds 'aaa"),
     "frames of nothing": (lambda good: tar_of(KEY, npz(other=np.ones(2))), "has no column action"),
     "frames of floats": (
         lambda good: tar_of(KEY, like_frames(image=np.ones((1, 2, 2, 3)))),
@@ -229,7 +249,7 @@ def test_bad_shards_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(FoveaError, match=says) as caught:
         read_frames(tmp_path)
     message = str(caught.value)
-    assert str(path) in message and "\n" not in message
+    assert str(path) in message and "\n" not in message and len(message) < 600
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -269,6 +289,9 @@ def test_missing_and_extra_shards_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "001-00000.tar", frames(1), stream=1, start=0)
     with pytest.raises(FoveaError, match=r"001-00000\.tar: is not in the manifest"):
         read_frames(tmp_path, digests)
+    with pytest.raises(FoveaError, match=r"/0{50}.*: is missing") as told:
+        read_frames(tmp_path, digests | {"0" * 100_000 + ".tar": "0" * 64})
+    assert len(str(told.value)) < 600
     with pytest.raises(FoveaError, match="holds no shards"):
         read_frames(tmp_path / "nowhere")
 

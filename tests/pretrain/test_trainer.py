@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import multiprocessing
 import random
 import signal
@@ -21,9 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.errors import FoveaError
+from datasets.sealed import write_sealed
 from pretrain import schedule, trainer
 from pretrain.encoders import mae
 from pretrain.modules import linear
+from tests.datasets.test_shards import flip
 from tests.pretrain import training_run
 
 CONFIG = mae.Config(
@@ -182,8 +185,8 @@ def test_nan_loss_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(mae.Pretraining, "loss", poisoned)
     with pytest.raises(FoveaError, match="loss is nan at step 4 with seed 0"):
         train(tmp_path, checkpoint_every=1)
-    saved = trainer.AtomicCheckpoints().load_checkpoint(tmp_path / "last.ckpt")
-    assert saved["global_step"] == 3  # the last sound one
+    saved = trainer.AtomicCheckpoints().load_checkpoint(max(tmp_path.glob("step-*.ckpt")))
+    assert saved["global_step"] == 3  # the last before it
 
 
 def test_a_checkpoint_may_fall_on_a_logged_step(tmp_path: Path) -> None:
@@ -194,20 +197,42 @@ def test_a_checkpoint_may_fall_on_a_logged_step(tmp_path: Path) -> None:
     assert list((tmp_path / "tb").glob("events*"))
 
 
-def test_damaged_or_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
-    checkpoint = tmp_path / "last.ckpt"
     with pytest.raises(
-        FoveaError, match=r"last.ckpt: belongs to a run of 5 steps, this one has 10"
+        FoveaError, match=r"step-0{11}5.ckpt: belongs to a run of 5 steps, this one has 10"
     ):
         train(tmp_path, epochs=2)
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(FoveaError, match=r"last.ckpt: not readable .* delete it"):
-        train(tmp_path, epochs=1)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The one before it is gone on from, or none; what follows is the same, and a line says so."""
+    whole, losses = train(tmp_path, checkpoint_every=4)
+    checkpoints = sorted(tmp_path.glob("step-*.ckpt"))
+    assert [path.stem for path in checkpoints] == [f"step-{n:012d}" for n in (8, 10)]
+    assert capfd.readouterr().err == ""
+    steps: list[int] = []
+    for first in (9, 1):
+        for path in checkpoints if first == 1 else checkpoints[1:]:
+            path.write_bytes(flip(path.read_bytes(), 8 * 2000))
+        resumed, again = train(
+            tmp_path, checkpoint_every=4, progress=lambda step, _: steps.append(step)
+        )
+        assert steps == list(range(first, 11)) and np.array_equal(losses, again)
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, resumed.state_dict()[name]), name
+        said = capfd.readouterr().err.splitlines()
+        assert len(said) == (1 if first == 9 else 2)
+        assert all("note: " in line and "does not match its SHA-256" in line for line in said)
+        steps.clear()
 
 
 def test_checkpoints_never_run_code(tmp_path: Path) -> None:
-    torch.save({"global_step": 1, "x": Path("here")}, tmp_path / "last.ckpt")
+    buffer = io.BytesIO()
+    torch.save({"global_step": 1, "x": Path("here")}, buffer)
+    write_sealed(tmp_path / "step-000000000001.ckpt", buffer.getvalue())
     with pytest.raises(FoveaError, match="not readable as a checkpoint"):
         train(tmp_path)
 

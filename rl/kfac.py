@@ -1,0 +1,173 @@
+"""K-FAC: natural gradients by Kronecker factors, for linear and convolutional layers.
+
+Martens and Grosse, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature"
+(2015); Grosse and Martens, "A Kronecker-factored Approximate Fisher Matrix for Convolution Layers"
+(2016). A layer's block of the Fisher matrix is taken for A ⊗ G: with inputs a (a one appended, so
+that the bias is a column of the weight) and ∂(-log p)/∂(output) g of N samples at T positions,
+
+    A = 1/N Σ_n Σ_t a aᵀ        G = 1/(N T) Σ_n Σ_t g gᵀ        (T is 1 for a linear layer)
+
+Damping, clipping and step size are those of ACKTR (Wu et al. 2017, section 3 and released code):
+the step is v = (A ⊗ G + λ I)⁻¹ ∇, inverted exactly in the factors' eigenbases and scaled so that
+η² v·∇ stays within `kl_clip`; then SGD with momentum μ and rate η (1 - μ). Parameters of other
+layers take their plain gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class KFAC:
+    """The optimizer of a module each of whose layers runs once in a forward pass.
+
+    with optimizer.capture():
+        output = module(x)
+    optimizer.observe(-log_probability_of_samples_from(output).mean())
+    loss.backward()
+    optimizer.step()
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        learning_rate: float,
+        momentum: float,
+        decay: float,
+        damping: float,
+        kl_clip: float,
+        invert_every: int,
+    ) -> None:
+        """`decay` is that of the factors' running averages; `invert_every` counts steps."""
+        self.layers: dict[str, Layer] = {
+            name: layer
+            for name, layer in module.named_modules()
+            if isinstance(layer, Layer) and layer.weight.requires_grad
+        }
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            trained, lr=learning_rate * (1 - momentum), momentum=momentum
+        )
+        self.learning_rate, self.decay = learning_rate, decay
+        self.damping, self.kl_clip, self.invert_every = damping, kl_clip, invert_every
+        self.steps = 0
+        self.factors: dict[str, tuple[Tensor, Tensor]] = {}  # A (in + 1)², G (out)²
+        self.bases: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # Q_A, Q_G, eigenvalues of A ⊗ G
+        self._inputs: dict[str, Tensor] = {}
+        self._outputs: dict[str, Tensor] = {}
+
+    @contextmanager
+    def capture(self) -> Iterator[None]:
+        """Keep the inputs and outputs of the layers that run in here."""
+        self._inputs, self._outputs = {}, {}
+        hooks = [
+            layer.register_forward_hook(self._keeper(name)) for name, layer in self.layers.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _keeper(self, name: str) -> Any:
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            assert name not in self._outputs, f"{name} runs twice in one pass"
+            self._inputs[name], self._outputs[name] = inputs[0].detach(), output
+
+        return keep
+
+    def observe(self, loss: Tensor) -> None:
+        """Take the captured pass into the factors.
+
+        `loss` is the mean of -log p over N samples drawn from what the pass gave. Its graph stays.
+        """
+        names = list(self._outputs)
+        gradients = torch.autograd.grad(loss, list(self._outputs.values()), retain_graph=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            observed = factors(self.layers[name], self._inputs[name], gradient)
+            if name in self.factors:
+                for average, new in zip(self.factors[name], observed, strict=True):
+                    average.lerp_(new, 1 - self.decay)
+            else:
+                self.factors[name] = observed
+        self._inputs, self._outputs = {}, {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Turn the parameters' gradients into natural ones, and take a step along them."""
+        if self.steps % self.invert_every == 0:
+            self._invert()
+        self.steps += 1
+        product = torch.zeros((), device=next(iter(self.layers.values())).weight.device)
+        natural = {}
+        for name, layer in self.layers.items():
+            gradient = joined(layer, lambda parameter: parameter.grad)
+            natural[name] = self._precondition(name, gradient)
+            product += (natural[name] * gradient).sum()
+        scale = (self.kl_clip / (self.learning_rate**2 * product)).sqrt().clamp_max(1)
+        for name, layer in self.layers.items():
+            step = natural[name] * scale
+            if layer.bias is not None:
+                layer.bias.grad = step[:, -1].contiguous()
+                step = step[:, :-1]
+            layer.weight.grad = step.reshape(layer.weight.shape).contiguous()
+        self.optimizer.step()
+
+    def _invert(self) -> None:
+        for name, (a, g) in self.factors.items():
+            (value_a, basis_a), (value_g, basis_g) = torch.linalg.eigh(a), torch.linalg.eigh(g)
+            # The factors have no negative eigenvalues, but rounding has.
+            values = value_g.clamp_min(0)[:, None] * value_a.clamp_min(0)
+            self.bases[name] = basis_a, basis_g, values
+
+    def _precondition(self, name: str, gradient: Tensor) -> Tensor:
+        """(A ⊗ G + λ I)⁻¹ of a gradient (out, in + 1)."""
+        basis_a, basis_g, values = self.bases[name]
+        rotated = basis_g.T @ gradient @ basis_a
+        return basis_g @ (rotated / (values + self.damping)) @ basis_a.T
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that the next step depends on."""
+        return {
+            "steps": self.steps,
+            "factors": self.factors,
+            "bases": self.bases,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, bit for bit."""
+        self.steps = state["steps"]
+        self.factors, self.bases = dict(state["factors"]), dict(state["bases"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def factors(layer: Layer, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """A and G of one pass: `x` is its input, `gradient` that of a mean over the N samples."""
+    x, gradient = x.to(layer.weight.dtype), gradient.to(layer.weight.dtype)
+    if isinstance(layer, nn.Conv2d):
+        assert not isinstance(layer.padding, str), layer
+        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        samples, positions = len(x), patches.shape[2]  # patches are (N, in, T)
+        x, gradient = patches.transpose(1, 2).flatten(0, 1), gradient.movedim(1, -1)
+    else:
+        samples, positions = x[..., 0].numel(), 1
+    x, gradient = x.flatten(0, -2), gradient.flatten(0, -2) * samples
+    if layer.bias is not None:
+        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+    return x.T @ x / samples, gradient.T @ gradient / (samples * positions)
+
+
+def joined(layer: Layer, of: Callable[[Any], Any]) -> Tensor:
+    """`of` weight and bias as one matrix (out, in + 1); the bias is the last column."""
+    weight: Tensor = of(layer.weight).flatten(1)
+    return weight if layer.bias is None else torch.cat([weight, of(layer.bias)[:, None]], dim=1)

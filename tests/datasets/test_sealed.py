@@ -1,0 +1,105 @@
+"""Sealed files: no flipped bit is used, and a kill at any moment leaves one that is sound."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datasets.sealed import (
+    DamagedError,
+    check_sealed,
+    drop_digests,
+    is_sound,
+    kept,
+    read_sealed,
+    write_sealed,
+)
+from tests.datasets.test_shards import flip
+
+
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    for data in (b"", b"one", b"two"):
+        write_sealed(path, data)
+        assert read_sealed(path) == path.read_bytes() == data and kept(path)
+    drop_digests(tmp_path)
+    assert os.listdir(tmp_path) == ["state"] and not is_sound(path), "nobody vouches for it"
+
+
+def test_any_flipped_bit_of_file_or_digest_is_refused(tmp_path: Path) -> None:
+    path, beside = tmp_path / "state", tmp_path / ".state.sha256"
+    write_sealed(path, b"old")
+    write_sealed(path, np.random.default_rng(0).bytes(100))
+    for spoilt, bits in ((path, 800), (beside, 8 * 64)):
+        good = spoilt.read_bytes()
+        for bit in range(0, bits, 3):
+            spoilt.write_bytes(flip(good, bit))
+            assert not is_sound(path)
+            with pytest.raises(DamagedError, match=r"state: does not match its SHA-256"):
+                read_sealed(path)
+            with pytest.raises(DamagedError, match=r"state: does not match its SHA-256"):
+                check_sealed(tmp_path)
+        spoilt.write_bytes(good)
+    check_sealed(tmp_path)
+
+
+def test_a_damaged_piece_is_deleted_and_told_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "piece"
+    assert not kept(path) and capfd.readouterr().err == ""
+    write_sealed(path, b"piece")
+    path.write_bytes(b"peace")
+    assert not kept(path) and os.listdir(tmp_path) == []
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"note: {path}: does not match") and line.endswith("made again")
+    write_sealed(path, b"piece")
+    path.unlink()
+    with pytest.raises(DamagedError, match="piece: does not match"):
+        check_sealed(tmp_path)
+
+
+class KilledError(Exception):
+    """As far as a file can tell."""
+
+
+@dataclass
+class Dying:
+    """os.open, os.fsync and os.replace, of which the call number `left` and those after it fail."""
+
+    left: int
+
+    def __call__(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def last(*arguments: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise KilledError
+            return call(*arguments)
+
+        return last
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_killed_at_every_call_it_is_the_old_file_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """Twice in a row too. No kill makes a damaged file a sound one."""
+    path = tmp_path / "state"
+    for kills in itertools.product(range(8), repeat=2):
+        write_sealed(path, b"0")
+        if damaged:
+            path.write_bytes(b"x")
+        for data, kill in zip((b"1", b"2"), kills, strict=True):
+            with monkeypatch.context() as patch, pytest.raises(KilledError):
+                dying = Dying(kill)
+                for name in ("open", "fsync", "replace"):
+                    patch.setattr(os, name, dying(getattr(os, name)))
+                write_sealed(path, data)
+        assert is_sound(path) == (path.read_bytes() in (b"0", b"1", b"2"))
