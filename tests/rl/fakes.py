@@ -146,6 +146,7 @@ class Tokens(Fake):
 
     max_tokens = 4
     dim = 8
+    selects = True
 
     def __init__(self) -> None:
         super().__init__()

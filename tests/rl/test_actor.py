@@ -14,6 +14,7 @@ from pretrain.encoder import Obs
 from rl.actor import Actor
 from rl.agent import Agent
 from rl.net import Core, Extras, State
+from rl.nets import deep_cnn
 from tests.rl import fakes, point
 
 SHAPE = (fakes.SIZE, fakes.SIZE, 3)
@@ -94,7 +95,8 @@ class Told(Core):
 @pytest.mark.parametrize("continuous", [False, True])
 def test_a_core_reads_the_action_and_reward_before_the_frame(continuous: bool) -> None:
     """Zero where an episode begins."""
-    policy = point.policy(encoder=fakes.Pixels()) if continuous else fakes.policy()
+    net = deep_cnn.Config(layers=3, filters=4, width=8)
+    policy = point.policy(encoder=fakes.Pixels(), net=net) if continuous else fakes.policy()
 
     class Reader:
         device, core = torch.device("cpu"), Told()

@@ -252,9 +252,9 @@ def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path)
     class Broken(fakes.Tokens):
         def forward(self, image: Tensor) -> Obs:
             found = super().forward(image)
-            return found | {"x": found["x"] * (torch.nan if self.frames == 31 else 1)}
+            return found | {"x": found["x"] * (torch.nan if self.frames == 30 else 1)}
 
-    # A blank frame as an example, the first of the game, one a step, and three true last ones.
+    # The first frame, one a step, and three true last ones.
     with pytest.raises(DivergedError, match=r"seed 3.*features.*step 26.*pretrain"):
         train(tmp_path, fakes.policy(seed=3, encoder=Broken()))
     assert contents(tmp_path).keys() == {"curve.csv", "failed.json"}

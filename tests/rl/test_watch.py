@@ -19,8 +19,6 @@ from tests.rl import fakes
 class Patches(fakes.Tokens):
     """Its tokens are patches 7 and 3 of a grid of five by five."""
 
-    selects = True
-
     def __init__(self) -> None:
         super().__init__()
         self.config = PatchConfig()
