@@ -18,7 +18,10 @@ GLOSSARY = "CONTRIBUTING.md"
 KINDS = (".py", ".md", ".yaml", ".html")
 PLACES = ("datasets", "pretrain", "rl", "pipeline", "bench", "tools", "tests", "docs", "*.*")
 # Not yet gone through.
-WAITING = ("pretrain/", "rl/", "pipeline/", "tests/", "bench/", "docs/", "RESULTS.md", "dvc.yaml")
+WAITING = (
+    *("pretrain/", "rl/", "pipeline/", "tests/", "bench/", "docs/", "RESULTS.md", "dvc.yaml"),
+    *("params.yaml", "README.md", "CHANGELOG.md", "datasets/annotation/server.py"),
+)
 
 
 def glossary(text: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -31,7 +31,7 @@ def check(name: str) -> None:
 
 
 def members(name: str) -> list[str]:
-    """The environments that a name stands for: "atari/{A,B}?screen=gray84" is A and B of that screen;
+    """The environments that a name stands for: "atari/{A,B}?screen=gray84" is A and B so rendered;
     any other name is its own only member.
 
     Raises FoveaError, with near misses, for an unknown one, for a game named twice, and where the
