@@ -185,8 +185,8 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
         """The current observation and info once more, as a run needs them after set_state()."""
-        drawn = self._config.draw
-        image = self._render(*self._screens) if drawn else np.zeros(self._shape, np.uint8)
+        render = self._config.draw
+        image = self._render(*self._screens) if render else np.zeros(self._shape, np.uint8)
         return image, {"lives": self._lives, "ram": self._ale.getRAM(), "game_over": False}
 
     def get_state(self) -> dict[str, Any]:
