@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -115,7 +115,7 @@ class Pretraining(encoder.EncoderTraining):
         self.config, self.image_shape = config, image_shape
         self.model = AttentionAutoencoder(image_shape)
         self.model.initialise(config.seed)
-        self.model.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        cast(Any, self.model).to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Eq. 2; batch: image, the targets, and source, both (B, H, W, C) uint8."""

@@ -47,9 +47,7 @@ def keypoints(maps: Tensor, k: int, cells: tuple[int, int] = CELLS) -> list[Poin
     value = grid.masked_fill(~peaks, -torch.inf).flatten(1)
     order = value.argsort(dim=1, descending=True, stable=True)[:, :k]
     count = peaks.flatten(1).sum(1).clamp(max=k)
-    return [
-        centres(order[b, : count[b]].cpu().numpy(), cells) for b in range(len(maps))
-    ]
+    return [centres(order[b, : count[b]].cpu().numpy(), cells) for b in range(len(maps))]
 
 
 def centres(chosen: NDArray[np.int64], cells: tuple[int, int] = CELLS) -> Points:

@@ -70,7 +70,10 @@ def most_hits(found: Points, objects: Points, epsilon: float) -> int:
     """Every assignment of the fewer to the more."""
     few, many = sorted((found.tolist(), objects.tolist()), key=len)
     return max(
-        sum(np.hypot(a[0] - b[0], a[1] - b[1]) < epsilon for a, b in zip(few, order, strict=True))
+        sum(
+            bool(np.hypot(a[0] - b[0], a[1] - b[1]) < epsilon)
+            for a, b in zip(few, order, strict=True)
+        )
         for order in permutations(many, len(few))
     )
 
