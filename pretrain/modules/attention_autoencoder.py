@@ -125,8 +125,8 @@ class AttentionAutoencoder(nn.Module):
             behind = self.features(source) * (1 - self.mask(source))
         features, mask = self.features(target), self.mask(target)
         mixed = (1 - mask) * behind + mask * features
-        drawn = self.decoder(torch.cat([mixed, features]))
-        return Reconstruction(*drawn.chunk(2), mask)
+        reconstruction, auto = self.decoder(torch.cat([mixed, features])).chunk(2)
+        return Reconstruction(reconstruction, auto, mask)
 
 
 def attention_loss(
