@@ -12,12 +12,15 @@ from rl.net import Net
 _KINDS = {
     frozenset({"x", "mask", "pos"}): "tokens",  # or "vector", where there is one
     frozenset({"image"}): "pixels",
+    frozenset({"image", "attention"}): "masked",
     frozenset({"state"}): "state",
 }
 
 
 def kind_of(example: Obs) -> str:
-    """What kind of features `example` is: "tokens", "vector" (one token), "pixels" or "state"."""
+    """What kind of features `example` is: "tokens", "vector" (one token), "pixels", "masked" or
+    "state".
+    """
     kind = _KINDS.get(frozenset(example))
     if kind is None:
         raise FoveaError(

@@ -33,7 +33,7 @@ PARTS = {
     for part in ("choice", "click_file", "heatmap_js", "maps", "server")
 }
 GIVEN = {"datasets.envs": {"game"}}  # fields that the word itself fills in, so without a default
-SHAPE = (3, 32, 32)
+SHAPE = (3, 40, 40)
 ACTIONS = 3
 # Everything that has one of these fields is built small; what has none of them is small already.
 SMALL: dict[str, Any] = dict(
