@@ -72,9 +72,10 @@ bench: setup ## measure paired ratios against plain baselines
 check: lint types contract test ## all of the four below
 
 .PHONY: lint
-lint: setup ## ruff's rules and formatting
+lint: setup ## ruff's rules and formatting, and the glossary of CONTRIBUTING.md
 	ruff check .
 	ruff format --check .
+	python -m tools.terms
 
 .PHONY: types
 types: setup ## mypy, strict

@@ -1,4 +1,4 @@
-"""Where MuJoCo draws: off screen, with EGL, on a GPU where there is one, or else with OSMesa."""
+"""MuJoCo's off-screen renderer: EGL, on a GPU where there is one, or else OSMesa."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ os._exit(0)  # or mujoco's finalizers have their say
 
 @contextmanager
 def drawable() -> Iterator[None]:
-    """Whatever fails in here, each library in its own way, is a FoveaError: nothing to draw with.
+    """Turn whatever fails in here, each library in its own way, into a FoveaError: no renderer.
 
     mujoco too is imported in here: it loads what MUJOCO_GL names when that is first done.
     """
@@ -37,7 +37,7 @@ def drawable() -> Iterator[None]:
         yield
     except Exception as error:
         raise FoveaError(
-            f"nothing to draw Meta-World with (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: "
+            f"nothing to render Meta-World with (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: "
             f"{error}); install the Debian package libosmesa6, or libegl1 and libgl1-mesa-dri, and "
             "leave MUJOCO_GL unset"
         ) from error
@@ -53,34 +53,34 @@ def gl_context() -> Any:
     Raises FoveaError where that cannot be loaded.
     """
     with drawable():
-        return importlib.import_module(f"mujoco.{_gl_word()}").GLContext
+        return importlib.import_module(f"mujoco.{_library()}").GLContext
 
 
-def _gl_word() -> str:
-    """What to draw with: "egl", "osmesa" or another of mujoco's."""
-    if word := os.environ.get("MUJOCO_GL"):
-        return word.lower()
-    found = [word for word in ("EGL", "OSMesa") if ctypes.util.find_library(word)]
-    if not found:
+def _library() -> str:
+    """The rendering library: "egl", "osmesa" or another of mujoco's."""
+    if name := os.environ.get("MUJOCO_GL"):
+        return name.lower()
+    installed = [name for name in ("EGL", "OSMesa") if ctypes.util.find_library(name)]
+    if not installed:
         raise ImportError("neither libEGL nor libOSMesa is there")
-    if len(found) == 1:
-        return found[0].lower()
+    if len(installed) == 1:
+        return installed[0].lower()
     # Our children need not try it again.
-    os.environ["MUJOCO_GL"] = word = "egl" if _egl_draws() else "osmesa"
-    return word
+    os.environ["MUJOCO_GL"] = name = "egl" if _egl_renders() else "osmesa"
+    return name
 
 
-def _egl_draws() -> bool:
-    """Whether libEGL has a driver too, which takes a second to find out.
+def _egl_renders() -> bool:
+    """Whether libEGL has a driver too; trying takes a second.
 
     Tried in a process of its own: in this one MuJoCo would stay with EGL, whatever follows.
     """
-    tried = subprocess.run([sys.executable, "-c", TRY_EGL], capture_output=True, check=False)
-    return tried.returncode == 0
+    trial = subprocess.run([sys.executable, "-c", TRY_EGL], capture_output=True, check=False)
+    return trial.returncode == 0
 
 
 class Canvas:
-    """Where one kind of scene is drawn, off screen."""
+    """The off-screen buffer of one kind of scene."""
 
     def __init__(self, model: mujoco.MjModel, render: str, height: int, width: int) -> None:
         self._fast = render == "fast"
@@ -103,7 +103,7 @@ class Canvas:
         self._pixels = np.empty((height, width, 3), np.uint8)
 
     def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> NDArray[np.uint8]:
-        """What a camera sees, (H, W, 3), the lowest row first."""
+        """Render a camera's view, (H, W, 3), the lowest row first."""
         self._gl.make_current()
         self._view.fixedcamid = camera
         mujoco.mjv_updateScene(

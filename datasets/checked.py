@@ -32,10 +32,12 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open else value >= self.low
-        return above and value <= self.high
+        return math.isfinite(value) and above and value <= self.high
 
-    def wanted(self, value: float) -> str:
-        """As in `steps: 0, must be at least 1`."""
+    def rule(self, value: float) -> str:
+        """What `value` must be, as in `steps: 0, must be at least 1`."""
+        if math.isinf(value):
+            return "finite"
         if self.low == 0 and self.high == 1:
             return "between 0 and 1"
         if value > self.high:
@@ -47,6 +49,7 @@ Count = Annotated[int, Range(1, 10**12)]  # of steps, frames, units: at least on
 Natural = Annotated[int, Range(0, 10**12)]  # zero too, as a seed
 Width = Annotated[int, Range(1, 16_384)]  # of a layer: units, channels, dimensions
 Depth = Annotated[int, Range(1, 256)]  # layers on top of one another
+Side = Annotated[int, Range(1, 4_096)]  # of an image, in pixels
 Fraction = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(0, open=True)]
 NonNegative = Annotated[float, Range(0)]
@@ -57,10 +60,10 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Raise ValueError listing every field that is out of its range, one a line."""
-        wrong = list(_out_of_range(self))
-        wrong = wrong or list(self.rules())  # a rule may rely on every single value
-        if wrong:
-            raise ValueError("\n".join(wrong))
+        mistakes = list(_out_of_range(self))
+        mistakes = mistakes or list(self.rules())  # a rule may rely on every single value
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
 
     def rules(self) -> Iterator[str]:
         """What is wrong with fields taken together, as `name: value, must be ...`."""
@@ -76,7 +79,7 @@ def _out_of_range(config: Checked) -> Iterator[str]:
         if allowed is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and number not in allowed:
-                    yield f"{name}: {value}, must be {allowed.wanted(number)}"
+                    yield f"{name}: {value}, must be {allowed.rule(number)}"
                     break
 
 
@@ -91,8 +94,7 @@ def _limits(cls: Any) -> dict[str, tuple[Range | None, tuple[Any, ...]]]:
 
 def _limit(hint: Any) -> tuple[Range | None, tuple[Any, ...]]:
     if typing.get_origin(hint) is Annotated:
-        found = [extra for extra in hint.__metadata__ if isinstance(extra, Range)]
-        return (found[0] if found else None), ()
+        return next((extra for extra in hint.__metadata__ if isinstance(extra, Range)), None), ()
     if typing.get_origin(hint) is Literal:
         return None, typing.get_args(hint)
     inner = [_limit(argument) for argument in typing.get_args(hint)]

@@ -15,11 +15,11 @@ class FoveaError(ValueError):
 
 class UnstableError(FoveaError):
     """A simulation that cannot go on. What led there leads there again, so no one can put it right;
-    in training it is the seed's failure, in an evaluation a step that does it ends that game.
+    in training it is the seed's failure, in an evaluation a step that does it ends that episode.
     """
 
     def __init__(self, message: str, info: Mapping[str, Any] | None = None) -> None:
-        """`info` is what the environment tells of a game that is over."""
+        """`info` is what the environment reports of an episode that has ended."""
         super().__init__(message)
         self.info = info or {}  # none where gymnasium rebuilds it from the message alone
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 class Frame:
     """One environment step: `action` was taken after seeing `image`; the rest is what came of it.
 
-    `terminated` and `truncated` say how the step ended the game, never both merged into a `done`.
+    `terminated` and `truncated` say how the step ended the episode, never merged into a `done`.
     """
 
     image: NDArray[np.uint8]  # (H, W, C), never stacked

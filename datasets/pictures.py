@@ -27,6 +27,6 @@ def rgb(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1)
 
 
-def spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """Up to `wanted` indices spread evenly over `count` items, first and last among them."""
-    return np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64)
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Up to `most` indices spread evenly over `count` items, first and last among them."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

@@ -2,7 +2,7 @@
 
 A folder of maps holds no images: its shards are those of archive.py with the columns `saliency`
 (n, H, W) uint8, `frame` (n,) the frame's number in its stream, and `crc32` (n,) of the frame's
-bytes, so that maps of other frames than those at hand are found out. Maps may cover every frame
+bytes, so that maps of other frames than those at hand are refused. Maps may cover every frame
 (labels of a predictor) or some (annotations).
 """
 

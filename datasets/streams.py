@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 
 from datasets import envs
+from datasets.checked import Range
 from datasets.frame import Frame
 from datasets.sealed import kept
 from datasets.shards import write_shard
 
 SHARD = 1024  # frames in a shard
 
+Streams = Annotated[int, Range(1, 999)]  # of a source; their numbers have three digits
 Act = Callable[[dict[str, Any]], Any]  # an observation's info -> the action to take
 Policy = Callable[[gymnasium.Env[Any, Any], int], Act]  # environment, seed -> how to act in it
 
@@ -35,7 +37,7 @@ class Stream:
     seed: int
     index: int
     count: int
-    first_life: bool = False  # whether a game is left where its first life ends
+    first_life: bool = False  # whether an episode ends with the first life
 
     def run(self, folder: Path, progress: Callable[[int], None]) -> None:
         """Write the shards that `folder` does not have yet, or not as they were written.
@@ -54,15 +56,15 @@ class Stream:
     def frames(self) -> Iterator[Frame]:
         """The stream's frames, played now."""
         env = envs.single(self.env, seed=self.seed, index=self.index)
-        kept = envs.frame_info(self.env)
-        # The last word keeps the actions' random numbers apart from those of the environment.
-        words = np.random.SeedSequence((self.seed, self.index, 1)).generate_state(1)
-        act = self.policy(env, int(words[0]))
+        names = envs.frame_info(self.env)
+        # The 1 keeps the actions' random numbers apart from those of the environment.
+        (seed,) = np.random.SeedSequence((self.seed, self.index, 1)).generate_state(1)
+        act = self.policy(env, int(seed))
         episode, step = 0, 0
         image, info = env.reset()
         for _ in range(self.count):
             action, lives = act(info), info.get("lives")
-            columns = {name: np.asarray(info[name]) for name in kept}
+            columns = {name: np.asarray(info[name]) for name in names}
             following, reward, terminated, truncated, info = env.step(action)
             truncated |= self.first_life and not terminated and info["lives"] < lives
             yield Frame(image, action, float(reward), terminated, truncated, episode, step, columns)
@@ -130,11 +132,3 @@ def _shares(count: int, parts: int) -> list[int]:
     """`count` in equal parts, the first ones larger by one where it must be."""
     share, rest = divmod(count, parts)
     return [share + (part < rest) for part in range(parts)]
-
-
-def check_shares(seed: int, streams: int) -> None:
-    """Raise ValueError for a source's seed or number of streams that cannot be."""
-    if seed < 0:
-        raise ValueError(f"seed: {seed}, must be at least 0")
-    if not 1 <= streams <= 999:
-        raise ValueError(f"streams: {streams}, must be 1 to 999")

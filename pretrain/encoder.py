@@ -83,6 +83,16 @@ class EncoderConfig(Checked):
     learns: ClassVar[bool] = False  # the file exports `Pretraining`
 
     @property
+    def pair_gap(self) -> int:
+        """How many steps the two frames of a training pair may be apart; 0: of single frames."""
+        return 0
+
+    @property
+    def gradient_norm(self) -> float | None:
+        """What the gradient of a training step is clipped to; None: it is not."""
+        return None
+
+    @property
     def needs_saliency(self) -> bool:
         """Whether the encoder carries a source of saliency, and any training gets its maps."""
         return False

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from datasets.pictures import rgb
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
@@ -20,6 +23,21 @@ def heat_map(values: NDArray[np.floating]) -> Picture:
     at = np.clip(values, 0, 1) * (len(_HEAT) - 1)
     channels = [np.interp(at, np.arange(len(_HEAT)), _HEAT[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def picture(image: Tensor) -> Picture:
+    """A frame (C, H, W) uint8, in colour or gray, as a picture."""
+    return rgb(image.permute(1, 2, 0).cpu().numpy())
+
+
+def marked(frame: Picture, points: NDArray[np.float64], *, scale: int = 4) -> Picture:
+    """`scale` times larger, with a red ring at each of the points (n, 2), x and y in -1 to 1."""
+    height, width = frame.shape[:2]
+    image = Image.fromarray(frame).resize((width * scale, height * scale), 0)
+    draw, radius = ImageDraw.Draw(image), 2 * scale
+    for x, y in (points + 1) / 2 * (width * scale, height * scale):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RED, width=scale)
+    return np.asarray(image)
 
 
 def outline(picture: Picture, patches: Sequence[int], patch: int, *, scale: int = 4) -> Picture:

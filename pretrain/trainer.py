@@ -39,6 +39,8 @@ CHECKPOINTS = "step-*.ckpt"  # sealed; the last two stay, in case the last is da
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
+Rows = NDArray[np.int64]
+Partners = Callable[[Rows, int], Rows]  # a step's rows and its number -> a second frame for each
 
 
 class Method(Protocol):
@@ -82,13 +84,24 @@ def total_steps(frames: int, *, batch_size: int, epochs: int) -> int:
 
 
 class Batches(Dataset[dict[str, Any]]):
-    """Item `step` is that step's batch, tensors (B, ...), "step", "share"; shuffled each epoch."""
+    """Item `step` is that step's batch, tensors (B, ...), "step", "share"; shuffled each epoch.
+
+    `rows` are those of the columns that are gone through, all of them where none are given;
+    `partners` gives each of a batch a second frame, whose image is the column "source".
+    """
 
     def __init__(
-        self, columns: Mapping[str, NDArray[Any]], batch_size: int, seed: int, share: slice
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        batch_size: int,
+        seed: int,
+        share: slice,
+        rows: Rows | None = None,
+        partners: Partners | None = None,
     ) -> None:
         self._columns, self._seed, self._share = columns, seed, share
-        self._frames = len(next(iter(columns.values())))
+        self._rows, self._partners = rows, partners
+        self._frames = len(next(iter(columns.values())) if rows is None else rows)
         self._batch_size = min(batch_size, self._frames)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -97,11 +110,15 @@ class Batches(Dataset[dict[str, Any]]):
         if self._order[0] != epoch:
             rng = np.random.default_rng([self._seed, _ORDER, epoch])
             self._order = epoch, rng.permutation(self._frames)
-        rows = self._order[1][batch * self._batch_size :][: self._batch_size][self._share]
-        return {k: torch.from_numpy(v[rows]) for k, v in self._columns.items()} | {
-            "step": step,
-            "share": self._share,
-        }
+        rows = self._order[1][batch * self._batch_size :][: self._batch_size]
+        if self._rows is not None:
+            rows = self._rows[rows]
+        item: dict[str, Any] = {"step": step, "share": self._share}
+        if self._partners is not None:  # drawn for all processes alike, then shared out
+            source = self._partners(rows, step)[self._share]
+            item["source"] = torch.from_numpy(self._columns["image"][source])
+        rows = rows[self._share]
+        return {k: torch.from_numpy(v[rows]) for k, v in self._columns.items()} | item
 
 
 class StepsFrom(Sampler[int]):
@@ -256,15 +273,19 @@ def fit(
     checkpoint_seconds: float = 30.0,
     progress: Callable[[int, int], None] | None = None,
     tensorboard_dir: Path | None = None,
+    clip_norm: float | None = None,
+    rows: Rows | None = None,
+    partners: Partners | None = None,
 ) -> NDArray[np.float32]:
     """Train `method` on `columns`, each (N, ...), or go on from the last checkpoint in `folder`.
 
     Returns the loss of every step of the whole run. `checkpoint_every` counts steps; without it a
     checkpoint is written every `checkpoint_seconds`. `progress` gets (steps done, steps in all).
+    `clip_norm` bounds the gradient's norm; `rows` and `partners` are those of `Batches`.
     A damaged checkpoint is passed over with a note. Raises FoveaError naming the step where the
     loss is NaN or infinite, and where a checkpoint is of another run.
     """
-    frames = len(next(iter(columns.values())))
+    frames = len(next(iter(columns.values())) if rows is None else rows)
     steps = total_steps(frames, batch_size=batch_size, epochs=epochs)
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
     share = slice(int(os.environ.get("RANK", "0")), None, processes)
@@ -295,9 +316,10 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            gradient_clip_val=clip_norm,
         )
         loader = DataLoader(
-            Batches(columns, batch_size, seed, share),
+            Batches(columns, batch_size, seed, share, rows, partners),
             batch_size=None,
             sampler=StepsFrom(start, steps),
         )

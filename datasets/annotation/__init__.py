@@ -1,1 +1,1 @@
-"""Where clicks come from: a word names a file that exports `Config` and `annotate`."""
+"""Where clicks come from: `annotator:` names a file that exports `Config` and `annotate`."""

@@ -1,4 +1,4 @@
-"""Which frames of a set are clicked on: random ones, as ViSaRL's 30, and the same ones ever after.
+"""Which frames of a set are annotated: random ones, as ViSaRL's 30, and the same ones ever after.
 
 The order is that of a hash of seed and key. So the first ten frames of thirty are those that ten
 would have been, and neither another version of a library nor a set that grew draws all anew. (Of a
@@ -16,8 +16,8 @@ from datasets.shards import FrameSet, member_key
 
 def order(frames: FrameSet, seed: int) -> list[int]:
     """Every index into `frames`, at random."""
-    drawn = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys(frames)]
-    return sorted(range(len(frames)), key=drawn.__getitem__)
+    hashes = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys(frames)]
+    return sorted(range(len(frames)), key=hashes.__getitem__)
 
 
 def keys(frames: FrameSet) -> list[str]:

@@ -22,21 +22,21 @@ def read(folder: Path, frames: int) -> dict[int, Points]:
 
     `frames` is how many there are; the first is number 0.
     """
-    found = {}
+    clicks = {}
     for path in sorted(folder.glob("annotations_*.txt")):
         name = NAME.fullmatch(path.name)
         number = int(name[1]) if name else frames
         if number >= frames:
             raise FoveaError(f"{path}: is of no frame from 0 to {frames - 1}; take it away")
         try:
-            found[number] = _points(path)
+            clicks[number] = _points(path)
         except (ValueError, KeyError, TypeError) as error:
             raise FoveaError(
                 f"{path}: not clicks of heatmap.js ({type(error).__name__}: {brief(error)})"
             ) from error
-    if not found:
+    if not clicks:
         raise FoveaError(f"{folder}: holds no annotations_NNN.txt; name the folder that does")
-    return found
+    return clicks
 
 
 def _points(path: Path) -> Points:

@@ -12,20 +12,16 @@ from pathlib import Path
 from datasets.annotation.choice import digest, keys, order
 from datasets.annotation.click_file import check_picture, read_clicks
 from datasets.annotation.maps import Clicks
+from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 
 
 @dataclass(frozen=True)
-class Config:
-    """Which frames are shown."""
+class Config(Checked):
+    """Which frames are annotated."""
 
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for impossible values."""
-        if self.seed < 0:
-            raise ValueError(f"seed: {self.seed}, must be at least 0")
+    seed: Natural = 0
 
 
 def annotate(
@@ -37,22 +33,22 @@ def annotate(
     and where one of the `count` frames has none yet.
     """
     index = {key: number for number, key in enumerate(keys(frames))}
-    shown = order(frames, config.seed)[:count]
-    found: dict[str, dict[int, Clicks]] = {}
+    chosen = order(frames, config.seed)[:count]
+    annotations: dict[str, dict[int, Clicks]] = {}
     for path in sorted(folder.glob("*.json")):
-        clicked = {}
+        clicks = {}
         for key, one in read_clicks(path).items():
             here = digest(frames, index[key]) if key in index else "no such frame"
             check_picture(path, key, one, here)
-            clicked[index[key]] = one.clicks
-        kept = {number: clicked[number] for number in shown if len(clicked.get(number, ()))}
-        if kept:
-            found[path.stem] = kept
-    done = {number for clicked in found.values() for number in clicked}
-    if len(done) < len(shown):
+            clicks[index[key]] = one.clicks
+        nonempty = {number: clicks[number] for number in chosen if len(clicks.get(number, ()))}
+        if nonempty:
+            annotations[path.stem] = nonempty
+    done = {number for clicks in annotations.values() for number in clicks}
+    if len(done) < len(chosen):
         raise FoveaError(
-            f"{folder}: {len(done) or 'none'} of {len(shown)} frames have clicks; `make annotate "
+            f"{folder}: {len(done) or 'none'} of {len(chosen)} frames have clicks; `make annotate "
             "NAME=<this entry of annotations> AS=<you>` opens a page to click on, `annotator: "
             "simulated` does without people"
         )
-    return found
+    return annotations

@@ -1,7 +1,7 @@
 """Clicks into saliency maps: a Gaussian for each click, as in ViSaRL (Liang et al.).
 
 The paper says sigma 10 pixels on the 400x400 canvas that was clicked; its released maps are 10.6.
-Theirs are drawn on the canvas and shrunk; here the same sum is taken at the centres of the map's
+Theirs are rendered on the canvas and shrunk; here the same sum is taken at the centres of the map's
 own pixels.
 """
 

@@ -153,10 +153,10 @@ def _guard(origin: str, token: str) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        told = request.path.removeprefix("/").partition("/")[0].encode(errors="replace")
+        sent = request.path.removeprefix("/").partition("/")[0].encode(errors="replace")
         if request.headers.getall("Host", []) != [host]:
             return _refusal(403, f"this server is called {host}; a tunnel needs the same port")
-        if not hmac.compare_digest(told, token.encode()):
+        if not hmac.compare_digest(sent, token.encode()):
             return _refusal(403, "open the whole address that `make annotate` printed")
         if request.method not in ("GET", "HEAD") and request.headers.get("Origin") != origin:
             return _refusal(403, "only the page itself may change clicks")

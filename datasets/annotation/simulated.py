@@ -1,4 +1,4 @@
-"""An annotator who clicks on the things of the task, known from the simulator: no human needed.
+"""A simulated annotator, who clicks on the objects of the task as the simulator knows them.
 
 Stands in for the people of ViSaRL (Liang et al.), who clicked some 25 times on each of 30 random
 frames. As in their released clicks the number of clicks a frame is about N(25, 5.8), scattered with
@@ -7,7 +7,7 @@ a standard deviation of 10 pixels on a 400x400 canvas.
 On Meta-World about 45 % of the clicks are meant for the gripper's tip, 40 % for the object and 15 %
 for the goal: where the one surviving map of theirs is strong and weak. On Atari, which they did not
 annotate, all of a frame's objects are equally likely. The RAM cells and offsets of these objects
-were compared with drawn pixels (centres within about 2.5 pixels of the 210x160 screen). Ms.
+were compared with rendered pixels (centres within about 2.5 pixels of the 210x160 screen). Ms.
 Pacman's ghosts flicker: RAM knows of some that no picture shows. BattleZone, SPIRL's fourth game,
 is refused like any unknown one: the distance of a tank's centre from its x in RAM changes with the
 sprite, and RAM still has tanks where the screen shows none.
@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
+from datasets.checked import Checked, Natural, NonNegative, Range
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 
@@ -36,21 +38,13 @@ Targets = tuple[NDArray[np.float64], NDArray[np.float64]]  # (K, 2) on the canva
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """How the simulated annotator clicks."""
 
-    seed: int = 0  # of which frames are shown, and of the clicks
-    mean: float = 25.0  # clicks a frame
-    deviation: float = 5.8  # of the number of clicks
-    jitter: float = 10.0  # standard deviation of a click about its object, in canvas pixels
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for impossible values."""
-        if self.mean < 1:
-            raise ValueError(f"mean: {self.mean}, must be at least 1")
-        for name in ("seed", "deviation", "jitter"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 0")
+    seed: Natural = 0  # of the order of frames, and of the clicks
+    mean: Annotated[float, Range(1)] = 25.0  # clicks a frame
+    deviation: NonNegative = 5.8  # of the number of clicks
+    jitter: NonNegative = 10.0  # standard deviation of a click about its object, in canvas pixels
 
 
 def annotate(
@@ -59,12 +53,12 @@ def annotate(
     """Clicks on `count` random frames of those that show something; no files are read.
 
     Returns "simulated" -> index into `frames` -> (n, 2) clicks, in the random order: those of a
-    smaller count are the first. Raises FoveaError where we don't know what a frame shows, and
-    where fewer show anything.
+    smaller count are the first. Raises FoveaError for a game whose objects are not known, and where
+    fewer frames show any.
     """
     targets = _targets(env, frames)
-    shown = (i for i in order(frames, config.seed) if len(targets(i)[0]))
-    clicks = {i: _clicks(config, i, *targets(i)) for i in islice(shown, count)}
+    usable = (i for i in order(frames, config.seed) if len(targets(i)[0]))
+    clicks = {i: _clicks(config, i, *targets(i)) for i in islice(usable, count)}
     if len(clicks) < count:
         raise FoveaError(
             f"annotator simulated: {len(clicks) or 'no'} frames of {len(frames)} of {env} show "
@@ -74,7 +68,7 @@ def annotate(
 
 
 def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> list[Clicks]:
-    """What another such annotator clicks on the frames of these indices, (n, 2) each."""
+    """The clicks of a second such annotator on the frames of these indices, (n, 2) each."""
     targets = _targets(env, frames)
     other = replace(config, seed=config.seed + 1)
     return [_clicks(other, i, *targets(i)) for i in indices]
@@ -88,7 +82,7 @@ def objects(game: str, ram: NDArray[np.generic]) -> Points:
 
 
 def _targets(env: str, frames: FrameSet) -> Callable[[int], Targets]:
-    """Index into `frames` -> what is in its picture, and how likely each is clicked on."""
+    """Index into `frames` -> the objects in its picture, and the share of clicks each gets."""
     suite, _, game = env.partition("/")
     if suite == "metaworld" and "points" in frames.info:
         height, width = frames.images.shape[1:3]
@@ -111,8 +105,8 @@ def _clicks(
 ) -> Clicks:
     rng = np.random.default_rng((config.seed, index))
     number = max(1, round(rng.normal(config.mean, config.deviation)))
-    meant = points[rng.choice(len(points), number, p=shares / shares.sum())]
-    clicks: Clicks = meant + rng.normal(0.0, config.jitter, meant.shape)
+    centres = points[rng.choice(len(points), number, p=shares / shares.sum())]
+    clicks: Clicks = centres + rng.normal(0.0, config.jitter, centres.shape)
     return clicks.clip(0.0, CANVAS)
 
 

@@ -1,13 +1,13 @@
-"""Environments by word: "atari/Frostbite" is the game Frostbite of the suite in atari.py.
+"""Environments by name: "atari/Frostbite" is the game Frostbite of the suite in atari.py.
 
-Several games of a suite are one word too, for frames: "atari/{Asteroids,Assault,MsPacman}", which
+Several games of a suite have one name too, for frames: "atari/{Asteroids,Assault,MsPacman}", which
 members() spells out.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
-`make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries kept
-with each frame), `ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its Config that
-say what is shown and that a word may give, as in "metaworld/reach?view=upright&camera=corner2". A
-Config has `image_shape`, (C, H, W).
+`make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries
+stored with each frame), `ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its
+Config that say how it is rendered and that a name may set, as in
+"metaworld/reach?view=upright&camera=corner2". A Config has `image_shape`, (C, H, W).
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from gymnasium.vector import VectorEnv
 from datasets.errors import FoveaError
 
 
-def check(word: str) -> None:
-    """Raise FoveaError, with near misses, unless `word` names an environment we have."""
-    _find(word)
+def check(name: str) -> None:
+    """Raise FoveaError, with near misses, unless `name` is that of an environment."""
+    _find(name)
 
 
-def members(word: str) -> list[str]:
-    """The environments that a word names: "atari/{A,B}?screen=gray84" -> "atari/A?screen=gray84",
-    "atari/B?screen=gray84"; any other word is its own only member.
+def members(name: str) -> list[str]:
+    """The environments that a name stands for: "atari/{A,B}?screen=gray84" is A and B so rendered;
+    any other name is its own only member.
 
-    Raises FoveaError, with near misses, for one that we don't have, for a game named twice, and
-    where the images are not all of one shape.
+    Raises FoveaError, with near misses, for an unknown one, for a game named twice, and where the
+    images are not all of one shape.
     """
-    start, brace, rest = word.partition("{")
+    start, brace, rest = name.partition("{")
     listed, closing, end = rest.partition("}")
     if not brace:
-        check(word)
-        return [word]
-    names = [name.strip() for name in listed.split(",")]
-    if not closing or len(set(names)) < len(names):
+        check(name)
+        return [name]
+    games = [game.strip() for game in listed.split(",")]
+    if not closing or len(set(games)) < len(games):
         raise FoveaError(
-            f"environment {word!r}: write <suite>/{{<game>,<game>}}, each game once, such as "
+            f"environment {name!r}: write <suite>/{{<game>,<game>}}, each game once, such as "
             "atari/{Asteroids,Assault,MsPacman}"
         )
-    each = [f"{start}{name}{end}" for name in names]
-    shapes = {one: _find(one)[1].image_shape for one in each}
+    environments = [f"{start}{game}{end}" for game in games]
+    shapes = {one: _find(one)[1].image_shape for one in environments}
     if len(set(shapes.values())) > 1:
-        told = ", ".join(f"{one} shows {shape}" for one, shape in shapes.items())
-        raise FoveaError(f"environment {word!r}: images must be of one shape; {told}")
-    return each
+        sizes = ", ".join(f"{one} shows {shape}" for one, shape in shapes.items())
+        raise FoveaError(f"environment {name!r}: images must be of one shape; {sizes}")
+    return environments
 
 
 def games(suite: str = "atari") -> list[str]:
@@ -63,7 +63,7 @@ def games(suite: str = "atari") -> list[str]:
 
 
 def make(
-    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
+    name: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
 ) -> VectorEnv[Any, Any, Any]:
     """`num_envs` environments side by side, the i-th seeded by (seed, i) alone.
 
@@ -71,67 +71,69 @@ def make(
     without a seed: gymnasium's would replace this one. Without `draw` all images are black, which
     is faster; nothing else changes.
     """
-    suite, config = _find(word, num_envs=num_envs, life_loss_ends=life_loss_ends, draw=draw)
+    suite, config = _find(name, num_envs=num_envs, life_loss_ends=life_loss_ends, draw=draw)
     vector: VectorEnv[Any, Any, Any] = suite.make(config, seed)
     return vector
 
 
-def single(word: str, *, seed: int, index: int, draw: bool = True) -> gymnasium.Env[Any, Any]:
-    """The `index`-th environment of make(word, seed=seed), alone, which is a tenth faster."""
-    suite, config = _find(word, draw=draw)
+def single(name: str, *, seed: int, index: int, draw: bool = True) -> gymnasium.Env[Any, Any]:
+    """The `index`-th environment of make(name, seed=seed), alone, which is a tenth faster."""
+    suite, config = _find(name, draw=draw)
     env: gymnasium.Env[Any, Any] = suite.single(config, seed, index)
     return env
 
 
-def frame_info(word: str) -> tuple[str, ...]:
+def frame_info(name: str) -> tuple[str, ...]:
     """The entries of `info` that belong to a frame: ("lives", "ram") on Atari."""
-    return tuple(_find(members(word)[0])[0].FRAME_INFO)
+    return tuple(_find(members(name)[0])[0].FRAME_INFO)
 
 
-def actions(word: str) -> str:
+def actions(name: str) -> str:
     """What actions an environment takes: "discrete" or "continuous"."""
-    return str(_find(members(word)[0])[0].ACTIONS)
+    return str(_find(members(name)[0])[0].ACTIONS)
 
 
-def action_space(word: str) -> Space[Any]:
+def action_space(name: str) -> Space[Any]:
     """The space of an environment's actions, without starting it."""
-    suite, config = _find(word)
+    suite, config = _find(name)
     space: Space[Any] = suite.action_space(config)
     return space
 
 
-def image_shape(word: str) -> tuple[int, int, int]:
-    """(C, H, W) of the images an environment shows, without starting it."""
-    shape: tuple[int, int, int] = _find(members(word)[0])[1].image_shape
+def image_shape(name: str) -> tuple[int, int, int]:
+    """(C, H, W) of an environment's images, without starting it."""
+    shape: tuple[int, int, int] = _find(members(name)[0])[1].image_shape
     return shape
 
 
-def shown(word: str) -> dict[str, str]:
-    """The suite and how it shows its games, defaults written out: {"suite": …, "view": …}."""
-    suite, config = _find(members(word)[0])
-    return {"suite": word.partition("/")[0]} | {key: getattr(config, key) for key in suite.OPTIONS}
+def shown(name: str) -> dict[str, str]:
+    """The suite and how it renders, defaults written out: {"suite": …, "view": …}."""
+    suite, config = _find(members(name)[0])
+    return {"suite": name.partition("/")[0]} | {key: getattr(config, key) for key in suite.OPTIONS}
 
 
-def _find(word: str, **settings: Any) -> tuple[ModuleType, Any]:
-    """The suite's module, and the Config that the word and `settings` make."""
-    path, _, written = word.partition("?")
-    name, _, game = path.partition("/")
+def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:
+    """The suite's module, and the Config that the name and `settings` make."""
+    path, _, query = name.partition("?")
+    suite_name, _, game = path.partition("/")
     if not game:
-        raise FoveaError(f"environment {word!r}: write <suite>/<game>, such as atari/Frostbite")
-    suite = _suite(name)
+        raise FoveaError(f"environment {name!r}: write <suite>/<game>, such as atari/Frostbite")
+    suite = _suite(suite_name)
     if "{" in game:
-        raise FoveaError(f"environment {word!r}: several games, where one is played at a time")
+        raise FoveaError(f"environment {name!r}: several games, where one is played at a time")
     if game not in suite.games():
         near = _near(game, suite.games())
-        raise FoveaError(f"environment {word!r}: {name} has no such game{near}")
-    options = dict(option.partition("=")[::2] for option in written.split("&") if option)
+        raise FoveaError(f"environment {name!r}: {suite_name} has no such game{near}")
+    options = dict(option.partition("=")[::2] for option in query.split("&") if option)
     if unknown := sorted(set(options) - set(suite.OPTIONS)):
         known = ", ".join(suite.OPTIONS) or "none"
-        raise FoveaError(f"environment {word!r}: no option {unknown[0]!r}; {name} has {known}")
+        raise FoveaError(
+            f"environment {name!r}: no option {unknown[0]!r}; {suite_name} has {known}"
+        )
     try:
         return suite, suite.Config(game, **options, **settings)
     except ValueError as error:
-        raise FoveaError(f"environment {word!r}: {error}") from error
+        raise FoveaError(f"environment {name!r}: {error}") from error
 
 
 def _suite(name: str) -> ModuleType:

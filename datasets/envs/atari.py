@@ -2,7 +2,7 @@
 
 One agent step is four emulator frames of the same action; what the observation makes of the third
 and fourth is the screen's (datasets/screens.py). A game starts with 1 to 30 no-op frames. Rewards
-are raw, nothing is sticky, a game is cut (truncated) after 27,000 agent steps.
+are raw, no action is sticky, a game is truncated after 27,000 agent steps.
 
 With the screen goes who presses FIRE, where the minimal action set has it:
 
@@ -12,13 +12,14 @@ With the screen goes who presses FIRE, where the minimal action set has it:
   each; after a lost life an agent step of no-op before them, in games without FIRE too;
 - native presses nothing (IMPALA's and S3TA's set-ups leave that to the agent).
 
-One end is told here that the emulator misses: a Frostbite player who freezes to death on the last
+
+One end is added that the emulator misses: a Frostbite player who freezes to death on the last
 life. ale-py goes on until the horizon (at 0.12.1 still), showing the cartridge's demonstration, in
 which nothing scores; so a policy that waits may hold a replay of it, and its evaluation take an
 hour, but every return is the same (openai/gym, issue 1539; tests/datasets/test_atari.py).
 
 Why not a ready-made wrapper (tests/datasets/test_atari.py compares them frame by frame): ale-py's
-AtariVectorEnv has the same maxima but resizes by area, draws 0 to 29 no-ops, presses FIRE for one
+AtariVectorEnv has the same maxima but resizes by area, samples 0 to 29 no-ops, presses FIRE for one
 frame and only at the start, and its `episodic_life` throws away the rest of the game. Gymnasium's
 AtariPreprocessing resizes by area, presses no FIRE, and where a game ends early in a step it shows
 the picture of the step before.
@@ -55,7 +56,7 @@ FATE, FROZEN, RESERVE = 0x71, 0x10, 0x4C
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """What is shown of a game; the defaults are SPIRL's (Table 9 and its released wrapper)."""
+    """How a game is played and rendered; the defaults are SPIRL's (Table 9, released wrapper)."""
 
     game: str  # as games() spells it
     num_envs: Count = 1
@@ -189,8 +190,8 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
         """The current observation and info once more, as a run needs them after set_state()."""
-        drawn = self._config.draw
-        image = self._render(*self._screens) if drawn else np.zeros(self._shape, np.uint8)
+        render = self._config.draw
+        image = self._render(*self._screens) if render else np.zeros(self._shape, np.uint8)
         return image, {"lives": self._lives, "ram": self._ale.getRAM(), "game_over": False}
 
     def get_state(self) -> dict[str, Any]:

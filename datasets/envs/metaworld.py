@@ -1,11 +1,11 @@
 """Meta-World v3's manipulation tasks, rendered: "metaworld/drawer-open" is `drawer-open-v3`.
 
 As ViSaRL plays them (Liang et al. 2024, sec. III): 64x64 RGB of one fixed camera, object and goal
-drawn anew for every episode from their whole ranges, 500 steps and then cut, never terminated. An
+sampled for every episode from their whole ranges, truncated after 500 steps, never terminated. An
 episode succeeds if any of its steps does: doors swing past their goal.
 
 What metaworld itself does is put right here (tests/datasets/test_metaworld.py shows each). Its
-`reset(seed=)` is ignored, and its 50 fixed layouts are not the continuous ranges: we draw from a
+`reset(seed=)` is ignored, and its 50 fixed layouts are not the continuous ranges: we sample from a
 generator of our own. After its reset, bodies and sites stand where the last episode left them, in
 the image and in the first state: kinematics are computed again. Its `corner` cameras stand upside
 down, and of several renderers in a process one shows the other's shapes: a process has one a scene.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -27,6 +27,7 @@ from gymnasium.vector.async_vector_env import AsyncState
 from numpy.typing import NDArray
 
 from datasets.canvas import Canvas, drawable
+from datasets.checked import Checked, Count, Range, Side
 from datasets.errors import FoveaError, UnstableError
 
 with drawable():
@@ -39,37 +40,39 @@ FRAME_INFO = ("state", "points", "success")
 ACTIONS, OPTIONS = "continuous", ("view", "render", "camera")
 POINTS = ("tip", "object", "goal")  # what the rows of info["points"] are
 NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
-VIEWS, RENDERS = ("reference", "upright"), ("fast", "full")
-UNSTABLE = [  # MuJoCo's warnings after which it begins anew, or does otherwise than it was told
+UNSTABLE = [  # MuJoCo's warnings after which it begins anew, or ignores a control
     int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}"))
     for what in ("QPOS", "QVEL", "QACC", "CTRL")
 ]
-CAMERAS = ("corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
-THREADS = "LP_NUM_THREADS"  # Mesa's, where no GPU draws
+Camera = Literal[
+    "corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"
+]
+CAMERAS: tuple[str, ...] = get_args(Camera)
+THREADS = "LP_NUM_THREADS"  # Mesa's, where no GPU renders
 
 
 @dataclass(frozen=True)
-class Config:
-    """What is shown of a task; the defaults are ViSaRL's.
+class Config(Checked):
+    """How a task is played and rendered; the defaults are ViSaRL's.
 
     `view` is `reference`, the buffer as the authors' code takes it, a mirror image, or `upright`.
-    `render: full` draws shadows and reflections too, ten to sixteen times slower on a CPU.
+    `render: full` has shadows and reflections too, ten to sixteen times slower on a CPU.
     """
 
     game: str  # as games() spells it
-    num_envs: int = 1
+    num_envs: Count = 1
     life_loss_ends: bool = False  # there are no lives
     draw: bool = True  # or all images are black, and steps fifteen times faster
-    view: str = "reference"
-    render: str = "fast"
-    camera: str = "corner"
-    height: int = 64
-    width: int = 64
-    horizon: int = 500  # steps before an episode is truncated; metaworld allows no more
+    view: Literal["reference", "upright"] = "reference"
+    render: Literal["fast", "full"] = "fast"
+    camera: Camera = "corner"
+    height: Side = 64
+    width: Side = 64
+    horizon: Annotated[int, Range(1, 500)] = 500  # steps before an episode is truncated
 
     @property
-    def told(self) -> str:
-        """What messages call it."""
+    def label(self) -> str:
+        """Its name in messages."""
         return f"environment 'metaworld/{self.game}'"
 
     @property
@@ -77,20 +80,10 @@ class Config:
         """(C, H, W) of the images."""
         return 3, self.height, self.width
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for what no task can be."""
+    def rules(self) -> Iterator[str]:
+        """Meta-World has the task."""
         if self.game not in games():
-            raise ValueError(f"game: {self.game!r}, must be one of games('metaworld')")
-        words = {"view": VIEWS, "render": RENDERS, "camera": CAMERAS}
-        for name, known in words.items():
-            if getattr(self, name) not in known:
-                word = getattr(self, name)
-                raise ValueError(f"{name}: {word!r}, must be one of {', '.join(known)}")
-        for name in ("num_envs", "height", "width", "horizon"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, must be at least 1")
-        if self.horizon > 500:
-            raise ValueError(f"horizon: {self.horizon}, must be at most 500")
+            yield f"game: {self.game!r}, must be one of games('metaworld')"
 
 
 @cache
@@ -114,7 +107,7 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
     tasks = [partial(single, config, seed, index) for index in range(config.num_envs)]
     if len(tasks) == 1:
         return SyncVectorEnv(tasks, autoreset_mode=AutoresetMode.SAME_STEP)
-    return _Processes(tasks, config.told)
+    return _Processes(tasks, config.label)
 
 
 def action_space(config: Config) -> gymnasium.Space[NDArray[np.float32]]:
@@ -125,23 +118,23 @@ def action_space(config: Config) -> gymnasium.Space[NDArray[np.float32]]:
 class _Processes(AsyncVectorEnv):
     """Tasks in processes; gymnasium's own has a bare EOFError or BrokenPipeError for a dead one."""
 
-    def __init__(self, tasks: Sequence[Callable[[], MetaWorldTask]], told: str) -> None:
-        self._told = told
-        # Not forked: a context to draw in does not survive that.
-        with self._all_alive(), _one_thread_to_draw():
+    def __init__(self, tasks: Sequence[Callable[[], MetaWorldTask]], label: str) -> None:
+        self._label = label
+        # Not forked: a rendering context does not survive that.
+        with self._all_alive(), _one_rendering_thread():
             super().__init__(tasks, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
 
-    def reset(self, **words: Any) -> Any:
+    def reset(self, **options: Any) -> Any:
         with self._all_alive():
-            return super().reset(**words)
+            return super().reset(**options)
 
     def step(self, actions: Any) -> Any:
         with self._all_alive():
             return super().step(actions)
 
-    def call(self, name: str, *args: Any, **words: Any) -> Any:
+    def call(self, name: str, *args: Any, **options: Any) -> Any:
         with self._all_alive():
-            return super().call(name, *args, **words)
+            return super().call(name, *args, **options)
 
     @contextmanager
     def _all_alive(self) -> Iterator[None]:
@@ -151,20 +144,20 @@ class _Processes(AsyncVectorEnv):
             self._state = AsyncState.DEFAULT  # or close() waits for the answer that is not to come
             self.close(terminate=True)
             raise FoveaError(
-                f"{self._told}: one of the {self.num_envs} processes it runs in died, killed or "
+                f"{self._label}: one of the {self.num_envs} processes it runs in died, killed or "
                 "out of memory; run it again"
             ) from error
 
 
 @contextmanager
-def _one_thread_to_draw() -> Iterator[None]:
-    """In processes that begin meanwhile; in each of them Mesa would draw in a thread a core."""
-    chosen = os.environ.get(THREADS)
+def _one_rendering_thread() -> Iterator[None]:
+    """In processes that begin meanwhile; in each of them Mesa would render in a thread a core."""
+    before = os.environ.get(THREADS)
     os.environ.setdefault(THREADS, "0")
     try:
         yield
     finally:
-        if chosen is None:
+        if before is None:
             del os.environ[THREADS]
 
 
@@ -179,7 +172,7 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def __init__(self, config: Config, seed: int | Sequence[int] = 0) -> None:
         """Compile the task's model; the first episode starts with reset()."""
-        self._config = config
+        self._config, self._label = config, config.label
         tasks: dict[str, Any] = TASKS
         self._task = tasks[NAME.format(config.game)](seed=0)
         self._task._freeze_rand_vec = False
@@ -197,7 +190,7 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """A new episode, object and goal drawn anew."""
+        """A new episode, object and goal sampled anew."""
         if seed is not None:
             self._task.np_random = np.random.default_rng(seed)
         self._begun_with = self._task.np_random.bit_generator.state
@@ -226,14 +219,14 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def _over(self) -> dict[str, Any]:
         """What info has besides where the episode has ended."""
-        told = {"game_over": True, "game_return": self._return}
-        return told | {"game_length": len(self._actions), "game_success": self._success}
+        info = {"game_over": True, "game_return": self._return}
+        return info | {"game_length": len(self._actions), "game_success": self._success}
 
     def _advance(self, action: NDArray[np.float32]) -> tuple[float, bool]:
         self._actions.append(action)
         if not np.isfinite(action).all():
             raise FoveaError(
-                f"{self._config.told}: the action at step {len(self._actions)}, {action.tolist()}, "
+                f"{self._label}: the action at step {len(self._actions)}, {action.tolist()}, "
                 "is not finite: what acts has diverged; train it again, at a lower learning rate"
             )
         self._state, reward, _, truncated, info = self._task.step(action)
@@ -247,7 +240,7 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         """MuJoCo counts its warnings anew from each reset, its own too."""
         if self._task.data.warning.number[UNSTABLE].any():
             raise UnstableError(
-                f"{self._config.told}: the simulation became unstable at step {len(self._actions)} "
+                f"{self._label}: the simulation became unstable at step {len(self._actions)} "
                 "of an episode (MUJOCO_LOG.TXT says where) and would do so again; another `seed` "
                 "of the entry, where it has one, goes another way",
                 self._over(),
@@ -265,18 +258,20 @@ class MetaWorldTask(gymnasium.Env[Observation, NDArray[np.float32]]):
         return np.zeros((config.height, config.width, 3), np.uint8), info
 
     def image(self) -> Observation:
-        """The current image (H, W, 3), also where steps are not drawn."""
+        """The current image (H, W, 3), also where steps are not rendered."""
         config, task = self._config, self._task
         for site in task._target_site_config:  # the simulation puts them back
             task._set_pos_site(*site)
         try:
             image = _canvas(task, config).draw(task.model, task.data, self._camera)
         except mujoco.FatalError as error:
-            raise FoveaError(f"{config.told}: cannot be drawn ({error}); run it again") from error
+            raise FoveaError(
+                f"{config.label}: cannot be rendered ({error}); run it again"
+            ) from error
         if config.view == "upright":
             upside_down = config.camera.startswith("corner")
             image = image[:, ::-1] if upside_down else image[::-1]
-        return image.copy()  # the canvas is drawn on again
+        return image.copy()  # the canvas is rendered to again
 
     def _project(self, points: NDArray[np.float64]) -> NDArray[np.float32]:
         """Places (K, 3) in the world to (x, y) in the image, from its upper left corner; NaN for

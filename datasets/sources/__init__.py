@@ -1,1 +1,1 @@
-"""Where frames come from: a word names a file that exports `Config` and `streams`."""
+"""Where frames come from: `source:` names a file that exports `Config` and `streams`."""

@@ -16,26 +16,19 @@ import gymnasium
 import numpy as np
 
 from datasets import envs
+from datasets.checked import Checked, Fraction, Natural, NonNegative
 from datasets.errors import FoveaError
-from datasets.streams import Act, Stream, check_shares, shared_out
+from datasets.streams import Act, Stream, Streams, shared_out
 
 
 @dataclass(frozen=True)
-class Config:
-    """How the frames are drawn."""
+class Config(Checked):
+    """How the frames are collected."""
 
-    seed: int = 0
-    streams: int = 8  # environments; each gives an equal share of the frames
-    noise: float = 0.1
-    random: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for impossible values."""
-        check_shares(self.seed, self.streams)
-        if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"noise: {self.noise}, must be 0 or above")
-        if not 0 <= self.random <= 1:
-            raise ValueError(f"random: {self.random}, must be a share, 0 to 1")
+    seed: Natural = 0
+    streams: Streams = 8  # environments; each gives an equal share of the frames
+    noise: NonNegative = 0.1
+    random: Fraction = 0.0
 
 
 def streams(config: Config, env: str, count: int) -> list[Stream]:
@@ -44,7 +37,7 @@ def streams(config: Config, env: str, count: int) -> list[Stream]:
     suite, _, game = env.partition("/")
     if suite != "metaworld":
         raise FoveaError(f"source expert: {env} has no scripted policy, Meta-World's tasks have")
-    task = game.partition("?")[0]  # whatever view is asked for
+    task = game.partition("?")[0]  # whatever the view
     policy = partial(scripted, task, config.noise, config.random)
     return shared_out(env, policy, seed=config.seed, streams=config.streams, count=count)
 
@@ -53,7 +46,7 @@ def scripted(
     game: str, noise: float, random: float, env: gymnasium.Env[Any, Any], seed: int
 ) -> Act:
     """The task's own policy, disturbed."""
-    from metaworld.policies import ENV_POLICY_MAP  # takes a second: only who plays it waits
+    from metaworld.policies import ENV_POLICY_MAP  # takes a second: only its players wait
 
     # They ask for more than 1 and say so every time; below it is clipped, as the task would.
     warnings.filterwarnings("ignore", r"Constant\(s\) may be too high")
@@ -63,7 +56,7 @@ def scripted(
     def act(info: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
         if rng.random() < random:
             return rng.uniform(-1, 1, 4).astype(np.float32)
-        wanted = np.clip(expert.get_action(info["state"]), -1, 1) + rng.normal(0, noise, 4)
-        return np.asarray(np.clip(wanted, -1, 1), np.float32)
+        action = np.clip(expert.get_action(info["state"]), -1, 1) + rng.normal(0, noise, 4)
+        return np.asarray(np.clip(action, -1, 1), np.float32)
 
     return act

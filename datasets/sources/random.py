@@ -7,28 +7,23 @@ a game is left where its first life ends.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 
 from datasets import envs
+from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
-from datasets.streams import Act, Stream, check_shares, shared_out
+from datasets.streams import Act, Stream, Streams, shared_out
 
 
 @dataclass(frozen=True)
-class Config:
-    """How the frames are drawn."""
+class Config(Checked):
+    """How the frames are collected."""
 
-    seed: int = 0
-    streams: int = 8  # environments; each gives an equal share of the frames
-    lives: str = "all"  # or first
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for impossible values."""
-        check_shares(self.seed, self.streams)
-        if self.lives not in ("all", "first"):
-            raise ValueError(f"lives: {self.lives!r}, must be all or first")
+    seed: Natural = 0
+    streams: Streams = 8  # environments; each gives an equal share of the frames
+    lives: Literal["all", "first"] = "all"
 
 
 def streams(config: Config, env: str, count: int) -> list[Stream]:
@@ -43,6 +38,6 @@ def streams(config: Config, env: str, count: int) -> list[Stream]:
 
 
 def uniform(env: gymnasium.Env[Any, Any], seed: int) -> Act:
-    """Any action, whatever is seen."""
+    """Uniformly random actions, whatever the observation."""
     env.action_space.seed(seed)
     return lambda _: env.action_space.sample()

@@ -1,15 +1,15 @@
 """Frames of the replay buffer that Soft Actor-Critic fills while it learns the task from its state,
 as ViSaRL pretrains on (Liang et al. 2024, sec. II-C: 200k images of a state-based SAC's replay).
 
-The learner is rl's own, which pipeline/collect.py runs first: it need not see, so nothing is drawn
-while it learns, and of what it did only actions and rewards are kept. The actions are then taken
-again in the same environment, which goes the same way, as the rewards tell, and every
-(steps/count)-th frame is drawn and recorded, evenly from the first random step to the last. Streams
-share the frames: an episode before a stream's first frame is only begun, not played.
+The learner is rl's own, which pipeline/collect.py runs first: it reads the state, so nothing is
+rendered while it learns, and only its actions and rewards are stored. The actions are then taken
+again in the same environment, which goes the same way, as equal rewards show, and every
+(steps/count)-th frame is rendered and recorded, evenly from the first random step to the last.
+Streams share the frames: an episode before a stream's first frame is only begun, not played.
 
 Frames are that much apart, so `step` leaps; an action and its reward are still those of its frame.
-On two CPU cores a smaller learner is a word: `hidden: 256, learning_rate: 3e-4`. The success it
-came to is in the manifest.
+A smaller learner for two CPU cores: `hidden: 256, learning_rate: 3e-4`. Its success rate is
+in the manifest.
 """
 
 from __future__ import annotations
@@ -18,42 +18,36 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from datasets import envs
+from datasets.checked import Checked, Count, Natural, Positive, Range, Width
 from datasets.errors import FoveaError
 from datasets.frame import Frame
-from datasets.streams import check_shares, write_stream
+from datasets.streams import Streams, write_stream
 
 LEARNED = "actions.safetensors"  # action (steps, A), reward (steps,), end (episodes,) step
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """How the learner learns (rl/agents/sac.py) and the frames are shared out."""
 
-    seed: int = 0
-    streams: int = 8  # parts of the training; each gives an equal share of the frames
-    steps: int = 1_000_000
-    learn_start: int = 1_000
-    hidden: int = 1024
-    learning_rate: float = 1e-4
+    seed: Natural = 0
+    streams: Streams = 8  # parts of the training; each gives an equal share of the frames
+    steps: Count = 1_000_000
+    learn_start: Annotated[int, Range(2)] = 1_000
+    hidden: Width = 1024
+    learning_rate: Positive = 1e-4
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for impossible values."""
-        check_shares(self.seed, self.streams)
-        if self.learn_start < 2:
-            raise ValueError(f"learn_start: {self.learn_start}, must be at least 2")
-        if self.steps <= self.learn_start:  # or it would never learn
-            raise ValueError(f"steps: {self.steps}, must exceed learn_start {self.learn_start}")
-        if self.hidden < 1:
-            raise ValueError(f"hidden: {self.hidden}, must be at least 1")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate: {self.learning_rate}, must be above 0")
+    def rules(self) -> Iterator[str]:
+        """Some steps are left to learn in."""
+        if self.steps <= self.learn_start:
+            yield f"steps: {self.steps}, must exceed learn_start {self.learn_start}"
 
 
 @dataclass(frozen=True)
@@ -74,23 +68,23 @@ class Part:
         write_stream(self.frames, folder, self.index, self.count, progress)
 
     def frames(self, start: int) -> Iterator[Frame]:
-        """The part's frames from number `start` on, drawn now.
+        """The part's frames from number `start` on, rendered now.
 
         Raises FoveaError where the environment goes another way than it went for the learner.
         """
         actions, rewards, ends = _load(self.learned / LEARNED)
-        recorded = [(self.first + i) * self.steps // self.total for i in range(self.count)]
-        begun, episode = (int(np.searchsorted(ends, recorded[i], "right")) for i in (0, start))
+        steps = [(self.first + i) * self.steps // self.total for i in range(self.count)]
+        first, episode = (int(np.searchsorted(ends, steps[i], "right")) for i in (0, start))
         now = int(ends[episode - 1]) if episode else 0
-        env = envs.single(self.env, seed=self.seed, index=0, draw=False)  # as it was learned in
-        kept = envs.frame_info(self.env)
+        env = envs.single(self.env, seed=self.seed, index=0, draw=False)  # the learner's
+        names = envs.frame_info(self.env)
         for _ in range(episode + 1):
             _, info = env.reset()
-        step, wanted = 0, recorded[start:]
-        for number in wanted:
+        step = 0
+        for number in steps[start:]:
             while now <= number:
-                drawn = cast(Any, env).image() if now == number else None
-                columns = {name: np.asarray(info[name]) for name in kept}
+                image = cast(Any, env).image() if now == number else None
+                columns = {name: np.asarray(info[name]) for name in names}
                 _, reward, terminated, truncated, info = env.step(actions[now])
                 if reward != rewards[now]:
                     raise FoveaError(
@@ -98,10 +92,10 @@ class Part:
                         "it did while the learner learned, as on another processor or version; "
                         f"delete {self.learned} and collect again"
                     )
-                if drawn is not None:
+                if image is not None:
                     yield Frame(
-                        drawn, actions[now], float(reward), terminated, truncated,
-                        episode - begun, step, columns,
+                        image, actions[now], float(reward), terminated, truncated,
+                        episode - first, step, columns,
                     )  # fmt: skip
                 now, step = now + 1, step + 1
                 if terminated or truncated:
@@ -113,7 +107,7 @@ class Part:
 def streams(config: Config, env: str, count: int, learned: Path) -> list[Part]:
     """`count` frames of `env` from the training whose actions will be in the folder `learned`.
 
-    Raises FoveaError for an environment that is unknown or tells no state, ValueError for a count
+    Raises FoveaError for an environment that is unknown or has no state, ValueError for a count
     below 1 or beyond the steps there are.
     """
     envs.check(env)
@@ -134,7 +128,7 @@ def streams(config: Config, env: str, count: int, learned: Path) -> list[Part]:
 
 def _load(path: Path) -> tuple[Any, Any, Any]:
     try:
-        learned = load_file(path)
-        return learned["action"], learned["reward"], learned["end"]
+        arrays = load_file(path)
+        return arrays["action"], arrays["reward"], arrays["end"]
     except (OSError, SafetensorError, KeyError) as error:
         raise FoveaError(f"{path}: no actions of a learner ({error}); collect again") from error

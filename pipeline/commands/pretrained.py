@@ -43,7 +43,7 @@ def run(stage: Stage) -> dict[str, Any]:
             )
     encoder = load_encoder(folder)
     shutil.copyfile(folder / CURVE, stage.out / CURVE)
-    keep(stage, None, encoder, read_columns(stage, saliency=False))
+    keep(stage, None, encoder, read_columns(stage, saliency=False)[0])
     told = f"`dvc commit -f pretrain@{stage.entry.name}` tells DVC, which otherwise pretrains anew"
     print(told, file=sys.stderr)
     return dict(kept["metrics"])

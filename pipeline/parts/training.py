@@ -10,18 +10,27 @@ from numpy.typing import NDArray
 from datasets.files import write_atomic
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage
+from pretrain.transforms.pairs import Pairs
 
 
 def train(
-    stage: Stage, verb: str, method: Any, columns: dict[str, NDArray[Any]]
+    stage: Stage,
+    verb: str,
+    method: Any,
+    columns: dict[str, NDArray[Any]],
+    *,
+    clip_norm: float | None = None,
+    pairs: Pairs | None = None,
 ) -> dict[str, float]:
     """Fit `method` to columns (N, ...), or go on from its checkpoint; keep the loss of every step.
 
-    Returns steps and the last losses' mean, for the metrics. `verb` names the work in the progress.
+    Returns steps and the last losses' mean, for the metrics. `verb` names the work in the progress;
+    with `pairs` the method gets a second frame of each one's episode.
     """
     from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
 
-    config, count = stage.entry.config, len(columns["image"])
+    config = stage.entry.config
+    count = len(columns["image"]) if pairs is None else len(pairs.targets)
     total = trainer.total_steps(count, batch_size=config.batch_size, epochs=config.epochs)
     progress = Progress(f"{verb} {stage.entry.name}", total, "steps")
     losses: NDArray[np.float32] = trainer.fit(
@@ -33,6 +42,9 @@ def train(
         folder=stage.folder,
         progress=lambda done, _: progress.reach(done),
         tensorboard_dir=stage.runs,
+        clip_norm=clip_norm,
+        rows=None if pairs is None else pairs.targets,
+        partners=None if pairs is None else pairs.sources,
     )
     progress.finish()
     rows = "".join(f"{step},{loss:.9g}\n" for step, loss in enumerate(losses.tolist(), 1))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape, check_image
-from pretrain.figures import heat_map
+from pretrain.figures import heat_map, picture
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Encoder(encoder.Encoder):
     def panels(self, image: Tensor) -> dict[str, NDArray[np.uint8]]:
         """One frame (1, 3, H, W) uint8 and its channels: caption -> picture (H, W, 3)."""
         seen = self(image)["image"][0].permute(1, 2, 0).cpu().numpy()
-        pictures = {"frame": image[0].permute(1, 2, 0).cpu().numpy()}
+        pictures = {"frame": picture(image[0])}
         if seen.shape[2] >= 3:
             pictures["colours seen"] = seen[..., :3]
         if seen.shape[2] in (1, 4):

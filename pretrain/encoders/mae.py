@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape, check_image, passes
-from pretrain.figures import heat_map, line_chart, outline, tint
+from pretrain.figures import heat_map, line_chart, outline, picture, tint
 from pretrain.modules import autoencoder
 from pretrain.modules.maps import unit_range
 from pretrain.modules.vit import MaskedViT, normalise, unpatchify
@@ -204,7 +204,7 @@ class Encoder(encoder.Encoder):
         """
         model, side = self.model, self.config.patch
         patches = model.to_patches(image)
-        original = image[0].permute(1, 2, 0).cpu().numpy()
+        original = picture(image[0])
         error, kept = self.errors(image), self.salient(image)
         fixed = {
             f"fixed {100 * share:.0f} %: {k} (Fig. 3)": outline(
@@ -242,8 +242,7 @@ class Encoder(encoder.Encoder):
     def _picture(self, patches: Tensor, *, normalised: bool) -> NDArray[np.uint8]:
         pixels = unpatchify(patches, self.config.patch, self.model.image_shape)[0]
         pixels = 0.5 + pixels / 4 if normalised else pixels
-        picture = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-        return np.asarray(picture.cpu())
+        return picture((pixels.clamp(0, 1) * 255).round().byte())
 
 
 class Pretraining(encoder.EncoderTraining):

@@ -40,6 +40,13 @@ def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
         assert obs["image"].dtype == torch.uint8
         assert encoder.max_tokens == encoder.dim == 0
         return
+    if kind == "masked":
+        assert torch.equal(obs["image"], image) and encoder.labels
+        mask = obs["attention"]
+        assert mask.ndim == 3 and len(mask) == batch and mask.dtype == torch.float32
+        assert mask.min() >= 0 and mask.max() <= 1
+        assert encoder.max_tokens == encoder.dim == 0
+        return
     if kind == "state":
         assert obs["state"].shape == image.shape and obs["state"].dtype == torch.float32
         assert encoder.max_tokens == encoder.dim == 0

@@ -34,7 +34,7 @@ PARTS = {
     for part in ("choice", "click_file", "heatmap_js", "maps", "server")
 }
 GIVEN = {"datasets.envs": {"game"}}  # fields that the word itself fills in, so without a default
-SHAPE = (3, 32, 32)
+SHAPE = (3, 40, 40)
 ACTIONS = 3
 # Everything that has one of these fields is built small; what has none of them is small already.
 SMALL: dict[str, Any] = dict(
@@ -125,7 +125,12 @@ def kind(word: str) -> str:
 
 def kind_of(obs: Obs) -> str:
     """What kind of features `obs` is, by its keys."""
-    keys = {("x", "mask", "pos"): "tokens", ("image",): "pixels", ("state",): "state"}
+    keys = {
+        ("x", "mask", "pos"): "tokens",
+        ("image",): "pixels",
+        ("image", "attention"): "masked",
+        ("state",): "state",
+    }
     kind = keys[tuple(obs)]
     return "vector" if kind == "tokens" and obs["x"].shape[1] == 1 else kind
 

@@ -39,7 +39,7 @@ def draw(**words: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_asked_for_and_cannot_draw_is_told(word: str) -> None:
     """EGL fails for want of a driver, a window for want of a screen, paper when it is looked up."""
     done = draw(MUJOCO_GL=word, **NO_DRIVER)
-    assert done.returncode == 1 and done.stderr.startswith("told: nothing to draw"), done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("told: nothing to render"), done.stderr
     assert f"MUJOCO_GL='{word}'" in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert "Debian package libosmesa6, or libegl1 and libgl1-mesa-dri" in done.stderr
 
@@ -51,7 +51,7 @@ def test_without_egl_s_driver_osmesa_draws_where_it_is_there() -> None:
     if ctypes.util.find_library("OSMesa"):
         assert done.returncode == 0, done.stderr
     else:
-        assert "told: nothing to draw Meta-World with (MUJOCO_GL=''" in done.stderr
+        assert "told: nothing to render Meta-World with (MUJOCO_GL=''" in done.stderr
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def both(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_egl_without_a_driver_is_passed_over(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NO_DRIVER.items():
         monkeypatch.setenv(name, value)
-    assert canvas._gl_word() == "osmesa" == os.environ["MUJOCO_GL"]  # children try it no more
+    assert canvas._library() == "osmesa" == os.environ["MUJOCO_GL"]  # children try it no more
     monkeypatch.setenv("MUJOCO_GL", "")
-    monkeypatch.setattr(canvas, "_egl_draws", lambda: True)
-    assert canvas._gl_word() == "egl"
+    monkeypatch.setattr(canvas, "_egl_renders", lambda: True)
+    assert canvas._library() == "egl"
 
 
 def test_no_library_at_all_is_told(both: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ class Config(Checked):
         ({"gamma": 1.5}, "gamma: 1.5, must be between 0 and 1"),
         ({"gamma": float("nan")}, "gamma: nan, must be between 0 and 1"),
         ({"rate": 0.0}, "rate: 0.0, must be above 0"),
+        ({"rate": float("inf")}, "rate: inf, must be finite"),
         ({"pad": "one"}, "pad: 'one', must be zero or learned"),
         ({"channels": (1, 0)}, r"channels: \(1, 0\), must be at least 1"),
         ({"size": -1}, "size: -1, must be at least 1"),

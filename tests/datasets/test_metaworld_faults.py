@@ -1,4 +1,4 @@
-"""Meta-World gone wrong: unstable simulations, dead processes, pictures that cannot be drawn."""
+"""Meta-World gone wrong: unstable simulations, dead processes, images that cannot be rendered."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_picture_that_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch)
     env = envs.single("metaworld/reach", seed=0, index=0)
     env.reset()
     monkeypatch.setattr(mujoco, "mjr_render", lost)
-    with pytest.raises(FoveaError, match=r"'metaworld/reach': cannot be drawn \(context lost\)"):
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': cannot be rendered \(context lost\)"):
         env.step(STILL)
 
 

@@ -89,7 +89,7 @@ def test_first_lives_only(tmp_path: Path) -> None:
 
 def test_first_lives_are_refused_where_there_are_none() -> None:
     with pytest.raises(ValueError, match="lives: 'second', must be all or first"):
-        Config(lives="second")
+        Config(**{"lives": "second"})  # type: ignore[arg-type]
     with pytest.raises(FoveaError, match="lives: first, but metaworld/reach has no lives"):
         streams(Config(lives="first"), "metaworld/reach", 10)
 
