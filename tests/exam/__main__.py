@@ -1,4 +1,4 @@
-"""The whole exam: `make exam`, or `python -m tests.exam [--minutes 10] [--seed 0] [--only NAME]`."""
+"""The whole exam: `make exam`, or `python -m tests.exam [--minutes 10] [--only NAME]`."""
 
 from __future__ import annotations
 

@@ -72,10 +72,12 @@ def report(project: Path) -> object:
 def resumed(stage: str, label: str, **inputs: str) -> Callable[[Path], object]:
     """What a stage publishes that goes on from the work in `work/`; begun, where there is none."""
 
+    table, name = label.split("/")
+
     def read(project: Path) -> object:
         module = importlib.import_module(f"pipeline.{stage}")
-        entry = params.entry(*label.split("/"), "")
-        opened = {key: open_artifact(label) for key, label in (inputs or entry.inputs()).items()}
+        entry = params.entry(table, name, "")
+        opened = {key: open_artifact(of) for key, of in (inputs or entry.inputs()).items()}
         folder = Path("work") / stage
         begun = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ QUICK = [
     Reader("encoder opened", f"artifacts/{ENCODER}/*", opened(ENCODER), but=MANIFEST),
     Reader("frames without a manifest", f"artifacts/{FRAMES}/*.tar", frames),
     Reader("click file", CLICKS, lambda project: read_clicks(Path(CLICKS))),
-    Reader("frames in progress", "work/collect/out/*.tar*", resumed("collect", FRAMES), "work/collect"),
+    Reader("frames in progress", "work/collect/out/*", resumed("collect", FRAMES), "work/collect"),
     Reader("checkpoints in progress", "work/fit/*", pretraining, "work/fit"),
 ]  # fmt: skip
 # What takes a whole project, or longer.
@@ -128,9 +130,9 @@ WHOLE = [
     Reader("load_encoder", FROZEN.format(ENCODER), tensors(load_encoder, ENCODER)),
     Reader("load_saliency", FROZEN.format(STUDENT), tensors(load_saliency, STUDENT)),
     Reader("report", "artifacts/*/*/*", report),
-    Reader("maps in progress", "work/label/out/*.tar*", resumed("label", MAPS), "work/label"),
+    Reader("maps in progress", "work/label/out/*", resumed("label", MAPS), "work/label"),
     Reader("seeds that are done", "work/train/seed-0/*", resumed("train", POLICY), "work/train"),
-    Reader("episodes", "work/evaluate/*.json*", resumed("evaluate", POLICY, **INPUTS), "work/evaluate"),
+    Reader("episodes", "work/evaluate/*", resumed("evaluate", POLICY, **INPUTS), "work/evaluate"),
 ]  # fmt: skip
 
 

@@ -25,28 +25,28 @@ def project(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("reader", QUICK, ids=lambda reader: reader.name)
 def test_no_flipped_bit_is_used(project: Path, reader: Reader) -> None:
-    marks = examine(reader, project, seed=1, flips=12, seconds=5)
+    marks = examine(reader, project, seed=1, flips=40, seconds=3)
     assert marks.counts.total() > 0 and not any(marks.counts[bad] for bad in BAD), table([marks])
 
 
 def names(project: Path) -> object:
-    if (project / "a").read_bytes() != b"a":
-        raise FoveaError("a: damaged")
+    if (project / "file").read_bytes() != b"a":
+        raise FoveaError("file: damaged")
     return 0
 
 
 def names_nothing(project: Path) -> object:
-    if (project / "a").read_bytes() != b"a":
+    if (project / "file").read_bytes() != b"a":
         raise FoveaError("something is damaged")
     return 0
 
 
 def breaks(project: Path) -> object:
-    return {b"a": 0}[(project / "a").read_bytes()]
+    return {b"a": 0}[(project / "file").read_bytes()]
 
 
 def heals(project: Path) -> object:
-    if (project / "a").read_bytes() != b"a":
+    if (project / "file").read_bytes() != b"a":
         os.write(2, b"note: a: made again\n")
     return 0
 
@@ -58,15 +58,15 @@ def heals(project: Path) -> object:
         (names_nothing, "unnamed"),
         (breaks, "traceback"),
         (heals, "healed"),
-        (lambda project: (project / "a").read_bytes(), "silent"),
+        (lambda project: (project / "file").read_bytes(), "silent"),
         (lambda project: 0, "harmless"),
     ],
 )
 def test_what_the_exam_says(tmp_path: Path, read: Callable[[Path], object], outcome: str) -> None:
-    (tmp_path / "a").write_bytes(b"a")
-    marks = examine(Reader("one", "a", read), tmp_path, seed=0, flips=8)
-    assert marks.counts == {outcome: 8} and (tmp_path / "a").read_bytes() == b"a"
-    assert f"{outcome}: a bit" in table([marks]) or outcome not in BAD
+    (tmp_path / "file").write_bytes(b"a")
+    marks = examine(Reader("one", "file", read), tmp_path, seed=0, flips=8)
+    assert marks.counts == {outcome: 8} and (tmp_path / "file").read_bytes() == b"a"
+    assert f"{outcome}: file bit" in table([marks]) or outcome not in BAD
 
 
 def test_what_a_reader_changes_is_put_back(tmp_path: Path) -> None:
