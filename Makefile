@@ -94,6 +94,10 @@ browser: ## check (as root: install) what only the tests need
 test: setup browser ## every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
 	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
+.PHONY: exam
+exam: setup ## flip one bit at a time in every file that anything reads, for ten minutes; none may be used (ARGS="--minutes 60")
+	OMP_NUM_THREADS=1 python -m tests.exam $(ARGS)
+
 .PHONY: mutants
 mutants: setup ## plant faults one at a time; each must turn a test red
 	python -m tests.mutants

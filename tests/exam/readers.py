@@ -1,0 +1,148 @@
+"""Who reads files, one line each. A new reader of files is added to READERS."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from datasets.annotation.click_file import Clicked, read_clicks, write_clicks
+from datasets.files import sha256_file
+from datasets.saliency import read_saliency
+from datasets.shards import read_frames
+from pipeline import params
+from pipeline.results.html import render
+from pipeline.runtime.artifact import MANIFEST, open_artifact, seal
+from pipeline.runtime.stage import Stage
+from pretrain.encoders import mae
+from pretrain.frozen import load_encoder, load_saliency
+from pretrain.trainer import fit
+from tests.exam.examine import Reader
+
+ARTIFACTS = Path("artifacts")
+CLICKS = "clicks/alice.json"
+TINIEST = mae.Config(
+    patch=8, dim=8, depth=1, heads=2, decoder_dim=8, decoder_depth=1, decoder_heads=2, batch_size=8
+)
+
+
+def opened(label: str) -> Callable[[Path], object]:
+    """What a stage or a command sees of a published artifact."""
+    return lambda project: open_artifact(label).manifest
+
+
+def tensors(load: Callable[[Path], torch.nn.Module], label: str) -> Callable[[Path], object]:
+    """What `load_encoder` and the like make of a folder."""
+
+    def read(project: Path) -> object:
+        weights = load(ARTIFACTS / label).state_dict()
+        return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+    return read
+
+
+def frames(project: Path) -> object:
+    """Frames read without a manifest."""
+    read = read_frames(ARTIFACTS / "frames/breakout")
+    return [(f.image.tobytes(), f.action, f.reward, f.terminated, f.step) for f in read]
+
+
+def maps(project: Path) -> object:
+    """Maps read without a manifest."""
+    of = read_frames(ARTIFACTS / "frames/breakout")
+    indices, read = read_saliency(ARTIFACTS / "saliency/breakout-error", of)
+    return indices.tobytes(), read.tobytes()
+
+
+def report(project: Path) -> object:
+    """The report's page and numbers."""
+    tables = {
+        table: {name: entry.resolved() for name, entry in entries.items()}
+        for table, entries in params.load().tables.items()
+    }
+    with tempfile.TemporaryDirectory() as out:
+        render(tables, ARTIFACTS, Path(out))
+        return digests(Path(out))
+
+
+def resumed(stage: str, label: str, **inputs: str) -> Callable[[Path], object]:
+    """What a stage publishes that goes on from the work in `work/`; begun, where there is none."""
+
+    table, name = label.split("/")
+
+    def read(project: Path) -> object:
+        module = importlib.import_module(f"pipeline.{stage}")
+        entry = params.entry(table, name, "")
+        opened = {key: open_artifact(of) for key, of in (inputs or entry.inputs()).items()}
+        folder = Path("work") / stage
+        begun = folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        running = Stage(stage, entry, opened, folder)
+        metrics = module.run(running)
+        if begun:
+            seal(running.out, label, entry={}, inputs={}, metrics=metrics)
+        return digests(running.out)
+
+    return read
+
+
+def pretraining(project: Path) -> object:
+    """Training that goes on from its checkpoints."""
+    method = mae.Pretraining(TINIEST, (3, 16, 16))
+    columns = {"image": torch.arange(12 * 768).reshape(12, 16, 16, 3).to(torch.uint8).numpy()}
+    folder = Path("work/fit")
+    folder.mkdir(parents=True, exist_ok=True)
+    losses = fit(method, columns, batch_size=4, epochs=2, seed=0, folder=folder, checkpoint_every=2)
+    return losses.tobytes(), [p.detach().numpy().tobytes() for p in method.parameters()]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Name and SHA-256 of all files below a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
+
+
+FRAMES, MAPS, ENCODER = "frames/breakout", "saliency/breakout-error", "encoders/breakout-mae"
+STUDENT, POLICY = "predictors/breakout-student", "policies/breakout-spirl"
+PLAYED, INPUTS = "evaluations/breakout-spirl", {"policy": POLICY, "encoder": ENCODER}
+FROZEN = "artifacts/{0}/config.json artifacts/{0}/model.safetensors"
+# What the project of the tests has built, and milliseconds suffice for: these stay sound.
+QUICK = [
+    Reader("frames opened", f"artifacts/{FRAMES}/*", opened(FRAMES), but=MANIFEST),
+    Reader("encoder opened", f"artifacts/{ENCODER}/*", opened(ENCODER), but=MANIFEST),
+    Reader("frames without a manifest", f"artifacts/{FRAMES}/*.tar", frames),
+    Reader("click file", CLICKS, lambda project: read_clicks(Path(CLICKS))),
+    Reader("frames in progress", "work/collect/out/*", resumed("collect", FRAMES), "work/collect"),
+    Reader("checkpoints in progress", "work/fit/*", pretraining, "work/fit"),
+]  # fmt: skip
+# What takes a whole project, or longer.
+WHOLE = [
+    Reader("manifest of frames", f"artifacts/{FRAMES}/{MANIFEST}", opened(FRAMES)),
+    Reader("manifest of a policy", f"artifacts/{POLICY}/{MANIFEST}", opened(POLICY)),
+    Reader("maps opened", f"artifacts/{MAPS}/**/*", opened(MAPS), but=MANIFEST),
+    Reader("policy opened", f"artifacts/{POLICY}/**/*", opened(POLICY), but=MANIFEST),
+    Reader("evaluation opened", f"artifacts/{PLAYED}/*", opened(PLAYED), but=MANIFEST),
+    Reader("maps without a manifest", f"artifacts/{MAPS}/*.tar", maps),
+    Reader("load_encoder", FROZEN.format(ENCODER), tensors(load_encoder, ENCODER)),
+    Reader("load_saliency", FROZEN.format(STUDENT), tensors(load_saliency, STUDENT)),
+    Reader("report", "artifacts/*/*/*", report),
+    Reader("maps in progress", "work/label/out/*", resumed("label", MAPS), "work/label"),
+    Reader("seeds that are done", "work/train/seed-0/*", resumed("train", POLICY), "work/train"),
+    Reader("episodes", "work/evaluate/*", resumed("evaluate", POLICY, **INPUTS), "work/evaluate"),
+]  # fmt: skip
+
+
+def prepare(project: Path, readers: list[Reader]) -> None:
+    """Put in place what readers read besides artifacts: a click file, and work in progress."""
+    (project / CLICKS).parent.mkdir()
+    points = ((7.5, 8.0), (200.1, 399.9), (0.0, 12.3))
+    keys = [f"000-{number:08d}" for number in range(5)]
+    write_clicks(project / CLICKS, {key: Clicked("ab" * 32, points) for key in keys})
+    with contextlib.chdir(project):
+        for reader in readers:
+            if reader.writes:
+                reader.read(project)
