@@ -1,4 +1,4 @@
-"""One Rainbow update, sampling included, against the same maths written as it is usually told.
+"""One Rainbow update, sampling included, against the same maths written as textbooks write it.
 
 The plain one attends in full, from every token to every token (nn.MultiheadAttention), or convolves
 with nn.Conv2d on frames turned to floats; it indexes the replay with [...], masks the stacks by
@@ -123,7 +123,7 @@ def _fill(kind: str, ring: type[Replay]) -> Replay:
 def _agent(kind: str, change: Callable[[Net], Net]) -> Agent:
     torch.manual_seed(0)
     net = change(nets.make(NETS[kind], _frame(kind, torch.Generator()), Config().stack))
-    torch.manual_seed(1)  # the head begins alike whatever the net has drawn
+    torch.manual_seed(1)  # the head begins alike whatever the net has sampled
     return Agent(Config(), net, actions=ACTIONS, seed=0, device="cpu")
 
 
