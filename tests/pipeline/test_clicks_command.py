@@ -74,7 +74,7 @@ def test_from_no_clicks_to_maps(
     code, told = warm.run(reach, "annotate", "reach")
     assert code == 1 and "datasets/clicks/reach: none of 3 frames have clicks" in told, told
     assert "`make annotate NAME=" in told and not (reach.artifacts / "annotations").exists()
-    process = reach.start("clicks", "reach", "--as", "alice")
+    process = reach.start("commands.clicks", "reach", "--as", "alice")
     assert process.stdout is not None
     url = process.stdout.readline().split()[1]
     with fresh(browser) as context:
