@@ -78,7 +78,7 @@ TARGETS = [
     *(
         Target(
             "error_map",
-            f"error map, {game}, nothing remembered, ms",
+            f"error map, {game}, empty cache, ms",
             f"{game}_ours_ms",
             f"{game}_plain_ms",
             f"{game}_ours_ratio",
@@ -90,7 +90,7 @@ TARGETS = [
         Target(
             WARM,
             f"error map, {game}, {{remembered_frames:,}} frames seen, "
-            f"{{{game}_hit_rate:.0%}} remembered, ms",
+            f"{{{game}_hit_rate:.0%}} cache hits, ms",
             f"{game}_remembering_ms",
             f"{game}_plain_ms",
             f"{game}_remembering_ratio",
@@ -118,7 +118,7 @@ TARGETS = [
     ),
     Target(
         "render",
-        "Meta-World drawn by a process a core ({cores}), frames/s",
+        "Meta-World rendered by a process a core ({cores}), frames/s",
         "all_cores_per_second",
         "fast_per_second",
         "all_cores_ratio",
@@ -176,12 +176,12 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for target in TARGETS:
         if target.bench not in figures:
             continue
-        found = figures[target.bench]
-        ours, peer, ratio = (found[key] for key in (target.ours, target.peer, target.ratio))
+        result = figures[target.bench]
+        ours, peer, ratio = (result[key] for key in (target.ours, target.peer, target.ratio))
         met = (ratio if target.of_ratio else ours) >= target.least
         least = f"{target.least:g}{'x' if target.of_ratio else ''}"
         numbers = f"{ours:>9.1f}{peer:>9.1f}{ratio:>8.2f}{least:>9}  {'yes' if met else 'no'}"
-        lines.append(f"{target.what.format(**found):<{WIDTH}}{numbers}")
+        lines.append(f"{target.what.format(**result):<{WIDTH}}{numbers}")
     return lines
 
 

@@ -1,7 +1,7 @@
-"""What the benchmarks' table says of targets that `python -m bench` does not measure itself.
+"""Targets that `python -m bench` does not measure itself.
 
-They take too long, need a clone of others' code, whole runs or a GPU. Where they were measured the
-figures lie in `bench/measured/`, or in the ledger.
+They take too long, or need a clone of foreign code, whole runs or a GPU. The figures of those
+that were measured are in `bench/measured/` and the ledger.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SOLVED = "reach-state"  # the policy
 MINUTES = 65  # they may take
 TWO_SEEDS = measured.MEASURED / measured.file_name("frostbite-spirl", 0)
 PEERS = [  # what, whose code, the ratio's key, the least it should be
-    ("error map, nothing remembered, against SPIRL's release", "SPIRL release", "map_ratio", 2.0),
+    ("error map, empty cache, against SPIRL's release", "SPIRL release", "map_ratio", 2.0),
     ("MAE step against SPIRL's release", "SPIRL release", "step_ratio", 2.0),
     ("update of the CNN against Kaixhin/Rainbow", "Kaixhin", "ratio", None),
     ("the same against CleanRL, whose CNN is larger", "CleanRL", "ratio", None),
@@ -46,60 +46,60 @@ def lines() -> list[Line]:
 
 
 def error_maps() -> Line:
-    """Whether the maps are the definition's, as `bench.exact` found."""
-    found = _kept("error-maps")
-    games = found["games"].values()
+    """Whether the maps equal the definition's, by `bench.exact`."""
+    result = _kept("error-maps")
+    games = result["games"].values()
     largest = max(game["largest_difference"] for game in games)
     others = sum(game["frames_with_another_selection"] for game in games)
-    told = f"{largest:.1e}, {others} frames with another selection, {found['commit']}"
-    met = _met(not exact.beyond(found["games"]))
+    text = f"{largest:.1e}, {others} frames with another selection, {result['commit']}"
+    met = _met(not exact.beyond(result["games"]))
     what = f"error maps of {sum(game['frames'] for game in games):,} frames, largest difference"
-    return what, f"{exact.TOLERANCE:g}", told + met
+    return what, f"{exact.TOLERANCE:g}", text + met
 
 
 def bfloat16() -> Line:
-    """What a whole pretraining in bfloat16 came to, as `bench.half` found."""
-    found = _kept("half")["whole"]
-    figures = found["figures"]
+    """A whole pretraining in bfloat16 beside float32, by `bench.half`."""
+    result = _kept("half")["whole"]
+    figures = result["figures"]
     loss = abs(figures["bfloat16"]["loss"] / figures["float32"]["loss"] - 1)
     alike = figures["bfloat16"]["overlap_with_float32"]
-    told = f"{loss:.2%}, {alike:.1%}, {found['commit']}{_met(not half.strays(figures))}"
+    text = f"{loss:.2%}, {alike:.1%}, {result['commit']}{_met(not half.strays(figures))}"
     what = f"bfloat16, {figures['epochs']} epochs: loss off by, patches selected alike"
-    return what, f"{half.LOSS:.1%}, {half.WHOLE:.0%}", told
+    return what, f"{half.LOSS:.1%}, {half.WHOLE:.0%}", text
 
 
 def two_seeds() -> Line:
     """Two whole seeds side by side, in the run that the ledger keeps."""
     run = json.loads(TWO_SEEDS.read_text("utf-8"))["run"]
     minutes = run["wall_seconds"] / 60
-    told = f"{minutes:.0f} on {run['machine']['processor']}, {run['commit']}"
+    text = f"{minutes:.0f} on {run['machine']['processor']}, {run['commit']}"
     what = "two 100K seeds of frostbite-spirl, minutes"
-    return what, f"{MINUTES}", told + _met(minutes <= MINUTES)
+    return what, f"{MINUTES}", text + _met(minutes <= MINUTES)
 
 
 def solved() -> Line:
-    """How far SAC comes on the state of a task, in the seeds that the ledger keeps."""
+    """The success rate of SAC on the state of a task, in the ledger's seeds."""
     seeds = measured.read_measured()[SOLVED]
     rate = np.mean([seed.games("success").mean() for seed in seeds])
     minutes = seeds[0].run.hours * 60
     what = f"SAC on the state of Reach, success after {seeds[0].entry['steps']:,} steps"
-    told = f"{rate:.2f} by {len(seeds)} seeds, {minutes:.0f} minutes, {seeds[0].run.commit}"
-    return what, "0.9", told + _met(rate >= 0.9)
+    text = f"{rate:.2f} by {len(seeds)} seeds, {minutes:.0f} minutes, {seeds[0].run.commit}"
+    return what, "0.9", text + _met(rate >= 0.9)
 
 
 def peers() -> list[Line]:
-    """Beside the code that others publish, as `bench.released` and `bench.peers` found."""
-    found, told = _kept("peers"), []
+    """Beside code that others publish, by `bench.released` and `bench.peers`."""
+    result, text = _kept("peers"), []
     for what, whose, key, least in PEERS:
-        ratio, commit = found[whose]["figures"][key], found[whose]["commit"]
+        ratio, commit = result[whose]["figures"][key], result[whose]["commit"]
         met = _met(ratio >= least) if least else ""
-        told.append((what, f"{least:g}x" if least else "", f"{ratio:.2f}x at {commit}{met}"))
-    return told
+        text.append((what, f"{least:g}x" if least else "", f"{ratio:.2f}x at {commit}{met}"))
+    return text
 
 
 def _kept(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((KEPT / f"{name}.json").read_text("utf-8"))
-    return found
+    result: dict[str, Any] = json.loads((KEPT / f"{name}.json").read_text("utf-8"))
+    return result
 
 
 def _met(met: bool) -> str:

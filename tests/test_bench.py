@@ -42,7 +42,7 @@ def test_how_much_was_remembered_is_said() -> None:
     rates = {f"{game}_hit_rate": 0.985 for game in TARGETS}
     _, *lines = table({WARM: figures | rates | {"remembered_frames": 9600}})
     assert len(lines) == len(TARGETS)
-    assert all("9,600 frames seen, 98% remembered, ms " in line for line in lines)
+    assert all("9,600 frames seen, 98% cache hits, ms " in line for line in lines)
 
 
 def test_the_ledgers_run_of_two_seeds_counts() -> None:

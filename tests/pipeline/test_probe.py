@@ -229,7 +229,7 @@ def test_the_command_writes_what_it_finds(project: Project) -> None:
     ):
         save_encoder(encoder, root / "encoders" / name)
         seal(root, f"encoders/{name}", {"data": "frames/reach"}, "frames/reach")
-    output = project.built("probe", "reach-mae", "reach-pixels", "--frames", "other")
+    output = project.built("commands.probe", "reach-mae", "reach-pixels", "--frames", "other")
     own, plain = (
         json.loads((root / f".runs/probe-{name}/probe.json").read_text())
         for name in ("reach-mae", "reach-pixels")
