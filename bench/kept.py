@@ -1,7 +1,7 @@
 """What a benchmark leaves behind: its figures, and what they have to be read with.
 
 Kept are `artifacts/bench.json` (ours) and `artifacts/peers.json` (against code that is not ours);
-who wants RESULTS.md to quote them copies the file to `bench/measured/` and renders it anew.
+BENCH.md is rendered from copies in `bench/measured/` (`python -m bench.page`).
 """
 
 from __future__ import annotations
