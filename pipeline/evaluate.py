@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.files import write_atomic
+from datasets.sealed import kept, read_sealed, write_sealed
 from pipeline.config.tables import Entry
 from pipeline.parts.policies import import_parts, paper_steps, trained_policy
 from pipeline.parts.video import sheet, write_video
@@ -55,7 +56,7 @@ class Play:
             scores = play.evaluate(
                 policy, games=keys.games, seed=EPISODE_SEED, epsilon=keys.epsilon, progress=progress
             )
-        write_atomic(self.result, (json.dumps(scores) + "\n").encode())
+        write_sealed(self.result, (json.dumps(scores) + "\n").encode())
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def run(stage: Stage) -> dict[str, Any]:
         plays += [Play(stage.entry, policies, (seed, step), results[step]) for step in results]
         why = json.loads(failed.read_text())["error"] if failed.exists() else None
         seeds.append({"seed": seed, "failed": why, "results": results})
-    waiting = [play for play in plays if not play.result.exists()]
+    waiting = [play for play in plays if not kept(play.result)]
     import_parts(read_spec(policies), policies / ENCODER)
     side_by_side(
         waiting,
@@ -100,7 +101,7 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     keys = stage.entry.keys
     for seed in seeds:
         seed["checkpoints"] = [
-            {"step": step, **json.loads(path.read_text())}
+            {"step": step, **json.loads(read_sealed(path))}
             for step, path in seed.pop("results").items()
         ]
     return {
@@ -114,7 +115,7 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "games": keys.games,
         "epsilon": keys.epsilon,
         "seeds": seeds,
-        "random": json.loads((stage.folder / RANDOM).read_text()),
+        "random": json.loads(read_sealed(stage.folder / RANDOM)),
     }
 
 

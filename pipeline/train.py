@@ -23,7 +23,7 @@ from pipeline.runtime.stage import Stage, main
 from rl import off_policy
 from rl.agent import Compilable
 from rl.policy import Spec, save_policy
-from rl.run import DONE, FAILED, DivergedError
+from rl.run import DONE, FAILED, DivergedError, is_done
 
 COMPILED = 20_000  # updates from which on compiling them takes less time than it saves
 
@@ -65,7 +65,9 @@ def run(stage: Stage) -> dict[str, Any]:
     entry, encoder = stage.entry, stage.inputs["encoder"].folder
     spec, seeds = spec_of(entry, encoder), entry.keys.seeds
     folders = {seed: stage.folder / f"seed-{seed}" for seed in range(seeds)}
-    waiting = {seed: folder for seed, folder in folders.items() if not _done(folder)}
+    waiting = {
+        seed: folder for seed, folder in folders.items() if not is_done(folder, DONE, FAILED)
+    }
     for folder in waiting.values():
         folder.mkdir(exist_ok=True)
     import_parts(spec, encoder)
@@ -81,17 +83,12 @@ def run(stage: Stage) -> dict[str, Any]:
     shutil.rmtree(stage.out)
     save_policy(spec, open_encoder(entry, encoder), stage.out)
     for folder in folders.values():
-        shutil.rmtree(folder / "resume", ignore_errors=True)  # of one killed as it ended
         shutil.copytree(folder, stage.out / folder.name)
     failed = sum((folder / FAILED).exists() for folder in folders.values())
     if failed == seeds:  # said, and no error: other policies and the ledger have to go on
         error = json.loads((folders[0] / FAILED).read_text())["error"]
         print(f"policies.{entry.name}: every seed failed; the first: {error}", file=sys.stderr)
     return {"seeds": seeds, "failed": failed, "steps": entry.config.steps}
-
-
-def _done(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (DONE, FAILED))
 
 
 if __name__ == "__main__":

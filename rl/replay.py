@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.sealed import remove_sealed, write_sealed
 from pretrain.encoder import Obs
 from rl.agent import Batch
 from rl.returns import n_step
@@ -221,13 +221,13 @@ class Replay:
         """
         for _, stop, path in _segments(folder):
             if stop <= self._saved - self.capacity:
-                path.unlink()
+                remove_sealed(path)
         start = max(self._saved, self._total - self.capacity)
         if start < self._total:
             slots = torch.arange(start, self._total, device=self.device) % self.capacity
             rows = {key: column[slots].cpu() for key, column in self._rows.items()}
             name = f"rows-{start:09d}-{self._total:09d}.safetensors"
-            write_atomic(folder / name, save(rows))
+            write_sealed(folder / name, save(rows))
         self._saved = self._total
         return {
             "total": self._total,
@@ -245,7 +245,7 @@ class Replay:
         expected = max(0, total - self.capacity)
         for start, stop, path in _segments(folder):
             if stop > total:
-                path.unlink()  # written for a checkpoint that was never finished
+                remove_sealed(path)  # written for a checkpoint that was never finished
             elif stop > expected:
                 if start > expected:
                     break

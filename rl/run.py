@@ -2,9 +2,10 @@
 
 A seed's folder holds `weights-<step>.safetensors` (the acting network), `curve.csv` (one line a
 finished episode) and at the very end `metrics.json`, or `failed.json` where training diverged.
-Until then `resume/` has the last checkpoint: the state of every part that the loop named, all
+Until then `resume/` has the last two checkpoints: the state of every part that the loop named, all
 generators included. A run that is killed anywhere and started again ends with the same bytes, on
-CPU.
+CPU. Every file is sealed (datasets/sealed.py): a damaged checkpoint is not gone on from, and a
+finished seed with a damaged file is trained again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,10 +29,11 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.sealed import DamagedError, check_sealed, kept, remove_sealed, write_sealed
 
 LOG_EVERY = 100  # steps between points in TensorBoard
 DONE, FAILED = "metrics.json", "failed.json"
+STATES = "state-*.pt"  # of checkpoints
 Part = tuple[Callable[[], Any], Callable[[Any], object]]  # its state, and how it takes one on
 
 
@@ -58,26 +61,27 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the seed was trained to the end already."""
-        return (self.folder / DONE).exists()
+        """Whether the seed was trained to the end already, and all of it is sound."""
+        return is_done(self.folder, DONE)
 
     def begin(self, parts: Mapping[str, Part], device: torch.device) -> bool:
         """Whether the parts went on from a checkpoint; else they begin as they are.
 
-        Raises FoveaError where the checkpoint is damaged.
+        A damaged checkpoint is passed over for the one before it, with a note, and so are both
+        where replay's rows are damaged. Raises FoveaError for a checkpoint of another run.
         """
         self.parts = parts
         for stray in self.folder.glob(".*.tmp"):  # a write that was cut short
             stray.unlink()
-        restored = (self.resume / "state.pt").exists()
-        if restored:
-            self._restore(device)
+        state = self._sound_state()
+        if state is not None:
+            self._restore(state, device)
         else:
             shutil.rmtree(self.resume, ignore_errors=True)
             self.resume.mkdir(parents=True)
         if self._logs:
             self._writer = SummaryWriter(str(self._logs), purge_step=self.step + 1)
-        return restored
+        return state is not None
 
     def advance(self, steps: int, infos: Mapping[str, Any], ended: NDArray[np.bool_]) -> None:
         """Environments made `steps` steps together; those in `ended` (N,) ended an episode."""
@@ -129,10 +133,19 @@ class Run:
         state = _map(state, np.ndarray, torch.from_numpy)
         buffer = io.BytesIO()
         torch.save(_map(state, Tensor, torch.clone), buffer)  # of a view all of its base is saved
-        self._write("resume/state.pt", buffer.getvalue())
+        self._write(f"resume/{STATES}".replace("*", f"{self.step:012d}"), buffer.getvalue())
+        for older in sorted(self.resume.glob(STATES))[:-2]:
+            remove_sealed(older)
 
-    def _restore(self, device: torch.device) -> None:
-        path = self.resume / "state.pt"
+    def _sound_state(self) -> Path | None:
+        """The last sound checkpoint, looked at before any part takes on anything."""
+        states = sorted(self.resume.glob(STATES), reverse=True)
+        files = self.resume.glob("[!.]*") if states else []
+        if not all([kept(path) for path in sorted(files) if path not in states]):
+            return None
+        return next(filter(kept, states), None)
+
+    def _restore(self, path: Path, device: torch.device) -> None:
         try:
             state = torch.load(path, map_location=device, weights_only=True)
             self.step, self.episodes = state["step"], list(state["episodes"])
@@ -178,8 +191,26 @@ class Run:
         self._write(name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        """The one place where files are written, each atomically."""
-        write_atomic(self.folder / name, content)
+        """The one place where files are written, each sealed."""
+        write_sealed(self.folder / name, content)
+
+
+def is_done(folder: Path, *ends: str) -> bool:
+    """Whether a seed has one of the files in `ends`, with which its training ends.
+
+    Where any of its files is damaged, the folder is emptied and a line says so.
+    """
+    if not any((folder / end).exists() for end in ends):
+        return False
+    shutil.rmtree(folder / "resume", ignore_errors=True)  # of one that was killed as it ended
+    try:
+        check_sealed(folder)
+    except DamagedError as error:
+        print(f"note: {error}, so the seed is trained again", file=sys.stderr, flush=True)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return False
+    return True
 
 
 def generator_part(generator: np.random.Generator) -> Part:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from datasets import envs
-from datasets.files import write_atomic
+from datasets.sealed import write_sealed
 from pretrain.encoders import state
 from rl import off_policy
 from rl.agents import sac
@@ -56,7 +56,7 @@ class ActionLog:
 
     def save(self) -> None:
         """Write the file."""
-        write_atomic(self.path, save(self.state_dict()))
+        write_sealed(self.path, save(self.state_dict()))
 
 
 @dataclass(frozen=True)

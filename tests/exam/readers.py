@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from datasets.annotation.click_file import Clicked, read_clicks, write_clicks
 from datasets.files import sha256_file
 from datasets.saliency import read_saliency
+from datasets.sealed import check_sealed, drop_digests
 from datasets.shards import read_frames
 from pipeline import params
 from pipeline.results.html import render
@@ -21,7 +23,9 @@ from pipeline.runtime.stage import Stage
 from pretrain.encoders import mae
 from pretrain.frozen import load_encoder, load_saliency
 from pretrain.trainer import fit
+from rl import off_policy
 from tests.exam.examine import Reader
+from tests.rl import fakes
 
 ARTIFACTS = Path("artifacts")
 CLICKS = "clicks/alice.json"
@@ -100,6 +104,32 @@ def pretraining(project: Path) -> object:
     return losses.tobytes(), [p.detach().numpy().tobytes() for p in method.parameters()]
 
 
+def seed(project: Path) -> object:
+    """A seed that goes on from its checkpoints, or begins and is stopped after 80 steps of 160."""
+    folder = Path("work/seed")
+    begun = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = 0
+
+    def count(more: int) -> None:
+        nonlocal steps
+        steps += more
+        if steps == 80 and not begun:
+            raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(InterruptedError):
+        patch.setattr("datasets.envs.make", fakes.make_chain)
+        patch.setattr("datasets.envs.single", fakes.single_chain)
+        for _ in range(1 + begun):  # once more, as a stage does that finds the seed finished
+            off_policy.train(
+                fakes.policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=count
+            )
+    if begun:
+        check_sealed(folder)
+        drop_digests(folder)
+    return digests(folder)
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Name and SHA-256 of all files below a folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -108,7 +138,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 FRAMES, MAPS, ENCODER = "frames/breakout", "saliency/breakout-error", "encoders/breakout-mae"
 STUDENT, POLICY = "predictors/breakout-student", "policies/breakout-spirl"
-PLAYED, INPUTS = "evaluations/breakout-spirl", {"policy": POLICY, "encoder": ENCODER}
+PLAYED, EPISODES = "evaluations/breakout-spirl", "work/evaluate"
 FROZEN = "artifacts/{0}/config.json artifacts/{0}/model.safetensors"
 # What the project of the tests has built, and milliseconds suffice for: these stay sound.
 QUICK = [
@@ -131,8 +161,9 @@ WHOLE = [
     Reader("load_saliency", FROZEN.format(STUDENT), tensors(load_saliency, STUDENT)),
     Reader("report", "artifacts/*/*/*", report),
     Reader("maps in progress", "work/label/out/*", resumed("label", MAPS), "work/label"),
+    Reader("seed in progress", "work/seed/*.* work/seed/resume/*", seed, "work/seed"),
     Reader("seeds that are done", "work/train/seed-0/*", resumed("train", POLICY), "work/train"),
-    Reader("episodes", "work/evaluate/*", resumed("evaluate", POLICY, **INPUTS), "work/evaluate"),
+    Reader("episodes", "work/evaluate/*", resumed("evaluate", POLICY, policy=POLICY), EPISODES),
 ]  # fmt: skip
 
 

@@ -25,13 +25,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.errors import FoveaError, UnstableError
+from datasets.sealed import write_sealed
 from pretrain.encoder import Obs
 from rl import off_policy, play
 from rl.agent import Batch
 from rl.agents import rainbow
 from rl.policy import Policy
 from rl.replay import Replay
-from rl.run import DivergedError
+from rl.run import DONE, DivergedError, is_done
+from tests.datasets.test_shards import flip
 from tests.rl import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +61,8 @@ def train(folder: Path, policy: Policy, **settings: int) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]  # digests beside them apart
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_chain_of_five_states_is_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,10 +326,39 @@ def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
 )
 def test_a_damaged_checkpoint_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     stop_after(75, tmp_path)
-    path = tmp_path / "resume" / "state.pt"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(FoveaError, match=r"resume/state\.pt: damaged checkpoint \(\w+\); delete"):
+    path = max((tmp_path / "resume").glob("state-*.pt"))
+    write_sealed(path, damage(path.read_bytes()))
+    with pytest.raises(FoveaError, match=r"state-0+\d+\.pt: damaged checkpoint \(\w+\); delete"):
         train(tmp_path, fakes.policy())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "number", "first"),
+    [("state-*", 1, 50), ("state-*", 2, 0), ("rows-*", 1, 0), ("weights-*", 1, 75)],
+    ids=["last", "both", "rows", "weights"],
+)
+def test_a_flipped_bit_is_not_gone_on_from(
+    tmp_path: Path, whole: dict[str, bytes], capfd: pytest.CaptureFixture[str],
+    pattern: str, number: int, first: int,
+) -> None:  # fmt: skip
+    """The checkpoint before it is, or none; a line says so, and the seed ends in the same bytes."""
+    stop_after(80, tmp_path)
+    folder = tmp_path if pattern == "weights-*" else tmp_path / "resume"
+    for path in sorted(folder.glob(pattern))[-number:]:
+        path.write_bytes(flip(path.read_bytes(), 8 * 1000))
+    steps: list[int] = []
+    off_policy.train(
+        fakes.policy(), folder=tmp_path, checkpoint_every=60, resume_every=25, progress=steps.append
+    )
+    assert steps[0] == first
+    notes = [line for line in capfd.readouterr().err.splitlines() if "note: " in line]
+    assert len(notes) == (0 if pattern == "weights-*" else number)
+    assert is_done(tmp_path, DONE) == (pattern != "weights-*")
+    if pattern == "weights-*":
+        assert "so the seed is trained again" in capfd.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert contents(tmp_path) == whole
 
 
 def test_rows_that_are_gone_are_told_as_such(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_save_writes_only_what_is_new_and_drops_what_is_overwritten(tmp_path: 
         for number in range(10):
             replay.add(frame(number), 0, 0.0, terminated=True, truncated=False)
         replay.save(tmp_path)
-        names.append(sorted(path.name for path in tmp_path.iterdir()))
+        names.append(sorted(path.name for path in tmp_path.glob("[!.]*")))
     assert names[1] == [
         "rows-000000000-000000010.safetensors",
         "rows-000000010-000000020.safetensors",
@@ -273,14 +273,14 @@ def test_segments_of_an_unfinished_checkpoint_are_dropped(tmp_path: Path) -> Non
     replay.save(tmp_path)  # and killed before this one's state was kept
     loaded = make()
     loaded.load(tmp_path, state)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("[!.]*"))) == 1
 
 
 def test_missing_and_damaged_segments_are_named(tmp_path: Path) -> None:
     replay = make()
     fill(replay, 20)
     state = replay.save(tmp_path)
-    (segment,) = tmp_path.iterdir()
+    (segment,) = tmp_path.glob("[!.]*")
     segment.write_bytes(segment.read_bytes()[:-5])
     with pytest.raises(FoveaError, match=segment.name):
         make().load(tmp_path, state)

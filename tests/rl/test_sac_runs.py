@@ -34,7 +34,8 @@ def train(folder: Path, policy: Policy, **every: Any) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
     settings: Any = {"checkpoint_every": 60, "resume_every": 25} | every
     off_policy.train(policy, folder=folder, progress=fakes.ignore, **settings)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]  # digests beside them apart
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.slow
