@@ -16,7 +16,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -180,6 +180,23 @@ class Run:
     def _write(self, name: str, content: bytes) -> None:
         """The one place where files are written, each atomically."""
         write_atomic(self.folder / name, content)
+
+
+class Stateful(Protocol):
+    """What says all of its state in one dict."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All of it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        ...
+
+
+def stateful(part: Stateful) -> Part:
+    """An object with a state dict as a part of a run."""
+    return part.state_dict, part.load_state_dict
 
 
 def generator_part(generator: np.random.Generator) -> Part:

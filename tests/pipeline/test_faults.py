@@ -77,7 +77,7 @@ WARM = """
 import json, os, resource, runpy, sys
 import pipeline.runtime.parallel, pipeline.parts.policies, pipeline.runtime.stage
 import pretrain.figures, pretrain.trainer
-import pretrain.encoders.mae, pretrain.encoders.pixels, pretrain.frozen, rl.loops
+import pretrain.encoders.mae, pretrain.encoders.pixels, pretrain.frozen, rl.off_policy
 import rl.agents.rainbow
 for line in sys.stdin:
     folder, output, module, name, limit = json.loads(line)
