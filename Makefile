@@ -59,8 +59,9 @@ smoke: setup ## build the recipe NAME at tiny budgets, one policy of each kind
 	python -m pipeline.commands.smoke $(NAME)
 
 .PHONY: results
-results: setup ## render RESULTS.md from the seeds measured so far (pipeline/recipes/measured)
+results: setup ## render RESULTS.md, docs/results and BENCH.md from what is measured so far
 	python -m pipeline.commands.results
+	python -m bench.page
 
 .PHONY: bench
 bench: setup ## measure paired ratios against plain baselines

@@ -137,18 +137,18 @@ def forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
 
 def plain_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:
     """The map of one frame by its definition, as the released code makes it: corners, edges and
-    inside, each kind's neighbours gathered and drawn in one pass through the whole decoder.
+    inside, each kind's neighbours gathered and reconstructed in one pass through the whole decoder.
     """
     index, real, _ = neighbourhoods(*model.grid)
     kinds = [(real.sum(1) == count).nonzero()[:, 0] for count in (3, 5, 8)]
-    seen = [index[kind][real[kind]].view(len(kind), -1) for kind in kinds]
+    inputs = [index[kind][real[kind]].view(len(kind), -1) for kind in kinds]
 
     def error_map(frame: Tensor) -> Tensor:
         patches = model.to_patches(frame)
         target, errors = normalise(patches)[0], torch.empty(1, model.patches)
-        for centres, neighbours in zip(kinds, seen, strict=True):
-            drawn = model(patches.expand(len(centres), -1, -1), neighbours)
-            own = drawn[torch.arange(len(centres)), centres]
+        for centres, neighbours in zip(kinds, inputs, strict=True):
+            reconstruction = model(patches.expand(len(centres), -1, -1), neighbours)
+            own = reconstruction[torch.arange(len(centres)), centres]
             errors[0, centres] = (own - target[centres]).square().mean(-1)
         return errors
 

@@ -1,8 +1,8 @@
 """Every error map of 256 frames a game against the definition: `python -m bench.exact [FRAMES]`.
 
-The definition draws each centre from its neighbours through the whole decoder, three passes a
-frame; what is compared is what policies get, the memory's maps of TOGETHER frames at once, with the
-weights that SPIRL's Frostbite was pretrained to. The tests show the same on a sample. Takes a
+The definition reconstructs each centre from its neighbours through the whole decoder, three passes
+a frame. Compared with it are the maps that policies get, the cache's of TOGETHER frames at once,
+with the committed weights of SPIRL's Frostbite. The tests show the same on a sample. Takes a
 quarter of an hour on one core, and writes `artifacts/error-maps.json`: how many centres, the
 largest difference, and in how many frames other patches are selected, at the default slope.
 RESULTS.md quotes the file's copy in `bench/measured/`.
@@ -42,10 +42,10 @@ def compare(model: MaskedViT, frames: Tensor, progress: Progress) -> dict[str, A
     memory, plain = ErrorMemory(model), plain_map(model)
     largest, other = 0.0, 0
     for group in torch.split(frames, TOGETHER):
-        for found, frame in zip(memory(group), group, strict=True):
+        for result, frame in zip(memory(group), group, strict=True):
             expected = plain(frame[None])[0]
-            largest = max(largest, float((found - expected).abs().max()))
-            other += _selected(found) != _selected(expected)
+            largest = max(largest, float((result - expected).abs().max()))
+            other += _selected(result) != _selected(expected)
             progress()
     return {
         "frames": len(frames),
@@ -60,8 +60,8 @@ def beyond(games: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The games whose maps are not the definition's."""
     return [
         game
-        for game, found in games.items()
-        if not found["largest_difference"] <= TOLERANCE or found["frames_with_another_selection"]
+        for game, result in games.items()
+        if not result["largest_difference"] <= TOLERANCE or result["frames_with_another_selection"]
     ]
 
 
@@ -77,16 +77,16 @@ def main() -> None:
     torch.set_num_threads(1)
     model = cast(Any, load_encoder(WEIGHTS)).model
     progress = Progress("error maps", count * len(TARGETS), "frames")
-    found = {
+    result = {
         game: compare(model, random_frames(f"atari/{game}", count), progress) for game in TARGETS
     }
     progress.finish()
     where = {"machine": machine(), "versions": versions(), "commit": commit()}
-    told = {"weights": WEIGHTS, "games": found, **where}
+    content = {"weights": WEIGHTS, "games": result, **where}
     RESULT.parent.mkdir(exist_ok=True)
-    write_atomic(RESULT, (json.dumps(told, indent=1) + "\n").encode())
-    print(json.dumps(found, indent=1))
-    if wrong := beyond(found):
+    write_atomic(RESULT, (json.dumps(content, indent=1) + "\n").encode())
+    print(json.dumps(result, indent=1))
+    if wrong := beyond(result):
         sys.exit(f"not the definition's maps: {', '.join(wrong)}")
 
 

@@ -1,4 +1,4 @@
-"""What a training in bfloat16 comes to beside one in float32: `python -m bench.half [EPOCHS]`.
+"""Training in bfloat16 beside training in float32: `python -m bench.half [EPOCHS]`.
 
 Each encoder learns three times: in float32 with seeds 0 and 1, and with seed 0 where linear layers
 multiply in bfloat16, as `trainer.fit` has them where the processor can; two seeds are the
@@ -9,11 +9,11 @@ the probes' recipe. It fails where a loss differs by more than LOSS or less than
 patches are the same. Takes a quarter of an hour of one core and writes `artifacts/half.json`.
 RESULTS.md quotes the file's copy in `bench/measured/`.
 
-Of a whole pretraining: `python -m bench.half FLOAT32 BFLOAT16` compares two encoder artifacts made
-here of the entry and the shards of `pipeline/recipes/weights/frostbite-mae`; the first with `python
--m bench.half NAME`, which is `pipeline.pretrain` in float32, the second as usual. The kept weights,
-float32 by another processor at an earlier commit, show how far two trainings in float32 may come
-apart in as many steps: it is by that, seen first, that WHOLE is chosen.
+`python -m bench.half FLOAT32 BFLOAT16` compares two whole pretrainings: encoder artifacts of the
+entry and the shards of `pipeline/recipes/weights/frostbite-mae`, the first by `python -m bench.half
+NAME`, which is `pipeline.pretrain` in float32, the second as usual. The committed weights, float32
+by another processor at an earlier commit, show how far two trainings in float32 may differ after
+as many steps. WHOLE was chosen after that was measured.
 """
 
 from __future__ import annotations
@@ -142,17 +142,17 @@ def multimodal() -> dict[str, Any]:
 @torch.no_grad()
 def whole(float32: Path, bfloat16: Path) -> dict[str, Any]:
     """Two encoders that were pretrained here, and the kept one of the same entry and shards."""
-    kept = KEPT / "frostbite-mae"
-    wanted = json.loads((kept / MANIFEST).read_text())
-    learned_from, epochs = json.loads((kept / SHARDS).read_text()), wanted["entry"]["epochs"]
+    committed = KEPT / "frostbite-mae"
+    wanted = json.loads((committed / MANIFEST).read_text())
+    learned_from, epochs = json.loads((committed / SHARDS).read_text()), wanted["entry"]["epochs"]
     figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": JUDGED}
     frames, chosen = random_frames("atari/Frostbite", FRAMES + JUDGED)[FRAMES:], {}
-    folders = {"float32": float32, "bfloat16": bfloat16, "float32, another processor": kept}
+    folders = {"float32": float32, "bfloat16": bfloat16, "float32, another processor": committed}
     for name, folder in folders.items():
-        made = json.loads((folder / MANIFEST).read_text())
-        used = {label: shards(open_artifact(label)) for label in made["inputs"]}
-        if made["entry"] != wanted["entry"] or used != learned_from:
-            sys.exit(f"bench.half: {folder} has another entry or other shards than {kept}")
+        manifest = json.loads((folder / MANIFEST).read_text())
+        used = {label: shards(open_artifact(label)) for label in manifest["inputs"]}
+        if manifest["entry"] != wanted["entry"] or used != learned_from:
+            sys.exit(f"bench.half: {folder} has another entry or other shards than {committed}")
         encoder = load_encoder(folder)
         assert isinstance(encoder, mae.Encoder)
         chosen[name] = selections(encoder, frames)
@@ -172,17 +172,17 @@ def main() -> None:
     if not (linear.is_faster() and linear.has_bfloat16()):
         sys.exit("bench.half: trainings here are in float32 anyway")
     torch.set_num_threads(1)
-    words = sys.argv[1:] or [str(EPOCHS)]
-    if len(words) == 2:
-        found = {"whole": whole(*map(Path, words))}
-    elif words[0].isdecimal():
-        found = {"multimae": multimodal(), "half": autoencoder(int(words[0]))}
+    arguments = sys.argv[1:] or [str(EPOCHS)]
+    if len(arguments) == 2:
+        result = {"whole": whole(*map(Path, arguments))}
+    elif arguments[0].isdecimal():
+        result = {"multimae": multimodal(), "half": autoencoder(int(arguments[0]))}
     else:
         with patch.object(linear, "has_bfloat16", lambda: False):
             stage.main("pretrain", "encoders", pretrain.run)
         return
-    kept.keep(RESULT, found)
-    if any(strays(figures) for figures in found.values()):
+    kept.keep(RESULT, result)
+    if any(strays(figures) for figures in result.values()):
         sys.exit("bench.half: bfloat16 strays further from float32 than it may")
 
 

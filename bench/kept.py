@@ -1,7 +1,7 @@
 """What a benchmark leaves behind: its figures, and what they have to be read with.
 
 Kept are `artifacts/bench.json` (ours) and `artifacts/peers.json` (against code that is not ours);
-who wants RESULTS.md to quote them copies the file to `bench/measured/` and renders it anew.
+BENCH.md is rendered from copies in `bench/measured/` (`python -m bench.page`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ PEERS = Path("artifacts/peers.json")
 
 def keep(path: Path, figures: Mapping[str, Any]) -> None:
     """Write the figures of one run, by benchmark or peer; those of others in the file stay."""
-    kept = {n: one for n, one in held(path).items() if n not in figures and "figures" in one}
+    entries = {n: one for n, one in held(path).items() if n not in figures and "figures" in one}
     where = {"machine": machine(), "versions": versions(), "commit": commit()}
-    kept |= {name: {"figures": found, **where} for name, found in figures.items()}
+    entries |= {name: {"figures": result, **where} for name, result in figures.items()}
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, (json.dumps(kept, indent=1) + "\n").encode())
+    write_atomic(path, (json.dumps(entries, indent=1) + "\n").encode())
     print(f"written to {path}")
 
 
 def held(path: Path) -> dict[str, Any]:
     """What an earlier run left; nothing where that is damaged, as a benchmark can be run again."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text("utf-8"))
-        return {name: one for name, one in found.items() if isinstance(one, dict)}
+        result = json.loads(path.read_text("utf-8"))
+        return {name: one for name, one in result.items() if isinstance(one, dict)}
     return {}

@@ -1,6 +1,6 @@
 """One MAE training step against a plain loop over timm's own blocks with eager attention.
 
-The plain one is written as the method is usually told: a convolution embeds every patch, the kept
+The plain one is written as textbooks write it: a convolution embeds every patch, the kept
 ones are gathered, the sequence is completed with mask tokens and put back in order, attention is
 softmax(QK')V in full, AdamW runs parameter by parameter. Same weights, frames, masks and loss; the
 first losses are compared, so both do the same work. Ours multiplies in bfloat16 where training does

@@ -1,6 +1,6 @@
 """One MultiMAE training step against a plain loop over timm's own blocks with eager attention.
 
-The plain one is written as the method is usually told: convolutions embed every patch of both
+The plain one is written as textbooks write it: convolutions embed every patch of both
 modalities, the kept ones are gathered, each decoder completes the sequence with mask tokens, puts
 it back in order, adds positions, cuts out its own queries, and runs all its patches through every
 layer; attention is softmax(QK')V in full, losses are averaged over masks, AdamW runs parameter by
@@ -88,10 +88,10 @@ def _convolution(model: MultiViT, name: str) -> nn.Conv2d:
     """What `project` does, as a convolution whose stride is its size."""
     linear: Any = model.project[name]
     channels = model.pixels[name] // 64
-    made = nn.Conv2d(channels, 256, 8, 8)
+    convolution = nn.Conv2d(channels, 256, 8, 8)
     kernel = linear.weight.detach().view(-1, 8, 8, channels).permute(0, 3, 1, 2)
-    made.load_state_dict({"weight": kernel, "bias": linear.bias.detach()})
-    return made
+    convolution.load_state_dict({"weight": kernel, "bias": linear.bias.detach()})
+    return convolution
 
 
 def _plain() -> Callable[[], Tensor]:
@@ -133,8 +133,8 @@ def _plain() -> Callable[[], Tensor]:
         x = x + d.mlp(d.norm_mlp(x))
         for block in d.blocks:
             x = block(x)
-        drawn: Tensor = d.predict(x)
-        return drawn
+        reconstruction: Tensor = d.predict(x)
+        return reconstruction
 
     def mean(error: Tensor, own: int) -> Tensor:
         mask = hidden[:, 64 * own : 64 * (own + 1)]
@@ -153,10 +153,10 @@ def _plain() -> Callable[[], Tensor]:
         for block in model.blocks:
             x = block(x)
         rgb, saliency = patches["rgb"], patches["saliency"]
-        drawn = {k: decode(d, x, int(k == "saliency")) for k, d in method.decoders.items()}
-        weighted = (drawn["saliency"] - saliency).square() / (1.05 - saliency)
-        loss = mean((drawn["rgb"] - rgb).square(), 0) + mean(weighted, 1)
-        loss = loss + mean((drawn["norm_rgb"] - normalise(rgb)).square(), 0)
+        reconstruction = {k: decode(d, x, int(k == "saliency")) for k, d in method.decoders.items()}
+        weighted = (reconstruction["saliency"] - saliency).square() / (1.05 - saliency)
+        loss = mean((reconstruction["rgb"] - rgb).square(), 0) + mean(weighted, 1)
+        loss = loss + mean((reconstruction["norm_rgb"] - normalise(rgb)).square(), 0)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()

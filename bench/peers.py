@@ -1,8 +1,8 @@
 """Rainbow's update in the repositories it is mostly taken from, beside ours.
 
-`python -m bench.peers FOLDER...`: each a clone of Kaixhin/Rainbow or vwxyzjn/cleanrl, of which
-nothing is kept here. Their code runs as it stands, what it imports and never calls here stood in
-for by empty modules; of CleanRL's script the classes are loaded, and the block of the training loop
+`python -m bench.peers FOLDER...`: each a clone of Kaixhin/Rainbow or vwxyzjn/cleanrl; nothing of
+them is copied here. Their code runs as it stands. Empty modules stand in for what it imports and
+never calls here; of CleanRL's script the classes are loaded, and the block of the training loop
 that samples and updates is run. One thread, batch 32, 18 actions, the same random frames for all.
 
 Kaixhin's data-efficient settings are those of ours: 4 frames of 84x84, two 5x5 convolutions of
@@ -94,18 +94,18 @@ def kaixhin(folder: Path) -> Update:
     """`Agent.learn` with the settings of its README's data-efficient command."""
     with _importing_from(folder):
         agent_module, memory_module = (importlib.import_module(n) for n in ("agent", "memory"))
-    words = Namespace(
+    arguments = Namespace(
         architecture="data-efficient", hidden_size=256, learning_rate=1e-4, multi_step=20,
         history_length=4, noisy_std=0.1, atoms=51, V_min=-10, V_max=10, model=None, discount=0.99,
         priority_exponent=0.5, priority_weight=0.4, adam_eps=1.5e-4, batch_size=32, norm_clip=10,
         device=torch.device("cpu"),
     )  # fmt: skip
-    memory = memory_module.ReplayMemory(words, FRAMES)
+    memory = memory_module.ReplayMemory(arguments, FRAMES)
     for row, frame in enumerate(_frames()):
         memory.append(
             torch.from_numpy(frame)[None] / 255, row % ACTIONS, row % 3 - 1, row % 100 == 99
         )
-    agent = agent_module.Agent(words, SimpleNamespace(action_space=lambda: ACTIONS))
+    agent = agent_module.Agent(arguments, SimpleNamespace(action_space=lambda: ACTIONS))
 
     def update() -> None:
         agent.reset_noise()

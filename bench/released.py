@@ -1,9 +1,9 @@
 """The authors' own code against ours: `python -m bench.released PATH`.
 
-PATH is the folder of the SPIRL release that holds `spirl/`. Its networks get our weights, so both
+PATH is the folder of the SPIRL release that holds `spirl/`. Its layer get our weights, so both
 make the same error maps, which are compared; then its map of one frame and its training step are
 timed against ours, interleaved, on one thread; our step multiplies in bfloat16 where training does.
-Nothing of the release is kept here. Its agents need packages long gone: what the files import of
+Nothing of the release is copied here. Its agents need packages long gone: what the files import of
 them and never call here is stood in for by empty modules, and a keyword that timm has renamed is
 passed on under its new name.
 """
@@ -64,9 +64,9 @@ def _make_importable(path: Path) -> None:
     np.float = float  # type: ignore[attr-defined]  # NumPy had it until 1.24
     block: Any = vision_transformer.Block
 
-    def renamed(*sizes: int, drop: float = 0.0, **words: Any) -> nn.Module:
-        made: nn.Module = block(*sizes, proj_drop=drop, **words)
-        return made
+    def renamed(*sizes: int, drop: float = 0.0, **options: Any) -> nn.Module:
+        layer: nn.Module = block(*sizes, proj_drop=drop, **options)
+        return layer
 
     vision_transformer.Block = renamed  # type: ignore[assignment,misc]  # a function for a class
     sys.path.insert(0, str(path))
@@ -107,8 +107,10 @@ def _released_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:
         errors = torch.zeros(1, model.patches)
         for centres in theirs._rec_idx_group:
             latent, order = theirs.forward_encoder_idx(x, surr_mask_idx=centres)
-            drawn = theirs.forward_decoder_idx(latent, order)
-            errors[:, centres] = theirs.forward_err_idx(image, drawn, surr_mask_idx=centres)
+            reconstruction = theirs.forward_decoder_idx(latent, order)
+            errors[:, centres] = theirs.forward_err_idx(
+                image, reconstruction, surr_mask_idx=centres
+            )
         return errors
 
     return error_map

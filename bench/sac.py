@@ -1,4 +1,4 @@
-"""One SAC update on features that replay keeps, against updates that encode their images anew.
+"""One SAC update on stored features, against updates that encode their images each time.
 
 ViSaRL's sizes: batch 128, hidden 1024, 256-d latents of a frozen ViT (4 layers, 4 heads, 8-pixel
 patches of 64x64 images), mean over its tokens. No environment: both sample from their replay and
@@ -40,13 +40,13 @@ def run() -> dict[str, object]:
     """Median updates/s on one thread, and of the rounds' ratios (ours / encoding in the update)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    eyes, vectors = encoder(), latents()
+    frozen, vectors = encoder(), latents()
     figures: dict[str, object] = {
         "what": "SAC update, batch 128, hidden 1024, one thread, cached latents against images",
         "rounds": ROUNDS,
         "latents_bytes_a_transition": size(vectors),
     }
-    figures |= compare("encoding", ours(vectors), encoding(eyes))
+    figures |= compare("encoding", ours(vectors), encoding(frozen))
     torch.set_num_threads(threads)
     return figures
 
@@ -86,7 +86,7 @@ def _replay(example: Obs, frame: Callable[[], Obs]) -> Replay:
 
 
 def latents() -> Replay:
-    """What Fovea keeps of a frame: one pooled token."""
+    """Replay of what Fovea stores of a frame: one pooled token."""
     generator = torch.Generator().manual_seed(0)
 
     def frame() -> Obs:
@@ -97,7 +97,7 @@ def latents() -> Replay:
 
 
 def size(replay: Replay) -> float:
-    """Bytes a row, without what is kept once."""
+    """Bytes a row, without what is stored once."""
     columns = [*replay._rows.values(), replay._priority]
     return sum(column.nbytes for column in columns) / (replay.capacity + 1)
 
@@ -117,31 +117,31 @@ def ours(replay: Replay) -> Update:
 class Encoding(Net):
     """A frozen encoder inside the agent: image (B, 1, C, H, W) to its mean token (B, 256)."""
 
-    def __init__(self, eyes: Encoder) -> None:
+    def __init__(self, frozen: Encoder) -> None:
         super().__init__()
-        self.eyes, self.width = eyes, 256
+        self.encoder, self.width = frozen, 256
 
     @torch.no_grad()
     def forward(self, stack: Obs) -> tuple[Tensor, dict[str, Tensor]]:
         """No extras."""
-        return self.eyes(stack["image"][:, 0])["x"].mean(1), {}
+        return self.encoder(stack["image"][:, 0])["x"].mean(1), {}
 
 
 def _image(random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return random.integers(256, size=SHAPE, dtype=np.uint8)
 
 
-def encoding(eyes: Encoder) -> Update:
+def encoding(frozen: Encoder) -> Update:
     """The same agent on images in replay."""
     random = np.random.default_rng(0)
 
     def frame() -> Obs:
         return {"image": torch.from_numpy(_image(random))[None]}
 
-    return _updates(Encoding(eyes), frame(), _replay(frame(), frame))
+    return _updates(Encoding(frozen), frame(), _replay(frame(), frame))
 
 
-def stable_baselines(eyes: Encoder) -> tuple[Update, float]:
+def stable_baselines(frozen: Encoder) -> tuple[Update, float]:
     """Its `train(1)`, which samples and updates once, and the bytes of its replay a transition."""
     import gymnasium
 
@@ -156,13 +156,13 @@ def stable_baselines(eyes: Encoder) -> tuple[Update, float]:
 
         @torch.no_grad()
         def forward(self, image: Tensor) -> Tensor:
-            return eyes(image.to(torch.uint8))["x"].mean(1)
+            return frozen(image.to(torch.uint8))["x"].mean(1)
 
     class Blank(gymnasium.Env[Any, Any]):
         observation_space = gymnasium.spaces.Box(0, 255, SHAPE, np.uint8)
         action_space = gymnasium.spaces.Box(-1, 1, (ACTIONS,), np.float32)
 
-    words = {
+    options = {
         "features_extractor_class": Frozen,
         "share_features_extractor": True,
         "normalize_images": False,
@@ -170,7 +170,7 @@ def stable_baselines(eyes: Encoder) -> tuple[Update, float]:
     }
     model = library.SAC(
         "CnnPolicy", Blank(), learning_rate=1e-4, buffer_size=ROWS, batch_size=128, tau=0.005,
-        target_update_interval=2, policy_kwargs=words, seed=0, device="cpu",
+        target_update_interval=2, policy_kwargs=options, seed=0, device="cpu",
     )  # fmt: skip
     model.set_logger(logger.configure(None, []))
     buffer, random = model.replay_buffer, np.random.default_rng(0)

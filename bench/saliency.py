@@ -3,7 +3,7 @@
 ViSaRL took the global cells out to come from 0.1 to 0.01 s a frame (its GPU, 224x224 pixels). The
 student has to label and to act thirty times faster than its teacher; labelling goes in batches as
 in the stage `label`, acting frame by frame. Whatever the frames' size, the student sees 64x64
-pixels. Weights are as drawn: time does not depend on them.
+pixels. Weights are random: time does not depend on them.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def _compared(what: str, size: int, frames: int, calls: int = 1) -> dict[str, fl
         "global": _picanet("GGLLL", size),
         "student": student.Training(student.Config(), (3, size, size)).saliency(),
     }
-    found = _rounds(size, frames, calls, sources)
-    figures = {f"{what}_{name}_ms": statistics.median(taken) for name, taken in found.items()}
+    result = _rounds(size, frames, calls, sources)
+    figures = {f"{what}_{name}_ms": statistics.median(taken) for name, taken in result.items()}
     for name, slow, fast in (("global", "global", "local"), ("student", "local", "student")):
-        pairs = zip(found[slow], found[fast], strict=True)
+        pairs = zip(result[slow], result[fast], strict=True)
         figures[f"{what}_{name}_ratio"] = statistics.median(a / b for a, b in pairs)
     return figures
 
@@ -64,14 +64,14 @@ def _rounds(
 ) -> dict[str, list[float]]:
     """Milliseconds a frame of each source, round after round, by turns."""
     images = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), np.uint8)
-    found: dict[str, list[float]] = {name: [] for name in sources}
+    result: dict[str, list[float]] = {name: [] for name in sources}
     for turn in range(ROUNDS + 1):
         for name, source in sources.items():
             work = partial(predicted, source, images)
             taken = _milliseconds(work, calls) / (frames * calls)
             if turn:  # the first is the warm-up
-                found[name].append(taken)
-    return found
+                result[name].append(taken)
+    return result
 
 
 def _milliseconds(work: Callable[[], object], calls: int) -> float:

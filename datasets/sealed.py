@@ -3,17 +3,24 @@
 The digest of `name` stands beside it in `.name.sha256`, since many of these files are published and
 keep their plain bytes. It is written first, and for as long as an older file is in the place, the
 older file's digest stands below it: a kill at any moment leaves a file that one of them fits. A
-file without a digest is one that nobody vouches for, so it counts as damaged.
+file without a digest is one that nobody vouches for, so it counts as damaged. A manifest has its
+own digest inside, under `sha256`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets.errors import FoveaError
-from datasets.files import sha256_file, write_atomic
+from datasets.files import read_json, sha256_file, write_atomic
+
+MANIFEST = "manifest.json"
+DIGEST = "sha256"  # the key of a manifest's own
 
 
 class DamagedError(FoveaError):
@@ -77,6 +84,47 @@ def drop_digests(folder: Path) -> None:
     """Delete the digests below a folder that is finished: its manifest has them from here on."""
     for beside in folder.rglob(".*.sha256"):
         beside.unlink()
+
+
+def write_manifest(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with the digest of all the rest of it."""
+    digest = _digest_of(value)
+    write_atomic(path, (json.dumps({**value, DIGEST: digest}, indent=1) + "\n").encode())
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A JSON object that write_manifest() wrote, without its digest.
+
+    Raises FoveaError naming the file where it is damaged, FileNotFoundError without one.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop(DIGEST, None) != _digest_of(value):
+        raise FoveaError(f"{path}: does not match the SHA-256 in it")
+    return value
+
+
+def check_listed(path: Path) -> None:
+    """Raise FoveaError for a file with other bytes than the manifest of its artifact lists.
+
+    The manifest is in its folder or in the one above; without any there is nothing to check.
+    """
+    for folder in (path.parent, path.parent.parent):
+        if (folder / MANIFEST).is_file():
+            manifest = read_json(folder / MANIFEST)
+            files: Any = manifest.get("files") if isinstance(manifest, dict) else None
+            name = path.relative_to(folder).as_posix()
+            listed = isinstance(files, dict) and name in files
+            if listed and files[name] != sha256_file(path):
+                raise FoveaError(
+                    f"{path}: not the bytes that {folder / MANIFEST} lists; build or fetch it again"
+                )
+            return
+
+
+def _digest_of(value: object) -> str:
+    """The SHA-256 of what JSON makes of a value, whatever the order of its keys."""
+    plain = json.dumps(json.loads(json.dumps(value, allow_nan=False)), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _beside(path: Path) -> Path:

@@ -11,11 +11,8 @@ import sys
 from pipeline import params
 from pipeline.results.claims import read_papers
 from pipeline.results.html import render
-from pipeline.results.judged import Measured
-from pipeline.results.measured import read_measured
-from pipeline.results.predicted import read_predicted
-from pipeline.results.probed import read_probed
-from pipeline.results.render import fragment
+from pipeline.results.pages import against_papers
+from pipeline.results.record import read_records
 from pipeline.runtime.artifact import ROOT
 from pipeline.runtime.stage import told_plainly
 
@@ -30,18 +27,15 @@ def main() -> None:
             table: {name: entry.resolved() for name, entry in entries.items()}
             for table, entries in params.load().tables.items()
         }
-        ledger = fragment(read_papers(), Measured(read_measured(), read_probed(), read_predicted()))
-        metrics = render(tables, ROOT, OUT, ledger=ledger)
+        papers = against_papers(read_papers(), read_records())
+        metrics = render(tables, ROOT, OUT, papers=papers)
     for name, values in metrics.items():
         mean, chance, above = (
-            f"{values[key]:{sign}.1f} ({values[low]:{sign}.1f} to {values[high]:{sign}.1f})"
-            for key, low, high, sign in (
-                ("mean", "mean_low", "mean_high", ""),
-                ("random_mean", "random_low", "random_high", ""),
-                ("above_random", "above_random_low", "above_random_high", "+"),
-            )
+            f"{values[key]:{sign}.1f} ({values[f'{key}_low']:{sign}.1f} to "
+            f"{values[f'{key}_high']:{sign}.1f})"
+            for key, sign in (("mean", ""), ("random", ""), ("above_random", "+"))
         )
-        smoke = "; smoke: not a result" if values["smoke"] else ""
+        smoke = "; smoke test, not a result" if values["smoke"] else ""
         print(f"{name}: mean {mean}, uniform random {chance}, difference {above}{smoke}")
     print(OUT / "index.html", file=sys.stderr)
 

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.files import read_json, write_atomic
+from datasets.sealed import check_listed
 from pretrain.encoder import Component, Encoder, Header, Saliency, Shape, Weights
 
 T = TypeVar("T")
@@ -73,8 +74,8 @@ def load_encoder(
 
     What it caches it shares through the folder `shared` with other processes and later runs.
 
-    Raises FileNotFoundError or FoveaError naming the file that is missing, truncated, foreign or
-    does not fit.
+    Raises FileNotFoundError or FoveaError naming the file that is missing, damaged as the manifest
+    of its artifact says, truncated, foreign or does not fit.
     """
     folder = Path(folder)
     header = read_header(folder)
@@ -174,12 +175,8 @@ def read_header(folder: Path) -> Header:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; is {folder} the folder of an artifact?")
-    try:
-        header = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FoveaError(
-            f"{path}: not readable as JSON ({error}); build the artifact again"
-        ) from error
+    check_listed(path)
+    header = read_json(path)
     if not isinstance(header, dict):
         raise FoveaError(f"{path}: must hold a JSON object; build the artifact again")
     return header
@@ -276,6 +273,7 @@ def _weights(folder: Path) -> Weights:
     path = folder / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; build the artifact again")
+    check_listed(path)
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:

@@ -7,25 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from bench import apart, kept
-from bench.__main__ import WARM, table
-from bench.apart import TWO_SEEDS, two_seeds
+from bench import kept, page
+from bench.__main__ import table
 from bench.error_map import TARGETS
 from bench.exact import beyond
 from bench.half import strays
+from bench.page import WARM
+from pipeline.results.record import read_records
 
 
 @pytest.mark.parametrize(("ours", "ratio", "met"), [(99.9, 9.0, "no"), (100.0, 0.5, "yes")])
 def test_a_rate_is_held_against_its_target(ours: float, ratio: float, met: str) -> None:
     figures = {
         f"{what}_{name}": value
-        for what in ("tokens", "two_seeds")
+        for what in ("tokens", "two_seeds", "pixels")
         for name, value in (
             ("updates_per_second", ours), ("plain_per_second", 10.0), ("ratio", ratio),
         )
     }  # fmt: skip
     _, *lines = table({"rainbow": figures})
-    assert [line.split()[-2:] for line in lines] == [["100", met]] * 2
+    assert [line.split()[-2:] for line in lines[:2]] == [["100", met]] * 2
+    assert lines[2].split()[-1] == f"{ratio:.3g}"  # without a target
 
 
 @pytest.mark.parametrize(("ratio", "met"), [(1.99, "no"), (2.0, "yes")])
@@ -35,29 +37,30 @@ def test_a_ratio_is_held_against_its_target(ratio: float, met: str) -> None:
     assert line.split()[-1] == met and line.split()[-2] == "2x"
 
 
-def test_how_much_was_remembered_is_said() -> None:
-    """Ratios grow with the frames seen before, so a line without their number says little."""
+def test_the_cache_hits_are_named() -> None:
     names = ("plain_ms", "remembering_ms", "remembering_ratio")
     figures = {f"{game}_{name}": 20.0 for game in TARGETS for name in names}
     rates = {f"{game}_hit_rate": 0.985 for game in TARGETS}
     _, *lines = table({WARM: figures | rates | {"remembered_frames": 9600}})
     assert len(lines) == len(TARGETS)
-    assert all("9,600 frames seen, 98% remembered, ms " in line for line in lines)
+    assert all("98% cache hits" in line for line in lines)
 
 
-def test_the_ledgers_run_of_two_seeds_counts() -> None:
-    """One run of both, from start to end: neither resumed nor failed."""
-    kept = json.loads(TWO_SEEDS.read_text())
-    assert (kept["entry"]["seeds"], kept["run"]["resumed"], kept["failed"]) == (2, 0, None)
-    *_, where = two_seeds()
-    assert where.startswith(f"{kept['run']['wall_seconds'] / 60:.0f} ") and where.endswith("yes")
+def test_the_page_is_rendered_from_what_is_committed() -> None:
+    assert page.BENCH.read_text("utf-8") == page.page()
+
+
+def test_the_run_of_two_seeds_is_one() -> None:
+    """From start to end, both: neither resumed nor failed."""
+    first = read_records()["policies/frostbite-spirl"][0]
+    assert (first.entry["seeds"], first.scores["failed"]) == (2, None)
+    assert first.runs["train-frostbite-spirl"]["resumed"] == 0
 
 
 def test_what_was_measured_apart_met_its_targets() -> None:
-    """But what needs a GPU or is told by the README; and it can say no."""
-    verdicts = {what: where.rpartition("; ")[2] for what, target, where in apart.lines() if target}
-    measured = {what: word for what, word in verdicts.items() if word in ("yes", "no")}
-    assert len(measured) == 8 and set(measured.values()) == {"yes"}
+    """And it can say no."""
+    rows = [page.error_maps(), *page.bfloat16(), *page.runs(read_records())]
+    assert [row[-1] for row in rows] == ["yes"] * 6
     found = json.loads(Path("bench/measured/half.json").read_text())
     for figures in (found["half"]["figures"], found["whole"]["figures"]):
         worse = {"overlap_with_float32": figures["bfloat16"]["overlap_with_float32"] - 0.1}

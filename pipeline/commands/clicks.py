@@ -27,18 +27,18 @@ from pipeline.runtime.stage import told_plainly
 
 
 def task(entry: Entry, annotator: str) -> server.Task:
-    """The frames of an entry, in the order they are shown. FoveaError where they aren't built."""
+    """The frames of an entry, in the order of the page. FoveaError where they aren't built."""
     data = open_artifact(f"frames/{entry.keys.frames}")
     frames = read_frames(data.folder, data.files)
-    shown = order(frames, entry.config.seed)[: entry.keys.count]
+    indices = order(frames, entry.config.seed)[: entry.keys.count]
     every = keys(frames)
     return server.Task(
         title=entry.name,
         annotator=annotator,
         path=path_of(CLICKS / entry.keys.frames, annotator),
-        keys=tuple(every[index] for index in shown),
-        digests=tuple(digest(frames, index) for index in shown),
-        images=frames.images[shown],
+        keys=tuple(every[index] for index in indices),
+        digests=tuple(digest(frames, index) for index in indices),
+        images=frames.images[indices],
     )
 
 
@@ -60,19 +60,19 @@ def give(task: server.Task, folder: Path) -> None:
 
 
 def bring(task: server.Task, folder: Path) -> None:
-    """Import clicks made with ViSaRL's tool on these frames, numbered in the order shown here.
+    """Import clicks made with ViSaRL's tool on these frames, numbered in the page's order.
 
-    Its files name no pictures: that the clicks are on these is the word of whoever imports them.
+    Its files name no pictures: nothing checks that the clicks are on these.
     """
     if task.path.exists():
         raise FoveaError(
             f"{task.path}: is there already; import as another annotator (--as …, with make AS=…)"
         )
-    found = heatmap_js.read(folder, len(task.keys))
+    clicks = heatmap_js.read(folder, len(task.keys))
     task.path.parent.mkdir(parents=True, exist_ok=True)
-    written = {task.keys[n]: Clicked(task.digests[n], points) for n, points in found.items()}
-    write_clicks(task.path, written)
-    _say(f"{task.path}: {sum(map(len, found.values()))} clicks on {len(found)} frames")
+    annotated = {task.keys[n]: Clicked(task.digests[n], points) for n, points in clicks.items()}
+    write_clicks(task.path, annotated)
+    _say(f"{task.path}: {sum(map(len, clicks.values()))} clicks on {len(clicks)} frames")
 
 
 def main() -> None:
@@ -85,24 +85,24 @@ def main() -> None:
     parser.add_argument("--port", type=int, help=f"else the first free one from {server.PORT} on")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="for pictures NNN.png")
     parser.add_argument("--import", dest="folder", type=Path, help="of annotations_NNN.txt")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with told_plainly():
         checked = params.load()
-        if asked.entry is None:
+        if arguments.entry is None:
             names = ", ".join(checked.tables["annotations"]) or "none; write one in params.yaml"
             raise FoveaError(f"name an entry of annotations (make annotate NAME=…): {names}")
-        entry = checked.entry("annotations", asked.entry)
+        entry = checked.entry("annotations", arguments.entry)
         if entry.keys.annotator != "human":
             _say(
                 f"note: annotations.{entry.name} takes no clicks of people; `annotator: human` does"
             )
-        shown = task(entry, asked.annotator)
-        if asked.export:
-            give(shown, asked.export)
-        elif asked.folder:
-            bring(shown, asked.folder)
+        frames = task(entry, arguments.annotator)
+        if arguments.export:
+            give(frames, arguments.export)
+        elif arguments.folder:
+            bring(frames, arguments.folder)
         else:
-            click(shown, asked.port)
+            click(frames, arguments.port)
 
 
 def _say(text: str) -> None:

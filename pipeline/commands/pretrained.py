@@ -1,9 +1,9 @@
-"""Kept weights in place of hours of pretraining: `python -m pipeline.commands.pretrained NAME`.
+"""Committed weights for hours of pretraining: `python -m pipeline.commands.pretrained NAME`.
 
 `pipeline/recipes/weights/NAME` holds an encoder that was pretrained before: weights, curve, the
 manifest, and the digests of the shards that it learned from. Where entry and shards are the same,
-the complete artifact that the `pretrain` stage would make is made of them. `dvc commit -f
-pretrain@NAME` tells DVC. How long pretraining took says `pipeline/recipes/weights/README.md`.
+they become the complete artifact that the `pretrain` stage would publish. `dvc commit -f
+pretrain@NAME` records that. `pipeline/recipes/weights/README.md` has the time pretraining took.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ FILES = (CONFIG, WEIGHTS, CURVE)
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Make an encoder's artifact from weights that were kept."""
+    """Make an encoder's artifact from committed weights."""
     folder = KEPT / stage.entry.name
-    kept = _manifest(folder)
+    manifest = _manifest(folder)
     again = f"`dvc repro pretrain@{stage.entry.name}` pretrains"
-    if kept["entry"] != stage.entry.resolved():
+    if manifest["entry"] != stage.entry.resolved():
         raise FoveaError(
-            f"{folder}: pretrained with {kept['entry']}, encoders.{stage.entry.name} is "
+            f"{folder}: pretrained with {manifest['entry']}, encoders.{stage.entry.name} is "
             f"{stage.entry.resolved()}; {again}"
         )
     for artifact in stage.inputs.values():
@@ -44,9 +44,9 @@ def run(stage: Stage) -> dict[str, Any]:
     encoder = load_encoder(folder)
     shutil.copyfile(folder / CURVE, stage.out / CURVE)
     keep(stage, None, encoder, read_columns(stage, saliency=False)[0])
-    told = f"`dvc commit -f pretrain@{stage.entry.name}` tells DVC, which otherwise pretrains anew"
-    print(told, file=sys.stderr)
-    return dict(kept["metrics"])
+    command = f"dvc commit -f pretrain@{stage.entry.name}"
+    print(f"`{command}` records that, or DVC pretrains anew", file=sys.stderr)
+    return dict(manifest["metrics"])
 
 
 def shards(artifact: Artifact) -> dict[str, str]:

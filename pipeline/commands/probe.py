@@ -1,32 +1,30 @@
-"""What is in a frozen encoder's features: `python -m pipeline.commands.probe ENCODER... [--frames
-NAME]`.
- Linear probes (`pretrain/metrics/probe.py`) to where tip, object and goal are, in the image
-(pixels) and in the world (metres), which Meta-World's frames come with. Frames with one of the
-three outside of the picture are left out, for every encoder the same ones; what merely hides a
-point is no reason.
+"""Linear probes of a frozen encoder's features: `python -m pipeline.commands.probe ENCODER...
+[--frames NAME]`.
+
+Targets (`pretrain/metrics/probe.py`) are tip, object and goal in the image (pixels) and in the
+world (metres), which come with Meta-World's frames. Frames with one of the three outside of the
+image are left out, the same ones for every encoder; occlusion is no reason.
 
 Each encoder is read in several ways, as far as it has them:
 - pooled: the mean over its tokens as a policy gets them, or the pixels;
 - tokens: all of them, side by side;
 - global token: that one alone;
-- image alone: pooled, its saliency left out (ViSaRL's PO).
+- image alone: pooled, its saliency left out (ViSaRL's pretraining only).
 
-A map is fitted on `FEW` frames: from thousands even an untrained encoder's features, and pixels,
-give the places nearly without error (R² 0.96 on Drawer Open), so that nothing can be told apart.
-What all frames give stands beside it. Where seeing a frame costs a map of PiCANet's, that is
-drawn once for all readings and encoders of one command.
+A map is fitted on `FEW` frames: from thousands even an untrained encoder's features and pixels are
+linear in the targets (R² 0.96 on Drawer Open). What all frames give stands beside it. PiCANet's map
+of a frame is computed once for all readings and encoders of one command.
 
 `--frames` names frames that no encoder was pretrained on; without it, its own are taken. A command
-and no stage, because only some frames have points. Writes `artifacts/.runs/probe-<NAME>/probe.json`
-with entries and digests of everything the encoder was made from; `pipeline.commands.results` keeps
-it.
+and no stage, because only some frames have points. Writes drafts of records to
+`artifacts/.runs/measured`, which `python -m pipeline.commands.results add encoders/NAME --on
+frames/NAME` completes.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -39,13 +37,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
 from datasets.pictures import spread
 from datasets.shards import FrameSet, read_frames
 from pipeline import params
+from pipeline.results.add import write_draft
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
-from pipeline.runtime.stage import RUNS, record, told_plainly
+from pipeline.runtime.stage import record, told_plainly
 from pretrain.encoder import Encoder, Obs
 from pretrain.frozen import load_encoder
 from pretrain.metrics.probe import Probe, Score, episodes_of, few, score_mean, split
@@ -60,8 +58,7 @@ ROWS = 3_000  # frames, evenly spread; their products are one table
 BATCH = 16  # frames between two lines of progress
 
 Floats = NDArray[np.float32]
-# The digests of the maps that an encoder learned on and of the frames -> the bytes of those of a
-# pass -> their maps.
+# Digests of the maps that an encoder learned on and of the frames -> bytes of a batch -> its maps.
 Maps = dict[tuple[str | None, str], dict[bytes, Tensor]]
 
 
@@ -95,17 +92,15 @@ def main() -> None:
     with told_plainly():
         for name in arguments.encoders:
             began = time.time()
-            found = measure(name, arguments.frames, maps)
-            folder = RUNS / f"probe-{name}"
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / "probe.json", (json.dumps(found) + "\n").encode())
+            fields = measure(name, arguments.frames, maps)
+            path = write_draft(artifact.ROOT, **fields)
             record("probe", name, began, (time.time() - began, 1))
-            print(f"{table(found)}\n{folder / 'probe.json'}")
+            print(f"{table(fields)}\n{path}")
 
 
 def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> dict[str, Any]:
-    """The scores of one encoder in every reading, with what they rest on; JSON-able. `maps` are
-    those drawn for the one before; they are kept for encoders of the same maps that follow.
+    """The scores of one encoder in every reading: the fields of a record. `maps` are those computed
+    for the encoder before; they are kept for encoders of the same maps that follow.
 
     Raises FoveaError where an artifact is missing, was made from others than those there now, or
     its frames have no points, too few episodes, or another size than the encoder's.
@@ -122,22 +117,25 @@ def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> d
     maps, key = {} if maps is None else maps, (_saliency(made_from), data.digest)
     for other in maps.keys() - {key}:
         del maps[other]
-    drawn = maps.setdefault(key, {})
-    for reading, features in read(name, str(folder), scene.images, drawn):
+    cache = maps.setdefault(key, {})
+    for reading, features in read(name, str(folder), scene.images, cache):
         probe = Probe(features)
         lines[reading] = [probe.score(scene.places, few(p, FEW)) for p in parts]
         lines[f"{reading}, {ALL}"] = [probe.score(scene.places, p) for p in parts]
     return {
-        "encoder": name,
+        "artifact": entry.label,
+        "on": label,
         "made_from": made_from,
-        "frames": {label: {"digest": data.digest, "entry": data.manifest["entry"]}},
-        "rows": len(scene.images),
-        "left_out": scene.left_out,
-        "episodes": int(scene.episodes.max()) + 1,
-        "splits": list(SPLITS),
-        "fitted": FEW,
-        "scores": {line: _by_place(scores) for line, scores in lines.items()},
+        "measured_on": {label: {"digest": data.digest, "entry": data.manifest["entry"]}},
         "versions": artifact.versions(),
+        "scores": {
+            "rows": len(scene.images),
+            "left_out": scene.left_out,
+            "episodes": int(scene.episodes.max()) + 1,
+            "splits": list(SPLITS),
+            "fitted": FEW,
+            "readings": {line: _by_place(scores) for line, scores in lines.items()},
+        },
     }
 
 
@@ -190,10 +188,10 @@ def readings(encoder: Encoder) -> list[Reading]:
 
 
 def read(
-    name: str, folder: str, images: NDArray[np.uint8], drawn: dict[bytes, Tensor]
+    name: str, folder: str, images: NDArray[np.uint8], cache: dict[bytes, Tensor]
 ) -> Iterator[tuple[str, Floats]]:
-    """Each reading's name and its features (n, D) of all images; the maps that it takes are put
-    into `drawn`, and taken from there.
+    """Each reading's name and its features (n, D) of all images; saliency maps go through
+    `cache`.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shown = (images.shape[3], *images.shape[1:3])
@@ -206,7 +204,7 @@ def read(
                 "name frames of its size"
             )
         if encoder.saliency is not None:
-            encoder.saliency = _Drawn(encoder.saliency, drawn)
+            encoder.saliency = _Cached(encoder.saliency, cache)
         names = ", ".join(way.name for way in ways)
         progress = Progress(f"probe {name}, {names}", len(images), "frames")
         rows: dict[str, list[Floats]] = {way.name: [] for way in ways}
@@ -222,24 +220,24 @@ def read(
             yield way.name, np.concatenate(rows.pop(way.name))
 
 
-class _Drawn(nn.Module):
-    """A source of saliency that draws each map once."""
+class _Cached(nn.Module):
+    """A source of saliency that computes each map once."""
 
-    def __init__(self, source: nn.Module, drawn: dict[bytes, Tensor]) -> None:
+    def __init__(self, source: nn.Module, cache: dict[bytes, Tensor]) -> None:
         super().__init__()
-        self.source, self.drawn = source, drawn
+        self.source, self.cache = source, cache
 
     def forward(self, image: Tensor) -> Tensor:
         key = image.cpu().numpy().tobytes()
-        if key not in self.drawn:
-            self.drawn[key] = self.source(image)
-        return self.drawn[key]
+        if key not in self.cache:
+            self.cache[key] = self.source(image)
+        return self.cache[key]
 
 
 def _saliency(made_from: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The digest of the maps that an encoder learned on: their source is the one it carries."""
-    found = (made["digest"] for label, made in made_from.items() if label.startswith("saliency/"))
-    return next(found, None)
+    maps = (made["digest"] for label, made in made_from.items() if label.startswith("saliency/"))
+    return next(maps, None)
 
 
 def _row(obs: Obs, row: str) -> Tensor:
@@ -264,17 +262,17 @@ def _by_place(scores: list[dict[str, Score]]) -> dict[str, dict[str, list[float 
     }
 
 
-def table(found: dict[str, Any]) -> str:
+def table(fields: dict[str, Any]) -> str:
     """The scores as text: a line a reading, means over the splits."""
-    units = {"image": (1, "px"), "world": (100, "cm")}
+    units, measured = {"image": (1, "px"), "world": (100, "cm")}, fields["scores"]
     head = (
-        f"{found['encoder']}: {found['rows']:,} frames of {found['episodes']} episodes "
-        f"({found['left_out']:,} left out, a point is out of the picture), "
-        f"{len(found['splits'])} splits, fitted on {found['fitted']} or all that are not held out; "
+        f"{fields['artifact']}: {measured['rows']:,} frames of {measured['episodes']} episodes "
+        f"({measured['left_out']:,} left out, a point is out of the image), "
+        f"{len(measured['splits'])} splits, fitted on {measured['fitted']} or all training frames; "
         "R² and mean distance"
     )
     lines = [head]
-    for reading, places in found["scores"].items():
+    for reading, places in measured["readings"].items():
         cells = []
         for place, scores in places.items():
             scale, unit = units[place.split()[0]]

@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.commands.recipe", description=use.__doc__
     )
-    parser.add_argument("name", nargs="?", help="what there is is listed without one")
+    parser.add_argument("name", nargs="?", help="a recipe; without one, all are listed")
     parser.add_argument("--force", action="store_true", help="overwrite edits of params.yaml")
     arguments = parser.parse_args()
     if arguments.name is None:

@@ -1,10 +1,10 @@
-"""The ledger: `python -m pipeline.commands.results` renders RESULTS.md from what was measured.
+"""`python -m pipeline.commands.results` renders RESULTS.md, docs/results and the figures that
+follow from the records.
 
-`python -m pipeline.commands.results add POLICY [--note TEXT]` first keeps the scores of an
-evaluation in `artifacts/` (or in another clone's, `--artifacts PATH`), one file a seed, to be
-committed; `probe ENCODER` likewise what `python -m pipeline.commands.probe` found, `judge
-ANNOTATIONS SOURCE` what `python -m pipeline.commands.judge` did, `frames NAME` what a learner came
-to whose replay they are.
+`add LABEL` first adds the records of an artifact in `artifacts/` (or in another clone's,
+`--artifacts PATH`), to be committed: `add policies/x` the seeds of an evaluation, `add frames/x`
+the metrics of a collection, `add encoders/x --on frames/y` what `python -m pipeline.commands.probe`
+measured, `add predictors/x --on annotations/y` what `python -m pipeline.commands.judge` did.
 """
 
 from __future__ import annotations
@@ -14,23 +14,12 @@ import sys
 from pathlib import Path
 
 from datasets.files import write_atomic
+from pipeline.results.add import add
 from pipeline.results.claims import read_papers
-from pipeline.results.collected import add_frames
-from pipeline.results.curve import pictures
-from pipeline.results.judged import Measured
-from pipeline.results.measured import add, read_measured
-from pipeline.results.predicted import add_predicted, read_predicted
-from pipeline.results.probed import add_probe, read_probed
-from pipeline.results.render import render
+from pipeline.results.pages import pages
+from pipeline.results.record import read_records
 from pipeline.runtime.artifact import ROOT
 from pipeline.runtime.stage import told_plainly
-
-RESULTS = Path("RESULTS.md")
-
-
-def page() -> str:
-    """RESULTS.md as it follows from what is kept."""
-    return render(read_papers(), Measured(read_measured(), read_probed(), read_predicted()))
 
 
 def main() -> None:
@@ -39,38 +28,20 @@ def main() -> None:
         prog="python -m pipeline.commands.results", description=__doc__
     )
     commands = parser.add_subparsers(dest="command")
-    for command, names, what in (
-        ("add", ["policy"], "keep the scores of an evaluation"),
-        ("probe", ["encoder"], "keep the probes of an encoder"),
-        ("judge", ["annotations", "source"], "keep the scores of a source of saliency"),
-        ("frames", ["name"], "keep what the making of frames came to"),
-    ):
-        adding = commands.add_parser(command, help=what)
-        for name in names:
-            adding.add_argument(name)
-        adding.add_argument("--note", default="", help="what a reader of the ledger must know")
-        adding.add_argument("--artifacts", type=Path, default=ROOT, help="where it was made")
-    arguments = parser.parse_args()
+    adding = commands.add_parser("add", help="add the records of an artifact")
+    adding.add_argument("label", help="of the artifact, such as policies/frostbite-spirl")
+    adding.add_argument("--on", help="label of what it was measured on")
+    adding.add_argument("--note", default="", help="what differs from the recipe")
+    adding.add_argument("--artifacts", type=Path, default=ROOT, help="where it was built")
+    options = parser.parse_args()
     with told_plainly():
-        if arguments.command == "add":
-            for path in add(arguments.policy, arguments.note, root=arguments.artifacts):
+        if options.command == "add":
+            for path in add(options.label, options.on, options.note, root=options.artifacts):
                 print(path, file=sys.stderr)
-        if arguments.command == "probe":
-            kept = add_probe(arguments.encoder, arguments.note, root=arguments.artifacts)
-            print(kept, file=sys.stderr)
-        if arguments.command == "judge":
-            kept = add_predicted(
-                arguments.annotations, arguments.source, arguments.note, root=arguments.artifacts
-            )
-            print(kept, file=sys.stderr)
-        if arguments.command == "frames":
-            kept = add_frames(arguments.name, arguments.note, root=arguments.artifacts)
-            print(kept, file=sys.stderr)
-        for path, drawn in pictures(read_measured()).items():
+        for path, text in pages(read_papers(), read_records()).items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, drawn.encode())
-        write_atomic(RESULTS, page().encode())
-    print(RESULTS, file=sys.stderr)
+            write_atomic(path, text.encode())
+            print(path, file=sys.stderr)
 
 
 if __name__ == "__main__":

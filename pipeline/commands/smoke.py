@@ -1,9 +1,9 @@
 """Build the entries of a recipe at tiny budgets: `make smoke NAME=spirl`.
 
-It shows that a recipe's entries are good and its stages fit each other, in minutes; its scores mean
-nothing. Of entries that differ in numbers, such as `max_ratio`, or in the game, as may those that
-they are made from, the first stands for all. It works in `artifacts/.smoke/<recipe>/`, stage by
-stage, without DVC.
+A smoke test: it shows in minutes that a recipe's entries are good and its stages fit each other;
+its scores mean nothing. Of entries that differ in numbers, such as `max_ratio`, or in the game, or
+whose inputs do, only the first is built. It works in `artifacts/.smoke/<recipe>/`, stage by stage,
+without DVC.
 """
 
 from __future__ import annotations
@@ -69,28 +69,28 @@ def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]
 
 
 def repeats(checked: tables.Params) -> dict[str, str]:
-    """Label -> that of the earlier entry which stands for it; what others need is none."""
+    """Label -> that of the earlier entry which stands for it; an input of others is none."""
     first: dict[str, str] = {}
-    found = {}
+    repeated = {}
     for entry in _ordered(checked):
         shape = str(_shape(entry, checked))
         if first.setdefault(shape, entry.label) != entry.label:
-            found[entry.label] = first[shape]
+            repeated[entry.label] = first[shape]
     for entry in reversed(_ordered(checked)):
-        if entry.label not in found:
+        if entry.label not in repeated:
             for label in entry.inputs().values():
-                found.pop(label, None)
-    return found
+                repeated.pop(label, None)
+    return repeated
 
 
 def _shape(entry: tables.Entry, checked: tables.Params) -> Any:
-    """An entry's words, and the shapes of what it is made from in place of their names."""
-    words = entry.resolved()
+    """An entry's settings but for numbers, with its inputs' shapes in place of their names."""
+    settings = entry.resolved()
     for key, label in entry.inputs().items():
-        words[key] = _shape(checked.entry(*label.split("/")), checked)
-    if "env" in words:
-        words["env"] = envs.shown(words["env"])  # whatever the game
-    return entry.table, _without_numbers(words)
+        settings[key] = _shape(checked.entry(*label.split("/")), checked)
+    if "env" in settings:
+        settings["env"] = envs.shown(settings["env"])  # whatever the game
+    return entry.table, _without_numbers(settings)
 
 
 def _without_numbers(value: Any) -> Any:
@@ -102,9 +102,9 @@ def _without_numbers(value: Any) -> Any:
 def commands(checked: tables.Params) -> list[list[str]]:
     """Stage and entry of everything that is to be built, inputs before what needs them."""
     ordered = _ordered(checked)
-    built = [[STAGES[entry.table], entry.name] for entry in ordered]
-    built += [["evaluate", name] for name in checked.tables["policies"]]
-    return [*built, ["report"]]
+    stages = [[STAGES[entry.table], entry.name] for entry in ordered]
+    stages += [["evaluate", name] for name in checked.tables["policies"]]
+    return [*stages, ["report"]]
 
 
 def _ordered(checked: tables.Params) -> list[tables.Entry]:
@@ -141,22 +141,23 @@ def smoke(name: str) -> Path:
     alike = len(repeats(checked))
     print(f"{alike} of {len(list(checked))} entries left out, others are alike", flush=True)
     todo = commands(params.load(place / "params.yaml"))
-    for number, words in enumerate(todo, 1):
-        print(f"[{number}/{len(todo)}] {' '.join(words)}", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", f"pipeline.{words[0]}", *words[1:]],
+    for number, (stage, *names) in enumerate(todo, 1):
+        label = " ".join([stage, *names])
+        print(f"[{number}/{len(todo)}] {label}", flush=True)
+        run = subprocess.run(
+            [sys.executable, "-m", f"pipeline.{stage}", *names],
             cwd=place,
             env=os.environ | {"PYTHONPATH": str(CODE)},
             check=False,
         )
-        if done.returncode:
-            raise FoveaError(f"smoke of {name}: stage `{' '.join(words)}` failed, in {place}")
+        if run.returncode:
+            raise FoveaError(f"smoke of {name}: stage `{label}` failed, in {place}")
     _check_seeds(name, place)
     return place / ROOT / "report" / "index.html"
 
 
 def _check_seeds(name: str, place: Path) -> None:
-    """A policy of which every seed failed is built all the same; here that is a fault."""
+    """A policy of which every seed failed is published all the same; here that is a fault."""
     for path in sorted((place / ROOT / "policies").glob("*/manifest.json")):
         metrics = json.loads(path.read_text("utf-8"))["metrics"]
         if metrics["failed"] == metrics["seeds"]:

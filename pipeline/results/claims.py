@@ -1,99 +1,108 @@
-"""What a paper reports: `pipeline/results/<paper>.yaml`, read and checked."""
+"""What a paper reports: `pipeline/recipes/claims/<paper>.yaml`, read and checked."""
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
 from pipeline import params
-from pipeline.commands.recipe import recipes
-from pipeline.results.paired import DIGITS, Claim
-from pipeline.results.quoted import quote
-from pipeline.results.verdict import STATISTICS, Gap
+from pipeline.commands.recipe import RECIPES, recipes
+from pipeline.results.verdict import PROTOCOLS, Gap
 
-LEDGER = Path(__file__).parent  # one file a paper
-SEED = re.compile(r"-s\d+$")  # of an encoder: entries that differ by `seed` alone are one row
-JOINT = " + "  # between rows of several tasks that are taken as one
+CLAIMS = RECIPES / "claims"  # one file a paper
+ROOT = Path(__file__).parents[2]  # of the repository, from which `measured` names files
+SEEDS = range(10)  # that "{seed}" in the name of an encoder may be
 
 
 @dataclass(frozen=True)
-class Score:
-    """One number of a table, and the policy that measures it here."""
+class Cell:
+    """One number of a table: a method on a task, and what measures it here."""
 
-    policy: str  # or the row of a probe; "" for what Fovea does not have
     method: str
-    game: str
-    mean: float | None  # None where the paper has no number
-    deviation: float | None  # over the paper's trials
+    task: str
+    names: tuple[tuple[str, ...], ...]  # policies, or encoders by seed; several tasks are pooled
+    mean: float | None = None  # the paper's
+    deviation: float | None = None  # over the paper's trials
+    reading: str = "pooled"  # of a probe, see pipeline/commands/probe.py
+    points: tuple[str, ...] = ("tip", "object", "goal")  # of a probe
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper: its scores, and which of them it sets against each other."""
+    """One table of the paper, or a question of our own."""
 
     name: str
     recipe: str  # that has the policies, or the encoders to probe
-    protocol: str  # see verdict.STATISTICS
-    trials: int  # the paper's; 0 where it asked no such question
-    why: str  # not everything is measured yet
-    brief: str  # the same in few words, for each comparison
+    protocol: str  # see verdict.PROTOCOLS
+    trials: int  # the paper's; 0 for our own questions
+    cost: str  # of what is not measured yet
     note: str
-    scores: dict[str, Score]  # by policy
-    others: list[Score]  # of methods that Fovea does not have
-    comparisons: list[tuple[Score, Score]]  # the one first that the paper puts forward
+    cells: tuple[Cell, ...]
+    pairs: tuple[tuple[Cell, Cell], ...]  # the one first that is expected to be better
 
     @property
     def own(self) -> bool:
-        """Whether it is our question, not the paper's."""
+        """Whether it is a question of our own."""
         return not self.trials
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is no score: a figure, a setting, another's method."""
+    """A figure, a setting, or a number without a distribution."""
 
     what: str
     paper: str
-    ours: str  # "" where there is nothing
-    why: str  # that there is nothing
-    predictors: tuple[str, ...]  # whose kept scores are ours
-    than: tuple[str, ...]  # those that they are set against, one by one
-    claims: tuple[Claim, ...]  # what the paper says of that
+    ours: str  # "" where nothing is measured
+    cost: str  # why not
+    figures: dict[str, str]  # path -> caption
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sources of saliency whose mean scores stand beside the paper's."""
+
+    what: str
+    paper: str
+    by: tuple[str, ...]  # labels of predictors
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Paired differences of one saliency score, predictor by predictor."""
+
+    what: str
+    score: str  # "mae" or "f_max"
+    by: tuple[str, ...]
+    less: tuple[str, ...]
+    size: float  # the paper's difference, or the margin within which it sees none
+    same: bool  # whether `size` is such a margin
 
 
 @dataclass(frozen=True)
 class Claims:
     """A whole paper."""
 
-    paper: str
-    tables: list[Table]
-    lines: list[Line]
-
-    @property
-    def name(self) -> str:
-        """The method's."""
-        return self.paper.partition(": ")[0]
-
-    @property
-    def source(self) -> str:
-        """Authors, title and year."""
-        return self.paper.partition(": ")[2]
+    name: str  # of the method
+    source: str  # authors, title and year
+    tables: tuple[Table, ...]
+    sources: tuple[Sources, ...]
+    pairs: tuple[Pair, ...]
+    lines: tuple[Line, ...]
 
 
-def gap(better: Score, other: Score) -> Gap | None:
-    """By how much the paper puts one score above another, None where it does not say."""
+def gap(better: Cell, other: Cell) -> Gap | None:
+    """The paper's difference; None where a number is missing."""
     if better.mean is None or other.mean is None:
         return None
-    deviations = (better.deviation or 0.0, other.deviation or 0.0)
-    return Gap(better.mean - other.mean, deviations)
+    return Gap(better.mean - other.mean, (better.deviation or 0.0, other.deviation or 0.0))
 
 
-def read_papers(folder: Path = LEDGER) -> list[Claims]:
+def read_papers(folder: Path = CLAIMS) -> list[Claims]:
     """The claims of every paper, in the order of the files' names."""
     return [read_claims(path) for path in sorted(folder.glob("*.yaml"))]
 
@@ -101,103 +110,133 @@ def read_papers(folder: Path = LEDGER) -> list[Claims]:
 def read_claims(path: Path) -> Claims:
     """Read a paper's claims.
 
-    Raises FoveaError naming file and entry for a malformed one, where a line quotes what was not
-    measured, and where a policy (or an encoder to probe) stands in no recipe: a claim without one
-    could never be measured.
+    Raises FoveaError naming the file where it is malformed, where a line quotes what was not
+    measured, and where no recipe has a policy, an encoder or a predictor that it names.
     """
     written = params.read_yaml(path)
     try:
-        tables = [_table(table, path) for table in written["tables"]]
-        lines = [_line(line, path) for line in written["lines"]]
-        known = {name for recipe in recipes().values() for name in _predictors(recipe)}
-        lost = {name for line in lines for name in line.predictors + line.than} - known
-        if lost:
-            raise FoveaError(f"{path}: no recipe has {', '.join(sorted(lost))}")
-        return Claims(str(written["paper"]), tables, lines)
-    except (KeyError, TypeError, ValueError) as error:
+        claims = Claims(
+            name=str(written["name"]),
+            source=str(written["source"]),
+            tables=tuple(_table(table) for table in written["tables"]),
+            sources=tuple(
+                Sources(one["what"], one["paper"], _predictors(one["by"]))
+                for one in written.get("saliency", [])
+            ),
+            pairs=tuple(_pair(pair) for pair in written.get("pairs", [])),
+            lines=tuple(_line(line) for line in written["lines"]),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); see its first lines") from error
+    except FoveaError as error:
+        raise FoveaError(f"{path}: {error}") from error
+    return claims
 
 
-def _line(written: Mapping[str, Any], path: Path) -> Line:
-    """A line; its words have the numbers of the file that `measured` names, if it names one."""
-    ours = written.get("ours", "")
-    if "measured" in written:
-        try:
-            ours = quote(written["ours"], written["measured"])
-        except FoveaError as error:
-            raise FoveaError(f"{path}: {written['what']}: {error}") from error
-    return Line(
-        written["what"],
-        written["paper"],
-        ours,
-        written.get("why", ""),
-        _labels(written, "predictors"),
-        _labels(written, "than"),
-        _claims(written),
-    )
-
-
-def _claims(written: Mapping[str, Any]) -> tuple[Claim, ...]:
-    """What the paper says of predictors set against others; ValueError where it can't be told."""
-    found = [
-        Claim(score, float(size), same)
-        for same, word in ((False, "gaps"), (True, "margins"))
-        for score, size in written.get(word, {}).items()
-    ]
-    pairs = len(written.get("than", ()))
-    if found and pairs != len(written["predictors"]):
-        raise ValueError(f"than: {pairs} predictors, must be one for each")
-    if unknown := {claim.score for claim in found} - DIGITS.keys():
-        raise ValueError(f"no score {', '.join(sorted(unknown))}")
-    return tuple(found)
-
-
-def _labels(written: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    return tuple(f"predictors/{name}" for name in written.get(key, ()))
-
-
-def _predictors(recipe: Path) -> list[str]:
-    return [f"predictors/{name}" for name in _read(recipe)["predictors"]]
-
-
-@functools.cache  # each of them is asked for once a table
-def _read(recipe: Path) -> dict[str, Any]:
-    return params.read_yaml(recipe)
-
-
-def _table(written: Mapping[str, Any], path: Path) -> Table:
+def _table(written: Mapping[str, Any]) -> Table:
     name, recipe, protocol = written["name"], written["recipe"], written["protocol"]
-    scores = {policy: _score(policy, row) for policy, row in written["scores"].items()}
-    if protocol not in STATISTICS:
-        raise FoveaError(f"{path}: {name}: protocol {protocol!r} is none of {tuple(STATISTICS)}")
-    measures = "encoders" if protocol == "probe" else "policies"
-    known = {SEED.sub("", entry) for entry in _read(recipes()[recipe])[measures]}
-    named = [part for row in scores for part in row.split(JOINT)]
-    lost = [part for part in named if part.partition(",")[0] not in known]
-    if lost:
-        raise FoveaError(f"{path}: {name}: recipe {recipe} has no {measures} {', '.join(lost)}")
-    pairs = [(scores[better], scores[other]) for better, other in written["comparisons"]]
-    for better, other in pairs:
-        ahead = gap(better, other)
-        if better.game != other.game or (ahead and ahead.size <= 0):
-            raise FoveaError(
-                f"{path}: {name}: {better.policy} must be above {other.policy} on the same game"
-            )
+    if protocol not in PROTOCOLS:
+        raise FoveaError(f"{name}: protocol {protocol!r} is none of {tuple(PROTOCOLS)}")
+    table = "encoders" if protocol == "probe" else "policies"
+    known = _read(recipes()[recipe])[table]
+    cells = tuple(
+        cell
+        for method, row in written["methods"].items()
+        for cell in _cells(method, row, written["tasks"], written.get("points", {}), known)
+    )
+    for cell in cells:
+        if "measured" in written["methods"][cell.method] and not all(cell.names):
+            raise FoveaError(f"{name}: recipe {recipe} has no {table} for {cell.method}")
     return Table(
         name=name,
         recipe=recipe,
         protocol=protocol,
         trials=int(written["trials"]),
-        why=written["why"],
-        brief=written["brief"],
+        cost=written["cost"],
         note=written.get("note", ""),
-        scores=scores,
-        others=[_score("", row) for row in written.get("others", [])],
-        comparisons=pairs,
+        cells=cells,
+        pairs=tuple(pair for row in written["comparisons"] for pair in _compared(cells, *row)),
     )
 
 
-def _score(policy: str, row: Any) -> Score:
-    method, game, mean, deviation = row
-    numbers = [None if number is None else float(number) for number in (mean, deviation)]
-    return Score(policy, str(method), str(game), numbers[0], numbers[1])
+def _cells(
+    method: str,
+    row: Mapping[str, Any],
+    tasks: Mapping[str, Any],
+    points: Mapping[str, str],
+    known: Mapping[str, Any],
+) -> Iterator[Cell]:
+    """The cells of a method: of the tasks that the paper has numbers of, or else of all."""
+    for task in row.get("paper", row.get("tasks", tasks)):
+        mean, deviation = (*map(float, row.get("paper", {}).get(task, ())), None, None)[:2]
+        parts = tasks[task] if isinstance(tasks[task], list) else [tasks[task]]
+        template = row.get("or", {}).get(task, row.get("measured", ""))
+        names = [
+            dict.fromkeys(template.format(task=part, seed=seed) for seed in SEEDS) for part in parts
+        ]
+        yield Cell(
+            method=method,
+            task=task,
+            names=tuple(tuple(n for n in part if n in known) for part in names if template),
+            mean=mean,
+            deviation=deviation,
+            reading=row.get("reading", Cell.reading),
+            points=(points[task],) if task in points else Cell.points,
+        )
+
+
+def _compared(
+    cells: Sequence[Cell], first: str, second: str, tasks: Sequence[str] | None = None
+) -> Iterator[tuple[Cell, Cell]]:
+    """The pairs of two methods, on each task that both have."""
+    sides = [{cell.task: cell for cell in cells if cell.method == m} for m in (first, second)]
+    shared = [task for task in sides[0] if task in sides[1]]
+    if not shared or not set(tasks or ()) <= set(shared):
+        raise FoveaError(f"no tasks to compare {first} with {second} on")
+    for task in tasks or shared:
+        one, other = sides[0][task], sides[1][task]
+        ahead = gap(one, other)
+        yield (other, one) if ahead and ahead.size < 0 else (one, other)
+
+
+def _pair(written: Mapping[str, Any]) -> Pair:
+    by, less, score = _predictors(written["by"]), _predictors(written["less"]), written["score"]
+    if len(by) != len(less) or score not in ("mae", "f_max"):
+        raise ValueError(f"{written['what']}: needs as many on both sides, and mae or f_max")
+    same = "margin" in written
+    size = float(written["margin" if same else "size"])
+    return Pair(written["what"], score, by, less, size, same)
+
+
+def _line(written: Mapping[str, Any]) -> Line:
+    ours, cost = written.get("ours", ""), written.get("cost", "")
+    if bool(ours) == bool(cost):
+        raise ValueError(f"{written['what']}: needs either `ours` or `cost`")
+    if "measured" in written:
+        ours = quote(ours, written["measured"])
+    return Line(written["what"], written["paper"], ours, cost, written.get("figures", {}))
+
+
+def quote(words: str, file: str) -> str:
+    """The words with `{mean:.1f}` or `{saliency[figures][rounds]}` (as str.format has them)
+    replaced by what a committed JSON file holds under these keys, and the file's name.
+
+    Raises FoveaError naming the file that is missing or malformed, or the key that it lacks.
+    """
+    try:
+        values = json.loads((ROOT / file).read_text("utf-8"))
+        return f"{words.format_map(values)} (`{file}`)"
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise FoveaError(f"{file}: does not fill {words!r} ({error!r})") from error
+
+
+def _predictors(names: Sequence[str]) -> tuple[str, ...]:
+    known = {name for recipe in recipes().values() for name in _read(recipe)["predictors"]}
+    if missing := set(names) - known:
+        raise FoveaError(f"no recipe has predictors {', '.join(sorted(missing))}")
+    return tuple(f"predictors/{name}" for name in names)
+
+
+@functools.cache  # each of them is asked for once a table
+def _read(recipe: Path) -> dict[str, Any]:
+    return params.read_yaml(recipe)

@@ -1,15 +1,20 @@
-"""Lays the report out: one page that needs nothing beside it, and the numbers for DVC."""
+"""Lays the report out: one page that needs nothing beside it, and the numbers for DVC.
+
+What varies from run to run (wall times, machines) is in `artifacts/.runs/`, not on the page.
+"""
 
 import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
@@ -18,107 +23,52 @@ from pipeline.results.data import (
     Evaluation,
     Item,
     Score,
-    family,
     gather,
     read_curve,
     read_evaluation,
-    read_json,
     reference,
     reference_source,
     score,
 )
-from pipeline.results.wording import commit, describe, duration, memory, percent
-from pipeline.runtime.artifact import STAGES
+from pipeline.results.wording import number, percent
 from rl.statistics import difference_interval
 
-SECTIONS = {
-    "encoders": "Encoders",
-    "saliency": "Saliency",
-    "predictors": "Predictors",
-    "annotations": "Annotations",
-    "frames": "Frames",
-}
-COUNTED = {  # how many entries the page says there are: one, several
-    "policies": ("policy", "policies"),
-    "encoders": ("encoder", "encoders"),
-    "saliency": ("set of saliency maps", "sets of saliency maps"),
-    "predictors": ("predictor", "predictors"),
-    "annotations": ("set of annotations", "sets of annotations"),
-    "frames": ("set of frames", "sets of frames"),
-}
 SIGNATURES = {"image/png": (0, b"\x89PNG\r\n\x1a\n"), "video/mp4": (4, b"ftyp")}
-# What a table's entries look like in pictures: file, alt text, caption.
-PICTURES = {
-    "frames": (
-        "contact_sheet.png",
-        "Contact sheet of frames sampled from {}",
-        "Frames sampled over the whole set, in time order.",
-    ),
-    "encoders": (
-        "panels.png",
-        "What {} makes of frames",
-        "Frames, what the encoder makes of them, and where it looks. Figure numbers are those of "
-        "the paper that its method is from.",
-    ),
-    "predictors": (
-        "overlay.png",
-        "Maps of {} laid over frames",
-        "Its saliency over frames; of one that was taught, over frames that did not teach it.",
-    ),
-    "annotations": (
-        "overlay.png",
-        "Saliency maps from the clicks of {} laid over their frames",
-        "Clicks, as Gaussians, over the frames they were made on.",
-    ),
-    "saliency": (
-        "overlay.png",
-        "Saliency maps of {} laid over their frames",
-        "Saliency over the frames it belongs to.",
-    ),
-}
+SECTIONS = ("encoders", "saliency", "predictors", "annotations", "frames")
 
 
 def render(
-    params: Mapping[str, Any], artifacts: Path, out: Path, *, ledger: str = ""
+    params: Mapping[str, Any], artifacts: Path, out: Path, *, papers: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """Write index.html, metrics.json and curves/<policy>.csv into `out`; return the metrics.
 
     `params` holds the tables of params.yaml; only what they name is read from `artifacts`, and an
-    artifact that is not there is named on the page. `ledger` is HTML: what was found of a paper's
-    claims. Raises FoveaError for an artifact that is malformed.
+    artifact that is not there is named on the page. `papers` are (name, summary, head, rows) of the
+    comparisons with each paper. Raises FoveaError for an artifact that is malformed.
     """
-    found = gather(params, artifacts)
-    items = [item for table in found.values() for item in table]
-    policies = [
-        _policy(policy, evaluated)
-        for policy, evaluated in zip(found["policies"], found["evaluations"], strict=True)
-    ]
-    judged = [p for p in policies if p["evaluation"]]
+    tables = gather(params, artifacts)
+    items = [item for table in tables.values() for item in table]
+    pairs = zip(tables["policies"], tables["evaluations"], strict=True)
+    policies = [_policy(policy, evaluated) for policy, evaluated in pairs]
+    judged = [policy for policy in policies if policy["evaluation"]]
     page = _template().render(
-        counts=[(len(found[table]), *names) for table, names in COUNTED.items() if found[table]],
-        smoke=[p["name"] for p in judged if p["evaluation"].smoke],
-        comparisons=_comparisons(judged),
+        counts={table: len(some) for table, some in tables.items() if some},
+        smoke=[policy["name"] for policy in judged if policy["evaluation"].smoke],
+        judged=judged,
         policies=policies,
-        sections=[
-            (table, title, [_card(item) for item in found[table]])
-            for table, title in SECTIONS.items()
-            if found[table]
-        ],
-        ledger=ledger,
+        sections={t: [_card(item) for item in tables[t]] for t in SECTIONS if tables[t]},
+        papers=papers,
         items=items,
-        family=family(items),
-        lineage=plots.lineage(family(items)),
         digests={item.key: item.digest for item in items},
-        machines=_machines(items),
         reference_source=reference_source(),
     )
-    metrics = {p["name"]: _metrics(p) for p in judged}
+    metrics = {policy["name"]: _metrics(policy) for policy in judged}
     curves = out / "curves"
     curves.mkdir(parents=True, exist_ok=True)
     for old in curves.glob("*.csv"):  # of policies that params.yaml named once
         old.unlink()
-    for p in judged:
-        write_atomic(curves / f"{p['name']}.csv", _curve_csv(p["evaluation"]))
+    for policy in judged:
+        write_atomic(curves / f"{policy['name']}.csv", _curve_csv(policy["evaluation"]))
     write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     write_atomic(out / "index.html", page.encode())
     return metrics
@@ -133,19 +83,18 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     templates.filters |= {
-        "number": plots.number,
+        "number": number,
         "percent": percent,
-        "duration": duration,
-        "memory": memory,
-        "commit": commit,
         "median": lambda values: float(np.median(values)),
+        "bold": lambda text: Markup(
+            re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+        ),
     }
-    templates.globals |= {"describe": describe, "stages": STAGES}
     return templates.get_template("page.html")
 
 
 def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
-    """What the page says about one policy; scores and drawings only where it was evaluated."""
+    """What the page says about one policy; scores and curves only where it was evaluated."""
     evaluation = read_evaluation(evaluated.folder)
     shown: dict[str, Any] = {
         "name": policy.name,
@@ -156,84 +105,46 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
     }
     if evaluation is None:
         return shown
-    total, chance = score(evaluation.final), score([evaluation.random])
-    games = [
+    total, chance = _scores(evaluation)
+    curves = [
         read_curve(policy.folder / f"seed-{seed.seed}" / "curve.csv", "return")
         for seed in evaluation.seeds
     ]
-    known = [points for points in games if points is not None]
+    training = [points for points in curves if points is not None]
     human = reference(evaluation.env)
-    above = difference_interval(
-        evaluation.final, [evaluation.random], lambda games: float(games.mean())
-    )
+    final = [seed.final for seed in evaluation.seeds]
+    above = difference_interval(final, [evaluation.random], lambda returns: float(returns.mean()))
+    scale = human["human"] - human["random"] if human else 0.0
     return shown | {
         "total": total,
         "chance": chance,
+        "row": (policy.name, total),
         "above": total.mean - chance.mean,
         "above_interval": above,
         "human": human.get("human"),
-        "normalised": _normalised(total.mean, human),
-        "curve": plots.learning_curve(policy.name, evaluation, total, chance, known),
+        "normalised": (total.mean - human["random"]) / scale if human else None,
+        "curve": plots.learning_curve(
+            policy.name, evaluation.seeds, "return", (total, chance), training
+        ),
         "success": _success(policy.name, read_evaluation(evaluated.folder, "successes")),
         "filmed": evaluated.manifest["metrics"] if evaluated.manifest else {},
         "video": data_uri(evaluated.folder / "video.mp4", "video/mp4"),
         "attention": data_uri(evaluated.folder / "attention.png", "image/png"),
-        "remembered": {seed.seed: _remembered(policy, seed.seed) for seed in evaluation.seeds},
     }
 
 
-def _remembered(policy: Item, seed: int) -> str:
-    """How much of its error maps a seed's last process found in memory; "" where it has none."""
-    runs = policy.folder.parents[1] / ".runs" / f"train-{policy.name}"
-    found = read_json(runs / f"seed-{seed}" / "errors.json")
-    if found is None:
-        return ""
-    rate = found["hits"] / (found["hits"] + found["misses"])
-    return f"{rate:.0%} of the errors remembered, {found['bytes'] / 1e6:.0f} MB"
+def _scores(evaluation: Evaluation) -> tuple[Score, Score]:
+    """The policy's score and the uniform random policy's."""
+    return score([seed.final for seed in evaluation.seeds]), score([evaluation.random])
 
 
 def _success(name: str, evaluation: Evaluation | None) -> dict[str, Any] | None:
-    """The share of games that succeed, and its curve, where the environment tells."""
+    """The share of episodes that succeed, and its curve, where the environment reports it."""
     if evaluation is None:
         return None
-    total, chance = score(evaluation.final), score([evaluation.random])
-    curve = plots.learning_curve(name, evaluation, total, chance, [], "success")
-    return {"total": total, "chance": chance, "curve": curve}
-
-
-def _normalised(value: float, human: Mapping[str, float]) -> float | None:
-    """Per cent of the way from the published random score to the published human one."""
-    if not human:
-        return None
-    return 100 * (value - human["random"]) / (human["human"] - human["random"])
-
-
-def _comparisons(policies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One comparison an environment: rows of scores on a common scale, chance first."""
-    comparisons = []
-    for env in dict.fromkeys(p["evaluation"].env for p in policies):
-        group = [p for p in policies if p["evaluation"].env == env]
-        scores: list[tuple[str, Score]] = [("Uniform random", group[0]["chance"])]
-        scores += [(p["name"], p["total"]) for p in group]
-        edges = [edge for _, s in scores for edge in s.mean_interval]
-        low = min(0.0, *edges)
-        width = (max(edges) - low) or 1.0
-
-        def share(value: float, low: float = low, width: float = width) -> str:
-            return f"{100 * (value - low) / width:.2f}%"
-
-        rows = [
-            {
-                "name": name,
-                "score": s,
-                "left": share(s.mean_interval[0]),
-                "width": share(s.mean_interval[1] - s.mean_interval[0] + low),
-                "dot": share(s.mean),
-            }
-            for name, s in scores
-        ]
-        comparisons.append({"env": env, "rows": rows, "human": group[0]["human"]})
-    return comparisons
+    scores = _scores(evaluation)
+    curve = plots.learning_curve(name, evaluation.seeds, "success", scores)
+    return {"total": scores[0], "chance": scores[1], "curve": curve}
 
 
 def _card(item: Item) -> dict[str, Any]:
@@ -241,16 +152,16 @@ def _card(item: Item) -> dict[str, Any]:
     card: dict[str, Any] = {"item": item, "settings": _settings(item.entry)}
     if item.manifest is None:
         return card
-    file, alt, caption = PICTURES.get(item.table, ("", "", ""))
-    picture = data_uri(item.folder / file, "image/png") if file else None
+    names = "contact_sheet.png", "panels.png", "overlay.png"
+    pictures = [data_uri(item.folder / name, "image/png") for name in names]
     loss = read_curve(item.folder / "curve.csv", "loss")
     return card | {
         "facts": _settings(item.manifest["metrics"]),
-        "picture": picture and (picture, alt.format(item.name), caption),
+        "picture": next((picture for picture in pictures if picture), None),
         "loss": plots.loss_curve(item.name, loss) if loss is not None and len(loss) else None,
         "absent": [
             name
-            for name in (file, "curve.csv")
+            for name in (*names, "curve.csv")
             if name in item.manifest["files"] and not (item.folder / name).exists()
         ],
     }
@@ -263,7 +174,7 @@ def _settings(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += [(f"{key}.{inner}", text) for inner, text in _settings(value)]
         elif isinstance(value, float):
-            rows.append((key, f"{value:g}"))
+            rows.append((key, f"{value:.3g}"))
         elif isinstance(value, int) and not isinstance(value, bool):
             rows.append((key, f"{value:,}"))
         else:
@@ -271,45 +182,38 @@ def _settings(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _machines(items: Sequence[Item]) -> dict[str, str]:
-    """Description of each machine that ran a stage -> a letter to call it by."""
-    seen = dict.fromkeys(describe(item.run["machine"]) for item in items if item.run)
-    return {machine: chr(ord("A") + i) if i < 26 else str(i) for i, machine in enumerate(seen)}
-
-
 def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
     evaluation: Evaluation = policy["evaluation"]
     total, chance, success = policy["total"], policy["chance"], policy["success"]
-    told: dict[str, Any] = {}
-    for name, found in (("success", "total"), ("random_success", "chance")) if success else ():
-        told |= _told(name, success[found].mean, success[found].mean_interval)
-    return told | {
-        **_told("mean", total.mean, total.mean_interval),
-        **_told("iqm", total.iqm, total.iqm_interval),
-        "random_mean": chance.mean,
-        "random_low": chance.mean_interval[0],
-        "random_high": chance.mean_interval[1],
-        **_told("above_random", policy["above"], policy["above_interval"]),
+    values = {
+        "mean": (total.mean, total.mean_interval),
+        "iqm": (total.iqm, total.iqm_interval),
+        "random": (chance.mean, chance.mean_interval),
+        "above_random": (policy["above"], policy["above_interval"]),
+    }
+    for name, key in (("success", "total"), ("random_success", "chance")) if success else ():
+        values[name] = (success[key].mean, success[key].mean_interval)
+    metrics: dict[str, Any] = {}
+    for name, (value, (low, high)) in values.items():
+        metrics |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return metrics | {
         "seeds": len(evaluation.seeds),
         "failed_seeds": evaluation.failed,
-        "games": evaluation.games,
+        "episodes": evaluation.games,
         "steps": evaluation.steps,
         "smoke": evaluation.smoke,
     }
 
 
-def _told(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
-    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
-
-
 def _curve_csv(evaluation: Evaluation) -> bytes:
     """Mean return at every checkpoint: of all seeds, then of each."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "mean", *(f"seed-{seed.seed}" for seed in evaluation.seeds)])
-    for step in evaluation.checkpoints:
-        means = [float(returns.mean()) for returns in evaluation.scores(step)]
-        writer.writerow([step, float(np.concatenate(evaluation.scores(step)).mean()), *means])
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["step", "mean", *(f"seed-{seed.seed}" for seed in evaluation.seeds)])
+    for step in sorted({step for seed in evaluation.seeds for step in seed.steps}):
+        returns = [seed.at(step) for seed in evaluation.seeds]
+        means = (float(one.mean()) for one in (np.concatenate(returns), *returns))
+        rows.writerow([step, *means])
     return text.getvalue().encode()
 
 

@@ -1,73 +1,49 @@
-"""Claims and measured seeds brought together: our score for theirs, a verdict on each pair."""
+"""Claims and records together: our score for each cell of a table, a verdict on each comparison."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.results.claims import Claims, Score, Table, gap
-from pipeline.results.measured import Seed
-from pipeline.results.predicted import Predicted
-from pipeline.results.probed import Pooled, Probed, with_pooled
+from datasets.errors import FoveaError
+from pipeline.parts.episodes import Episodes, read_episodes
+from pipeline.results.claims import Cell, Claims, Pair, Table, gap
+from pipeline.results.data import Score
+from pipeline.results.record import Record
 from pipeline.results.verdict import (
     NOT_REPRODUCED,
     OWN_WORDS,
+    PROTOCOLS,
     SEEDS_ALONE,
-    STATISTICS,
     UNDER_POWERED,
     WORDS,
     Gap,
+    Sample,
     Verdict,
     judge,
+    judge_pairs,
 )
 from rl.statistics import bootstrap_interval, interquartile_mean, mean_interval, student_interval
 
 NOT_RUN = "not run"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All that was measured here."""
-
-    policies: Mapping[str, Sequence[Seed]]
-    probes: Mapping[str, Sequence[Probed]]  # by `row`, see probed.py
-    saliency: Mapping[str, Sequence[Predicted]]  # by label
-
-    def of(self, table: Table) -> Mapping[str, Sequence[Seed | Probed | Pooled]]:
-        """What a table's rows are measured by."""
-        if table.protocol == "probe":
-            return with_pooled(self.probes, table.scores)
-        return self.policies
-
-
-@dataclass(frozen=True)
-class Ours:
-    """A policy's score over its seeds, with 95 % intervals."""
-
-    mean: float
-    mean_interval: tuple[float, float]
-    iqm: float
-    iqm_interval: tuple[float, float]
-    seeds: int
-    failed: int
+Records = Mapping[str, Sequence[Record]]  # by label
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scores that a paper sets against each other, and what was found of it here."""
+    """Two cells that a paper compares, and what was measured of them here."""
 
     table: Table
-    better: Score
-    other: Score
+    better: Cell
+    other: Cell
     gap: Gap | None  # the paper's
-    lacking: list[str]  # the methods that are not measured
-    verdict: Verdict | None  # None while one is lacking
-    seeds: int = 0  # of both
-    fewest: int = 0  # of either
-    failed: int = 0  # of these; they count with what they kept, or as the random policy
+    missing: tuple[str, ...]  # methods that are not measured
+    verdict: Verdict | None  # None while one is missing
+    seeds: tuple[int, int] = (0, 0)
+    failed: int = 0  # of both sides' seeds
 
     @property
     def word(self) -> str:
@@ -78,51 +54,121 @@ class Comparison:
 
     @property
     def seeds_needed(self) -> int | None:
-        """A side, where there were fewer and the difference was not found."""
+        """Seeds a side that detect the paper's difference, where there are fewer and none is."""
         if self.gap is None or self.word not in (NOT_REPRODUCED, UNDER_POWERED):
             return None
-        return self.gap.seeds_needed if self.fewest < self.gap.seeds_needed else None
+        return self.gap.seeds_needed if min(self.seeds) < self.gap.seeds_needed else None
 
 
-def ours(seeds: Sequence[Seed | Probed | Pooled], protocol: str) -> Ours:
-    """The score of a policy's seeds, failed ones too; interquartile means are of all games."""
-    games, statistic = [seed.games(protocol) for seed in seeds], STATISTICS[protocol]
-    scores, alone = np.array([statistic(g) for g in games]), protocol in SEEDS_ALONE
-    return Ours(
-        mean=float(scores.mean()),
-        mean_interval=student_interval(scores) if alone else mean_interval(games, statistic),
-        iqm=interquartile_mean(np.concatenate(games)),
-        iqm_interval=bootstrap_interval(games, interquartile_mean),
-        seeds=len(seeds),
-        failed=sum(seed.failed is not None for seed in seeds),
-    )
+def samples(cell: Cell, protocol: str, records: Records) -> list[Sample]:
+    """A cell's samples, one a seed; empty where it is not measured.
+
+    A task of several names is their mean, seed by seed. FoveaError for probes on different frames.
+    """
+    if protocol != "probe":
+        seeds = [episodes(record, protocol) for record in _seeds(cell, records)]
+        return [seed.best if protocol == "median" else seed.final for seed in seeds]
+    parts = []
+    probed = set()
+    for names in cell.names:
+        part = {}
+        for seed, name in enumerate(names):
+            for record in records.get(f"encoders/{name}", ()):
+                if cell.reading in record.scores.get("readings", {}):
+                    part[seed] = _splits(record, cell)
+                    probed.add((names, record.on, record.scores["rows"]))
+        parts.append(part)
+    if len(probed) > len(parts):
+        raise FoveaError(f"{cell.method} on {cell.task}: its seeds were probed on different frames")
+    shared = sorted(set(parts[0]).intersection(*parts[1:])) if parts else []
+    return [np.asarray(np.mean([part[seed] for part in parts], axis=0)) for seed in shared]
 
 
-def compare(claims: Claims, measured: Measured) -> list[Comparison]:
+def failed(cell: Cell, records: Records) -> int:
+    """How many seeds of a cell failed; they are scored as `pipeline.parts.episodes` says."""
+    return sum(record.scores.get("failed") is not None for record in _seeds(cell, records))
+
+
+def _seeds(cell: Cell, records: Records) -> Iterator[Record]:
+    for name, *_ in cell.names:
+        yield from records.get(f"policies/{name}", ())
+
+
+def episodes(record: Record, protocol: str) -> Episodes:
+    """A seed's episodes. FoveaError where it has no successes, and its protocol needs them."""
+    of = "successes" if protocol == "success" else "returns"
+    try:
+        return read_episodes({"seed": record.seed} | record.scores, record.scores["random"], of)
+    except KeyError as error:
+        raise FoveaError(f"{record.path}: no {of}, which its claim is about") from error
+
+
+def _splits(record: Record, cell: Cell) -> Sample:
+    """R² of each split, the mean over the cell's points in the image; one that is constant has
+    none.
+    """
+    places = record.scores["readings"][cell.reading]
+    values = [places[f"image {point}"]["r2"] for point in cell.points]
+    return np.asarray(np.mean([one for one in values if None not in one], axis=0))
+
+
+def ours(cell: Cell, protocol: str, records: Records) -> tuple[Score, int] | None:
+    """The score of a cell and its seeds' number; interquartile means are of all its episodes."""
+    seeds, statistic = samples(cell, protocol, records), PROTOCOLS[protocol]
+    if not seeds:
+        return None
+    scores = np.array([statistic(one) for one in seeds])
+    alone = protocol in SEEDS_ALONE
+    interval = student_interval(scores) if alone else mean_interval(seeds, statistic)
+    pooled = interquartile_mean(np.concatenate(seeds))
+    spread = bootstrap_interval(seeds, interquartile_mean)
+    return Score(float(scores.mean()), interval, pooled, spread), len(seeds)
+
+
+def compare(claims: Claims, records: Records) -> list[Comparison]:
     """Every comparison of a paper, in its order."""
     return [
-        _compare(table, better, other, measured)
+        _compare(table, better, other, records)
         for table in claims.tables
-        for better, other in table.comparisons
+        for better, other in table.pairs
     ]
+
+
+def _compare(table: Table, better: Cell, other: Cell, records: Records) -> Comparison:
+    ahead = gap(better, other)
+    sides = [samples(cell, table.protocol, records) for cell in (better, other)]
+    pairs = zip((better, other), sides, strict=True)
+    if missing := tuple(cell.method for cell, side in pairs if not side):
+        return Comparison(table, better, other, ahead, missing, None)
+    verdict = judge(sides[0], sides[1], ahead, table.protocol)
+    seeds, lost = (len(sides[0]), len(sides[1])), failed(better, records) + failed(other, records)
+    return Comparison(table, better, other, ahead, (), verdict, seeds, lost)
 
 
 def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
     """Verdict -> how many comparisons have it, all of them a paper's or all our own."""
-    found = Counter(one.word for one in comparisons)
+    counts = Counter(one.word for one in comparisons)
     known = OWN_WORDS if any(one.table.own for one in comparisons) else WORDS
-    return {word: found[word] for word in (*known, NOT_RUN)}
+    return {word: counts[word] for word in (*known, NOT_RUN)}
 
 
-def _compare(table: Table, better: Score, other: Score, measured: Measured) -> Comparison:
-    ahead = gap(better, other)
-    kept = measured.of(table)
-    lacking = [score.method for score in (better, other) if score.policy not in kept]
-    if lacking:
-        return Comparison(table, better, other, ahead, lacking, None)
-    sides = [[s.games(table.protocol) for s in kept[x.policy]] for x in (better, other)]
-    found = judge(sides[0], sides[1], ahead, table.protocol)
-    seeds = [seed for x in (better, other) for seed in kept[x.policy]]
-    failed = sum(seed.failed is not None for seed in seeds)
-    fewest = min(len(side) for side in sides)
-    return Comparison(table, better, other, ahead, [], found, len(seeds), fewest, failed)
+def saliency(label: str, records: Records) -> list[Record]:
+    """The records of a source of saliency, one for each set of annotations."""
+    return [one for one in records.get(label, ()) if (one.on or "").startswith("annotations/")]
+
+
+def paired(pair: Pair, records: Records) -> tuple[Verdict, list[float]] | None:
+    """The verdict on paired differences and each of them, in the claim's order; None if there are
+    none. A pair is of scores on the same annotations.
+    """
+    differences = [
+        one.scores["judged"][pair.score] - other.scores["judged"][pair.score]
+        for label, less in zip(pair.by, pair.less, strict=True)
+        for one in saliency(label, records)
+        for other in saliency(less, records)
+        if one.on == other.on
+        and None not in (r.scores["judged"].get(pair.score) for r in (one, other))
+    ]
+    if not differences:
+        return None
+    return judge_pairs(differences, pair.size, same=pair.same), differences

@@ -1,7 +1,6 @@
-"""The report's drawings as inline SVG.
+"""Curves as inline SVG, for the report and for docs/.
 
-Drawn by hand rather than by a plotting library so that they take their colours from the page
-(light or dark), their type size from the screen, and equal data gives equal bytes.
+They take their colours and type size from the page, and equal data gives equal bytes.
 """
 
 import math
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from pipeline.results.data import Evaluation, Floats, Interval, Item, Score
+from pipeline.parts.episodes import Episodes, Floats
+from pipeline.results.data import Interval, Score
+from pipeline.results.wording import number
 
 WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 POINTS = 240  # of a long curve, after averaging neighbours
-ROW = 56  # height of a row of the lineage table in pixels; page.html has the same number
 # Of a chart that is not on the page: page.html's rules.
 STYLE = (
     "text{font:11px sans-serif;fill:#63676c}path,polyline{fill:none;stroke-linecap:round}"
@@ -55,12 +55,6 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def number(value: float) -> str:
-    """A score as the page prints it: 12,345, 65.2, 0.48; with a true minus sign."""
-    digits = 0 if abs(value) >= 100 or value == 0 else 1 if abs(value) >= 1 else 2
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
 def thin(curve: Floats, points: int = POINTS) -> Floats:
     """A curve (n, 2) with at most `points` rows, each the average of its neighbours."""
     if len(curve) <= points:
@@ -70,72 +64,54 @@ def thin(curve: Floats, points: int = POINTS) -> Floats:
 
 def learning_curve(
     name: str,
-    evaluation: Evaluation,
-    total: Score,
-    chance: Score,
-    games: Sequence[Floats],
+    seeds: Sequence[Episodes],
     what: str = "return",
+    scores: tuple[Score, Score] | None = None,
+    training: Sequence[Floats] = (),
 ) -> Markup:
-    """Evaluated score over environment steps; `games` are the seeds' training games (n, 2).
+    """Evaluated return or success over environment steps; `training` are episodes (n, 2) of seeds.
 
-    A thin line a seed, a bold one their mean, its interval at the end, the random policy's score
-    and interval across. A failed seed's line ends in a cross.
+    A thin line a seed, a bold one their mean. With `scores`, the final one and the uniform random
+    policy's: their intervals, at the end and across. A failed seed's line ends in a cross.
     """
+    steps = sorted({step for seed in seeds for step in seed.steps})
+    pooled = [(s, np.concatenate([seed.at(s) for seed in seeds]).mean()) for s in steps]
+    mean = np.array(pooled, np.float64).reshape(-1, 2)
     lines = [
-        np.array([(s, r.mean()) for s, r in zip(seed.steps, seed.returns, strict=True)])
-        for seed in evaluation.seeds
+        np.array([(s, seed.at(s).mean()) for s in seed.steps], np.float64).reshape(-1, 2)
+        for seed in seeds
     ]
-    steps = evaluation.checkpoints
-    bold = np.array([(s, np.concatenate(evaluation.scores(s)).mean()) for s in steps])
-    values = [v for line in (*lines, *games) if len(line) for v in line[:, 1]]
-    values += [*total.mean_interval, *chance.mean_interval, 0.0]
-    axes = Axes((0, max(evaluation.steps, *steps, 1)), _span(values))
+    values = [0.0, *(v for line in (*lines, *training) for v in line[:, 1])]
+    values += [end for score in scores or () for end in score.mean_interval]
+    axes = Axes((0, max([*steps, 1])), _span(values + [1.0] * (what == "success")))
     left, right = axes.px(0), axes.px(axes.x[1])
-    low, high = chance.mean_interval
-    body = [
-        f'<rect class="chance" x="{left:.1f}" y="{axes.py(high):.1f}" width="{right - left:.1f}"'
-        f' height="{axes.py(low) - axes.py(high):.1f}"/>',
-        f'<path class="chance" d="M{left:.1f} {axes.py(chance.mean):.1f}H{right:.1f}"/>',
-        *(_dots(axes, points) for points in games),
-    ]
-    for seed, line in zip(evaluation.seeds, lines, strict=True):
-        body.append(f'<polyline class="seed" points="{axes.points(line)}"/>' if len(line) else "")
+    body = []
+    if scores:
+        low, high = (axes.py(end) for end in scores[1].mean_interval)
+        body.append(f'<rect class="chance" x="{left:.1f}" y="{high:.1f}" '
+                    f'width="{right - left:.1f}" height="{low - high:.1f}"/>')  # fmt: skip
+        y = axes.py(scores[1].mean)
+        body.append(f'<path class="chance" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
+    for points in training:
+        marks = "".join(f"M{axes.px(x):.1f} {axes.py(y):.1f}h0" for x, y in points)
+        body.append(f'<path class="games" d="{marks}"/>')
+    body += [f'<polyline class="seed" points="{axes.points(line)}"/>' for line in lines]
+    for seed, line in zip(seeds, lines, strict=True):
         if seed.failed is not None:
-            x, y = line[-1] if len(line) else (0.0, chance.mean)
-            body.append(_cross(axes.px(x), axes.py(y)))
-    body.append(f'<polyline class="mean" points="{axes.points(bold)}"/>')
-    low, high = total.mean_interval
-    body.append(
-        f'<path class="bar" d="M{axes.px(evaluation.steps):.1f} {axes.py(low):.1f}'
-        f'V{axes.py(high):.1f}"/>'
-    )
-    body += [
-        f'<circle class="mean" cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="3.5"/>'
-        for x, y in bold
-    ]
-    label = (
-        f"Learning curve of {name}: mean {what} {number(total.mean)} after "
-        f"{evaluation.steps:,} steps over {len(evaluation.seeds)} seeds, "
-        f"uniform random policy {number(chance.mean)}"
-    )
-    return _chart(axes, "environment steps", what, body, label)
-
-
-def success_curve(name: str, seeds: Sequence[Floats]) -> Markup:
-    """Share of games that succeed over environment steps: a thin line a seed (n, 2), all tested at
-    the same steps, a bold one their mean.
-    """
-    mean = np.mean(seeds, axis=0)
-    steps, share = mean[-1]
-    axes = Axes((0, float(steps)), _span([0.0, 1.0]))
-    body = [f'<polyline class="seed" points="{axes.points(seed)}"/>' for seed in seeds]
+            x, y = line[-1] if len(line) else (0.0, seed.random.mean())
+            x, y = axes.px(x) - 5, axes.py(y) - 5
+            body.append(f'<path class="failed" d="M{x:.1f} {y:.1f}l10 10m0 -10l-10 10"/>')
     body.append(f'<polyline class="mean" points="{axes.points(mean)}"/>')
+    if scores:
+        low, high = (axes.py(end) for end in scores[0].mean_interval)
+        body.append(f'<path class="bar" d="M{right:.1f} {low:.1f}V{high:.1f}"/>')
     body += [
         f'<circle class="mean" cx="{axes.px(x):.1f}" cy="{axes.py(y):.1f}" r="3.5"/>'
         for x, y in mean
     ]
-    label = f"Success of {name}: {number(share)} after {steps:,.0f} steps"
-    return _chart(axes, "environment steps", "success", body, label)
+    last = f"{number(mean[-1, 1])} after {mean[-1, 0]:,.0f} steps" if len(mean) else "no checkpoint"
+    label = f"Mean {what} of {name}: {last}, {len(seeds)} seeds"
+    return _chart(axes, "environment steps", what, body, label)
 
 
 def standalone(chart: Markup) -> str:
@@ -154,44 +130,10 @@ def loss_curve(name: str, curve: Floats) -> Markup:
     return _chart(axes, "training steps", "loss", [line], label)
 
 
-def lineage(items: Sequence[Item]) -> Markup:
-    """Which artifact came from which: a dot a table row, lines from the inputs (all further up).
-
-    An item keeps its lane down to the last row that needs it, then the lane is free again.
-    """
-    last = {source: row for row, item in enumerate(items) for source in item.inputs}
-    until: list[int] = []  # for each lane, the row at which it is free
-    place: dict[str, tuple[int, int]] = {}
-    edges, nodes = [], []
-    for row, item in enumerate(items):
-        lane = next((i for i, end in enumerate(until) if end <= row), len(until))
-        until[lane : lane + 1] = [last.get(item.key, row + 1)]
-        x, y = place[item.key] = (12 + 20 * lane, ROW // 2 + ROW * row)
-        for x0, y0 in (place[source] for source in item.inputs if source in place):
-            turn = y - ROW // 2
-            edges.append(f'<path class="edge" d="M{x0} {y0}V{turn}Q{x0} {y} {x} {y}"/>')
-        kind = "node" if item.manifest else "node missing"
-        nodes.append(f'<circle class="{kind}" cx="{x}" cy="{y}" r="5.5"/>')
-    width, height = 20 * len(until) + 4, ROW * len(items)
-    return Markup(
-        f'<svg class="lineage" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        f' aria-hidden="true">{"".join(edges + nodes)}</svg>'
-    )
-
-
 def _span(values: Sequence[float]) -> Interval:
     low, high = min(values), max(values)
     room = (high - low) * 0.06 or 1.0
     return (low if low == 0 else low - room), high + room
-
-
-def _dots(axes: Axes, points: Floats) -> str:
-    marks = "".join(f"M{axes.px(x):.1f} {axes.py(y):.1f}h0" for x, y in points)
-    return f'<path class="games" d="{marks}"/>' if marks else ""
-
-
-def _cross(x: float, y: float) -> str:
-    return f'<path class="failed" d="M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10"/>'
 
 
 def _chart(axes: Axes, x_name: str, y_name: str, body: Sequence[str], label: str) -> Markup:

@@ -1,13 +1,14 @@
-"""Whether a difference that a paper reports was found here too.
+"""Whether a difference that a paper reports is reproduced.
 
-The interval is that of the difference of two methods' scores, 95 %, over seeds and their games; of
-probes over seeds alone, by Welch's t: ways to hold out some of the same episodes are no sample.
+The rule, on the 95 % interval of the difference of two methods' scores:
 
-- reproduced: it excludes 0, on the paper's side.
-- not reproduced: it excludes 0 on the other side, or holds 0 but not the difference in the paper.
-- under-powered: it holds both, so nothing follows; with how many seeds it might is said. So is a
-  comparison with fewer than three seeds on a side, whatever they scored, and one that holds 0 where
-  the paper gives no number.
+- reproduced: the interval excludes 0 on the paper's side;
+- not reproduced: it excludes 0 on the other side, or holds 0 but not the paper's difference;
+- under-powered: it holds both, or 0 where the paper has no number; or a side has fewer than three
+  seeds.
+
+Where the paper sees no difference within a margin: reproduced if the interval lies within it, not
+reproduced if it lies outside, else under-powered (equivalence by confidence interval).
 """
 
 from __future__ import annotations
@@ -15,86 +16,106 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl.statistics import difference_interval, welch_interval
+from rl.statistics import difference_interval, student_interval, welch_interval
 
-Games = NDArray[np.float64]
-Statistic = Callable[[Games], float]  # a seed's games -> its score
+Sample = NDArray[np.float64]  # a seed's episodes, or a probe's splits
+Statistic = Callable[[Sample], float]
 
-# By a table's protocol: how a seed's games become its score.
-STATISTICS: dict[str, Statistic] = {
-    "mean": lambda games: float(games.mean()),
-    "median": lambda games: float(np.median(games)),
-    "success": lambda games: float(games.mean()),
-    "probe": lambda splits: float(splits.mean()),
+
+def _mean(sample: Sample) -> float:
+    return float(sample.mean())
+
+
+# By a table's protocol: how a seed's sample becomes its score.
+PROTOCOLS: dict[str, Statistic] = {
+    "mean": _mean,
+    "median": lambda sample: float(np.median(sample)),
+    "success": _mean,
+    "probe": _mean,
 }
-SEEDS_ALONE = ("probe",)  # protocols whose "games" are no sample of any
+SEEDS_ALONE = ("probe",)  # splits share episodes, so they are not resampled
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
-# The same of a question of our own, which no paper has answered.
-OWN_WORDS = "holds", "does not hold", UNDER_POWERED
-# Standard normal quantiles: a two-sided test at 5 % that finds a true difference in 80 % of cases.
-SIGNIFICANT, FOUND = 1.960, 0.842
-FEWEST = 3  # seeds a side; fewer say next to nothing of how seeds differ
+OWN_WORDS = "holds", "does not hold", UNDER_POWERED  # of our own questions
+FEWEST = 3  # seeds a side
+# Of a two-sided test at 5 %, and a power of 80 %, in standard errors.
+SIGNIFICANT, POWER = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
 
 
 @dataclass(frozen=True)
 class Gap:
-    """By how much a paper's better method is ahead, > 0, and both methods' deviations there."""
+    """A paper's difference of two methods, and their standard deviations over its trials."""
 
     size: float
     deviations: tuple[float, float]
 
     @property
     def seeds_needed(self) -> int:
-        """Seeds a side that find such a gap in four of five cases (normal theory).
-
-        The paper's deviations stand in for our own, which few seeds tell badly.
-        """
-        variance = self.deviations[0] ** 2 + self.deviations[1] ** 2
-        return max(FEWEST, math.ceil((SIGNIFICANT + FOUND) ** 2 * variance / self.size**2))
+        """Seeds a side that detect it at 80 % power (normal theory, the paper's deviations)."""
+        variance = sum(deviation**2 for deviation in self.deviations)
+        return max(FEWEST, math.ceil((SIGNIFICANT + POWER) ** 2 * variance / self.size**2))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, and the interval that it rests on; NaN where there are too few seeds for one.
-
-    `detectable` is the difference that as many seeds, as far apart as these are, would find in four
-    of five cases (normal theory; so few tell their own deviation badly).
-    """
+    """The word, the difference and its 95 % interval; NaN where there are too few seeds."""
 
     word: str
     difference: float
-    low: float
-    high: float
-    detectable: float
+    low: float = math.nan
+    high: float = math.nan
+    detectable: float = math.nan  # minimum detectable difference at 80 % power
 
 
 def judge(
-    better: Sequence[Games], other: Sequence[Games], gap: Gap | None, protocol: str
+    better: Sequence[Sample], other: Sequence[Sample], gap: Gap | None, protocol: str
 ) -> Verdict:
-    """Compare the seeds of two methods, the one first that the paper puts forward.
+    """Compare the seeds of two methods, the one first that the paper has ahead, by `gap`.
 
-    `gap` is None where the paper says which is better but not by how much.
+    Intervals are bootstrapped over seeds and their episodes; those of probes are Welch's, over
+    seeds.
     """
-    statistic = STATISTICS[protocol]
-    scores = [np.array([statistic(games) for games in side]) for side in (better, other)]
+    statistic = PROTOCOLS[protocol]
+    scores = [np.array([statistic(sample) for sample in side]) for side in (better, other)]
     difference = float(scores[0].mean() - scores[1].mean())
-    if min(len(better), len(other)) < FEWEST:
-        return Verdict(UNDER_POWERED, difference, math.nan, math.nan, math.nan)
+    if min(map(len, scores)) < FEWEST:
+        return Verdict(UNDER_POWERED, difference)
     error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in scores))
-    detectable = (SIGNIFICANT + FOUND) * error
     if protocol in SEEDS_ALONE:
         low, high = welch_interval(*scores)
-        detectable = (high - low) / 2 + FOUND * error
+        detectable = (high - low) / 2 + POWER * error
     else:
         low, high = difference_interval(better, other, statistic)
-    if low > 0:
-        word = REPRODUCED
-    elif high < 0 or (gap is not None and high < gap.size):
-        word = NOT_REPRODUCED
-    else:
-        word = UNDER_POWERED
+        detectable = (SIGNIFICANT + POWER) * error
+    word = _word(low, high, gap.size if gap else math.inf)
     return Verdict(word, difference, low, high, detectable)
+
+
+def judge_pairs(differences: Sequence[float], size: float, *, same: bool) -> Verdict:
+    """The verdict on paired differences by Student's t; `same`: `size` is the margin within which
+    the paper sees none.
+    """
+    values = np.array(differences)
+    mean = float(values.mean())
+    if len(values) < FEWEST:
+        return Verdict(UNDER_POWERED, mean)
+    low, high = student_interval(values)
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    if same:
+        outside = low > size or high < -size
+        word = NOT_REPRODUCED if outside else UNDER_POWERED
+        word = REPRODUCED if -size <= low and high <= size else word
+    else:
+        word = _word(low, high, size) if size > 0 else _word(-high, -low, -size)
+    return Verdict(word, mean, low, high, (high - low) / 2 + POWER * error)
+
+
+def _word(low: float, high: float, size: float) -> str:
+    """The verdict on an interval whose positive side is the paper's; infinite: no number."""
+    if low > 0:
+        return REPRODUCED
+    return NOT_REPRODUCED if high < 0 or (high < size < math.inf) else UNDER_POWERED

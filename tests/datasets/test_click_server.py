@@ -105,6 +105,7 @@ class Served:
 def served(path: Path, port: int = 0, idle: float = 60) -> Iterator[Served]:
     """A server for the click file `path`, which hangs up on who is idle for so many seconds."""
     command = [sys.executable, "-c", SERVE, str(path), str(port), str(idle)]
+    path.parent.mkdir(exist_ok=True)
     with (
         path.with_suffix(".errors").open("w") as errors,
         subprocess.Popen(

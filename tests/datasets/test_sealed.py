@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datasets.errors import FoveaError
+from datasets.files import sha256_file
 from datasets.sealed import (
     DamagedError,
+    check_listed,
     check_sealed,
     drop_digests,
     is_sound,
     kept,
+    read_manifest,
     read_sealed,
+    write_manifest,
     write_sealed,
 )
 from tests.datasets.test_shards import flip
@@ -64,6 +70,43 @@ def test_a_damaged_piece_is_deleted_and_told_of(
     path.unlink()
     with pytest.raises(DamagedError, match="piece: does not match"):
         check_sealed(tmp_path)
+
+
+def test_a_manifest_has_its_own_digest(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    value = {"b": {"x": 1.5e-7, "a": [1, None, "…"]}, "a": "text", "c": 10**20}
+    write_manifest(path, value)
+    assert read_manifest(path) == value
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))  # the same to JSON
+    assert read_manifest(path) == value
+    good = path.read_bytes()
+    for bit in range(8 * len(good)):
+        path.write_bytes(flip(good, bit))
+        try:
+            assert read_manifest(path) == value, "1.5e-07 may become 1.5E-07"
+        except FoveaError as error:
+            assert str(path) in str(error)
+    for text in ("[]", "{}", '{"sha256": null}', '{"sha256": [1]}'):
+        path.write_text(text)
+        with pytest.raises(FoveaError, match=r"manifest\.json: does not match"):
+            read_manifest(path)
+
+
+@pytest.mark.parametrize("name", ["weights", "source/weights"])
+def test_a_file_has_the_bytes_that_its_manifest_lists(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"good")
+    check_listed(path)  # there is no manifest
+    write_manifest(tmp_path / "manifest.json", {"files": {name: sha256_file(path)}})
+    check_listed(path)
+    path.write_bytes(b"gold")
+    with pytest.raises(FoveaError, match=r"weights: not the bytes that .*manifest\.json lists"):
+        check_listed(path)
+    others: list[object] = [{}, None, [], {"other": "00"}]
+    for files in others:
+        write_manifest(tmp_path / "manifest.json", {"files": files})
+        check_listed(path)
 
 
 class KilledError(Exception):

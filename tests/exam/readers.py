@@ -116,6 +116,7 @@ QUICK = [
     Reader("encoder opened", f"artifacts/{ENCODER}/*", opened(ENCODER), but=MANIFEST),
     Reader("frames without a manifest", f"artifacts/{FRAMES}/*.tar", frames),
     Reader("click file", CLICKS, lambda project: read_clicks(Path(CLICKS))),
+    Reader("load_encoder", FROZEN.format(ENCODER), tensors(load_encoder, ENCODER)),
     Reader("frames in progress", "work/collect/out/*", resumed("collect", FRAMES), "work/collect"),
     Reader("checkpoints in progress", "work/fit/*", pretraining, "work/fit"),
 ]  # fmt: skip
@@ -127,7 +128,6 @@ WHOLE = [
     Reader("policy opened", f"artifacts/{POLICY}/**/*", opened(POLICY), but=MANIFEST),
     Reader("evaluation opened", f"artifacts/{PLAYED}/*", opened(PLAYED), but=MANIFEST),
     Reader("maps without a manifest", f"artifacts/{MAPS}/*.tar", maps),
-    Reader("load_encoder", FROZEN.format(ENCODER), tensors(load_encoder, ENCODER)),
     Reader("load_saliency", FROZEN.format(STUDENT), tensors(load_saliency, STUDENT)),
     Reader("report", "artifacts/*/*/*", report),
     Reader("maps in progress", "work/label/out/*", resumed("label", MAPS), "work/label"),

@@ -14,8 +14,10 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from pipeline import params
+from pipeline.config.tables import Params
 from pipeline.runtime.artifact import ROOT as ARTIFACTS
 from pipeline.runtime.artifact import seal
+from tests.pipeline.some_records import small_recipe
 
 CODE = Path(__file__).parent.parent.parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -188,3 +190,9 @@ def dvc(folder: Path, *words: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A small recipe, the only one that claims and records know."""
+    return small_recipe(tmp_path, monkeypatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,76 +13,138 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError
 from pipeline import params
 from pipeline.commands.recipe import recipes
-from pipeline.results.claims import JOINT, LEDGER, Claims, read_claims, read_papers
-from tests.pipeline.kept_seeds import PAPER
+from pipeline.config.tables import Params
+from pipeline.results import claims
+from pipeline.results.claims import CLAIMS, Claims, read_claims, read_papers
 
+PAPER = CLAIMS / "spirl.yaml"
 PAPERS = read_papers()
-of_each_paper = pytest.mark.parametrize("claims", PAPERS, ids=[one.name for one in PAPERS])
+SMALL = """
+name: A
+source: paper
+tables:
+  - name: T
+    recipe: small
+    protocol: probe
+    trials: 0
+    cost: hours
+    tasks: {both: [reach, door], Reach: reach, "Reach, object": reach}
+    points: {"Reach, object": object}
+    methods:
+      MAE: {measured: "{task}-mae-s{seed}"}
+      tokens: {measured: "{task}-mae-s{seed}", reading: tokens, tasks: [Reach]}
+      other: {paper: {Reach: [0.5, 0.1]}}
+    comparisons:
+      - [MAE, tokens]
+saliency: [{what: S, paper: "", by: [near, far]}]
+pairs: [{what: S, score: mae, size: -0.1, by: [near], less: [far]}]
+lines:
+  - {what: "App. E", paper: "0.1 s", measured: times.json, ours: "{times[0][ms]:,.0f} ms"}
+"""
 
 
-@of_each_paper
-def test_every_claim_names_an_entry_of_its_recipe(claims: Claims) -> None:
-    for table in claims.tables:
-        tables = params.load(recipes()[table.recipe]).tables
-        if table.protocol == "probe":
-            single = [part for row in table.scores for part in row.split(JOINT)]
-            rows = {row.split(",")[0] for row in single}
-            known = {re.sub(r"-s\d$", "", name) for name in tables["encoders"]}
-            point = re.compile(r", (tip|object|goal)$")
-            readings = {point.sub("", row).partition(", ")[2] for row in single}
-            # As pipeline/commands/probe.py calls them.
-            assert readings <= {
-                "", "image alone", "global token", "tokens", "all frames", "image alone, all frames"
-            }  # fmt: skip
-        else:
-            rows, known = set(table.scores), set(tables["policies"])
-        assert rows <= known
-        games = {
-            policy.split("-")[0]: score.game
-            for policy, score in table.scores.items()
-            if JOINT not in policy
-        }
-        assert all(name == game.split()[0].lower() for name, game in games.items())
-        assert table.why and table.brief
-        assert not table.own or all(score.mean is None for score in table.scores.values())
-    assert all(bool(line.ours) != bool(line.why) for line in claims.lines)
+def written(folder: Path, text: str) -> Path:
+    path = folder / "claims.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    path = tmp_path / "times.json"
+    path.write_text(json.dumps({"times": [{"ms": 1234.5}]}))
+    return path
+
+
+def test_methods_and_tasks_make_cells(tmp_path: Path, small: Params, times: Path) -> None:
+    read = read_claims(written(tmp_path, SMALL))
+    cells = {(cell.method, cell.task): cell for cell in read.tables[0].cells}
+    assert list(cells) == [("MAE", "both"), ("MAE", "Reach"), ("MAE", "Reach, object"),
+                           ("tokens", "Reach"), ("other", "Reach")]  # fmt: skip
+    reach = ("reach-mae-s0", "reach-mae-s1", "reach-mae-s2")
+    assert cells["MAE", "both"].names == (reach, ("door-mae-s0", "door-mae-s2"))
+    assert cells["MAE", "Reach, object"].points == ("object",)
+    assert cells["tokens", "Reach"].reading == "tokens"
+    assert cells["other", "Reach"].names == () and cells["other", "Reach"].deviation == 0.1
+    assert read.tables[0].pairs == ((cells["MAE", "Reach"], cells["tokens", "Reach"]),)
+    assert read.sources[0].by == ("predictors/near", "predictors/far")
+    assert read.lines[0].ours == "1,234 ms (`times.json`)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("near, far", "near, lost", "no recipe has predictors lost"),
+        ("{times[0][ms]:,.0f}", "{times[1][ms]}", r"times\.json: does not fill .*times\[1\]"),
+        ("measured: times.json", "measured: none.json", r"none\.json: does not fill"),
+        (', ours: "{times[0][ms]:,.0f} ms"', "", "needs either `ours` or `cost`"),
+        ("by: [near], less", "by: [], less", "as many on both sides"),
+        ("[MAE, tokens]", "[MAE, tokens, [both]]", "no tasks to compare MAE with tokens"),
+        ("[MAE, tokens]", "[MAE, token]", "no tasks to compare MAE with token"),
+        ('{task}-mae-s{seed}"}', '{task}-mea-s{seed}"}', "no encoders for MAE"),
+    ],
+)
+def test_claims_that_nothing_can_measure_are_refused(
+    tmp_path: Path, small: Params, times: Path, old: str, new: str, message: str
+) -> None:
+    assert old in SMALL
+    with pytest.raises(FoveaError, match=rf"claims\.yaml: .*{message}"):
+        read_claims(written(tmp_path, SMALL.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=[one.name for one in PAPERS])
+def test_the_paper_s_better_method_comes_first(paper: Claims) -> None:
+    readings = {"pooled", "pixels", "tokens", "global token", "image alone"}
+    for table in paper.tables:
+        for better, other in table.pairs:
+            assert better.task == other.task
+            assert better.mean is None or other.mean is None or better.mean > other.mean
+        assert table.cost and (not table.own or all(cell.mean is None for cell in table.cells))
+        assert {cell.reading.removesuffix(", all frames") for cell in table.cells} <= readings
 
 
 def test_every_policy_of_the_papers_recipes_has_a_claim() -> None:
-    claimed = {policy for table in read_claims(PAPER).tables for policy in table.scores}
+    cells = [cell for table in read_claims(PAPER).tables for cell in table.cells]
+    claimed = {name for cell in cells for part in cell.names for name in part}
     for name in ("frostbite", "spirl", "spirl-400k", "spirl-ablations"):
         assert set(params.read_yaml(recipes()[name])["policies"]) <= claimed
 
 
+def said(paper: Claims) -> str:
+    whats = [one.what for one in paper.lines] + [one.what for one in paper.sources]
+    return "\n".join([*(one.name for one in paper.tables), *whats])
+
+
 def test_every_table_and_figure_has_its_line() -> None:
-    claims = read_claims(PAPER)
-    said = "\n".join([*(t.name for t in claims.tables), *(line.what for line in claims.lines)])
-    tables = re.findall(r"Tables? (\d+)(?: and (\d+))?", said)
-    figures = re.findall(r"Fig\. (\d)", said)
+    text = said(read_claims(PAPER))
+    tables = re.findall(r"Tables? (\d+)(?: and (\d+))?", text)
     assert {n for pair in tables for n in pair if n} == {str(n) for n in range(1, 16)}
-    assert set(figures) == {str(n) for n in range(1, 9)}
+    assert set(re.findall(r"Fig\. (\d)", text)) == {str(n) for n in range(1, 9)}
 
 
 def test_every_table_and_figure_of_visarl_has_its_line() -> None:
-    claims = read_claims(LEDGER / "visarl.yaml")
-    said = "\n".join([*(t.name for t in claims.tables), *(line.what for line in claims.lines)])
-    assert set(re.findall(r"Table (\w+)", said)) == {"I", "II", "III", "IV", "V", "VI"}
-    assert set(re.findall(r"Fig\. (\d)", said)) == {str(n) for n in range(1, 8)}
+    text = said(read_claims(CLAIMS / "visarl.yaml"))
+    tables = re.findall(r"Tables? (\w+)(?:, (\w+) and (\w+))?", text)
+    numbers = {n for row in tables for n in row if n}
+    assert numbers == {"I", "II", "III", "IV", "V", "VI"}
+    assert set(re.findall(r"Fig\. (\d)", text)) == {str(n) for n in range(1, 8)}
 
 
 def test_the_slips_of_visarl_are_as_its_notes_say() -> None:
     """The printed numbers against each other: averages, gains, and what is true of every task."""
-    table = read_claims(LEDGER / "visarl.yaml").tables[0]
+    cells = read_claims(CLAIMS / "visarl.yaml").tables[0].cells
     tasks = ("reach", "drawer", "faucet", "door")
+    scores = {cell.names[0][0]: cell for cell in cells}
 
     def row(arm: str) -> NDArray[np.float64]:
-        return np.array([table.scores[f"{task}-{arm}"].mean for task in tasks])
+        return np.array([scores[f"{task}-{arm}"].mean for task in tasks])
 
     printed = {"cnn-rgb": 0.45, "cnn-saliency": 0.05, "cnn-rgbxs": 0.35, "cnn-rgbs": 0.58,
                "multimae-rgb": 0.47, "visarl-po": 0.57, "visarl": 0.65}  # fmt: skip
     wrong = {arm for arm, mean in printed.items() if abs(row(arm).mean() - mean) > 0.00501}
     assert wrong == {"visarl"} and row("visarl").mean() == pytest.approx(0.7025)
-    spread = [table.scores[f"{task}-cnn-rgbs"].deviation for task in tasks]
+    spread = [scores[f"{task}-cnn-rgbs"].deviation for task in tasks]
     assert np.mean(np.array(spread)) == pytest.approx(0.055)  # printed: 0.37
     assert (100 * (row("cnn-rgbs") - row("cnn-rgb"))).round().tolist() == [12, 30, 3, 6]
     assert (100 * (row("visarl") - row("multimae-rgb"))).round().tolist() == [13, 11, 42, 29]
@@ -89,22 +152,20 @@ def test_the_slips_of_visarl_are_as_its_notes_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
-        ("frostbite-der-p:", "frostbite-derp:", "has no policies frostbite-derp"),
-        ("- [frostbite-spirl, frostbite-der]", "- [frostbite-der, frostbite-spirl]", "above"),
-        ("- [frostbite-spirl, frostbite-der]", "- [frostbite-spirl, mspacman-der]", "same game"),
-        ("- [frostbite-spirl, frostbite-der]", "- [frostbite-spirl]", "malformed"),
-        ("[SPIRL, Frostbite, 669.5, 731.7]", "[SPIRL, Frostbite, many, 731.7]", "malformed"),
-        ("[SPIRL, Frostbite, 669.5, 731.7]", "[SPIRL, Frostbite, 669.5]", "malformed"),
+        ('"{task}-der-p"', '"{task}-derp"', "no policies for DE-Rainbow-P"),
+        ("[SPIRL, DE-Rainbow-P]", "[SPIRL]", "malformed"),
+        ("Frostbite: [669.5, 731.7]", "Frostbite: [many, 731.7]", "malformed"),
+        ("Frostbite: [669.5, 731.7]", "Pong: [669.5, 731.7]", "malformed"),
         ("protocol: mean ", "protocol: best ", "protocol 'best'"),
         ("recipe: spirl\n", "recipe: sprl\n", "malformed.*sprl"),
     ],
 )
-def test_a_slip_in_the_claims_is_found(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_a_slip_in_the_claims_is_found(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "claims.yaml"
     text = PAPER.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(FoveaError, match=rf"claims\.yaml.*{told}"):
+    with pytest.raises(FoveaError, match=rf"claims\.yaml.*{message}"):
         read_claims(path)

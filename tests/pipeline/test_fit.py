@@ -24,6 +24,7 @@ from pipeline import fit, label, params
 from pipeline.commands import judge
 from pipeline.parts.labelled import Labelled, read_labelled
 from pipeline.parts.scored import scored
+from pipeline.results.record import Record
 from pipeline.runtime.artifact import open_artifact, publish, seal
 from pipeline.runtime.stage import Stage
 from pretrain import figures
@@ -200,16 +201,17 @@ def test_predictors_are_judged_on_other_annotations(
     build("predictors/motion", fit.run)
     words = ["judge", "annotations/spots", "predictors/random"]
     monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setattr(judge, "redrawn", moved)  # Pong has no objects that are known
+    monkeypatch.setattr(judge, "second_annotator", moved)  # Pong has no objects that are known
     judge.main()
-    path = Path("artifacts/.runs/judge/predictors-random-on-spots.json")
-    found = json.loads(path.read_text())
-    assert found["source"] == "predictors/random" and found["frames"] == 30
-    assert found["made_from"]["frames/spots"]["digest"] == open_artifact("frames/spots").digest
-    assert found["judged_on"]["annotations/spots"]["entry"]["annotator"] == "simulated"
-    assert 0 < found["scores"]["f_max"] < 0.9 and found["scores"]["zero_mae"] > 0
-    assert found["scores"]["redrawn_f_max"] == pytest.approx(0.75)  # three of four columns
-    with Image.open(path.with_name("spots.png")) as picture:
+    path = Path("artifacts/.runs/measured/predictors/random-on-spots.json")
+    record = Record(**json.loads(path.read_text()))
+    assert record.artifact == "predictors/random" and record.scores["frames"] == 30
+    assert record.made_from["frames/spots"]["digest"] == open_artifact("frames/spots").digest
+    assert record.measured_on["annotations/spots"]["entry"]["annotator"] == "simulated"
+    scores = record.scores["judged"]
+    assert 0 < scores["f_max"] < 0.9 and scores["zero_mae"] > 0
+    assert scores["second_f_max"] == pytest.approx(0.75)  # three of four columns
+    with Image.open("artifacts/.runs/measured/annotations/spots.png") as picture:
         assert picture.width < 4 * 210 and picture.height > judge.PICTURED * 192
     for wrong, told in (
         ("predictors/none", "predictors/none: not there yet"),
@@ -243,8 +245,8 @@ def test_maps_of_judged_predictors_stand_side_by_side(
         assert np.array_equal(row["random"], figures.heat_map(found))
 
 
-def test_a_second_drawing_falls_elsewhere_on_the_same_things(project: Path) -> None:
-    """So its maps are near the first one's, but not the same; people don't click a second time."""
+def test_a_second_annotator_clicks_elsewhere_on_the_same_objects(project: Path) -> None:
+    """Its maps are near the first one's, but not the same; people have no second annotator."""
     kept = open_artifact("frames/spots")
     points = np.random.default_rng(0).uniform(2, 14, (40, 3, 2))
     frames = replace(read_frames(kept.folder, kept.files), info={"points": points})
@@ -253,8 +255,8 @@ def test_a_second_drawing_falls_elsewhere_on_the_same_things(project: Path) -> N
     maps = np.stack([heat_map(clicks[index], 16, 16) for index in range(40)])
     labelled = Labelled(frames, np.arange(40), maps)
     entry = {"annotator": "simulated", "count": 40, **asdict(config)}
-    again = judge.redrawn(entry, "metaworld/reach", labelled)
+    again = judge.second_annotator(entry, "metaworld/reach", labelled)
     assert again is not None and again.shape == maps.shape
     near, nothing = scored(again, maps), scored(np.zeros_like(again), maps)
     assert 0.5 < near["f_max"] < 0.99 and 0 < near["mae"] < 0.7 * nothing["mae"]
-    assert judge.redrawn({"annotator": "human"}, "metaworld/reach", labelled) is None
+    assert judge.second_annotator({"annotator": "human"}, "metaworld/reach", labelled) is None

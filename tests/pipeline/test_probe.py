@@ -165,24 +165,24 @@ def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None
         list(probe.read("x", str(tmp_path), images[:, :16], {}))
 
 
-def test_each_map_is_drawn_once(tmp_path: Path) -> None:
+def test_each_map_is_computed_once(tmp_path: Path) -> None:
     """For all readings, and for the next encoder that carries the same source."""
     config = multimae.Config(dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
-    shape, drawn = (3, 32, 32), dict[bytes, Tensor]()
+    shape, cache = (3, 32, 32), dict[bytes, Tensor]()
     encoder = multimae.Pretraining(config, shape).encoder(
         saliency=centre.Saliency(centre.Config(), shape)
     )
     save_encoder(encoder, tmp_path)
     images = frames().images[:20]
-    once = dict(probe.read("x", str(tmp_path), images, drawn))
-    assert len(drawn) == len(images)
+    once = dict(probe.read("x", str(tmp_path), images, cache))
+    assert len(cache) == len(images)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     for reading, features in (("pooled", {}), ("global token", {"pool": "global"}),
                               ("image alone", {"use_saliency": False})):  # fmt: skip
         plain = load_encoder(tmp_path, features=features)(batch)
         assert np.allclose(once[reading], plain["x"][:, 0].numpy(), atol=1e-6)
-    drawn.update((key, torch.zeros_like(value)) for key, value in drawn.items())
-    again = dict(probe.read("x", str(tmp_path), images, drawn))
+    cache.update((key, torch.zeros_like(value)) for key, value in cache.items())
+    again = dict(probe.read("x", str(tmp_path), images, cache))
     assert not np.allclose(again["pooled"], once["pooled"], atol=1e-6)
     assert np.array_equal(again["image alone"], once["image alone"])
 
@@ -229,24 +229,26 @@ def test_the_command_writes_what_it_finds(project: Project) -> None:
     ):
         save_encoder(encoder, root / "encoders" / name)
         seal(root, f"encoders/{name}", {"data": "frames/reach"}, "frames/reach")
-    output = project.built("probe", "reach-mae", "reach-pixels", "--frames", "other")
+    output = project.built("commands.probe", "reach-mae", "reach-pixels", "--frames", "other")
     own, plain = (
-        json.loads((root / f".runs/probe-{name}/probe.json").read_text())
+        json.loads((root / f".runs/measured/encoders/{name}-on-other.json").read_text())
         for name in ("reach-mae", "reach-pixels")
     )
+    readings, others = own["scores"]["readings"], plain["scores"]["readings"]
     pairs = [(way, f"{way}, all frames") for way in ("pooled", "tokens", "pixels")]
-    assert list(own["scores"]) == ["mean of the rest", *pairs[0], *pairs[1]]
-    assert list(plain["scores"]) == ["mean of the rest", *pairs[2]]
-    assert all(own["scores"][few] == own["scores"][every] for few, every in pairs[:2])  # 80 frames
-    assert own["scores"]["mean of the rest"] == plain["scores"]["mean of the rest"]
+    assert list(readings) == ["mean of the rest", *pairs[0], *pairs[1]]
+    assert list(others) == ["mean of the rest", *pairs[2]]
+    assert all(readings[few] == readings[every] for few, every in pairs[:2])  # 80 frames
+    assert readings["mean of the rest"] == others["mean of the rest"]
     assert set(own["made_from"]) == {"encoders/reach-mae", "frames/reach"}
-    assert list(own["frames"]) == ["frames/other"] and own["rows"] + own["left_out"] == 80
-    assert own["splits"] == [0, 1, 2]
-    for scores in own["scores"].values():
+    assert list(own["measured_on"]) == ["frames/other"]
+    assert own["scores"]["rows"] + own["scores"]["left_out"] == 80
+    assert own["scores"]["splits"] == [0, 1, 2]
+    for scores in readings.values():
         assert set(scores) == {f"image {one}" for one in probe.POINTS} | {
             f"world {one}" for one in probe.WORLD
         }
         assert all(len(one["error"]) == 3 and min(one["error"]) > 0 for one in scores.values())
     run = json.loads((root / ".runs/probe-reach-mae.json").read_text())
     assert run["machine"] and "commit" in run
-    assert "reach-mae: " in output and "pooled: image tip" in output
+    assert "encoders/reach-mae: " in output and "pooled: image tip" in output

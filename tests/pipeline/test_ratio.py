@@ -35,7 +35,7 @@ def test_one_frame_in_a_thousand_is_not_few_enough() -> None:
 
 @pytest.mark.slow
 def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> None:
-    code, output = on_built.run("ratio", "breakout-mae", "--frames", "6")
+    code, output = on_built.run("commands.ratio", "breakout-mae", "--frames", "6")
     assert code == 0, output
     folder = on_built.folder / "artifacts/.runs/ratio-breakout-mae"
     found = json.loads((folder / "ratio.json").read_text())
@@ -54,7 +54,7 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
 
 @pytest.mark.slow
 def test_an_encoder_without_a_map_is_refused(on_built: Project) -> None:
-    code, output = on_built.run("ratio", "breakout-pixels")
+    code, output = on_built.run("commands.ratio", "breakout-pixels")
     assert code == 1 and "encoders.breakout-pixels: model pixels has no error map" in output
 
 

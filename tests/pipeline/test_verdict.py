@@ -7,15 +7,16 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
-from pipeline.results.verdict import FOUND, Gap, judge
+from pipeline.results.verdict import POWER, Gap, judge, judge_pairs
 from rl.statistics import welch_interval
 
-Games = NDArray[np.float64]
+Sample = NDArray[np.float64]
 MEAN = "mean"
 
 
-def seeds(mean: float, spread: float, count: int, seed: int) -> list[Games]:
+def seeds(mean: float, spread: float, count: int, seed: int) -> list[Sample]:
     generator = np.random.default_rng(seed)
     return [
         mean + spread * generator.standard_normal() + generator.standard_normal(50)
@@ -51,11 +52,12 @@ def test_verdicts_at_the_edges_of_the_interval() -> None:
     assert judge(zero, mixed, Gap(1.0, (1.0, 1.0)), MEAN).word == "not reproduced"
 
 
-def test_what_these_seeds_would_find_they_find_in_four_of_five_cases() -> None:
+def test_the_detectable_difference_is_detected_in_four_of_five_cases() -> None:
     """Welch's test on many pairs of ten seeds that differ by as much."""
     spread, count, rng = 3.0, 10, np.random.default_rng(0)
-    wide = [[np.array([spread * z]) for z in rng.standard_normal(2_000)] for _ in range(2)]
-    exact = judge(wide[0], wide[1], None, MEAN).detectable * math.sqrt(2_000 / count)
+    normal = stats.norm.ppf((np.arange(200) + 0.5) / 200)
+    side = [np.array([spread * z / normal.std(ddof=1)]) for z in normal]
+    exact = judge(side, side, None, MEAN).detectable * math.sqrt(200 / count)
     mine, theirs = rng.normal(exact, spread, (4_000, count)), rng.normal(0, spread, (4_000, count))
     error = np.sqrt((mine.var(1, ddof=1) + theirs.var(1, ddof=1)) / count)
     found = np.abs(mine.mean(1) - theirs.mean(1)) > 1.96 * error
@@ -63,8 +65,8 @@ def test_what_these_seeds_would_find_they_find_in_four_of_five_cases() -> None:
 
 
 def test_probes_are_judged_by_their_seeds_alone() -> None:
-    """Welch's interval of the seeds' means, however often an encoder was read; what would show is
-    what reaches beyond it in four of five cases.
+    """Welch's interval of the seeds' means, however many splits; the detectable difference reaches
+    beyond it in four of five cases.
     """
     ours, theirs = np.array([0.7, 0.75, 0.8]), np.array([0.6, 0.7, 0.65])
     known = welch_interval(ours, theirs)
@@ -75,15 +77,15 @@ def test_probes_are_judged_by_their_seeds_alone() -> None:
         assert found.word == "under-powered"  # the bootstrap's interval excludes 0 here
         assert judge(sides[0], sides[1], None, MEAN).word == "reproduced"
     error = math.sqrt(ours.var(ddof=1) / 3 + theirs.var(ddof=1) / 3)
-    assert found.detectable == pytest.approx((known[1] - known[0]) / 2 + FOUND * error)
+    assert found.detectable == pytest.approx((known[1] - known[0]) / 2 + POWER * error)
 
 
-def test_two_seeds_a_side_show_nothing() -> None:
+def test_two_seeds_a_side_are_under_powered() -> None:
     found = judge(seeds(1e6, 0, 2, 0), seeds(0, 0, 9, 0), Gap(1.0, (1.0, 1.0)), MEAN)
     assert found.word == "under-powered" and math.isnan(found.low)
 
 
-def test_the_seeds_needed_find_the_gap_in_four_of_five_cases() -> None:
+def test_the_seeds_needed_detect_the_gap_in_four_of_five_cases() -> None:
     gap = Gap(100.0, (120.0, 60.0))
     generator = np.random.default_rng(0)
     size = (20_000, gap.seeds_needed)
@@ -93,14 +95,14 @@ def test_the_seeds_needed_find_the_gap_in_four_of_five_cases() -> None:
     assert 0.78 < ((above - below) / error > 1.96).mean() < 0.88
 
 
-def test_with_the_seeds_needed_the_verdict_itself_finds_the_gap() -> None:
+def test_with_the_seeds_needed_the_verdict_itself_detects_the_gap() -> None:
     """The whole verdict, bootstrap and all, on simulated pairs: 80 % were asked for, and intervals
     of few seeds are short.
     """
     gap = Gap(100.0, (60.0, 40.0))
     generator = np.random.default_rng(0)
 
-    def side(mean: float, deviation: float) -> list[Games]:
+    def side(mean: float, deviation: float) -> list[Sample]:
         return list(generator.normal(mean, deviation, (gap.seeds_needed, 1)))
 
     words = [
@@ -108,3 +110,25 @@ def test_with_the_seeds_needed_the_verdict_itself_finds_the_gap() -> None:
         for _ in range(40)
     ]
     assert 0.65 < words.count("reproduced") / len(words) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("gaps", "size", "same", "word"),
+    [
+        ([-0.02, -0.021, -0.022, -0.019], -0.01, False, "reproduced"),
+        ([0.02, 0.021, 0.022, 0.019], -0.01, False, "not reproduced"),
+        ([0.02, 0.021, 0.022, 0.019], 0.01, False, "reproduced"),
+        ([-0.001, 0.001, 0.002, -0.002], -0.01, False, "not reproduced"),  # 0 and not the paper's
+        ([-0.05, 0.03, 0.02, -0.03], -0.01, False, "under-powered"),
+        ([-0.02, -0.02], -0.01, False, "under-powered"),
+        ([0.001, -0.001, 0.002, -0.002], 0.01, True, "reproduced"),
+        ([0.02, 0.021, 0.022, 0.019], 0.01, True, "not reproduced"),
+        ([0.0, 0.02, 0.01, -0.01], 0.01, True, "under-powered"),
+    ],
+)
+def test_verdicts_on_pairs(gaps: list[float], size: float, same: bool, word: str) -> None:
+    verdict = judge_pairs(gaps, size, same=same)
+    assert verdict.word == word and verdict.difference == pytest.approx(np.mean(gaps))
+    if len(gaps) > 2:
+        known = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+        assert (verdict.low, verdict.high) == pytest.approx(tuple(known))

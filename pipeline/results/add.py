@@ -1,0 +1,137 @@
+"""Add records: from the artifacts of an evaluation or a collection, or from what
+`python -m pipeline.commands.probe` and `judge` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import FoveaError
+from pipeline.results.record import MEASURED, Record, check, read_records, write_record
+from pipeline.runtime import artifact
+
+DRAFTS = Path(".runs/measured")  # below artifacts/: records without note and runs
+
+
+def write_draft(root: Path, **fields: Any) -> Path:
+    """Write what a command measured, for `add` to complete; returns the file."""
+    return write_record(Record(seed=None, note="", runs={}, **fields), root / DRAFTS)
+
+
+def add(
+    label: str,
+    on: str | None = None,
+    note: str = "",
+    *,
+    root: Path = artifact.ROOT,
+    folder: Path = MEASURED,
+) -> list[Path]:
+    """Add the records of an artifact, of a policy one a seed; returns the files written.
+
+    Raises FoveaError, and writes nothing, where artifacts or the record of a run are missing, an
+    artifact was built from others than those there now, or `keep` refuses.
+    """
+    table = label.partition("/")[0]
+    if table == "policies":
+        records = _seeds(label, root)
+    elif table == "frames":
+        frames = artifact.open_artifact(label, root)
+        records = [_record(label, root, versions=frames.manifest["versions"],
+                           scores=frames.manifest["metrics"])]  # fmt: skip
+    else:
+        records = [_measured(label, on, root)]
+    return keep([replace(record, note=note) for record in records], folder)
+
+
+def keep(records: Sequence[Record], folder: Path = MEASURED) -> list[Path]:
+    """Check records and write those that are new; a seed that is there with the same scores stays
+    as it is, as its run is the one that trained it.
+
+    Raises FoveaError for a record that is malformed or not at a recipe's settings, was measured
+    before with other scores, or has another encoder than the policy's other seeds.
+    """
+    known = read_records(folder) if folder.exists() else {}
+    new = []
+    for record in records:
+        path = folder / record.path
+        check(record, path)
+        others = {one.path: one for one in known.get(record.artifact, [])}
+        if record.path not in others:
+            new.append(record)
+        elif others[record.path].scores != record.scores:
+            raise FoveaError(
+                f"{path}: measured already, with other scores; remove that file first, and say in "
+                "the commit why"
+            )
+        if record.seed is not None and not all(record.is_like(one) for one in others.values()):
+            raise FoveaError(f"{path}: its encoder has other settings than the other seeds'")
+    return [write_record(record, folder) for record in new]
+
+
+def run_record(root: Path, run: str, digest: str | None = None) -> dict[str, Any] | None:
+    """The record of a stage's run; None where there is none, or it is of another artifact."""
+    path = root / ".runs" / f"{run}.json"
+    record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return record if record and record.get("digest", digest) == digest else None
+
+
+def _record(label: str, root: Path, **fields: Any) -> Record:
+    """A record of an artifact and of the run that built it, which must be there."""
+    table, _, name = label.partition("/")
+    made = artifact.lineage(label, root)
+    stage = artifact.STAGES[table]
+    run = run_record(root, f"{stage}-{name}", made[label]["digest"])
+    if run is None:
+        raise FoveaError(
+            f"{root}/.runs/{stage}-{name}.json: no record of the run that built this {label}, its "
+            f"commit and machine; `dvc repro -f {stage}@{name}` builds it again"
+        )
+    empty: dict[str, Any] = {"seed": None, "on": None, "note": "", "measured_on": {}}
+    fields = empty | {"runs": {f"{stage}-{name}": run}} | fields
+    return Record(artifact=label, made_from=made, **fields)
+
+
+def _seeds(label: str, root: Path) -> list[Record]:
+    name = label.partition("/")[2]
+    played = artifact.open_artifact(f"evaluations/{name}", root)
+    trained = artifact.open_artifact(label, root)
+    if played.manifest["inputs"].get(label) != trained.digest:
+        raise FoveaError(
+            f"{root / played.label}: not made from the {label} that is there now; "
+            f"`dvc repro evaluate@{name}` builds both anew"
+        )
+    record = _record(label, root, versions=trained.manifest["versions"], scores={})
+    encoder = f"encoders/{trained.manifest['entry']['encoder']}"
+    stage = f"pretrain-{encoder.partition('/')[2]}"
+    pretraining = run_record(root, stage, record.made_from[encoder]["digest"])
+    runs = record.runs | ({stage: pretraining} if pretraining else {})
+    evaluation = json.loads((played.folder / "evaluation.json").read_text("utf-8"))
+    shared = {key: evaluation[key] for key in ("games", "epsilon", "random")}
+    return [
+        replace(
+            record,
+            seed=seed["seed"],
+            runs=runs,
+            scores=shared | {key: seed[key] for key in ("failed", "checkpoints")},
+        )
+        for seed in evaluation["seeds"]
+    ]
+
+
+def _measured(label: str, on: str | None, root: Path) -> Record:
+    """A draft that a command wrote, with the run that built the artifact where it is recorded."""
+    table, _, name = label.partition("/")
+    command = "probe" if (on or "").startswith("frames/") else "judge"
+    path = root / DRAFTS / f"{label}-on-{(on or '').partition('/')[2]}.json"
+    if not path.exists():
+        raise FoveaError(f"{path}: not there; `python -m pipeline.commands.{command}` writes it")
+    record = Record(**json.loads(path.read_text("utf-8")))
+    stage = artifact.STAGES[table]
+    run = run_record(root, f"{stage}-{name}", record.made_from[label]["digest"])
+    own = run_record(root, f"{command}-{name}")
+    runs = {f"{stage}-{name}": run, f"{command}-{name}": own}
+    return replace(record, runs={stage: one for stage, one in runs.items() if one})

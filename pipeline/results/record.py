@@ -1,0 +1,217 @@
+"""Records: what was measured of one artifact, one JSON file in `pipeline/recipes/measured/`.
+
+A record of `policies/x` is one seed and its evaluation episodes; of an encoder, linear probes of
+its frozen features on frames; of a source of saliency, its scores on annotations; of frames, the
+metrics of their collection. Each names everything that the artifact was made from with all settings
+written out, and the runs of the stages. Only runs at a recipe's own settings are taken, when they
+are added and whenever they are read. What an artifact was made from may differ where a note says
+so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.errors import FoveaError
+from datasets.files import write_atomic
+from pipeline import params
+from pipeline.commands.recipe import RECIPES, recipes
+from pipeline.config.tables import EVALUATION_KEYS, Entry, Params
+from pipeline.parts.episodes import read_episodes
+
+MEASURED = RECIPES / "measured"
+SMALL = ("quick",)  # recipes whose runs are smoke tests
+FREE = EVALUATION_KEYS | {"seeds"}  # keys of a policy that change no trained seed
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement of one artifact."""
+
+    artifact: str  # "policies/frostbite-spirl"
+    seed: int | None  # of a policy
+    on: str | None  # what it was measured on: "annotations/reach-further", "frames/reach-unseen"
+    note: str
+    made_from: dict[str, dict[str, Any]]  # label -> digest and entry; the artifact's own first
+    measured_on: dict[str, dict[str, Any]]  # likewise, of `on`
+    versions: dict[str, str]
+    runs: dict[str, dict[str, Any]]  # "train-frostbite-spirl" -> what pipeline/runtime recorded
+    scores: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """`policies/frostbite-spirl-seed-0.json`, `predictors/reach-30-on-reach-further.json`."""
+        seed = "" if self.seed is None else f"-seed-{self.seed}"
+        on = "" if self.on is None else f"-on-{self.on.partition('/')[2]}"
+        return Path(f"{self.artifact}{seed}{on}.json")
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The artifact's own settings, all defaults written out."""
+        return dict(self.made_from[self.artifact]["entry"])
+
+    def is_like(self, other: Record) -> bool:
+        """Whether both were made from, and measured on, artifacts of the same settings."""
+        mine, theirs = (
+            {label: one["entry"] for label, one in (r.made_from | r.measured_on).items()}
+            for r in (self, other)
+        )
+        del mine[self.artifact], theirs[other.artifact]
+        return mine == theirs
+
+
+def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
+    """Label of an artifact -> its records, by seed.
+
+    Raises FoveaError naming a file that is malformed or not at a recipe's settings, and a policy
+    whose seeds have encoders of different settings.
+    """
+    records: dict[str, list[Record]] = {}
+    for path in sorted(folder.rglob("*.json")):
+        record = _read(path)
+        if path != folder / record.path:
+            raise FoveaError(f"{path}: holds {record.path}; rename or remove it")
+        check(record, path)
+        records.setdefault(record.artifact, []).append(record)
+    for label, seeds in records.items():
+        seeds.sort(key=lambda one: (one.seed or 0, one.on or ""))
+        if label.startswith("policies/") and not all(one.is_like(seeds[0]) for one in seeds):
+            raise FoveaError(f"{folder}: {label}: its seeds have encoders of different settings")
+    return records
+
+
+def _read(path: Path) -> Record:
+    try:
+        return Record(**json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
+
+
+def write_record(record: Record, folder: Path = MEASURED) -> Path:
+    """Write a checked record, a key a line, so that git shows what changed; returns the file."""
+    path = folder / record.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pairs = dataclasses.asdict(record).items()
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in pairs)
+    write_atomic(path, f"{{\n{lines}\n}}\n".encode())
+    return path
+
+
+def check(record: Record, path: Path) -> None:
+    """FoveaError, naming `path`, for a record that is malformed or of other settings."""
+    try:
+        _check_scores(record)
+        for run in record.runs.values():
+            _ = run["commit"], float(run["wall_seconds"]), int(run["resumed"])
+            _ = [run["machine"][key] for key in ("processor", "cores", "gpu")]
+        made = record.made_from | record.measured_on
+        own = record.entry
+        if record.seed is not None:
+            own |= {key: record.scores[key] for key in EVALUATION_KEYS}
+        recipe = home_of(record.artifact, made)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FoveaError(f"{path}: malformed ({error!r}); measure it again") from error
+    if recipe is None:
+        raise FoveaError(f"{path}: {record.artifact} is in none of {', '.join(checked_recipes())}")
+    wanted = recipe.entry(*record.artifact.split("/"))
+    if changed := differences(own, wanted):
+        raise FoveaError(f"{path}: {', '.join(changed)} not as in the recipe")
+    others = {label: one for label, one in made.items() if label != record.artifact}
+    if (changed := differences_of_all(others, recipe)) and not record.note:
+        raise FoveaError(
+            f"{path}: {'; '.join(changed)} not as in the recipe; say so in a note (--note)"
+        )
+    shared = sorted(record.made_from.keys() & record.measured_on.keys())
+    if shared and not record.note:
+        raise FoveaError(
+            f"{path}: measured on {shared[0]}, which it was made from; measure it on others, or "
+            "say so in a note (--note)"
+        )
+
+
+def _check_scores(record: Record) -> None:
+    """ValueError or KeyError where the numbers are not those of this kind of record."""
+    scores, entry = record.scores, record.entry
+    if record.seed is not None:
+        for of in ("returns", "successes") if "successes" in scores["random"] else ("returns",):
+            seed = read_episodes(scores | {"seed": record.seed}, scores["random"], of)
+            if any(len(one) != scores["games"] for one in (*seed.returns, seed.random)):
+                raise ValueError(f"not {scores['games']} episodes at every checkpoint")
+        if seed.failed is None and seed.steps[-1:] != (entry["steps"],):
+            raise ValueError(f"no episodes after the last of {entry['steps']} steps")
+    elif record.on and record.on.startswith("frames/"):
+        for places in scores["readings"].values():
+            for place in places.values():
+                shapes = {len(place[key]) for key in ("r2", "error")}
+                if shapes != {len(scores["splits"])} or None in place["error"]:
+                    raise ValueError(f"not {len(scores['splits'])} numbers at every place")
+    elif record.on:
+        _ = scores["frames"], scores["judged"]["mae"], scores["judged"]["zero_mae"]
+        if not np.isfinite([v for v in scores["judged"].values() if v is not None]).all():
+            raise ValueError("scores must be finite numbers")
+
+
+@functools.cache
+def checked_recipes() -> dict[str, Params]:
+    """Every recipe whose runs count, by name."""
+    return {name: params.load(path) for name, path in recipes().items() if name not in SMALL}
+
+
+def home_of(label: str, made: Iterable[str] = ()) -> Params | None:
+    """The recipe that has an entry and, of several, most of the labels in `made`; or None."""
+    labels = [one.split("/") for one in (label, *made)]
+    table, name = labels[0]
+    homes = [recipe for recipe in checked_recipes().values() if name in recipe.tables[table]]
+    return max(homes, key=lambda r: sum(n in r.tables[t] for t, n in labels), default=None)
+
+
+def home_name(record: Record) -> str:
+    """The name of the recipe that a checked record is of."""
+    home = home_of(record.artifact, record.made_from | record.measured_on)
+    return next(name for name, recipe in checked_recipes().items() if recipe is home)
+
+
+def differences(measured: Mapping[str, Any], wanted: Entry) -> list[str]:
+    """Keys in which a recorded entry is not the recipe's.
+
+    A key that the record lacks was added to the code later; its default is the earlier behaviour.
+    """
+    parts = [part for part in (wanted.keys, wanted.config) if part is not None]
+    fields = (field for part in parts for field in dataclasses.fields(part))
+    # As JSON has them, like the record: a tuple has become a list.
+    before = {field.name: _as_json(field.default) for field in fields}
+    written = _as_json(wanted.resolved(FREE - (EVALUATION_KEYS & measured.keys())))
+    lost = [key for key, value in written.items() if measured.get(key, before.get(key)) != value]
+    return lost + [key for key in measured if key not in written and key not in FREE]
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=lambda _: None))
+
+
+def differences_of_all(made: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:
+    """The same of every artifact that one was made from, as `label: keys`.
+
+    Early records have no digest of an encoder's frames, and of their settings the count alone.
+    """
+    lines = []
+    for label, one in made.items():
+        table, name = label.split("/")
+        wanted = recipe.tables[table].get(name)
+        if wanted is None:
+            changed = ["no such entry"]
+        elif one["digest"] is None:
+            written = wanted.resolved()
+            changed = [key for key, value in one["entry"].items() if written.get(key) != value]
+        else:
+            changed = differences(one["entry"], wanted)
+        lines += [f"{label}: {', '.join(changed)}"] if changed else []
+    return lines

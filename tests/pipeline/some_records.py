@@ -1,0 +1,142 @@
+"""Records as they are once something was measured, at the settings of recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import params
+from pipeline.commands.recipe import recipes
+from pipeline.config.tables import EVALUATION_KEYS, Params
+from pipeline.results import claims, record
+from pipeline.results.record import Record, write_record
+
+SPIRL = params.load(recipes()["spirl"])
+RUN: dict[str, Any] = {
+    "commit": "abc",
+    "machine": {"processor": "a processor", "cores": 2, "gpu": None},
+    "wall_seconds": 3600.0,
+    "resumed": 0,
+}
+SMALL = """
+frames:
+  reach: {env: metaworld/reach, source: expert, count: 96}
+  unseen: {env: metaworld/reach, source: expert, count: 48, seed: 1}
+annotations:
+  reach: {frames: reach, annotator: simulated, count: 5}
+  further: {frames: unseen, annotator: simulated, count: 20, seed: 1}
+predictors:
+  near: {data: annotations/reach, model: centre}
+  far: {data: annotations/reach, model: centre, sigma: 0.5}
+saliency: {}
+encoders:
+  reach-mae-s0: {data: frames/reach, model: mae, patch: 8}
+  reach-mae-s1: {data: frames/reach, model: mae, patch: 8, seed: 1}
+  reach-mae-s2: {data: frames/reach, model: mae, patch: 8, seed: 2}
+  door-mae-s0: {data: frames/reach, model: mae, patch: 8}
+  door-mae-s2: {data: frames/reach, model: mae, patch: 8, seed: 2}
+policies: {}
+"""
+
+
+def small_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """SMALL as the recipe `small`, the only one that claims and records know."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    loaded = params.load(path)
+    monkeypatch.setattr(record, "checked_recipes", lambda: {"small": loaded})
+    monkeypatch.setattr(claims, "recipes", lambda: {"small": path})
+    return loaded
+
+
+def fifty(values: list[float]) -> list[float]:
+    return (values * 50)[:50]
+
+
+def made(recipe: Params, *labels: str) -> dict[str, dict[str, Any]]:
+    """Digest and entry of artifacts."""
+    return {
+        label: {"digest": "d" * 64, "entry": recipe.entry(*label.split("/")).resolved()}
+        for label in labels
+    }
+
+
+def a_record(artifact: str, on: str | None, made: Any, measured_on: Any, scores: Any) -> Record:
+    return Record(
+        artifact=artifact,
+        seed=None,
+        on=on,
+        note="",
+        made_from=made,
+        measured_on=measured_on,
+        versions={},
+        runs={"stage": RUN},
+        scores=scores,
+    )
+
+
+def seed_of(
+    policy: str, seed: int, returns: list[list[float]], failed: str | None = None
+) -> Record:
+    """A seed of recipe spirl; the last of `returns` are those at the end of training."""
+    entry = SPIRL.entry("policies", policy)
+    steps = entry.config.steps
+    label, encoder = f"policies/{policy}", f"encoders/{entry.keys.encoder}"
+    lineage = made(SPIRL, label, encoder, "frames/frostbite")
+    for key in EVALUATION_KEYS:
+        del lineage[label]["entry"][key]
+    points = [
+        {"step": steps - 10_000 * i, "returns": fifty(values)}
+        for i, values in enumerate(reversed(returns))
+    ]
+    scores = {
+        "games": 50,
+        "epsilon": 0.001,
+        "failed": failed,
+        "checkpoints": points,
+        "random": {"returns": fifty([1.0, 2.0])},
+    }
+    one = a_record(label, None, lineage, {}, scores)
+    return replace(one, seed=seed, runs={f"train-{policy}": RUN})
+
+
+def probe_of(recipe: Params, encoder: str, **r2: float) -> Record:
+    """Probes of an encoder whose readings have these R² at the points of the image."""
+
+    def places(value: float) -> dict[str, Any]:
+        r2 = [value - 0.01, value, value + 0.01]
+        return {
+            f"image {point}": {"r2": r2, "error": [1.0, 2.0, 3.0], "penalty": [0.1] * 3}
+            for point in ("tip", "object", "goal")
+        }
+
+    readings = {name.replace("_", " "): places(value) for name, value in r2.items()}
+    scores = {"rows": 48, "left_out": 0, "episodes": 8, "splits": [0, 1, 2], "readings": readings}
+    label, on = f"encoders/{encoder}", "frames/unseen"
+    return a_record(label, on, made(recipe, label, "frames/reach"), made(recipe, on), scores)
+
+
+def saliency_of(recipe: Params, name: str, mae: float, **more: float) -> Record:
+    """Scores of a predictor on annotations."""
+    label, on = f"predictors/{name}", "annotations/further"
+    scores = {"frames": 20, "judged": {"mae": mae, "zero_mae": 0.015, **more}, "own": {}}
+    lineage = made(recipe, label, "annotations/reach", "frames/reach")
+    return a_record(label, on, lineage, made(recipe, on, "frames/unseen"), scores)
+
+
+def keep(folder: Path, *some: Record) -> Path:
+    """Write records unchecked."""
+    for one in some:
+        write_record(one, folder)
+    return folder
+
+
+def by_label(*some: Record) -> dict[str, list[Record]]:
+    """Records as read_records has them."""
+    records: dict[str, list[Record]] = {}
+    for one in some:
+        records.setdefault(one.artifact, []).append(one)
+    return records
