@@ -155,7 +155,7 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     return {"video_seed": seed, "video_step": step, "video_shows": _marks(episode[0])}
 
 
-def _marks(frame: play.GameFrame) -> str | None:
+def _marks(frame: play.EpisodeFrame) -> str | None:
     """What is marked of where the policy looks, for the report to say."""
     if frame.selected is not None:
         return "patches"

@@ -41,7 +41,7 @@ class Scores(TypedDict):
 
 
 @dataclass(frozen=True)
-class GameFrame:
+class EpisodeFrame:
     """One step of a recorded episode: what was seen and where the policy looked.
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
@@ -164,9 +164,9 @@ def _scores(finished: Sequence[Player]) -> Scores:
     return scores
 
 
-def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[GameFrame]:
+def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[EpisodeFrame]:
     """The first episode of `evaluate` with the same seed, step by step, at most `limit` steps."""
-    frames: list[GameFrame] = []
+    frames: list[EpisodeFrame] = []
     player = Player(policy.spec.env, seed, 0, rendered=True)
     with closing(player.environment):
         actor, score = _begin(policy, [player]), 0.0
@@ -176,7 +176,7 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
             image = player.shown[0]
             selected, attention = _looked_at(policy, actor.obs, extras)
             saliency = None if selected is not None else _saliency(policy, image)
-            frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
+            frames.append(EpisodeFrame(image, score, len(frames), selected, attention, saliency))
             reward = player.step(action)
             score += reward
             if player.end is None:
