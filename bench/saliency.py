@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline.label import predicted
+from pipeline.parts.maps import predict
 from pretrain.encoder import SaliencySource
 from pretrain.saliency import picanet, student
 
@@ -67,7 +67,7 @@ def _rounds(
     result: dict[str, list[float]] = {name: [] for name in sources}
     for turn in range(ROUNDS + 1):
         for name, source in sources.items():
-            work = partial(predicted, source, images)
+            work = partial(predict, source, images)
             taken = _milliseconds(work, calls) / (frames * calls)
             if turn:  # the first is the warm-up
                 result[name].append(taken)

@@ -25,10 +25,12 @@ from datasets.shards import read_frames
 from pipeline import params
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
-from pipeline.runtime.stage import RUNS, told_plainly
+from pipeline.runtime.record import RUNS
+from pipeline.runtime.stage import told_plainly
 from pretrain.encoders import mae
 from pretrain.figures import bar_chart
 from pretrain.frozen import load_encoder
+from pretrain.images import channels_first
 from pretrain.spirl import select
 
 ENOUGH = 0.999  # of the frames must find room for all their salient patches
@@ -84,7 +86,7 @@ def measure(name: str, slope: float | None, wanted: int | None) -> dict[str, Any
     progress = Progress(f"ratio {name}", len(picked), "frames")
     counts = []
     for indices in np.split(picked, range(BATCH, len(picked), BATCH)):
-        images = torch.from_numpy(frames.images[indices]).permute(0, 3, 1, 2).contiguous()
+        images = channels_first(frames.images[indices]).contiguous()
         error = encoder.errors(images.to(device))
         if not error.isfinite().all():
             raise FoveaError(f"encoders.{name}: an error map is not finite; pretrain it again")

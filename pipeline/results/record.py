@@ -205,7 +205,7 @@ def differences_of_all(made: Mapping[str, Mapping[str, Any]], recipe: Params) ->
     lines = []
     for label, one in made.items():
         table, name = label.split("/")
-        wanted = recipe.tables[table].get(name)
+        wanted = recipe.find(table, name)
         if wanted is None:
             changed = ["no such entry"]
         elif one["digest"] is None:

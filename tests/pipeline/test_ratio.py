@@ -54,8 +54,8 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
 
 @pytest.mark.slow
 def test_an_encoder_without_a_map_is_refused(on_built: Project) -> None:
-    code, output = on_built.run("commands.ratio", "breakout-pixels")
-    assert code == 1 and "encoders.breakout-pixels: model pixels has no error map" in output
+    code, output = on_built.run("commands.ratio", "pixels")
+    assert code == 1 and "encoders.pixels: model pixels has no error map" in output
 
 
 @pytest.mark.parametrize(
