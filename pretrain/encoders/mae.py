@@ -18,10 +18,11 @@ paper's own code, 46 to 54, was higher.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datasets.checked import (
+    Count,
+    Depth,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    Width,
+)
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape, check_image, passes
 from pretrain.figures import heat_map, line_chart, outline, picture, tint
@@ -39,6 +50,7 @@ from pretrain.schedule import noise
 from pretrain.spirl import select
 from pretrain.spirl.error_cache import ErrorMemory
 from pretrain.spirl.error_map import error_map, reconstruct_centres
+from pretrain.spirl.select import Cut
 
 FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the panels compare with
 
@@ -47,47 +59,44 @@ FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the pane
 class Config(encoder.EncoderConfig):
     """Network (Table 4) and training (Table 5). The rate is `base_lr` x `batch_size` / 256."""
 
-    patch: int = 8
-    dim: int = 64
-    depth: int = 3
-    heads: int = 4
-    decoder_dim: int = 128
-    decoder_depth: int = 3
-    decoder_heads: int = 8
-    mask: float = 0.75
-    epochs: int = 50
-    batch_size: int = 64
-    base_lr: float = 1e-3
-    warmup_epochs: int = 5  # or all epochs where they are fewer
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.95
-    seed: int = 0
+    patch: Width = 8
+    dim: Width = 64
+    depth: Depth = 3
+    heads: Width = 4
+    decoder_dim: Width = 128
+    decoder_depth: Depth = 3
+    decoder_heads: Width = 8
+    mask: Fraction = 0.75
+    epochs: Count = 50
+    batch_size: Count = 64
+    base_lr: NonNegative = 1e-3
+    warmup_epochs: Natural = 5  # or all epochs where they are fewer
+    weight_decay: NonNegative = 0.05
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    seed: Natural = 0
 
     learns = True
 
-    def __post_init__(self) -> None:
-        autoencoder.check(self)
+    def rules(self) -> Iterator[str]:
+        """Those of all masked autoencoders."""
+        return autoencoder.rules(self)
 
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
     """Which patches a policy sees: `dynamic`ally many, a `fixed` number, or `all`."""
 
-    select: str = "dynamic"
-    slope: float = 1.0  # of the Lorenz curve at the cut; 1 is 45 degrees
-    max_ratio: float = 0.35  # of all patches, at most; Appendix B.5
-    k: int | None = None  # for `fixed`; without it, as many as `max_ratio` lets through
+    select: Literal["dynamic", "fixed", "all"] = "dynamic"
+    slope: Positive = 1.0  # of the Lorenz curve at the cut; 1 is 45 degrees
+    cut: Cut = "slope"  # or `released`, as the authors' code cuts
+    max_ratio: Annotated[float, Range(0, 1, open=True)] = 0.35  # of all patches; Appendix B.5
+    k: Count | None = None  # for `fixed`; without it, as many as `max_ratio` lets through
 
-    def __post_init__(self) -> None:
-        if self.select not in ("dynamic", "fixed", "all"):
-            raise ValueError(f"select: {self.select!r}, must be dynamic, fixed or all")
-        if not 0 < self.slope < float("inf"):
-            raise ValueError(f"slope: {self.slope}, must be a finite number above 0")
-        if not 0 < self.max_ratio <= 1:
-            raise ValueError(f"max_ratio: {self.max_ratio}, must be above 0 and at most 1")
-        if self.k is not None and (self.select != "fixed" or self.k < 1):
-            raise ValueError(f"k: {self.k}, must be at least 1 and stand with select: fixed only")
+    def rules(self) -> Iterator[str]:
+        """A number of patches is for `fixed` alone."""
+        if self.k is not None and self.select != "fixed":
+            yield f"k: {self.k}, must stand with select: fixed only"
 
     @property
     def kind(self) -> Kind:
@@ -176,7 +185,7 @@ class Encoder(encoder.Encoder):
             return select.every(error.shape[0], self.model.patches, error.device)
         if self.features.select == "fixed":
             return select.fixed(error, self.max_tokens)
-        return select.dynamic(error, self.features.slope, self.max_tokens)
+        return select.dynamic(error, self.features.slope, self.max_tokens, self.features.cut)
 
     def _tokens(self, image: Tensor, error: Tensor) -> Obs:
         index, mask = self._select(error)
@@ -191,9 +200,11 @@ class Encoder(encoder.Encoder):
 
     def salient(self, image: Tensor) -> list[int]:
         """The patches of one frame (1, C, H, W) uint8 that a dynamic K without a limit selects."""
-        index, mask = select.dynamic(self.errors(image), self.features.slope, self.model.patches)
-        found: list[int] = index[mask].tolist()
-        return found
+        index, mask = select.dynamic(
+            self.errors(image), self.features.slope, self.model.patches, self.features.cut
+        )
+        patches: list[int] = index[mask].tolist()
+        return patches
 
     def panels(self, image: Tensor) -> dict[str, NDArray[np.uint8]]:
         """SPIRL's Figs. 2, 3 and 4 (its own column) of one frame (1, C, H, W) uint8: caption ->

@@ -55,7 +55,7 @@ def looking(word: str, features: multimae.Features | None = None) -> multimae.En
     return multimae.Pretraining(SMALL, SHAPE).encoder(features, source(word))
 
 
-def seen(word: str, kind: str) -> channels.Encoder:
+def seen(word: str, kind: Any) -> channels.Encoder:
     config = channels.Config(channels=kind)
     carried = source(word) if config.needs_saliency else None
     return channels.Encoder(config, channels.Features(), SHAPE, carried)
