@@ -183,7 +183,7 @@ def without(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without, "config.json: format is None"),
+        (without, "config.json: saliency is None"),
         (lose, "saliency.median is missing"),
         (lambda f: edit(f, format="other/1"), "config.json: format is 'other/1'"),
         (lambda f: edit(f, model="../evil"), "config.json: model"),
