@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def _compared(what: str, size: int, frames: int, calls: int = 1) -> dict[str, fl
     return figures
 
 
-def _picanet(attention: str, size: int) -> SaliencySource:
+def _picanet(attention: Literal["LLL", "GGLLL"], size: int) -> SaliencySource:
     config = picanet.Config(size=size, attention=attention)
     return picanet.Training(config, (3, size, size)).saliency()
 
