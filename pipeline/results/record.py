@@ -197,7 +197,7 @@ def differences_of_all(lineage: Mapping[str, Mapping[str, Any]], recipe: Params)
     lines = []
     for label, one in lineage.items():
         table, name = label.split("/")
-        wanted = recipe.tables[table].get(name)
+        wanted = recipe.find(table, name)
         if wanted is None:
             changed = ["no such entry"]
         elif one["digest"] is None:
