@@ -23,7 +23,7 @@ from bench.error_map import TARGETS, plain_map, random_frames
 from datasets.files import write_atomic
 from pipeline.runtime.artifact import versions
 from pipeline.runtime.progress import Progress
-from pipeline.runtime.stage import commit, machine
+from pipeline.runtime.record import commit, machine
 from pretrain.encoders.mae import Features
 from pretrain.frozen import load_encoder
 from pretrain.modules.vit import MaskedViT

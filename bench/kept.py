@@ -14,7 +14,7 @@ from typing import Any
 
 from datasets.files import write_atomic
 from pipeline.runtime.artifact import versions
-from pipeline.runtime.stage import commit, machine
+from pipeline.runtime.record import commit, machine
 
 OURS = Path("artifacts/bench.json")
 PEERS = Path("artifacts/peers.json")

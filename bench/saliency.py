@@ -12,11 +12,12 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 
-from pipeline.label import predicted
+from pipeline.parts.maps import predict
 from pretrain.encoder import SaliencySource
 from pretrain.saliency import picanet, student
 
@@ -54,7 +55,7 @@ def _compared(what: str, size: int, frames: int, calls: int = 1) -> dict[str, fl
     return figures
 
 
-def _picanet(attention: str, size: int) -> SaliencySource:
+def _picanet(attention: Literal["LLL", "GGLLL"], size: int) -> SaliencySource:
     config = picanet.Config(size=size, attention=attention)
     return picanet.Training(config, (3, size, size)).saliency()
 
@@ -67,7 +68,7 @@ def _rounds(
     result: dict[str, list[float]] = {name: [] for name in sources}
     for turn in range(ROUNDS + 1):
         for name, source in sources.items():
-            work = partial(predicted, source, images)
+            work = partial(predict, source, images)
             taken = _milliseconds(work, calls) / (frames * calls)
             if turn:  # the first is the warm-up
                 result[name].append(taken)

@@ -38,7 +38,7 @@ class Range:
         """What `value` must be, as in `steps: 0, must be at least 1`."""
         if math.isinf(value):
             return "finite"
-        if self.low == 0 and self.high == 1:
+        if self.low == 0 and self.high == 1 and not self.open:
             return "between 0 and 1"
         if value > self.high:
             return f"at most {self.high:,}"

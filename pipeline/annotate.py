@@ -7,29 +7,27 @@ People make their clicks before, in the browser: `make annotate`, which is
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets.annotation.choice import keys
+from datasets.annotation.click_file import CLICKS
 from datasets.annotation.maps import mean_map
 from datasets.files import write_atomic
 from datasets.pictures import spread
 from datasets.saliency import write_saliency_shard
 from datasets.shards import read_frames
-from pipeline.config.tables import word_module
+from pipeline.config.tables import component
 from pipeline.parts.overlays import PICTURED, overlays
 from pipeline.runtime.stage import Stage, main
-
-CLICKS = Path("datasets/clicks")  # a folder for each entry of frames; committed
 
 
 def run(stage: Stage) -> dict[str, Any]:
     """Take one entry's clicks from its annotators; keep the clicks, their maps and a picture."""
-    for left in stage.out.iterdir():  # of a run cut short, and clicks are not in its fingerprint
-        left.unlink()
-    annotator = word_module("datasets.annotation", stage.entry.keys.annotator)
+    for rest in stage.out.iterdir():  # of a run cut short
+        rest.unlink()
+    annotator = component("datasets.annotation", stage.entry.keys.annotator)
     data = stage.inputs["frames"]
     frames, name = read_frames(data.folder, data.files), stage.entry.keys.frames
     env, count = data.manifest["entry"]["env"], stage.entry.keys.count

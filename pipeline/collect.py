@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from datasets.pictures import contact_sheet
 from datasets.shards import FrameSet, read_frames
-from pipeline.config.tables import word_module
+from pipeline.config.tables import component
 from pipeline.runtime.parallel import side_by_side
 from pipeline.runtime.stage import Stage, main
 
@@ -32,7 +33,7 @@ class Collect:
 def run(stage: Stage) -> dict[str, Any]:
     """Collect the frames of one entry; sealed shards survive an interruption."""
     keys = stage.entry.keys
-    source = word_module("datasets.sources", keys.source)
+    source = component("datasets.sources", keys.source)
     learned = stage.folder / "learner"
     given = {"learned": learned} if hasattr(source, "LEARNED") else {}
     streams = source.streams(stage.entry.config, keys.env, keys.count, **given)
@@ -56,12 +57,13 @@ def run(stage: Stage) -> dict[str, Any]:
 
 def _learn(stage: Stage, folder: Path, name: str) -> None:
     """Have rl's agent learn the task, or go on with it; its actions go to the file `name`."""
-    from pipeline.parts.learner import Learn  # torch and rl take seconds to import
-
+    # Torch and rl take seconds to import; and by name, so that they are in the code stamps of the
+    # entries that learn alone (pipeline/config/closure.py).
+    learner = importlib.import_module("pipeline.parts.learner")
     keys, config = stage.entry.keys, stage.entry.config
     folder.mkdir(exist_ok=True)
     side_by_side(
-        [Learn(keys.env, config, folder, folder / name, stage.runs)],
+        [learner.Learn(keys.env, config, folder, folder / name, stage.runs)],
         label=f"learn {keys.env} for {stage.entry.name}",
         total=config.steps,
         unit="steps",

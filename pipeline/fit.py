@@ -16,15 +16,16 @@ import numpy as np
 from datasets.pictures import spread
 from datasets.saliency import Indices
 from datasets.shards import read_frames
-from pipeline.config.tables import word_module
-from pipeline.label import as_batch, label, predicted
+from pipeline.config.tables import component
 from pipeline.parts.labelled import Labelled, read_labelled
+from pipeline.parts.maps import label, predict
 from pipeline.parts.overlays import PICTURED, overlays
 from pipeline.parts.scored import judged, scored
 from pipeline.parts.training import train
 from pipeline.runtime.stage import Stage, main
 from pretrain.encoder import SaliencySource
 from pretrain.frozen import save_saliency
+from pretrain.images import channels_first
 
 HELD_OUT = 0.2  # of the maps
 JUDGED = 200  # at most, of those that taught
@@ -32,12 +33,12 @@ JUDGED = 200  # at most, of those that taught
 
 def run(stage: Stage) -> dict[str, Any]:
     """Fit one entry's predictor to its data, save it, score it and picture what it finds."""
-    module = word_module("pretrain.saliency", stage.entry.keys.model)
+    module = component("pretrain.saliency", stage.entry.keys.model)
     data = stage.inputs["data"]
     metrics: dict[str, Any] = {}
     if data.label.startswith("frames/"):
         frames = read_frames(data.folder, data.files)
-        predictor = module.fit(stage.entry.config, as_batch(frames.images))
+        predictor = module.fit(stage.entry.config, channels_first(frames.images))
         shown = np.arange(len(frames))
     else:
         labelled = read_labelled(data)
@@ -67,7 +68,7 @@ def _taught(
 ) -> SaliencySource:
     columns, config = labelled.columns(taught), stage.entry.config
     if not config.learns:
-        source: SaliencySource = module.fit(config, as_batch(columns["image"]))
+        source: SaliencySource = module.fit(config, channels_first(columns["image"]))
         return source
     height, width, channels = columns["image"].shape[1:]
     method = module.Training(config, (channels, height, width))
@@ -79,7 +80,7 @@ def _taught(
 def _on_taught(source: SaliencySource, labelled: Labelled, taught: Indices) -> dict[str, float]:
     """Scores on frames that taught. The others are of the same episodes, so much alike."""
     some = taught[spread(len(taught), JUDGED)]
-    found = predicted(source, labelled.columns(some)["image"])
+    found = predict(source, labelled.columns(some)["image"])
     return scored(found, labelled.maps[some], "taught_")
 
 

@@ -12,21 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from datasets.pictures import spread
-from datasets.saliency import Indices, Maps, read_saliency, write_saliency_shard
+from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.sealed import kept
 from datasets.shards import FrameSet, read_frames
+from pipeline.parts.maps import label
 from pipeline.parts.overlays import PICTURED, overlays
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main
-from pretrain.encoder import SaliencySource, Shape
+from pretrain.encoder import Shape
 from pretrain.frozen import CONFIG, WEIGHTS, load_saliency
 
 SHARD = 1024  # maps in a shard, sealed as soon as they are there
-BATCH = 32  # frames that go through the source together
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -62,28 +61,6 @@ def _check_size(image_shape: Shape | None, frames: FrameSet, by: Path) -> None:
             f"{by}: takes images {image_shape}, these frames are {(channels, height, width)}; name "
             "a source that was made for frames of this size"
         )
-
-
-def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: str) -> Maps:
-    """Maps (n, H, W) uint8 of `frames[indices]`."""
-    found = predicted(source, frames.images[indices], device) * np.float32(255)
-    maps: Maps = np.rint(found).astype(np.uint8)
-    return maps
-
-
-@torch.no_grad()
-def predicted(
-    source: SaliencySource, images: NDArray[np.uint8], device: str = "cpu"
-) -> NDArray[np.float32]:
-    """Maps (N, H, W) in [0, 1] of images (N, H, W, 3), as the source gives them."""
-    batches = torch.split(as_batch(images), BATCH)
-    found = [source(batch.contiguous().to(device))[:, 0].cpu().numpy() for batch in batches]
-    return np.concatenate(found)
-
-
-def as_batch(images: NDArray[np.uint8]) -> torch.Tensor:
-    """Frames (N, H, W, C) as they are kept -> (N, C, H, W)."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""`params.yaml` -> checked entries; every mistake is listed before any work starts.
+"""`params.yaml` -> checked entries and their code stamps; every mistake is listed before any work.
 
 What an entry leaves out has the default written beside the method, which is the paper's value.
-`python -m pipeline.params` checks the whole file, names of inputs included.
+`python -m pipeline.params` is the stage `code`, on which all others depend. It checks the whole
+file, names of inputs included, and writes `artifacts/.code/<stage>-<entry>` for each stage instance
+(pipeline/config/closure.py). Beside the stamps it leaves a copy of the file as it was checked, for
+stages that run without DVC, and `checked`, on which every instance depends as well: a bad name's
+stamp may lie anywhere, and DVC must run nothing of that name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -19,13 +21,24 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline.config import closure
 from pipeline.config.misfits import misfits
-from pipeline.config.tables import TABLES, Entry, Params, feature_types, label_of, word_module
-from pipeline.config.typed import closest, flatten, read_into
+from pipeline.config.tables import (
+    COMMITTED,
+    TABLES,
+    Entry,
+    NetChoice,
+    Params,
+    committed,
+    component,
+    label_of,
+)
+from pipeline.config.typed import closest, convert, flatten, read_into
 from pipeline.runtime import artifact
 
 PARAMS = Path("params.yaml")
-CHECKED = artifact.ROOT / ".work/params.checked"  # digest of what was found without mistakes
-NAME = re.compile(r"[a-z0-9-]+")
+STAMPS = artifact.ROOT / ".code"
+CHECKED = STAMPS / "checked"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")  # also a file's name, and an argument of a command
+NESTED = {"encoders": {"features"}, "policies": {"features", "net"}}  # keys of their own dataclass
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -44,17 +57,17 @@ def load(path: Path = PARAMS) -> Params:
             )
     for table in written:
         if table not in TABLES:
-            mistakes.append(f"{table}: unknown table{closest(table, TABLES)}")
+            mistakes.append(f"{table}: unknown table{closest(str(table), TABLES)}")
     encoders = _encoders(written)
     for table in TABLES:
         tables[table] = {}
         entries = written.get(table)
-        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
-            where = f"{table}.{name}"
-            found, wrong = _read_entry(table, str(name), entry, encoders)
+        for name, content in entries.items() if isinstance(entries, Mapping) else ():
+            entry, wrong = _read_entry(table, name, content, encoders)
+            where = f"{table}.{str(name)[:80]}"
             mistakes += [f"{where}{'.' if m[0] != ':' else ''}{m}" for m in wrong]
-            if found:
-                tables[table][str(name)] = found
+            if entry:
+                tables[table][entry.name] = entry
     mistakes += _dangling(tables, written)
     mistakes += misfits(Params(tables))
     if mistakes:
@@ -62,36 +75,40 @@ def load(path: Path = PARAMS) -> Params:
     return Params(tables)
 
 
-def entry(table: str, name: str, known: str) -> Entry:
-    """One entry of params.yaml, which has no mistake anywhere.
+def entry_of(stage: str, table: str, name: str) -> Entry:
+    """The entry that a stage is to work on, of a params.yaml without any mistake.
 
     A check of the whole file imports every method that it names, which takes longer than many a
-    stage works. So where `known`, the state of now, is remembered, only the entry is read.
+    stage works. So only the entry is read where the stage `code` has run: where the copy that it
+    checked is params.yaml, and the entry's stamp is that of the code as it is now.
 
     Raises:
         FoveaError: as `load` does, or there is no such entry.
     """
-    if CHECKED.is_file() and CHECKED.read_text() == known:
-        written = read_yaml(PARAMS)
-        if name in written[table]:
-            found, _ = _read_entry(table, name, written[table][name], _encoders(written))
-            if found:
-                return found
-    return load().entry(table, name)
+    return _known(stage, table, name) or write_stamps().entry(table, name)
 
 
-def remember(known: str) -> None:
-    """Note that params.yaml had no mistakes in this state."""
-    CHECKED.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(CHECKED, known.encode())
+def write_stamps() -> Params:
+    """Check params.yaml and write the stamps of all its stage instances, and of no others."""
+    content = PARAMS.read_bytes() if PARAMS.exists() else b""
+    params = load()
+    stamps = {CHECKED.name: "params.yaml: no mistakes\n", "report": closure.stamp("report")}
+    for entry in params:
+        for stage in stages_of(entry):
+            stamps[f"{stage}-{entry.name}"] = closure.stamp(stage, entry)
+    STAMPS.mkdir(parents=True, exist_ok=True)
+    for name, text in stamps.items():
+        write_atomic(STAMPS / name, text.encode())
+    for path in STAMPS.iterdir():
+        if path.name not in {*stamps, PARAMS.name}:
+            path.unlink(missing_ok=True)
+    write_atomic(STAMPS / PARAMS.name, content)
+    return params
 
 
-def state() -> str:
-    """sha256 over all that decides what a check of params.yaml finds: the file, code, versions."""
-    seen = hashlib.sha256(json.dumps(artifact.versions()).encode())
-    for path in [*([PARAMS] if PARAMS.is_file() else []), *closure.sources()]:
-        seen.update(hashlib.sha256(path.read_bytes()).digest())
-    return seen.hexdigest()
+def stages_of(entry: Entry) -> list[str]:
+    """The stages that work on an entry, in order."""
+    return [artifact.STAGES[entry.table], *(["evaluate"] if entry.table == "policies" else [])]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -110,43 +127,53 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return written
 
 
+def _known(stage: str, table: str, name: str) -> Entry | None:
+    """An entry of the file that was checked last, None where that or the entry's code is older."""
+    copy, stamp = STAMPS / PARAMS.name, STAMPS / f"{stage}-{name}"
+    if not (copy.is_file() and stamp.is_file() and PARAMS.is_file()):
+        return None
+    if copy.read_bytes() != PARAMS.read_bytes():
+        return None
+    written = read_yaml(PARAMS)
+    if name not in written[table]:
+        return None
+    entry, _ = _read_entry(table, name, written[table][name], _encoders(written))
+    return entry if entry and closure.stamp(stage, entry) == stamp.read_text() else None
+
+
 def _read_entry(
-    table: str, name: str, written: object, encoders: Mapping[str, Mapping[str, Any]]
+    table: str, name: object, written: object, encoders: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Entry | None, list[str]]:
     """One entry, or its mistakes as `key: what` (or `: what` where it is about the entry)."""
-    if not NAME.fullmatch(name):
-        return None, [": a name is made of a-z, 0-9 and '-'"]
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        return None, [
+            ": a name is a string of a-z, 0-9 and '-' that begins with a letter, at most 64 long"
+        ]
+    if table == "encoders" and name in COMMITTED:
+        return None, [": always there, for every policy; give this entry another name"]
     if not isinstance(written, Mapping):
         return None, [": not a mapping of keys to values"]
-    rules = TABLES[table]
-    config: type | None = None
-    mistakes: list[str] = []
-    if rules.word and isinstance(written.get(rules.word), str):
+    rules, mistakes = TABLES[table], list[str]()
+    kinds = [rules.keys]
+    if rules.component and isinstance(written.get(rules.component), str):
         try:
-            config = word_module(rules.package, written[rules.word]).Config
+            kinds.append(component(rules.package, written[rules.component]).Config)
         except FoveaError as error:
-            return None, [f"{rules.word}: {error}"]
-    nested = {"features"} if table in ("encoders", "policies") else set()
+            return None, [f"{rules.component}: {error}"]
+    nested = NESTED.get(table, set())
     flat = {key: value for key, value in written.items() if key not in nested}
-    parts = read_into([rules.keys, *([config] if config else [])], flat, mistakes, extra=nested)
-    features = written.get("features", {})
-    if not isinstance(features, Mapping):
-        mistakes.append("features: not a mapping of keys to values")
-        features = {}
-    encoder = written if table == "encoders" else encoders.get(str(written.get("encoder")), {})
-    model, own = encoder.get("model"), encoder.get("features", {})
-    own = own if isinstance(own, Mapping) else {}
-    if features and isinstance(model, str):
-        try:
-            types: tuple[type, ...] = (
-                (word_module("pretrain.encoders", model).Features,)
-                if table == "encoders"
-                else feature_types(model, str(written.get("agent")), {**own, **features})
-            )
-        except FoveaError:  # an unknown model is told where it stands, a misfit at the end
-            types = ()
-        if types:
-            read_into(types, features, mistakes, prefix="features.")
+    keys, *config = read_into(kinds, flat, mistakes, extra=nested)
+    features = _nested(written, "features", mistakes)
+    net: NetChoice | None = None
+    if table == "encoders":
+        _read_features(written.get("model"), {}, features, mistakes)
+    elif table == "policies":
+        encoder = encoders.get(str(written.get("encoder")), {})
+        own = _nested(encoder, "features", [])
+        kind = _read_features(encoder.get("model"), own, features, mistakes)
+        choice = _nested(written, "net", mistakes)
+        if kind and isinstance(written.get("agent"), str):
+            net = _read_net(written["agent"], kind, choice, mistakes)
     if isinstance(written.get("env"), str):
         try:
             (envs.members if table == "frames" else envs.check)(written["env"])
@@ -154,22 +181,80 @@ def _read_entry(
             mistakes.append(f"env: {error}")
     if mistakes:
         return None, mistakes
-    return Entry(table, name, parts[0], parts[1] if config else None, flatten(features)), []
+    return Entry(table, name, keys, config[0] if config else None, flatten(features), net), []
+
+
+def _nested(written: Mapping[str, Any], key: str, mistakes: list[str]) -> Mapping[str, Any]:
+    """The mapping under a key, empty where there is none."""
+    value = written.get(key, {})
+    if isinstance(value, Mapping):
+        return value
+    mistakes.append(f"{key}: {value!r}, must be a mapping of keys to values")
+    return {}
+
+
+def _read_features(
+    model: object, own: Mapping[str, Any], features: Mapping[str, Any], mistakes: list[str]
+) -> str | None:
+    """The kind of features that an encoder of `model` gives, whose `own` a policy's override.
+
+    None where that cannot be said: the features have mistakes, or the model is none (which is
+    listed where it stands).
+    """
+    try:
+        kind = component("pretrain.encoders", str(model)).Features
+    except FoveaError:
+        return None
+    own_mistakes: list[str] = []  # listed where they stand
+    read_into([kind], own, own_mistakes)
+    used = features if own_mistakes else {**own, **features}
+    (read,) = read_into([kind], used, mistakes, prefix="features.")
+    return None if read is None else str(read.kind)
+
+
+def _read_net(
+    agent: str, kind: str, written: Mapping[str, Any], mistakes: list[str]
+) -> NetChoice | None:
+    """The network of an agent on features of a kind: the one written, or the agent's default."""
+    from rl import agents  # and with it torch, which takes seconds: not every stage needs it
+
+    try:
+        chosen = written["name"] if "name" in written else agents.net_for(agent, kind)
+    except FoveaError as error:
+        mistakes.append(f"agent: {error}")
+        return None
+    name, wrong = convert(chosen, str)
+    if wrong:
+        mistakes.append(f"net.name: {wrong}")
+        return None
+    try:
+        module = component("rl.nets", name)
+    except FoveaError as error:
+        mistakes.append(f"net.name: {error}")
+        return None
+    if kind not in module.KINDS:
+        mistakes.append(
+            f"net.name: {name} takes {' or '.join(module.KINDS)}, the encoder's features are {kind}"
+        )
+    flat = {key: value for key, value in written.items() if key != "name"}
+    (config,) = read_into([module.Config], flat, mistakes, prefix="net.", extra=["name"])
+    return NetChoice(name, config)
 
 
 def _encoders(written: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The entries of encoders, as far as they can be read, so that `features` can be checked."""
-    encoders = written.get("encoders")
+    """The encoders that policies can name, as far as they can be read, to check `features`."""
+    entries = written.get("encoders")
     return {
         str(name): entry
-        for name, entry in (encoders.items() if isinstance(encoders, Mapping) else ())
+        for name, entry in (entries.items() if isinstance(entries, Mapping) else ())
         if isinstance(entry, Mapping)
-    }
+    } | {name: {"model": name} for name in COMMITTED}
 
 
 def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -> list[str]:
     """Inputs that name no entry (entries with mistakes of their own count as there)."""
     known = [f"{table}/{name}" for table in TABLES for name in written.get(table) or {}]
+    known += [committed(name).label for name in COMMITTED]
     mistakes = []
     for entries in tables.values():
         for entry in entries.values():
@@ -190,14 +275,11 @@ def _shown(label: str, allowed: tuple[str, ...]) -> str:
 
 
 def main() -> None:
-    """Check params.yaml, or the files named on the command line, and say what is in them."""
+    """Check params.yaml and write its stamps, or check the files named on the command line."""
     failed = False
     for path in [Path(arg) for arg in sys.argv[1:]] or [PARAMS]:
         try:
-            known = state()
-            params = load(path)
-            if path == PARAMS:
-                remember(known)
+            params = write_stamps() if path == PARAMS else load(path)
             print(f"{path}: {sum(1 for _ in params)} entries, no mistakes")
         except FoveaError as error:
             print(f"error: {error}", file=sys.stderr)

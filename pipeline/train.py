@@ -63,7 +63,7 @@ class TrainSeed:
 def run(stage: Stage) -> dict[str, Any]:
     """Train every seed of one entry that is not trained yet."""
     entry, encoder = stage.entry, stage.inputs["encoder"].folder
-    spec, seeds = spec_of(entry, encoder), entry.keys.seeds
+    spec, seeds = spec_of(entry), entry.keys.seeds
     folders = {seed: stage.folder / f"seed-{seed}" for seed in range(seeds)}
     waiting = {
         seed: folder for seed, folder in folders.items() if not is_done(folder, DONE, FAILED)

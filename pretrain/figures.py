@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from datasets.pictures import rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor  # takes seconds, which stages without torch need not wait
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 

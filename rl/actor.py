@@ -72,8 +72,8 @@ class Actor:
             done = {"action": torch.from_numpy(action), "reward": torch.from_numpy(reward).float()}
             for key, value in done.items():
                 value = value.to(self.device)
-                kept = ~self.first.view(-1, *[1] * (value.dim() - 1))
-                self.last[key] = torch.where(kept, value, 0)
+                same = ~self.first.view(-1, *[1] * (value.dim() - 1))
+                self.last[key] = torch.where(same, value, 0)
         self.obs = self._observation(images, infos)
 
     def _observation(self, images: Images, infos: Infos) -> Obs:

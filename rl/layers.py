@@ -66,14 +66,14 @@ class DuelingHead(nn.Module):
 def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
     """New noise in every noisy layer in `module`, the same for all rows of the batches to come.
 
-    All of it is one draw, dealt out in the layers' fixed order.
+    All of it is one sample, dealt out in the layers' fixed order.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
     noises = [noise for layer in layers for noise in (layer.noise_in, layer.noise_out)]
     sizes = [len(noise) for noise in noises]
     normal = torch.randn(sum(sizes), generator=generator, device=generator.device)
-    drawn = normal.sign() * normal.abs().sqrt()
-    for noise, part in zip(noises, drawn.split_with_sizes(sizes), strict=True):
+    values = normal.sign() * normal.abs().sqrt()
+    for noise, part in zip(noises, values.split_with_sizes(sizes), strict=True):
         noise.copy_(part)
 
 

@@ -10,40 +10,20 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
-from numpy.typing import NDArray
 
 from datasets import envs
 from datasets.errors import UnstableError
 from pretrain.encoder import Obs
+from rl.action_log import ActionLog
 from rl.actor import Action, Actor, random_action
 from rl.agent import OffPolicyConfig
 from rl.policy import Policy
 from rl.replay import Replay
-from rl.run import Part, Run, environment_part, generator_part
-
-
-class Recorder(Protocol):
-    """Gets every step of a training, and is part of its checkpoints."""
-
-    def add(self, action: NDArray[np.generic], reward: float, *, ended: bool) -> None:
-        """An action, the reward as the environment gave it, and whether an episode ended."""
-        ...
-
-    def save(self) -> None:
-        """Write them where they belong, before training counts as finished."""
-        ...
-
-    def state_dict(self) -> Mapping[str, object]:
-        """What it got so far."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        ...
+from rl.run import Part, Run, environment_part, generator_part, stateful
 
 
 def train(
@@ -54,13 +34,14 @@ def train(
     progress: Callable[[int], None],
     logs: Path | None = None,
     resume_every: int = 1_000,
-    recorder: Recorder | None = None,
+    log: ActionLog | None = None,
 ) -> None:
     """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
 
     `progress` is called with how many more steps are done. Weights are kept every
     `checkpoint_every` steps and at the end; `resume_every` is how much a kill may cost, and changes
-    no result. `logs` is the folder of a TensorBoard log.
+    no result. `logs` is the folder of a TensorBoard log, `log` gets
+    every action.
 
     Raises:
         DivergedError: the loss, the features, the action or the simulation became infinite or NaN;
@@ -75,7 +56,15 @@ def train(
     with closing(run), closing(make_environment(policy)) as environment:
         actor, replay = Actor(policy), make_replay(policy)
         random = np.random.default_rng([policy.seed, 1])  # [seed, 0] is the environment's
-        parts = _parts(run, policy, environment, actor, replay, random, recorder)
+        parts: dict[str, Part] = {
+            "agent": stateful(agent),
+            "actor": stateful(actor),
+            "replay": (partial(replay.save, run.resume), partial(replay.load, run.resume)),
+            "environment": environment_part(environment),
+            "random": generator_part(random),
+        }
+        if log:
+            parts["log"] = stateful(log)
         if not run.begin(parts, agent.device):
             actor.begin(*environment.reset())
         progress(run.step)
@@ -98,8 +87,8 @@ def train(
                 truncated=bool(truncated[0]),
                 final=_final(actor, infos) if truncated[0] else None,
             )
-            if recorder:
-                recorder.add(action[0], float(reward[0]), ended=bool(ended[0]))
+            if log:
+                log.add(action[0], float(reward[0]), ended=bool(ended[0]))
             actor.observe(images, infos, action=action, reward=reward, first=ended)
             run.advance(1, infos, ended)
             since = run.step - config.learn_start
@@ -114,8 +103,8 @@ def train(
                 run.keep_weights(agent.policy)
             if run.passed(resume_every) and run.step < config.steps:
                 run.checkpoint()
-        if recorder:
-            recorder.save()
+        if log:
+            log.save()
         run.finish(
             updates=(config.steps - config.learn_start) // config.update_every,
             parameters=sum(parameter.numel() for parameter in agent.policy.parameters()),
@@ -150,28 +139,6 @@ def make_replay(policy: Policy) -> Replay:
         device=policy.agent.device,
         action_size=policy.spec.actions if policy.continuous else None,
     )
-
-
-def _parts(
-    run: Run,
-    policy: Policy,
-    environment: SyncVectorEnv,
-    actor: Actor,
-    replay: Replay,
-    random: np.random.Generator,
-    recorder: Recorder | None,
-) -> dict[str, Part]:
-    """What a checkpoint holds; replay writes its rows beside it, before it."""
-    parts: dict[str, Part] = {
-        "agent": (policy.agent.state_dict, policy.agent.load_state_dict),
-        "actor": (actor.state_dict, actor.load_state_dict),
-        "replay": (partial(replay.save, run.resume), partial(replay.load, run.resume)),
-        "environment": environment_part(environment),
-        "random": generator_part(random),
-    }
-    if recorder:
-        parts["recorder"] = recorder.state_dict, recorder.load_state_dict
-    return parts
 
 
 def _final(actor: Actor, infos: Mapping[str, Any]) -> Obs:

@@ -41,13 +41,13 @@ class Scores(TypedDict):
 
 
 @dataclass(frozen=True)
-class GameFrame:
+class EpisodeFrame:
     """One step of a recorded episode: what was seen and where the policy looked.
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
-    patches that the encoder kept, `attention` (K,) the policy's weight on each, averaged over its
-    heads; None where there are no patches or no attention. `saliency` is the encoder's own map, if
-    it makes one.
+    patches that the encoder selects, `attention` (K,) the policy's weight on each, averaged over
+    its heads; None where there are no patches or no attention. `saliency` is the encoder's own map,
+    if it makes one.
     """
 
     image: NDArray[np.uint8]  # (H, W, 3)
@@ -120,21 +120,21 @@ def _play(
         actions = [p.choose(choice, epsilon) for p, choice in zip(players, choices, strict=True)]
         rewards = [p.step(action) for p, action in zip(players, actions, strict=True)]
         ended = np.array([player.end is not None for player in players])
-        kept = np.ones(len(players), np.bool_)
+        stays = np.ones(len(players), np.bool_)
         for row in np.flatnonzero(ended):
             players[row].environment.close()
             finished.append(players[row])
             progress(1)
             index = next(waiting, None)
-            kept[row] = index is not None
+            stays[row] = index is not None
             if index is not None:
                 players[row] = Player(env, seed, index, rendered=rendered)
-        players = [player for player, stays in zip(players, kept, strict=True) if stays]
+        players = [player for player, going in zip(players, stays, strict=True) if going]
         if actor and players:
-            actor.keep(kept)
+            actor.keep(stays)
             shown = _shown(actor.policy, players)
-            action, reward = np.array(actions)[kept], np.array(rewards)[kept]
-            actor.observe(*shown, action=action, reward=reward, first=ended[kept])
+            action, reward = np.array(actions)[stays], np.array(rewards)[stays]
+            actor.observe(*shown, action=action, reward=reward, first=ended[stays])
     return _scores(sorted(finished, key=lambda player: player.index))
 
 
@@ -164,9 +164,9 @@ def _scores(finished: Sequence[Player]) -> Scores:
     return scores
 
 
-def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[GameFrame]:
+def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[EpisodeFrame]:
     """The first episode of `evaluate` with the same seed, step by step, at most `limit` steps."""
-    frames: list[GameFrame] = []
+    frames: list[EpisodeFrame] = []
     player = Player(policy.spec.env, seed, 0, rendered=True)
     with closing(player.environment):
         actor, score = _begin(policy, [player]), 0.0
@@ -176,7 +176,7 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
             image = player.shown[0]
             selected, attention = _looked_at(policy, actor.obs, extras)
             saliency = None if selected is not None else _saliency(policy, image)
-            frames.append(GameFrame(image, score, len(frames), selected, attention, saliency))
+            frames.append(EpisodeFrame(image, score, len(frames), selected, attention, saliency))
             reward = player.step(action)
             score += reward
             if player.end is None:

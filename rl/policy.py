@@ -110,6 +110,7 @@ def save_policy(spec: Spec, encoder: Encoder, folder: Path) -> None:
         "agent": {"name": spec.agent} | asdict(spec.config),
         "net": {"name": spec.net} | asdict(spec.net_config),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(header, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(folder / CONFIG, f"{text}\n".encode())
     save_encoder(encoder, folder / ENCODER)
@@ -129,16 +130,16 @@ def load_policy(
     missing, damaged, foreign or does not fit.
     """
     folder = Path(folder)
-    kept = dict(checkpoints(folder / f"seed-{seed}"))
-    if not kept or (step is not None and step not in kept):
+    files = dict(checkpoints(folder / f"seed-{seed}"))
+    if not files or (step is not None and step not in files):
         raise FileNotFoundError(
             f"{folder}: seed {seed} has no weights of step {step}; "
-            f"it has those of {sorted(kept) or 'none'}"
+            f"it has those of {sorted(files) or 'none'}"
         )
     spec = read_spec(folder)
     encoder = load_encoder(folder / ENCODER, device=device, shared=shared)
     policy = make_policy(spec, encoder, seed=seed, device=device)
-    path = kept[max(kept) if step is None else step]
+    path = files[max(files) if step is None else step]
     try:
         policy.agent.policy.load_state_dict(_finite(load_file(path)))
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:

@@ -5,20 +5,19 @@ are put together when sampling, so nothing is stored twice. An episode that is t
 row more: its true last frame, from which no step was taken; so the row after a step is always what
 the step led to, unless the episode terminated.
 
-A row can be drawn once everything its transition needs is there: n more rows or the episode's end
+A row can be sampled once everything its transition needs is there: n more rows or the episode's end
 behind it, and its stack not yet overwritten by the ring. New rows have priority 1. Weights are
 (N·p)^−β over the batch's maximum, in which N cancels. With α = 0 all priorities are 1: rows are
-then drawn uniformly, at the cost of the batch and not of the whole ring.
+then sampled uniformly, at the cost of the batch and not of the whole ring.
 
-Numbers are kept as float16, half the memory: each is off by at most 2⁻¹¹ of itself (by 2⁻²⁵ below
-2⁻¹⁴), and must stay below 65,520. That rounding is the one difference from keeping float32; what
-acting sees is not rounded. A state is kept as it is: speeds are small differences of its numbers.
+Numbers are stored as float16, half the memory: each is off by at most 2⁻¹¹ of itself (by 2⁻²⁵ below
+2⁻¹⁴), and must stay below 65,520. That rounding is the one difference from storing float32; what
+acting sees is not rounded. A state is stored as it is: speeds are small differences of its numbers.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from datasets.errors import FoveaError
-from datasets.sealed import remove_sealed, write_sealed
 from pretrain.encoder import Obs
 from rl.agent import Batch
+from rl.replay_files import drop_rows, read_rows, write_rows
 from rl.returns import n_step
 
 _STORED = {torch.float32: torch.float16, torch.int64: torch.int16}  # smaller in the ring
-_SEGMENT = re.compile(r"rows-(\d{9})-(\d{9})\.safetensors")
 
 
 class Replay:
@@ -79,7 +75,7 @@ class Replay:
             "truncated": self._column(torch.bool),
             "age": self._column(torch.int64),  # steps since the episode's first frame
         }
-        self._priority = self._column(torch.float32)  # p^α; 0 for what can't be drawn
+        self._priority = self._column(torch.float32)  # p^α; 0 for what can't be sampled
         self._age = 0  # of the row to come
         self._total = 0  # rows ever added; the next one goes to slot _total % capacity
         self._saved = 0  # rows already in segment files
@@ -152,13 +148,13 @@ class Replay:
         self._total += 1
 
     def _release(self, first: int, count: int) -> None:
-        """Let rows be drawn from now on, at priority 1."""
+        """Let rows be sampled from now on, at priority 1."""
         rows = torch.arange(first, first + count, device=self.device)
         self._priority[rows % self.capacity] = 1.0
 
     def sample(self, size: int, beta: float) -> Batch:
-        """Draw `size` transitions with replacement, in proportion to their priority."""
-        index = self._draw(size) if self.priority_exponent else self._draw_uniform(size)
+        """Sample `size` transitions with replacement, in proportion to their priority."""
+        index = self._index(size) if self.priority_exponent else self._index_uniform(size)
         window = (index[:, None] + torch.arange(self.steps, device=self.device)) % self.capacity
         reward, discount, length = n_step(
             self._rows["reward"][window],
@@ -179,14 +175,14 @@ class Replay:
             index=index,
         )
 
-    def _draw(self, size: int) -> Tensor:
+    def _index(self, size: int) -> Tensor:
         cumulative = self._priority.cumsum(0, dtype=torch.float64)
         point = torch.rand(size, generator=self.generator, device=self.device, dtype=torch.float64)
         index = torch.searchsorted(cumulative, point * cumulative[-1], right=True)
         return index.clamp_max(self.capacity - 1)
 
-    def _draw_uniform(self, size: int) -> Tensor:
-        """Any row held; again for those that can't be drawn, which are few."""
+    def _index_uniform(self, size: int) -> Tensor:
+        """Any row held; again for those that can't be sampled, which are few."""
         settings: dict[str, Any] = {"generator": self.generator, "device": self.device}
         index = torch.randint(len(self), (size,), **settings)
         while (wrong := self._priority[index] == 0).any():
@@ -216,18 +212,14 @@ class Replay:
     def save(self, folder: Path) -> dict[str, object]:
         """Write the rows added since the last save as one file; return the rest of the state.
 
-        Segment files are never changed. Those that the state returned by the last save does not
-        need are deleted: that one can be loaded until the next call.
+        The state that the last save returned can be loaded until the next call.
         """
-        for _, stop, path in _segments(folder):
-            if stop <= self._saved - self.capacity:
-                remove_sealed(path)
+        drop_rows(folder, self._saved - self.capacity)
         start = max(self._saved, self._total - self.capacity)
         if start < self._total:
             slots = torch.arange(start, self._total, device=self.device) % self.capacity
             rows = {key: column[slots].cpu() for key, column in self._rows.items()}
-            name = f"rows-{start:09d}-{self._total:09d}.safetensors"
-            write_sealed(folder / name, save(rows))
+            write_rows(folder, rows, start, self._total)
         self._saved = self._total
         return {
             "total": self._total,
@@ -239,46 +231,19 @@ class Replay:
     def load(self, folder: Path, state: Mapping[str, Any]) -> None:
         """The replay as it was when `save` returned `state`, bit for bit.
 
-        Raises FoveaError when a segment file that it needs is missing or damaged.
+        Raises FoveaError when a file of rows that it needs is missing or damaged.
         """
         total: int = state["total"]
-        expected = max(0, total - self.capacity)
-        for start, stop, path in _segments(folder):
-            if stop > total:
-                remove_sealed(path)  # written for a checkpoint that was never finished
-            elif stop > expected:
-                if start > expected:
-                    break
-                self._fill(path, start, stop)
-                expected = stop
-        if expected != total:
-            raise FoveaError(
-                f"{folder}: replay rows from {expected} on are missing; delete the folder to start "
-                "this seed again"
-            )
+        kinds = {key: (column.dtype, column.shape[1:]) for key, column in self._rows.items()}
+        for start, stop, rows in read_rows(folder, max(0, total - self.capacity), total, kinds):
+            slots = torch.arange(start, stop, device=self.device) % self.capacity
+            for key, column in self._rows.items():
+                column[slots] = rows[key].to(self.device)
         self._total = self._saved = total
         self._age = state["age"]
         self._priority.copy_(state["priority"])
         self.generator.set_state(state["generator"].cpu())
 
-    def _fill(self, path: Path, start: int, stop: int) -> None:
-        slots = torch.arange(start, stop, device=self.device) % self.capacity
-        try:
-            rows = load_file(path)
-            for key, column in self._rows.items():
-                column[slots] = rows[key].to(self.device)
-        except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
-            raise FoveaError(
-                f"{path}: damaged replay segment ({error}); delete its folder to start this seed "
-                "again"
-            ) from error
-
 
 def _stored(key: str, dtype: torch.dtype) -> torch.dtype:
     return dtype if key == "state" else _STORED.get(dtype, dtype)
-
-
-def _segments(folder: Path) -> list[tuple[int, int, Path]]:
-    """Start, stop and path of each segment file, in order."""
-    found = ((_SEGMENT.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(m[1]), int(m[2]), path) for m, path in found if m)

@@ -18,7 +18,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -211,6 +211,23 @@ def is_done(folder: Path, *ends: str) -> bool:
         folder.mkdir()
         return False
     return True
+
+
+class Stateful(Protocol):
+    """What says all of its state in one dict."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All of it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        ...
+
+
+def stateful(part: Stateful) -> Part:
+    """An object with a state dict as a part of a run."""
+    return part.state_dict, part.load_state_dict
 
 
 def generator_part(generator: np.random.Generator) -> Part:

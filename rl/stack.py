@@ -49,8 +49,8 @@ class FrameStack(Core):
 
 def push(obs: Obs, stack: State, first: Tensor) -> State:
     """The stack after one more frame: every key (B, S, ...), zeros before an episode."""
-    pushed: State = {}
+    newer: State = {}
     for key, value in obs.items():
-        kept = ~first.view(-1, *[1] * value.dim())
-        pushed[key] = torch.cat([stack[key][:, 1:] * kept, value[:, None]], dim=1)
-    return pushed
+        same = ~first.view(-1, *[1] * value.dim())
+        newer[key] = torch.cat([stack[key][:, 1:] * same, value[:, None]], dim=1)
+    return newer

@@ -32,6 +32,7 @@ from datasets.annotation.maps import CANVAS, Clicks
 from datasets.errors import FoveaError, brief, quoted
 from datasets.files import parse_json, sync_folder, write_atomic
 
+CLICKS = Path("datasets/clicks")  # a folder for each entry of frames; committed
 FORMAT = "fovea-clicks/1"
 LOCK = ".clicks.lock"  # in the folder of the files that it guards
 KEY = re.compile(r"\d{3}-\d{8}")

@@ -16,11 +16,10 @@ from PIL import Image
 
 from datasets.annotation import heatmap_js, server
 from datasets.annotation.choice import digest, keys, order
-from datasets.annotation.click_file import Clicked, path_of, read_clicks, write_clicks
+from datasets.annotation.click_file import CLICKS, Clicked, path_of, read_clicks, write_clicks
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
 from pipeline import params
-from pipeline.annotate import CLICKS
 from pipeline.config.tables import Entry
 from pipeline.runtime.artifact import open_artifact
 from pipeline.runtime.stage import told_plainly

@@ -24,9 +24,9 @@ from PIL import Image
 from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.pictures import spread
-from pipeline.config.tables import word_module
-from pipeline.label import predicted
+from pipeline.config.tables import component
 from pipeline.parts.labelled import Labelled, read_labelled
+from pipeline.parts.maps import predict
 from pipeline.parts.scored import judged, scored
 from pipeline.results.add import DRAFTS, write_draft
 from pipeline.runtime.artifact import ROOT, lineage, open_artifact, versions
@@ -43,7 +43,7 @@ def second_annotator(
     """Maps (M, H, W) of a second simulated annotator, whose scores are the inter-annotator
     agreement; None where nobody can be simulated.
     """
-    annotator = word_module("datasets.annotation", entry["annotator"])
+    annotator = component("datasets.annotation", entry["annotator"])
     if not hasattr(annotator, "again"):
         return None
     config = annotator.Config(**{own.name: entry[own.name] for own in fields(annotator.Config)})
@@ -97,7 +97,7 @@ def picture(annotations: str, labels: Sequence[str], root: Path = ROOT) -> Image
     columns: dict[str, NDArray[Any]] = {"annotation": shown["saliency"] / 255.0}
     for label in labels:
         source = load_saliency(open_artifact(label, root).folder)
-        columns[label.removeprefix("predictors/")] = predicted(source, shown["image"])
+        columns[label.removeprefix("predictors/")] = predict(source, shown["image"])
     rows = [
         {"frame": image, **{name: figures.heat_map(maps[row]) for name, maps in columns.items()}}
         for row, image in enumerate(shown["image"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import sha256_file
-from pipeline.pretrain import keep, read_columns
+from pipeline.parts.encoders import keep, read_columns
 from pipeline.runtime.artifact import MANIFEST, Artifact
 from pipeline.runtime.stage import Stage, main
 from pretrain.frozen import CONFIG, WEIGHTS, load_encoder

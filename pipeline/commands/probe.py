@@ -43,9 +43,11 @@ from pipeline import params
 from pipeline.results.add import write_draft
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
-from pipeline.runtime.stage import record, told_plainly
+from pipeline.runtime.record import record
+from pipeline.runtime.stage import told_plainly
 from pretrain.encoder import Encoder, Obs
 from pretrain.frozen import load_encoder
+from pretrain.images import channels_first
 from pretrain.metrics.probe import Probe, Score, episodes_of, few, score_mean, split
 
 POINTS = ("tip", "object", "goal")  # the rows of info["points"]
@@ -94,7 +96,7 @@ def main() -> None:
             began = time.time()
             fields = measure(name, arguments.frames, maps)
             path = write_draft(artifact.ROOT, **fields)
-            record("probe", name, began, (time.time() - began, 1))
+            record("probe", name, began)
             print(f"{table(fields)}\n{path}")
 
 
@@ -174,17 +176,17 @@ def readings(encoder: Encoder) -> list[Reading]:
     own = {field.name for field in dataclasses.fields(encoder.features)}
     if "pool" in own:  # of the same tokens, which are computed once
         every, pooled = {"pool": "none"}, encoder.features.pool
-        found = [
+        ways = [
             Reading("pooled", every, "last" if pooled == "global" else "mean"),
             Reading("tokens", every, "flat"),
             Reading("global token", every, "last"),
         ]
     else:
         every = {"select": "all"} if "select" in own else {}
-        found = [Reading("pooled", {}, "mean"), Reading("tokens", every, "flat")]
+        ways = [Reading("pooled", {}, "mean"), Reading("tokens", every, "flat")]
     if encoder.config.needs_saliency:
-        found.append(Reading("image alone", {"use_saliency": False}, "mean"))
-    return found
+        ways.append(Reading("image alone", {"use_saliency": False}, "mean"))
+    return ways
 
 
 def read(
@@ -209,7 +211,7 @@ def read(
         progress = Progress(f"probe {name}, {names}", len(images), "frames")
         rows: dict[str, list[Floats]] = {way.name: [] for way in ways}
         for begin in range(0, len(images), BATCH):
-            batch = torch.from_numpy(images[begin : begin + BATCH]).permute(0, 3, 1, 2)
+            batch = channels_first(images[begin : begin + BATCH])
             with torch.inference_mode():
                 obs = encoder(batch.contiguous().to(device))
                 for way in ways:
@@ -236,7 +238,7 @@ class _Cached(nn.Module):
 
 def _saliency(made_from: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The digest of the maps that an encoder learned on: their source is the one it carries."""
-    maps = (made["digest"] for label, made in made_from.items() if label.startswith("saliency/"))
+    maps = (one["digest"] for label, one in made_from.items() if label.startswith("saliency/"))
     return next(maps, None)
 
 

@@ -111,8 +111,9 @@ def _ordered(checked: tables.Params) -> list[tables.Entry]:
     """Inputs before what needs them. FoveaError for entries that need each other in a circle."""
     ordered: list[tables.Entry] = []
     waiting = list(checked)
+    committed = {f"encoders/{name}" for name in tables.COMMITTED}
     while waiting:
-        there = {entry.label for entry in ordered}
+        there = {entry.label for entry in ordered} | committed
         ready = [e for e in waiting if set(e.inputs().values()) <= there]
         if not ready:
             names = ", ".join(entry.label for entry in waiting)

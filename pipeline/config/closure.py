@@ -1,80 +1,107 @@
-"""Which of our files decide what a stage makes: its imports, followed through the four packages.
+"""Which of our files decide what a stage makes of an entry: its code stamp.
 
-DVC doesn't follow imports, so `dvc.yaml` lists them (a test compares the two), and a stage's
-fingerprint covers them. How a stage is started, checked, locked and published is the same for all
-and decides nothing about the result: those files are left out, so that mending a message there
-doesn't train anything again.
+DVC doesn't follow imports. So the imports of a stage are followed here, through the four packages,
+and of the components only those count that the entry names. `pipeline/params.py` writes the stamps,
+on which `dvc.yaml` has each stage instance depend; a stage's fingerprint covers the same files.
+
+How a stage is started, checked, locked and published is the same for all and decides nothing about
+the result; nor does what only refuses bad values. Those files are left out (PLUMBING), so that
+mending a message there trains nothing again. The code of an artifact that a stage opens is left out
+of its stamp too, or a comment in an encoder would train all its policies again: that code made the
+artifact's bytes (an exported program, a picture of maps), which the stage depends on. Only a
+committed encoder is in the stamps of its policies, since no stage makes it. A change that shows in
+no artifact, such as one of an error cache, is tried with `dvc repro -f`.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.annotation.click_file import CLICKS
+from datasets.files import sha256_file
+from pipeline.config.tables import COMMITTED, TABLES, Entry
+
 PACKAGES = ("datasets", "pretrain", "rl", "pipeline")
 CODE = Path(__file__).parents[2]
 PLUMBING = frozenset(
-    f"pipeline/{name}.py"
+    f"{name}.py"
     for name in (
-        "config/closure",
-        "config/tables",
-        "config/typed",
-        "params",
-        "runtime/artifact",
-        "runtime/attempts",
-        "runtime/parallel",
-        "runtime/progress",
-        "runtime/stage",
+        "datasets/checked",
+        "datasets/errors",
+        "pipeline/config/closure",
+        "pipeline/config/tables",
+        "pipeline/config/typed",
+        "pipeline/params",
+        "pipeline/runtime/artifact",
+        "pipeline/runtime/parallel",
+        "pipeline/runtime/progress",
+        "pipeline/runtime/record",
+        "pipeline/runtime/stage",
     )
 )
+# What `source: replay` learns with. Other sources don't, so pipeline/collect.py imports it by name.
+LEARNER = ("pipeline.parts.learner", "rl.nets.vector")
 
 
-def files(roots: Iterable[str], base: Path = CODE) -> list[Path]:
+def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> str:
+    """A line `sha256 path` for each file that decides what a stage makes of an entry.
+
+    Click files count: people's clicks are code's equal here, made beforehand and committed. `also`
+    are further modules.
+    """
+    named = components(entry) if entry else []
+    lines = [
+        f"{sha256_file(CODE / path)} {path.as_posix()}"
+        for path in files([module_of(stage), *named, *also], CODE)
+    ]
+    if entry and entry.table == "annotations":
+        clicks = sorted((CLICKS / entry.keys.frames).glob("*.json"))
+        lines += [f"{sha256_file(path)} {path.as_posix()}" for path in clicks]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def files(roots: Iterable[str], base: Path) -> list[Path]:
     """Every file of ours that importing these modules runs, less PLUMBING, relative to `base`.
 
-    A file that holds a docstring alone runs nothing: `__init__.py` of most packages.
-    Imports inside functions count too. A word's file is imported by name at run time, so words are
-    roots of their own (`words`).
+    A file that holds a docstring alone runs nothing: `__init__.py` of most packages. Imports inside
+    functions count too. A component's file is imported by name at run time, so the components are
+    roots of their own (`components`).
     """
-    found: set[Path] = set()
+    reached: set[Path] = set()
     todo = list(roots)
     while todo:
         name = todo.pop()
         for path in _paths(name, base):
-            if path not in found and path.as_posix() not in PLUMBING:
-                found.add(path)
-                todo += _imports(base / path, path)
-    return sorted(path for path in found if _runs(base / path))
+            if path not in reached and path.as_posix() not in PLUMBING:
+                reached.add(path)
+                todo += _imports((base / path).read_text(encoding="utf-8"), path)
+    return sorted(path for path in reached if _runs((base / path).read_text(encoding="utf-8")))
 
 
-def sources(base: Path = CODE) -> list[Path]:
-    """Every Python file of the four packages."""
-    return sorted(path for name in PACKAGES for path in (base / name).rglob("*.py"))
+def module_of(stage: str) -> str:
+    """`train` -> `pipeline.train`; what people type stands in pipeline/commands/."""
+    commands = (CODE / "pipeline" / "commands" / f"{stage}.py").is_file()
+    return f"pipeline.commands.{stage}" if commands else f"pipeline.{stage}"
 
 
-def words(stage: str, entry: Mapping[str, Any]) -> list[str]:
-    """The modules that an entry's own words name."""
+def components(entry: Entry) -> list[str]:
+    """The modules that an entry names."""
+    keys, rules = entry.resolved(), TABLES[entry.table]
     named = []
-    if stage == "collect":
-        named.append(f"datasets.sources.{entry['source']}")
-        if entry["source"] == "replay":
-            named.append("rl.nets.vector")  # of its learner, which has no other word
-    if stage == "annotate":
-        named.append(f"datasets.annotation.{entry['annotator']}")
-    if stage == "fit":
-        named.append(f"pretrain.saliency.{entry['model']}")
-    if stage == "pretrain":
-        named.append(f"pretrain.encoders.{entry['model']}")
-    if stage in ("train", "evaluate"):
-        named.append(f"rl.agents.{entry['agent']}")
-        nets = sorted((CODE / "rl" / "nets").glob("*.py"))  # which one, only the encoder says
-        named += [f"rl.nets.{path.stem}" for path in nets if path.stem != "__init__"]
-    if "env" in entry:
-        named.append(f"datasets.envs.{str(entry['env']).split('/')[0]}")
+    if rules.component:
+        named.append(f"{rules.package}.{keys[rules.component]}")
+    if entry.net:
+        named.append(f"rl.nets.{entry.net.name}")
+    if "env" in keys:
+        named.append(f"datasets.envs.{keys['env'].split('/')[0]}")
+    if keys.get("encoder") in COMMITTED:
+        named.append(f"pretrain.encoders.{keys['encoder']}")
+    if keys.get("source") == "replay":
+        named += LEARNER
     return named
 
 
@@ -83,20 +110,11 @@ def carried(header: Mapping[str, Any]) -> list[str]:
     source of saliency within it.
     """
     named = []
-    if "model" in header:  # a word of one of the two
+    if "model" in header:  # in one of the two packages
         named += [f"pretrain.{kind}.{header['model']}" for kind in ("encoders", "saliency")]
     for part in header.values():
         named += carried(part) if isinstance(part, Mapping) else []
     return named
-
-
-def digest(root: str, words: Iterable[str]) -> str:
-    """sha256 over the names and bytes of every file that a stage runs."""
-    seen = hashlib.sha256()
-    for path in files([root, *words]):
-        seen.update(f"{path.as_posix()}\0".encode())
-        seen.update(hashlib.sha256((CODE / path).read_bytes()).digest())
-    return seen.hexdigest()
 
 
 def _paths(module: str, base: Path) -> list[Path]:
@@ -109,25 +127,25 @@ def _paths(module: str, base: Path) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=512)
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
-def _runs(path: Path) -> bool:
+def _runs(source: str) -> bool:
     """Whether a file holds more than a docstring."""
-    body = _parsed(path).body
+    body = _parsed(source).body
     return any(not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)) for n in body)
 
 
 @functools.lru_cache(maxsize=512)
-def _imports(path: Path, relative: Path) -> list[str]:
+def _imports(source: str, path: Path) -> list[str]:
     """Names a file imports; `from a import b` counts as `a` and `a.b`, which may be a module."""
     names: list[str] = []
-    for node in ast.walk(_parsed(path)):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            package = ".".join(relative.parts[: -node.level]) if node.level else ""
+            package = ".".join(path.parts[: -node.level]) if node.level else ""
             module = ".".join(part for part in (package, node.module or "") if part)
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return names

@@ -1,7 +1,9 @@
 """The tables of params.yaml: what an entry of each holds, and what it becomes once it is checked.
 
-An entry has the keys of its table (a dataclass here), those of the `Config` in the file that its
-word names (`model: mae` -> `pretrain/encoders/mae.py`), and optional `features`.
+An entry has the keys of its table (a dataclass here) and those of the `Config` in the file that it
+names (`model: mae` -> `pretrain/encoders/mae.py`). An encoder may have `features`, the `Features`
+of its file. A policy may override them, key by key, and may choose its agent's network with
+`net: {name: tokens, pad: masked}`: a file of `rl/nets/` and keys of its `Config`.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from datasets.checked import Checked, Count, Fraction
 from datasets.errors import FoveaError
 from pipeline.config.typed import closest
 
 
 @dataclass(frozen=True)
-class Frames:
+class Frames(Checked):
     """Frames of `env`, `count` of them, from `source` (a file of `datasets/sources/`).
 
     An `env` may say how it is shown: `metaworld/reach?view=upright&camera=corner2`.
@@ -27,28 +30,20 @@ class Frames:
 
     env: str
     source: str
-    count: int
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count: {self.count} frames; at least 1")
+    count: Count
 
 
 @dataclass(frozen=True)
-class Annotations:
-    """Clicks on `count` of the frames, turned into maps (a file of `datasets/annotation/`)."""
+class Annotations(Checked):
+    """Clicks on `count` of the frames, rendered as maps (a file of `datasets/annotation/`)."""
 
     frames: str
     annotator: str
-    count: int = 30
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count: {self.count} annotated frames; at least 1")
+    count: Count = 30
 
 
 @dataclass(frozen=True)
-class Predictors:
+class Predictors(Checked):
     """Image -> saliency, learned from `data` or not (`model` is a file of `pretrain/saliency/`)."""
 
     data: str
@@ -56,7 +51,7 @@ class Predictors:
 
 
 @dataclass(frozen=True)
-class Saliency:
+class Saliency(Checked):
     """The frames of `frames`, each with the map that the artifact `by` gives it."""
 
     frames: str
@@ -64,7 +59,7 @@ class Saliency:
 
 
 @dataclass(frozen=True)
-class Encoders:
+class Encoders(Checked):
     """An encoder pretrained on `data` (`model` is a file of `pretrain/encoders/`)."""
 
     data: str
@@ -72,29 +67,22 @@ class Encoders:
 
 
 @dataclass(frozen=True)
-class Policies:
+class Policies(Checked):
     """`seeds` policies of `agent` (a file of `rl/agents/`) on the frozen `encoder`.
 
     `checkpoint_every` counts environment steps between kept weights; `games` and `epsilon` are the
     evaluation's (SPIRL, App. B.3: 50 environments; five trials) and retrain nothing. `epsilon` is
-    the share of random actions in it: SPIRL's unless said, for every agent; ViSaRL's SAC takes none
+    the share of random actions in it: SPIRL's by default, for every agent; ViSaRL's SAC takes none
     (`epsilon: 0.0`).
     """
 
     env: str
     encoder: str
     agent: str
-    seeds: int = 5
-    checkpoint_every: int = 10_000
-    games: int = 50
-    epsilon: float = 0.001
-
-    def __post_init__(self) -> None:
-        for key in ("seeds", "checkpoint_every", "games"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: {getattr(self, key)}; at least 1")
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon: {self.epsilon}; a probability, 0 to 1")
+    seeds: Count = 5
+    checkpoint_every: Count = 10_000
+    games: Count = 50
+    epsilon: Fraction = 0.001
 
 
 @dataclass(frozen=True)
@@ -102,7 +90,7 @@ class Table:
     """How the entries of one table are read."""
 
     keys: type
-    word: str | None = None  # the key whose value names a file ...
+    component: str | None = None  # the key whose value names a file ...
     package: str = ""  # ... of this package
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # key -> tables it may name
 
@@ -123,19 +111,31 @@ TABLES: dict[str, Table] = {
     "encoders": Table(Encoders, "model", "pretrain.encoders", {"data": ("frames", "saliency")}),
     "policies": Table(Policies, "agent", "rl.agents", {"encoder": ("encoders",)}),
 }
+# Encoders that learn nothing and need no data, by the name of their model: their artifacts are
+# committed, so that every policy can name them.
+COMMITTED = ("pixels", "state")
 # Keys of a policy that change how it is judged, never what it becomes.
 EVALUATION_KEYS = frozenset({"games", "epsilon"})
 
 
 @dataclass(frozen=True)
+class NetChoice:
+    """The network that a policy's agent puts on the features: a file of `rl/nets/`."""
+
+    name: str
+    config: Any  # of the file's type Config
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One entry of one table, checked; `keys` is the table's dataclass, `config` the word's."""
+    """One entry of one table, checked; `keys` is the table's dataclass, `config` its file's."""
 
     table: str
     name: str
     keys: Any
-    config: Any  # None for a table without a word
-    features: dict[str, Any]  # as written, checked against the dataclasses that take them
+    config: Any  # None for a table without components
+    features: dict[str, Any] = field(default_factory=dict)  # as written
+    net: NetChoice | None = None  # a policy's, its agent's default where none is written
 
     @property
     def label(self) -> str:
@@ -144,10 +144,9 @@ class Entry:
 
     def inputs(self) -> dict[str, str]:
         """Key -> label of the artifact it names (`data` -> `frames/frostbite`)."""
-        return {
-            key: label_of(getattr(self.keys, key), tables)
-            for key, tables in TABLES[self.table].inputs.items()
-        }
+        named = {key: getattr(self.keys, key) for key in TABLES[self.table].inputs}
+        allowed = TABLES[self.table].inputs
+        return {key: label_of(value, allowed[key]) for key, value in named.items() if value}
 
     def resolved(self, without: frozenset[str] = frozenset()) -> dict[str, Any]:
         """The entry with every default written out, JSON-able, less the keys in `without`."""
@@ -156,62 +155,56 @@ class Entry:
             written |= dataclasses.asdict(self.config)
         if self.features:
             written["features"] = dict(self.features)
+        if self.net is not None:
+            written["net"] = {"name": self.net.name, **dataclasses.asdict(self.net.config)}
         return {key: value for key, value in written.items() if key not in without}
 
 
 @dataclass(frozen=True)
 class Params:
-    """A whole checked params.yaml."""
+    """A whole checked params.yaml; iterating gives its entries, without the committed encoders."""
 
     tables: dict[str, dict[str, Entry]]
 
+    def find(self, table: str, name: str) -> Entry | None:
+        """One entry, or a committed encoder; None where there is none of that name."""
+        if table == "encoders" and name in COMMITTED:
+            return committed(name)
+        return self.tables.get(table, {}).get(name)
+
     def entry(self, table: str, name: str) -> Entry:
-        """One entry. Raises FoveaError with near misses when there is none of that name."""
-        if name not in self.tables[table]:
+        """The same; raises FoveaError with near misses when there is none."""
+        entry = self.find(table, name)
+        if entry is None:
             raise FoveaError(
                 f"params.yaml: no entry {name!r} in {table}{closest(name, self.tables[table])}"
             )
-        return self.tables[table][name]
+        return entry
 
     def __iter__(self) -> Iterator[Entry]:
         for entries in self.tables.values():
             yield from entries.values()
 
 
-def word_module(package: str, word: str) -> ModuleType:
-    """The file that a word names. FoveaError with near misses when there is no such file."""
+def committed(name: str) -> Entry:
+    """The entry of a committed encoder, as its manifest has it: a model without data."""
+    config = component("pretrain.encoders", name).Config()
+    return Entry("encoders", name, Encoders(data="", model=name), config)
+
+
+def component(package: str, name: str) -> ModuleType:
+    """The file of a component. FoveaError with near misses when there is no such file."""
     parent = importlib.import_module(package)
-    folder = Path(parent.__path__[0])
-    words = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
-    if word not in words:
+    files = Path(parent.__path__[0]).glob("*.py")
+    names = sorted(path.stem for path in files if path.stem[0] not in "._")
+    if name not in names:
         raise FoveaError(
-            f"{word!r} is no file of {package.replace('.', '/')}/{closest(word, words)}"
+            f"{name!r} is no file of {package.replace('.', '/')}/{closest(name, names)}"
         )
-    module = importlib.import_module(f"{package}.{word}")
+    module = importlib.import_module(f"{package}.{name}")
     if not hasattr(module, "Config"):
-        raise FoveaError(f"{word!r} is a part, not a method: {package}/{word}.py has no Config")
+        raise FoveaError(f"{name!r} is a part, not a method: {package}/{name}.py has no Config")
     return module
-
-
-def feature_types(model: str, agent: str, features: Mapping[str, object]) -> tuple[type, type]:
-    """The dataclasses that a policy's `features` are read into, for an encoder and an agent.
-
-    The encoder's own `Features` come first, then the `Config` of the net that the agent puts on
-    them: several tokens need another than one, and `features`, of the encoder and above it of the
-    policy, say which they are. Raises FoveaError where the agent has no net for that kind, or
-    there is no such word.
-    """
-    from rl import agents, nets  # and with them torch, which takes seconds: not every stage does
-
-    module = word_module("pretrain.encoders", model)
-    word_module("rl.agents", agent)
-    own = {field.name for field in dataclasses.fields(module.Features)}
-    try:
-        written = module.Features(**{key: value for key, value in features.items() if key in own})
-    except (TypeError, ValueError):  # reported where they are read
-        written = module.Features()
-    net = agents.net_for(agent, written.kind)
-    return (module.Features, nets.config_for(net))
 
 
 def label_of(value: str, allowed: tuple[str, ...]) -> str:

@@ -21,9 +21,9 @@ def read_into(
 ) -> list[Any]:
     """Split one flat mapping among dataclasses, each key to the one that has it.
 
-    Unknown, missing and mistyped keys, and values a dataclass's own check refuses, are appended to
-    `mistakes` as `key: what is wrong`. Returns one instance per dataclass, or None where it has
-    mistakes. `extra` are keys that are read elsewhere but count as known.
+    Unknown, missing and mistyped keys, and every value that a dataclass's own check refuses, are
+    appended to `mistakes` as `key: what is wrong`. Returns one instance per dataclass, or None
+    where it has mistakes. `extra` are keys that are read elsewhere but count as known.
     """
     hints = {key: hint for kind in kinds for key, hint in _hints(kind).items()}
     for key in written:
@@ -48,8 +48,8 @@ def _read(kind: type, written: Mapping[str, Any], mistakes: list[str], prefix: s
         return None
     try:
         return kind(**values)
-    except ValueError as error:
-        mistakes.append(f"{prefix}{error}")
+    except ValueError as error:  # one mistake a line
+        mistakes += [f"{prefix}{mistake}" for mistake in str(error).splitlines()]
         return None
 
 
@@ -88,12 +88,12 @@ def convert(value: Any, hint: Any) -> tuple[Any, str]:
     return value, f"{value!r} ({type(value).__name__}) where {_name(hint)} is asked{near}"
 
 
-def closest(word: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'mae'?` where something known is near, else the known ones, else nothing."""
-    names = [str(name) for name in known]
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    names = [str(other) for other in known]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
-        return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
+        return "; did you mean " + " or ".join(map(repr, near)) + "?"
     return f" (there are: {', '.join(sorted(names))})" if 0 < len(names) <= 30 else ""
 
 
@@ -106,7 +106,7 @@ def flatten(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hints(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)  # of an Annotated one, the bare type: its range comes last
     return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
 
 

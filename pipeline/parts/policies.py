@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from pathlib import Path
 
 import torch
 
 from datasets import envs
-from datasets.errors import FoveaError
-from pipeline.config.tables import Entry, feature_types, word_module
-from pipeline.config.typed import read_into
+from pipeline.config.tables import Entry, component
 from pipeline.runtime.artifact import ROOT
 from pretrain.encoder import Encoder
 from pretrain.frozen import load_encoder, read_header
@@ -25,7 +22,7 @@ def import_parts(spec: Spec, encoder: Path) -> None:
 
     Torch imports its compiler too, when the first optimizer is made.
     """
-    word_module("pretrain.encoders", str(read_header(encoder)["model"]))
+    component("pretrain.encoders", str(read_header(encoder)["model"]))
     for name in (f"rl.agents.{spec.agent}", f"rl.nets.{spec.net}", "torch._dynamo"):
         importlib.import_module(name)
 
@@ -43,24 +40,18 @@ def fresh_policy(spec: Spec, encoder: Encoder, seed: int) -> Policy:
 
 def open_encoder(entry: Entry, encoder: Path) -> Encoder:
     """The encoder of an entry, with the features that the policy gets of it."""
-    types = _feature_types(entry, encoder)
-    own = {field.name for field in dataclasses.fields(types[0])}
-    chosen = {key: value for key, value in entry.features.items() if key in own}
-    return load_encoder(encoder, features=chosen, device=device(), shared=SHARED)
+    return load_encoder(encoder, features=entry.features, device=device(), shared=SHARED)
 
 
-def spec_of(entry: Entry, encoder: Path) -> Spec:
+def spec_of(entry: Entry) -> Spec:
     """What a policy's artifact says of an entry."""
-    types, mistakes = _feature_types(entry, encoder), list[str]()
-    net = read_into(types, entry.features, mistakes)[1]
-    if mistakes:
-        raise FoveaError(f"policies.{entry.name}.features: {'; '.join(mistakes)}")
+    assert entry.net is not None, "of every policy's entry"
     return Spec(
         env=entry.keys.env,
         agent=entry.keys.agent,
         config=entry.config,
-        net=type(net).__module__.rpartition(".")[2],
-        net_config=net,
+        net=entry.net.name,
+        net_config=entry.net.config,
         actions=action_count(envs.action_space(entry.keys.env)),
     )
 
@@ -72,10 +63,4 @@ def trained_policy(folder: Path, seed: int, step: int) -> Policy:
 
 def paper_steps(agent: str) -> int:
     """The environment steps of the paper's setting: runs shorter than this are smoke tests."""
-    return int(word_module("rl.agents", agent).Config().steps)
-
-
-def _feature_types(entry: Entry, encoder: Path) -> tuple[type, type]:
-    header = read_header(encoder)
-    features = header.get("features", {}) | entry.features
-    return feature_types(str(header["model"]), entry.keys.agent, features)
+    return int(component("rl.agents", agent).Config().steps)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.saliency import Indices
-from pipeline.label import predicted
 from pipeline.parts.labelled import Labelled
+from pipeline.parts.maps import predict
 from pretrain.encoder import SaliencySource
 from pretrain.metrics.saliency import scores
 from pretrain.modules.maps import centre_prior
@@ -25,7 +25,7 @@ def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[
     height, width = truth.shape[1:]
     prior = centre_prior(height, width, CENTRE).numpy()
     return (
-        scored(predicted(source, labelled.columns(judges)["image"]), truth)
+        scored(predict(source, labelled.columns(judges)["image"]), truth)
         | scored(np.zeros(truth.shape, np.float32), truth, "zero_")
         | scored(np.broadcast_to(prior, truth.shape), truth, "centre_")
     )

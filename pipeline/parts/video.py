@@ -1,4 +1,5 @@
-"""One game as a film and as a sheet: what is salient, what the policy looks at (SPIRL, Fig. 6).
+"""One episode as a video and as a sheet: what is salient, and what the policy attends to (SPIRL,
+Fig. 6).
 
 Where the encoder makes a saliency map of its own, it is laid over the picture in green, as strong
 as the map (Meta-World's arm is red). Salient patches get a red outline, the patches that carry 60 %
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from datasets.pictures import rgb, spread
-from rl.play import GameFrame
+from rl.play import EpisodeFrame
 
 RED, ORANGE = (226, 50, 45, 255), (255, 150, 20, 255)
 YELLOW = (255, 221, 51, 107)  # transparent
@@ -41,7 +42,7 @@ def attended(weights: NDArray[np.float32], mass: float = 0.6) -> NDArray[np.int6
 
 
 def draw(
-    frame: GameFrame, *, patch: int | None, salient: Sequence[int] | None = None, scale: int = 4
+    frame: EpisodeFrame, *, patch: int | None, salient: Sequence[int] | None = None, scale: int = 4
 ) -> NDArray[np.uint8]:
     """The step as a picture (STRIP + H * scale, W * scale, 3) uint8 with its caption.
 
@@ -83,20 +84,20 @@ def _heated(image: NDArray[np.uint8], saliency: NDArray[np.float32]) -> NDArray[
     return mixed.round().astype(np.uint8)
 
 
-def sees_all(frame: GameFrame, patch: int) -> bool:
+def sees_all(frame: EpisodeFrame, patch: int) -> bool:
     """Whether every patch was selected, so that being selected says nothing."""
     height, width = frame.image.shape[:2]
     return frame.selected is not None and len(frame.selected) == height * width // patch**2
 
 
 def sheet(
-    frames: Sequence[GameFrame],
+    frames: Sequence[EpisodeFrame],
     *,
     patch: int,
     salient: Callable[[NDArray[np.uint8]], Sequence[int]] | None = None,
     scale: int = 3,
 ) -> Image.Image:
-    """Some steps of a game, evenly spread, as one picture.
+    """Some steps of an episode, evenly spread, as one picture.
 
     `salient` finds the patches that are salient in an image (H, W, 3), to be outlined where all
     were selected: Fig. 6's row of MAE-All.
@@ -122,9 +123,9 @@ def sheet(
 
 
 def write_video(
-    path: Path, frames: Iterable[GameFrame], *, patch: int | None, scale: int = 4
+    path: Path, frames: Iterable[EpisodeFrame], *, patch: int | None, scale: int = 4
 ) -> None:
-    """Write a game to `path`, one frame a step.
+    """Write an episode to `path`, one frame a step.
 
     Raises FoveaError when there is no frame, or when the picture has an odd side (4:2:0 has none).
     """
@@ -147,5 +148,5 @@ def write_video(
         if count:
             container.mux(stream.encode())
     if not count:
-        raise FoveaError(f"{path}: the game has no frames to film")
+        raise FoveaError(f"{path}: the episode has no frames")
     write_atomic(path, buffer.getvalue())

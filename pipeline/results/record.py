@@ -28,7 +28,7 @@ from pipeline.config.tables import EVALUATION_KEYS, Entry, Params
 from pipeline.parts.episodes import read_episodes
 
 MEASURED = RECIPES / "measured"
-SMALL = ("quick",)  # recipes whose runs are smoke tests
+SMALL = ("quick",)  # recipes of smoke tests
 FREE = EVALUATION_KEYS | {"seeds"}  # keys of a policy that change no trained seed
 
 
@@ -59,13 +59,14 @@ class Record:
         return dict(self.made_from[self.artifact]["entry"])
 
     def is_like(self, other: Record) -> bool:
-        """Whether both were made from, and measured on, artifacts of the same settings."""
-        mine, theirs = (
-            {label: one["entry"] for label, one in (r.made_from | r.measured_on).items()}
-            for r in (self, other)
-        )
-        del mine[self.artifact], theirs[other.artifact]
-        return mine == theirs
+        """Whether both were made from, and measured on, artifacts of the same settings, as far as
+        these are recorded.
+        """
+        mine, theirs = (one.made_from | one.measured_on for one in (self, other))
+        known = [label for label in mine.keys() & theirs.keys() - {self.artifact}
+                 if mine[label]["digest"] and theirs[label]["digest"]]  # fmt: skip
+        alike = all(mine[label]["entry"] == theirs[label]["entry"] for label in known)
+        return alike and mine.keys() == theirs.keys()
 
 
 def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
@@ -76,7 +77,10 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
     """
     records: dict[str, list[Record]] = {}
     for path in sorted(folder.rglob("*.json")):
-        record = _read(path)
+        try:
+            record = Record(**json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
         if path != folder / record.path:
             raise FoveaError(f"{path}: holds {record.path}; rename or remove it")
         check(record, path)
@@ -86,13 +90,6 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
         if label.startswith("policies/") and not all(one.is_like(seeds[0]) for one in seeds):
             raise FoveaError(f"{folder}: {label}: its seeds have encoders of different settings")
     return records
-
-
-def _read(path: Path) -> Record:
-    try:
-        return Record(**json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
 
 
 def write_record(record: Record, folder: Path = MEASURED) -> Path:
@@ -112,19 +109,20 @@ def check(record: Record, path: Path) -> None:
         for run in record.runs.values():
             _ = run["commit"], float(run["wall_seconds"]), int(run["resumed"])
             _ = [run["machine"][key] for key in ("processor", "cores", "gpu")]
-        made = record.made_from | record.measured_on
+        lineage = record.made_from | record.measured_on
         own = record.entry
         if record.seed is not None:
             own |= {key: record.scores[key] for key in EVALUATION_KEYS}
-        recipe = home_of(record.artifact, made)
+        home = home_of(record.artifact, lineage)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); measure it again") from error
-    if recipe is None:
+    if home is None:
         raise FoveaError(f"{path}: {record.artifact} is in none of {', '.join(checked_recipes())}")
+    recipe = checked_recipes()[home]
     wanted = recipe.entry(*record.artifact.split("/"))
     if changed := differences(own, wanted):
         raise FoveaError(f"{path}: {', '.join(changed)} not as in the recipe")
-    others = {label: one for label, one in made.items() if label != record.artifact}
+    others = {label: one for label, one in lineage.items() if label != record.artifact}
     if (changed := differences_of_all(others, recipe)) and not record.note:
         raise FoveaError(
             f"{path}: {'; '.join(changed)} not as in the recipe; say so in a note (--note)"
@@ -165,18 +163,12 @@ def checked_recipes() -> dict[str, Params]:
     return {name: params.load(path) for name, path in recipes().items() if name not in SMALL}
 
 
-def home_of(label: str, made: Iterable[str] = ()) -> Params | None:
-    """The recipe that has an entry and, of several, most of the labels in `made`; or None."""
-    labels = [one.split("/") for one in (label, *made)]
+def home_of(label: str, lineage: Iterable[str] = ()) -> str | None:
+    """The recipe that has an entry and, of several, most of the labels in `lineage`; or None."""
+    labels = [one.split("/") for one in (label, *lineage)]
     table, name = labels[0]
-    homes = [recipe for recipe in checked_recipes().values() if name in recipe.tables[table]]
-    return max(homes, key=lambda r: sum(n in r.tables[t] for t, n in labels), default=None)
-
-
-def home_name(record: Record) -> str:
-    """The name of the recipe that a checked record is of."""
-    home = home_of(record.artifact, record.made_from | record.measured_on)
-    return next(name for name, recipe in checked_recipes().items() if recipe is home)
+    homes = {key: one.tables for key, one in checked_recipes().items() if name in one.tables[table]}
+    return max(homes, key=lambda key: sum(n in homes[key][t] for t, n in labels), default=None)
 
 
 def differences(measured: Mapping[str, Any], wanted: Entry) -> list[str]:
@@ -197,15 +189,15 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=lambda _: None))
 
 
-def differences_of_all(made: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:
+def differences_of_all(lineage: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:
     """The same of every artifact that one was made from, as `label: keys`.
 
     Early records have no digest of an encoder's frames, and of their settings the count alone.
     """
     lines = []
-    for label, one in made.items():
+    for label, one in lineage.items():
         table, name = label.split("/")
-        wanted = recipe.tables[table].get(name)
+        wanted = recipe.find(table, name)
         if wanted is None:
             changed = ["no such entry"]
         elif one["digest"] is None:

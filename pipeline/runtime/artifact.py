@@ -22,9 +22,11 @@ from typing import Any
 from datasets.errors import FoveaError
 from datasets.files import sha256_file, sync_folder, write_atomic
 from datasets.sealed import check_sealed, drop_digests
+from pipeline.config.tables import COMMITTED
 
 FORMAT = "fovea/1"
 ROOT = Path("artifacts")
+CODE = Path(__file__).parents[2]
 MANIFEST = "manifest.json"
 # What can change the bytes of an artifact; a manifest says which of each made it.
 PACKAGES = (
@@ -92,12 +94,15 @@ def open_artifact(label: str, root: Path = ROOT) -> Artifact:
     table, _, name = label.partition("/")
     if table not in STAGES or not name:
         raise FoveaError(f"{label}: names no artifact; write its table too, <table>/<name>")
-    folder = root / label
-    stage = f"{STAGES[table]}@{name}"
+    folder, stage = root / label, f"{STAGES[table]}@{name}"
+    builds = f"`dvc repro {stage}` builds it"
+    again = f"`dvc checkout {folder}` brings it back, `dvc repro -f {stage}` builds it again"
+    if table == "encoders" and name in COMMITTED:  # belongs to the code, wherever that works
+        folder = CODE / ROOT / label
+        builds = again = f"`git checkout {folder}` brings it back"
     path = folder / MANIFEST
     if not path.exists():
-        raise FoveaError(f"{folder}: not there yet; `dvc repro {stage}` builds it")
-    again = f"`dvc checkout {folder}` brings it back, `dvc repro -f {stage}` builds it again"
+        raise FoveaError(f"{folder}: not there yet; {builds}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = manifest["files"]

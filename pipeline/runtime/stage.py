@@ -13,31 +13,26 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
-import platform
-import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import sha256_file, write_atomic
+from datasets.sealed import kept, read_sealed, write_sealed
 from pipeline import params
 from pipeline.config import closure, tables
-from pipeline.runtime import artifact, attempts
+from pipeline.runtime import artifact
 from pipeline.runtime.artifact import ROOT, Artifact
-from pipeline.runtime.parallel import die_with_parent, explain, one_thread, uses_gpu
+from pipeline.runtime.parallel import die_with_parent, explain, one_thread
+from pipeline.runtime.record import ATTEMPTS, RUNS, attempt, record
 
 WORK = ROOT / ".work"
-RUNS = ROOT / ".runs"
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that change speed and rounding
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,8 @@ def main(
     the entry that don't change what this stage makes; `more_of` those, and inputs, that only add to
     it (`seeds`): work done under other values of them is kept and used.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}", description=run.__doc__)
+    program = f"python -m {closure.module_of(name)}"
+    parser = argparse.ArgumentParser(prog=program, description=run.__doc__)
     parser.add_argument("entry", help=f"the name of an entry of `{table}` in params.yaml")
     arguments = parser.parse_args()
     die_with_parent()
@@ -90,30 +86,28 @@ def main(
     # cores): they spin.
     one_thread()
     with told_plainly():
-        known = params.state()
-        entry = params.entry(table, arguments.entry, known)
+        entry = params.entry_of(name, table, arguments.entry)
         opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
-        resolved = entry.resolved(without)
-        digests = {a.label: a.digest for a in opened.values()}
-        words = [word for a in opened.values() for word in carried(a)]
-        settled = {a.label: a.digest for key, a in opened.items() if key not in more_of}
-        print_ = fingerprint(name, entry.resolved(without | more_of), settled, words)
+        settled = [made for key, made in opened.items() if key not in more_of]
+        code = closure.stamp(name, entry, [m for made in opened.values() for m in carried(made)])
+        print_ = fingerprint(name, entry.resolved(without | more_of), settled, code)
+        label = f"{publish_as or table}/{entry.name}"
         with workspace(f"{name}-{entry.name}", print_) as folder:
-            params.remember(known)
-            began = time.time()
+            began, earlier = time.time(), attempt(folder)
             stage = Stage(name, entry, opened, folder)
             metrics = handed_down(run(stage), opened.values())
-            label = f"{publish_as or table}/{entry.name}"
+            digests = {made.label: made.digest for made in opened.values()}
+            resolved = entry.resolved(without)
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)
             made = sha256_file(ROOT / label / artifact.MANIFEST)
-            told = folder / f"record-{made[:16]}.json"
-            if told.exists():  # all of it was there already: that is of the run that made it
-                write_atomic(RUNS / f"{name}-{entry.name}.json", told.read_bytes())
+            first = folder / f"record-{made[:16]}.json"
+            if kept(first):  # all of it was there already: the record is of the run that made it
+                write_atomic(RUNS / f"{name}-{entry.name}.json", read_sealed(first))
             else:
-                write_atomic(told, record(name, entry.name, began, attempts.spent(folder), made))
+                write_sealed(first, record(name, entry.name, began, earlier, made))
             if more_of:
-                attempts.forget(folder)
+                (folder / ATTEMPTS).unlink()
             else:
                 shutil.rmtree(folder)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
@@ -137,23 +131,23 @@ def told_plainly() -> Iterator[None]:
 
 
 def carried(made: Artifact) -> list[str]:
-    """The modules that it takes to load an artifact, or the source of saliency within it."""
+    """The modules that it takes to load an artifact, or the source of saliency within it.
+
+    They are in no stamp, but in the fingerprint: work that was done with another version of them is
+    not resumed.
+    """
     headers = [file for file in made.files if Path(file).name == "config.json"]
     texts = [(made.folder / header).read_text() for header in headers]
-    return [word for text in texts for word in closure.carried(json.loads(text))]
+    return [module for text in texts for module in closure.carried(json.loads(text))]
 
 
-def fingerprint(
-    stage: str, entry: Mapping[str, Any], inputs: Mapping[str, str], words: Iterable[str]
-) -> str:
-    """Sixteen hex digits over everything that decides what this run makes: `words` are the modules
-    that its inputs need when they are loaded.
-    """
+def fingerprint(stage: str, entry: Mapping[str, Any], inputs: Iterable[Artifact], code: str) -> str:
+    """Sixteen hex digits over everything that decides what this run makes; `code` is its stamp."""
     decides = {
         "stage": stage,
         "entry": entry,
-        "inputs": dict(sorted(inputs.items())),
-        "code": closure.digest(f"pipeline.{stage}", [*closure.words(stage, entry), *words]),
+        "inputs": {made.label: made.digest for made in inputs},
+        "code": code,
         "versions": artifact.versions(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
@@ -184,74 +178,4 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
                 file=sys.stderr,
             )
         folder.mkdir(exist_ok=True)
-        attempts.begin(folder)
-        try:
-            yield folder
-        except BaseException:
-            with contextlib.suppress(OSError):  # a full disk, say, which is what is to be told
-                attempts.end(folder)
-            raise
-
-
-def record(
-    stage: str, name: str, began: float, spent: tuple[float, int], digest: str | None = None
-) -> bytes:
-    """Keep what varies from run to run beside the artifacts: time, memory, commit, machine.
-
-    `spent` is what `attempts.spent` says: seconds and runs, this one and those it went on from.
-    `digest` says which artifact was made, for others of its name may come to stand in its place.
-    """
-    RUNS.mkdir(parents=True, exist_ok=True)
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    seen = {
-        "stage": stage,
-        "name": name,
-        "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "wall_seconds": round(spent[0], 1),
-        "peak_memory_bytes": max(u.ru_maxrss for u in usage) * 1024,  # of the largest process
-        "resumed": spent[1] - 1,
-        "digest": digest,
-        "commit": commit(),
-        "machine": machine(),
-    }
-    content = (json.dumps(seen, indent=1) + "\n").encode()
-    write_atomic(RUNS / f"{stage}-{name}.json", content)
-    return content
-
-
-def machine() -> dict[str, Any]:
-    """Processor, what it computes with, cores, GPU: what a figure has to be read with."""
-    described: dict[str, Any] = {
-        "processor": platform.machine(),
-        "instructions": [],
-        "cores": os.cpu_count(),
-        "gpu": None,
-    }
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        told = {key.strip(): value.strip() for key, _, value in (li.partition(":") for li in lines)}
-        described["processor"] = told.get("model name", described["processor"])
-        flags = told.get("flags", "").split()
-        described["instructions"] = [name for name in INSTRUCTIONS if name in flags]
-    if Path("/proc/driver/nvidia").exists() or uses_gpu():  # torch takes seconds to import
-        import torch
-
-        if torch.cuda.is_available():
-            described["gpu"] = torch.cuda.get_device_name()
-    return described
-
-
-def commit() -> str:
-    """The commit at work, `+` appended where tracked files differ from it; "" outside git.
-
-    What is built is recorded anyway, so params.yaml and dvc.lock may differ.
-    """
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    head = git("rev-parse", "--short=12", "HEAD")
-    others = (":/", ":(top,exclude)params.yaml", ":(top,exclude)dvc.lock")
-    return head + ("+" if head and git("status", "--porcelain", "-uno", "--", *others) else "")
+        yield folder

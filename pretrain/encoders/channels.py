@@ -15,6 +15,7 @@ with its mistake), RGB x saliency 0.35, RGBS 0.58.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,11 +31,7 @@ from pretrain.figures import heat_map, picture
 class Config(encoder.EncoderConfig):
     """Which channels: `rgb`, `saliency`, `rgbxs` (RGB x saliency) or `rgbs`."""
 
-    channels: str = "rgbs"
-
-    def __post_init__(self) -> None:
-        if self.channels not in ("rgb", "saliency", "rgbxs", "rgbs"):
-            raise ValueError(f"channels: {self.channels!r}, must be rgb, saliency, rgbxs or rgbs")
+    channels: Literal["rgb", "saliency", "rgbxs", "rgbs"] = "rgbs"
 
     @property
     def needs_saliency(self) -> bool:

@@ -20,9 +20,9 @@ tasks 0.7025 (printed as 0.65), 0.47 with RGB alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from datasets.checked import Count, Depth, Fraction, Natural, NonNegative, Width
 from datasets.errors import FoveaError
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape, check_image, passes
@@ -53,31 +54,30 @@ PAPER = 255  # the grey of what is not seen, in the panels
 class Config(encoder.EncoderConfig):
     """Network and training (Table II). The rate is `base_lr` x `batch_size` / 256."""
 
-    modalities: str = "rgb+saliency"  # or rgb
+    modalities: Literal["rgb", "rgb+saliency"] = "rgb+saliency"
     norm_rgb: bool = True  # a third decoder draws RGB with each patch standardised
-    patch: int = 8
-    dim: int = 256
-    depth: int = 4
-    heads: int = 4
-    decoder_dim: int = 256
-    decoder_depth: int = 3
-    decoder_heads: int = 4
-    mask: float = 0.75  # of all patches of all modalities
-    epochs: int = 200
-    batch_size: int = 512
-    base_lr: float = 1e-4
-    warmup_epochs: int = 40  # or all epochs where they are fewer
-    weight_decay: float = 0.05
-    beta1: float = 0.9
-    beta2: float = 0.95
-    seed: int = 0
+    patch: Width = 8
+    dim: Width = 256
+    depth: Depth = 4
+    heads: Width = 4
+    decoder_dim: Width = 256
+    decoder_depth: Depth = 3
+    decoder_heads: Width = 4
+    mask: Fraction = 0.75  # of all patches of all modalities
+    epochs: Count = 200
+    batch_size: Count = 512
+    base_lr: NonNegative = 1e-4
+    warmup_epochs: Natural = 40  # or all epochs where they are fewer
+    weight_decay: NonNegative = 0.05
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    seed: Natural = 0
 
     learns = True
 
-    def __post_init__(self) -> None:
-        if self.modalities not in ("rgb", "rgb+saliency"):
-            raise ValueError(f"modalities: {self.modalities!r}, must be rgb or rgb+saliency")
-        autoencoder.check(self)
+    def rules(self) -> Iterator[str]:
+        """Those of all masked autoencoders."""
+        return autoencoder.rules(self)
 
     @property
     def needs_saliency(self) -> bool:
@@ -96,17 +96,13 @@ class Features(encoder.EncoderFeatures):
     the global token.
     """
 
-    pool: str = "mean"
+    pool: Literal["mean", "global", "none"] = "mean"
     use_saliency: bool = True
 
     @property
     def kind(self) -> Kind:
         """One vector a frame, unless nothing is pooled."""
         return "tokens" if self.pool == "none" else "vector"
-
-    def __post_init__(self) -> None:
-        if self.pool not in ("mean", "global", "none"):
-            raise ValueError(f"pool: {self.pool!r}, must be mean, global or none")
 
 
 def network(config: Config, image_shape: tuple[int, int, int]) -> MultiViT:

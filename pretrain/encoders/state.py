@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from datasets.checked import Width
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape
 
@@ -19,12 +20,7 @@ from pretrain.encoder import Kind, Obs, Shape
 class Config(encoder.EncoderConfig):
     """How many numbers a state has; Meta-World's have 39."""
 
-    size: int = 39
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for what no state can be."""
-        if self.size < 1:
-            raise ValueError(f"size: {self.size}, must be at least 1")
+    size: Width = 39
 
 
 @dataclass(frozen=True)

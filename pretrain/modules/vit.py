@@ -21,15 +21,18 @@ from datasets.errors import FoveaError
 def patchify(image: Tensor, patch: int) -> Tensor:
     """(B, C, H, W) -> (B, N, patch * patch * C), row by row, each (row, column, channel)."""
     batch, channels, height, width = image.shape
-    grid = image.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+    rows, columns = height // patch, width // patch
+    grid = image.reshape(batch, channels, rows, patch, columns, patch)
+    count = -1 if batch else rows * columns  # -1 says nothing of an empty batch
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, count, patch * patch * channels)
 
 
 def unpatchify(patches: Tensor, patch: int, image_shape: tuple[int, int, int]) -> Tensor:
     """The inverse of `patchify`: (B, N, patch * patch * C) -> (B, C, H, W)."""
     channels, height, width = image_shape
-    grid = patches.reshape(-1, height // patch, width // patch, patch, patch, channels)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
+    rows, columns = height // patch, width // patch
+    grid = patches.reshape(len(patches), rows, columns, patch, patch, channels)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), channels, height, width)
 
 
 def normalise(patches: Tensor) -> Tensor:

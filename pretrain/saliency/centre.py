@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from datasets.checked import Positive
 from pretrain import encoder
 from pretrain.modules.maps import centre_prior
 
@@ -14,11 +15,7 @@ from pretrain.modules.maps import centre_prior
 class Config(encoder.SaliencyConfig):
     """Width of the prior."""
 
-    sigma: float = 0.25  # of each side
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"sigma: {self.sigma}, must be above 0")
+    sigma: Positive = 0.25  # of each side
 
 
 class Saliency(encoder.Saliency):

@@ -25,10 +25,10 @@ Global cells take 1.6 to 1.8 times as long a frame on a CPU (the paper: 10 times
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import timm
 import torch
@@ -36,6 +36,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from datasets.checked import Count, Natural, NonNegative, Width
 from datasets.errors import FoveaError
 from pretrain import encoder
 from pretrain.encoder import check_image
@@ -57,36 +58,22 @@ class Config(encoder.SaliencyConfig):
     loss); `size` is that of the frames the network sees.
     """
 
-    size: int = 224
-    attention: str = "LLL"
-    loss: str = "bce"
-    init: str = "scratch"
-    epochs: int = 1000
-    batch_size: int = 8
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.005
-    seed: int = 0
+    size: Width = 224
+    attention: Literal["LLL", "GGLLL"] = "LLL"
+    loss: Literal["bce", "weighted_mse"] = "bce"
+    init: Literal["scratch", "imagenet"] = "scratch"
+    epochs: Count = 1000
+    batch_size: Count = 8
+    learning_rate: NonNegative = 3e-4
+    weight_decay: NonNegative = 0.005
+    seed: Natural = 0
 
     learns = True
 
-    def __post_init__(self) -> None:
-        if self.size < 8 or self.size % 8:
-            raise ValueError(f"size: {self.size}, must be a multiple of 8")
-        words: dict[str, Iterable[str]] = {
-            "attention": SUPERVISION,
-            "loss": LOSSES,
-            "init": ("scratch", "imagenet"),
-        }
-        for field, known in words.items():
-            if getattr(self, field) not in known:
-                word = getattr(self, field)
-                raise ValueError(f"{field}: {word!r}, must be one of {', '.join(known)}")
-        for field in ("epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
-        for field in ("learning_rate", "weight_decay", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
+    def rules(self) -> Iterator[str]:
+        """Its size is halved three times."""
+        if self.size % 8:
+            yield f"size: {self.size}, must be a multiple of 8"
 
 
 def weighted_mse(logits: Tensor, target: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from datasets.checked import Natural, Range
 from pretrain import encoder
 
 _PRIME = (1 << 31) - 1  # products of two numbers below it fit 63 bits
@@ -17,14 +19,8 @@ _PRIME = (1 << 31) - 1  # products of two numbers below it fit 63 bits
 class Config(encoder.SaliencyConfig):
     """How coarse the map is, and which of all random maps."""
 
-    cells: int = 12  # along each side
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.cells < 1:
-            raise ValueError(f"cells: {self.cells}, must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed: {self.seed}, must not be negative")
+    cells: Annotated[int, Range(1, 1024)] = 12  # along each side
+    seed: Natural = 0
 
 
 class Saliency(encoder.Saliency):

@@ -14,6 +14,7 @@ are as fast as separable ones, which take two layers each. Expect 141,364 parame
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from datasets.checked import Count, Fraction, Natural, NonNegative, Width
 from pretrain import encoder
 from pretrain.encoder import check_image
 from pretrain.modules.predictor import predict, to_unit
@@ -35,28 +37,21 @@ class Config(encoder.SaliencyConfig):
     half of it, doubled with each halving.
     """
 
-    size: int = 64
-    width: int = 16
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    warmup: float = 0.05  # of the steps
-    weight_decay: float = 0.01
-    seed: int = 0
+    size: Width = 64
+    width: Width = 16
+    epochs: Count = 30
+    batch_size: Count = 64
+    learning_rate: NonNegative = 3e-3
+    warmup: Fraction = 0.05  # of the steps
+    weight_decay: NonNegative = 0.01
+    seed: Natural = 0
 
     learns = True
 
-    def __post_init__(self) -> None:
-        if self.size < 8 or self.size % 8:
-            raise ValueError(f"size: {self.size}, must be a multiple of 8")
-        for field in ("width", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: {getattr(self, field)}, must be at least 1")
-        for field in ("learning_rate", "weight_decay", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field}: {getattr(self, field)}, must not be negative")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup: {self.warmup}, must be a share, 0 to 1")
+    def rules(self) -> Iterator[str]:
+        """Its size is halved three times."""
+        if self.size % 8:
+            yield f"size: {self.size}, must be a multiple of 8"
 
 
 def convolution(inputs: int, outputs: int, stride: int, norm: bool) -> nn.Sequential:

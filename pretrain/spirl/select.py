@@ -1,16 +1,29 @@
 """Which patches to keep, from their errors: as many as the frame deserves, or as many as asked for.
 
-SPIRL §4.2 keeps the patches past the point of the absolute Lorenz curve (errors summed from the
-smallest, both axes running from 0 to 1) where its slope is 45°. The curve's slope at a patch is
-that patch's error over the mean error, so they are the patches whose error exceeds `slope` times
-the mean. Every function returns (index (B, K) int64, mask (B, K) bool): the kept patches in
-row-major order, then padding, whose index is 0.
+SPIRL §4.2 sorts the errors and sums them from the smallest, both axes running from 0 to 1: the
+absolute Lorenz curve. Its slope at a patch is that patch's error over the mean error. The patches
+are kept beyond the point where the slope is 45°, which the text leaves open two ways to find:
+
+slope     every patch whose error exceeds `slope` x the mean error.
+released  the authors' code: the slope at the i-th smallest error is a central difference, the mean
+          of errors i and i + 1 over the mean error. The patches are kept from the i on whose slope
+          is nearest to `slope`, that one too; the first and the last patch are never the cut.
+
+The second keeps 0 to 3 patches more. Their setting compares the difference of two steps with the
+length of one, so it is `slope: 0.5` in these terms.
+
+A selection is (index (B, K) int64, mask (B, K) bool): the kept patches in row-major order, then
+padding, whose index is 0.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Cut = Literal["slope", "released"]
 
 
 def lorenz(error: Tensor) -> Tensor:
@@ -19,18 +32,23 @@ def lorenz(error: Tensor) -> Tensor:
     return torch.nn.functional.pad(curve / curve[:, -1:], (1, 0))
 
 
-def dynamic(error: Tensor, slope: float, k_max: int) -> tuple[Tensor, Tensor]:
-    """The patches where the Lorenz curve is steeper than `slope` (1 is 45°), the `k_max` worst of
+def dynamic(error: Tensor, slope: float, k_max: int, cut: Cut = "slope") -> tuple[Tensor, Tensor]:
+    """The patches beyond the cut of the Lorenz curve at `slope` (1 is 45°), the `k_max` worst of
     them at most.
 
-    A frame keeps at least one patch, even where all errors are equal.
+    A frame keeps at least one patch.
     """
-    return _worst(error, salient(error, slope)[:, None].clamp(1, k_max), k_max)
+    return _worst(error, salient(error, slope, cut)[:, None].clamp(1, k_max), k_max)
 
 
-def salient(error: Tensor, slope: float) -> Tensor:
-    """How many patches lie past the cut, without any limit: (B, N) -> (B,) int64."""
-    return (error > slope * error.mean(dim=1, keepdim=True)).sum(1)
+def salient(error: Tensor, slope: float, cut: Cut = "slope") -> Tensor:
+    """How many patches lie beyond the cut, without any limit: (B, N) -> (B,) int64."""
+    mean = error.mean(dim=1, keepdim=True)
+    if cut == "slope" or error.shape[1] < 3:  # fewer have no central difference
+        return (error > slope * mean).sum(1)
+    ordered = error.sort(dim=1).values
+    slopes = (ordered[:, 1:-1] + ordered[:, 2:]) / (2 * mean)
+    return error.shape[1] - 1 - (slopes - slope).abs().argmin(dim=1)
 
 
 def fixed(error: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -54,14 +54,14 @@ def _attend(
     heads, width = net.config.heads, net.config.width
     to_key, to_value = net.key_value.weight.view(2, heads, -1, width).unbind()
     q = net.query(query).unflatten(-1, (heads, -1))
-    wanted = _per_head(q, to_key * q.shape[-1] ** -0.5).flatten(1, 2)
-    scores = (memory @ (wanted[0] if len(wanted) == 1 else wanted).mT).mT
+    directions = _per_head(q, to_key * q.shape[-1] ** -0.5).flatten(1, 2)
+    scores = (memory @ (directions[0] if len(directions) == 1 else directions).mT).mT
     if net.config.pad == "masked":
         scores = scores.masked_fill(~mask[:, None], -torch.inf)
-    own = (wanted @ cls.mT).expand(len(scores), -1, -1)
+    own = (directions @ cls.mT).expand(len(scores), -1, -1)
     own, attention = torch.cat([own, scores], dim=-1).softmax(-1).tensor_split([1], dim=-1)
-    gathered = (attention @ memory + own * cls).view(len(memory), -1, heads, width)
-    value = _per_head(gathered, to_value.mT).flatten(2)
+    mixture = (attention @ memory + own * cls).view(len(memory), -1, heads, width)
+    value = _per_head(mixture, to_value.mT).flatten(2)
     attended: Tensor = net.out(value + net.key_value.bias.chunk(2)[1])
     return attended, attention.view(len(memory), -1, heads, memory.shape[1])
 

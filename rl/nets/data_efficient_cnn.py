@@ -19,6 +19,8 @@ from rl.fast.convolution import PatchConv2d
 from rl.net import Extras
 from rl.net import Net as BaseNet
 
+KINDS = ("pixels",)  # of features that it takes
+
 
 @dataclass(frozen=True)
 class Config(Checked):

@@ -33,6 +33,8 @@ from rl.fast import aggregator
 from rl.net import Extras
 from rl.net import Net as BaseNet
 
+KINDS = ("tokens", "vector")  # of features that it takes
+
 
 @dataclass(frozen=True)
 class Config(Checked):

@@ -16,6 +16,8 @@ from pretrain.encoder import Obs
 from rl.net import Extras
 from rl.net import Net as BaseNet
 
+KINDS = ("vector", "state")  # of features that it takes
+
 
 @dataclass(frozen=True)
 class Config(Checked):

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config.tables import feature_types
 from pretrain.encoder import Obs
 from rl import agents, nets
 from rl.agent import Agent, Batch
@@ -63,12 +62,11 @@ def test_every_net_is_somebodys() -> None:
 
 @MATRIX
 def test_params_know_the_net_without_the_encoder(word: str, encoder: str) -> None:
-    """`features` in params.yaml are read into what the agent will put on the features."""
-    agent = word.rsplit(".", 1)[1]
-    model, _, pool = encoder.rsplit(".", 1)[1].partition(":")
-    net = agents.net_for(agent, kind(encoder))
-    found = feature_types(model, agent, {"pool": pool} if pool else {})
-    assert found == (type(make_encoder(encoder).features), nets.config_for(net))
+    """The encoder's Features say their kind, by which the agent has a net that takes it."""
+    features = make_encoder(encoder).features
+    assert features.kind == kind(encoder)
+    net = agents.net_for(word.rsplit(".", 1)[1], features.kind)
+    assert features.kind in importlib.import_module(f"rl.nets.{net}").KINDS
 
 
 @MATRIX

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +80,33 @@ def test_an_encoder_gives_the_features_it_names(word: str) -> None:
     for b in range(len(image)):
         alone = encoder(image[b : b + 1])
         assert equal(alone, {key: value[b : b + 1] for key, value in obs.items()}), "company"
+
+
+@of("pretrain.encoders")
+def test_an_empty_batch_has_empty_features(word: str) -> None:
+    encoder = make_encoder(word)
+    expected = encoder(given(encoder))
+    obs = encoder(given(encoder)[:0])
+    assert {key: (value.shape, value.dtype) for key, value in obs.items()} == {
+        key: (torch.Size((0, *value.shape[1:])), value.dtype) for key, value in expected.items()
+    }
+
+
+@of("pretrain.encoders")
+def test_an_encoder_offers_what_the_contract_declares(word: str) -> None:
+    """Its flags say what its methods do."""
+    module, encoder = importlib.import_module(word), make_encoder(word)
+    one = given(encoder, 1)
+    assert isinstance(encoder, Encoder) and isinstance(encoder.features.kind, str)
+    assert module.Config.learns == ("Pretraining" in vars(module))
+    assert encoder.config.needs_saliency == (encoder.saliency is not None)
+    if encoder.info is None:
+        has_map = encoder.labels or encoder.saliency is not None
+        assert (encoder.saliency_map(one) is not None) == has_map
+        assert (encoder.salient(one) is not None) == encoder.selects
+        assert all(picture.dtype == np.uint8 for picture in encoder.panels(one).values())
+    blank = encoder.blank()
+    assert encoder(blank).keys() == encoder(one).keys()
 
 
 @of("pretrain.encoders")

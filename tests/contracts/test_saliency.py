@@ -21,6 +21,10 @@ from tests.contracts.words import SHAPE, images, of, same_files, small
 def make_source(word: str) -> Any:
     """As the stage `fit` makes one, less the training."""
     module = importlib.import_module(word)
+    assert ("Training" in vars(module), "fit" in vars(module)) == (
+        module.Config.learns,
+        not module.Config.learns,
+    )
     if module.Config.learns:
         return module.Training(small(module.Config), SHAPE).saliency()
     return module.fit(small(module.Config), images(7, seed=1))
@@ -34,6 +38,7 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
     assert maps.shape == (4, 1, *SHAPE[1:]) and maps.dtype == torch.float32
     assert maps.min() >= 0 and maps.max() <= 1 and maps.std() > 0
     assert not maps.requires_grad
+    assert source(image[:0]).shape == (0, 1, *SHAPE[1:]), "an empty batch"
     assert torch.equal(source(image), maps), "twice is not the same"
     assert torch.equal(source(image[1:2]), maps[1:2]), "a map depends on the other frames"
     assert not any(parameter.requires_grad for parameter in source.parameters())

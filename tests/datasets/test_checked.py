@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
-from datasets.checked import Checked, Count, Fraction, Positive, Width
+from datasets.checked import Checked, Count, Fraction, Positive, Range, Width
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class Config(Checked):
     steps: Count = 10
     gamma: Fraction = 0.5
     rate: Positive = 1.0
+    share: Annotated[float, Range(0, 1, open=True)] = 1.0
     pad: Literal["zero", "learned"] = "zero"
     channels: tuple[Width, Width] = (1, 2)
     size: Width | None = None
@@ -32,6 +33,8 @@ class Config(Checked):
         ({"gamma": float("nan")}, "gamma: nan, must be between 0 and 1"),
         ({"rate": 0.0}, "rate: 0.0, must be above 0"),
         ({"rate": float("inf")}, "rate: inf, must be finite"),
+        ({"share": 0.0}, "share: 0.0, must be above 0"),
+        ({"share": 1.5}, "share: 1.5, must be at most 1"),
         ({"pad": "one"}, "pad: 'one', must be zero or learned"),
         ({"channels": (1, 0)}, r"channels: \(1, 0\), must be at least 1"),
         ({"size": -1}, "size: -1, must be at least 1"),

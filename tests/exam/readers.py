@@ -80,7 +80,7 @@ def resumed(stage: str, label: str, **inputs: str) -> Callable[[Path], object]:
 
     def read(project: Path) -> object:
         module = importlib.import_module(f"pipeline.{stage}")
-        entry = params.entry(table, name, "")
+        entry = params.entry_of(stage, table, name)
         opened = {key: open_artifact(of) for key, of in (inputs or entry.inputs()).items()}
         folder = Path("work") / stage
         begun = folder.exists()

@@ -14,7 +14,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from pipeline import params
-from pipeline.config.tables import Params
+from pipeline.config import closure
+from pipeline.config.tables import COMMITTED, Params
 from pipeline.runtime.artifact import ROOT as ARTIFACTS
 from pipeline.runtime.artifact import seal
 from tests.pipeline.some_records import small_recipe
@@ -34,11 +35,10 @@ saliency:
 encoders:
   breakout-mae: {data: frames/breakout, model: mae, patch: 16, epochs: 8, warmup_epochs: 1,
                  batch_size: 16}
-  breakout-pixels: {data: frames/breakout, model: pixels}
 policies:
   breakout-spirl: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: 1,
                    steps: 160, learn_start: 60, n_step: 3, checkpoint_every: 40, games: 1}
-  breakout-der: {env: atari/Breakout, encoder: breakout-pixels, agent: rainbow, seeds: 1,
+  breakout-der: {env: atari/Breakout, encoder: pixels, agent: rainbow, seeds: 1,
                  steps: 100, learn_start: 60, n_step: 3, checkpoint_every: 50, games: 1}
 """
 
@@ -63,9 +63,9 @@ class Project:
     folder: Path
 
     def start(self, stage: str, *names: str, **env: str) -> subprocess.Popen[str]:
-        """Start a stage the way dvc.yaml does, without DVC."""
+        """Start a stage the way dvc.yaml does, without DVC, or a command."""
         return subprocess.Popen(
-            [sys.executable, "-m", f"pipeline.{stage}", *names],
+            [sys.executable, "-m", closure.module_of(stage), *names],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"} | env,
             stdout=subprocess.PIPE,
@@ -115,7 +115,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for stage, name in (
         ("collect", "breakout"),
         ("pretrain", "breakout-mae"),
-        ("pretrain", "breakout-pixels"),
     ):
         project.built(stage, name)
     return project
@@ -137,12 +136,12 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """
     folder = tmp_path_factory.mktemp("committed")
     fresh_clone(folder)
-    checked = params.load(folder / "params.yaml")
+    checked = stamped(folder)
     labels = [entry.label for entry in checked] + ["report"]
     labels += [f"evaluations/{name}" for name in checked.tables["policies"]]
     for label in labels:
         place = folder / ARTIFACTS / label
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         (place / "placeholder").write_text(label)
         if label != "report":
             seal(place, label, entry={}, inputs={}, metrics={})
@@ -170,7 +169,18 @@ def fresh_clone(folder: Path) -> None:
     for kept in (CODE / ARTIFACTS).glob("*/.keep"):
         (folder / ARTIFACTS / kept.parent.name).mkdir()
         shutil.copy(kept, folder / ARTIFACTS / kept.parent.name)
+    for name in COMMITTED:
+        label = f"{ARTIFACTS}/encoders/{name}"
+        shutil.copytree(CODE / label, folder / label)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+
+def stamped(folder: Path) -> Params:
+    """Do what the stage `code` does in a clone, in this process, which has everything imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(closure, "CODE", folder)
+        return params.write_stamps()
 
 
 def with_python() -> dict[str, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.parts.video import write_video
-from rl.play import GameFrame
+from rl.play import EpisodeFrame
 
 PARAMS: dict[str, dict[str, dict[str, Any]]] = {
     "frames": {"frostbite": {"env": "atari/Frostbite", "source": "random", "count": 2000}},
@@ -47,13 +47,13 @@ def picture(height: int, width: int, shift: int = 0) -> NDArray[np.uint8]:
     return image
 
 
-def game(length: int = 24, *, patches: bool = True) -> list[GameFrame]:
+def game(length: int = 24, *, patches: bool = True) -> list[EpisodeFrame]:
     """A short game on 96×96 frames with patches of 16."""
     frames = []
     for step in range(length):
         selected = np.array([6, 7, 8, 14, 20, 21, 26, 27], np.int64) if patches else None
         weights = np.array([9, 7, 1, 1, 6, 1, 1, 2], np.float32) if patches else None
-        frames.append(GameFrame(picture(96, 96, step), 10.0 * step, step, selected, weights))
+        frames.append(EpisodeFrame(picture(96, 96, step), 10.0 * step, step, selected, weights))
     return frames
 
 

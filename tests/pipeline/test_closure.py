@@ -1,49 +1,104 @@
-"""dvc.yaml lists what every stage imports: DVC itself does not follow imports."""
+"""A code stamp names every file of ours that decides what a stage makes of an entry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
+from datasets.files import sha256_file
 from pipeline import params
+from pipeline.commands.recipe import recipes
 from pipeline.config import closure
-from pipeline.runtime.artifact import STAGES, Artifact
+from pipeline.config.tables import Entry
+from pipeline.runtime.artifact import Artifact
 from pipeline.runtime.stage import carried, fingerprint
 
-DVC = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text())["stages"]
+QUICK = params.load(recipes()["quick"])
 
 
-def instances() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every stage of dvc.yaml with every entry of the recipes that it would be run for."""
-    seen = set()
-    for path in sorted(Path("pipeline/recipes").glob("*.yaml")):
-        for entry in params.load(path):
-            stages = [STAGES[entry.table], *(["evaluate"] if entry.table == "policies" else [])]
-            for stage in stages:
-                words = tuple(closure.words(stage, entry.resolved()))
-                if (stage, words) not in seen:
-                    seen.add((stage, words))
-                    yield stage, entry.resolved()
+def names(stamp: str) -> set[str]:
+    """The files of a stamp."""
+    return {line.split(" ", 1)[1] for line in stamp.splitlines()}
 
 
-def listed(stage: str, entry: dict[str, Any]) -> set[str]:
-    """The files of ours among a stage's deps, templates filled in from the entry."""
-    found = set()
-    for dep in DVC[stage]["do"]["deps"]:
-        for key, value in entry.items():
-            dep = dep.replace(f"${{item.{key}}}", str(value))
-        found.add(dep)
-    return {dep for dep in found if dep.endswith((".py", ".json", ".html", ".css"))}
+def test_a_stamp_has_a_line_of_digest_and_path_for_each_file() -> None:
+    lines = closure.stamp("collect", QUICK.entry("frames", "frostbite")).splitlines()
+    assert lines == sorted(lines, key=lambda line: line.split(" ", 1)[1])
+    assert f"{sha256_file(Path('pipeline/collect.py'))} pipeline/collect.py" in lines
+
+
+@pytest.mark.parametrize(
+    ("stage", "label", "has", "has_not"),
+    [
+        ("collect", "frames/frostbite", {"datasets/sources/random.py", "datasets/envs/atari.py"},
+         {"datasets/sources/expert.py", "datasets/envs/metaworld.py", "rl/agents/sac.py"}),
+        ("fit", "predictors/drawer-picanet", {"pretrain/saliency/picanet.py", "pipeline/fit.py"},
+         {"pretrain/saliency/student.py", "pipeline/label.py"}),
+        ("pretrain", "encoders/frostbite-mae", {"pretrain/encoders/mae.py"},
+         {"pretrain/encoders/multimae.py", "rl/agent.py"}),
+        ("train", "policies/frostbite-spirl", {"rl/agents/rainbow.py", "rl/nets/tokens.py"},
+         {"rl/nets/data_efficient_cnn.py", "rl/agents/sac.py", "pretrain/encoders/mae.py"}),
+        ("evaluate", "policies/frostbite-der",
+         {"rl/nets/data_efficient_cnn.py", "pretrain/encoders/pixels.py"}, {"rl/nets/tokens.py"}),
+    ],
+)  # fmt: skip
+def test_of_the_components_only_those_that_an_entry_names(
+    stage: str, label: str, has: set[str], has_not: set[str]
+) -> None:
+    files = names(closure.stamp(stage, QUICK.entry(*label.split("/"))))
+    assert has <= files
+    assert not has_not & files
+    assert not closure.PLUMBING & files
+
+
+def test_who_collects_by_a_learner_learns_with_rl() -> None:
+    checked = params.load(recipes()["visarl-state"])
+    files = names(closure.stamp("collect", checked.entry("frames", "drawer-open-learned")))
+    assert {"pipeline/parts/learner.py", "rl/agents/sac.py", "rl/nets/vector.py"} <= files
+
+
+IMPORT = """
+import importlib, json, sys
+ours = ("datasets", "pretrain", "rl", "pipeline")
+for roots in json.load(sys.stdin):
+    for name in [name for name in sys.modules if name.split(".")[0] in ours]:
+        del sys.modules[name]
+    for name in roots:
+        importlib.import_module(name)
+    files = (m.__file__ for n, m in sys.modules.items() if n.split(".")[0] in ours)
+    print(json.dumps([file for file in files if file]))
+"""
+
+
+def test_a_stamp_covers_what_the_interpreter_imports() -> None:
+    """Of every stage with every choice of components in the recipes; what runs nothing aside."""
+    checked = [params.load(path) for path in recipes().values()]
+    found = {
+        (closure.module_of(stage), *closure.components(entry))
+        for recipe in checked for entry in recipe for stage in params.stages_of(entry)
+    }  # fmt: skip
+    choices = [("pipeline.runtime.stage",), *sorted({("pipeline.report",), *found})]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], input=json.dumps(choices), cwd=closure.CODE,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    plumbing: set[str] = set()  # and what is imported for it alone
+    for roots, line in zip(choices, done.stdout.splitlines(), strict=True):
+        imported = {Path(file).relative_to(closure.CODE).as_posix() for file in json.loads(line)}
+        runs = {name for name in imported if not name.endswith("__init__.py")}
+        stamp = {path.as_posix() for path in closure.files(roots, closure.CODE)}
+        plumbing = plumbing or runs
+        assert runs - stamp <= plumbing, roots
 
 
 def test_what_an_artifact_needs_to_be_loaded() -> None:
     """An encoder's own file and, of what it carries, the predictor's."""
     header = {"model": "multimae", "config": {"dim": 4}, "saliency": {"model": "student"}}
-    files = {path.as_posix() for path in closure.files(closure.carried(header))}
+    files = {path.as_posix() for path in closure.files(closure.carried(header), closure.CODE)}
     assert {"pretrain/encoders/multimae.py", "pretrain/saliency/student.py"} <= files
     assert "pretrain/encoders/mae.py" not in files
     assert closure.carried({}) == []
@@ -53,33 +108,24 @@ def test_what_its_inputs_are_loaded_with_decides_what_a_run_makes(tmp_path: Path
     (tmp_path / "source").mkdir()
     (tmp_path / "source/config.json").write_text('{"model": "mae"}')
     made = Artifact("saliency/x", tmp_path, {"files": {"source/config.json": ""}}, "")
-    words = carried(made)
-    assert "pretrain.encoders.mae" in words
-    prints = {fingerprint("train", {"agent": "rainbow"}, {}, w) for w in (words, [])}
-    assert len(prints) == 2
+    modules = carried(made)
+    assert "pretrain.encoders.mae" in modules
+    entry = QUICK.entry("policies", "frostbite-spirl")
+    codes = [closure.stamp("train", entry, also) for also in (modules, [])]
+    assert len({fingerprint("train", {}, [made], code) for code in codes}) == 2
 
 
-@pytest.mark.parametrize(("stage", "entry"), list(instances()))
-def test_deps_cover_the_imports(stage: str, entry: dict[str, Any]) -> None:
-    run = {p.as_posix() for p in closure.files([f"pipeline.{stage}", *closure.words(stage, entry)])}
-    assert run - listed(stage, entry) == set(), "imported, but DVC would not see a change in them"
-
-
-@pytest.mark.parametrize("annotator", ["human", "simulated"])
-def test_deps_cover_every_annotator(annotator: str) -> None:
-    """No recipe is made by people."""
-    test_deps_cover_the_imports("annotate", {"annotator": annotator, "frames": "reach"})
-
-
-@pytest.mark.parametrize("stage", sorted(set(DVC) - {"report"}))
-def test_deps_are_there(stage: str) -> None:
-    gone = [d for d in DVC[stage]["do"]["deps"] if "$" not in d and not Path(d).exists()]
-    assert [d for d in gone if not d.startswith("artifacts/")] == []
-
-
-def test_report_lists_its_imports() -> None:
-    run = {path.as_posix() for path in closure.files(["pipeline.report"])}
-    assert run - set(DVC["report"]["deps"]) == set()
+def test_clicks_are_in_the_stamp_of_their_frames_annotations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry: Entry = QUICK.entry("annotations", "drawer-open")
+    monkeypatch.chdir(tmp_path)
+    before = closure.stamp("annotate", entry)
+    clicks = tmp_path / "datasets/clicks/drawer-open"
+    clicks.mkdir(parents=True)
+    (clicks / "alice.json").write_text("{}")
+    after = closure.stamp("annotate", entry)
+    assert names(after) - names(before) == {"datasets/clicks/drawer-open/alice.json"}
 
 
 def test_imports_are_followed(tmp_path: Path) -> None:
@@ -89,10 +135,10 @@ def test_imports_are_followed(tmp_path: Path) -> None:
         "def f():\n    from rl import loops\nimport json\n"
     )
     (tmp_path / "rl" / "__init__.py").write_text('"""Runs nothing."""\n')
-    (tmp_path / "rl" / "agents" / "__init__.py").write_text("WORDS = ()\n")
+    (tmp_path / "rl" / "agents" / "__init__.py").write_text("NAMES = ()\n")
     (tmp_path / "rl" / "agents" / "sac.py").write_text("")
     (tmp_path / "rl" / "loops.py").write_text("from . import replay\nfrom rl.agents import sac\n")
     (tmp_path / "rl" / "replay.py").write_text("KEPT = 1\n")
     (tmp_path / "rl" / "unused.py").write_text("")
-    found = {path.as_posix() for path in closure.files(["pipeline.train"], tmp_path)}
-    assert found == {"pipeline/train.py", "rl/agents/__init__.py", "rl/loops.py", "rl/replay.py"}
+    files = {path.as_posix() for path in closure.files(["pipeline.train"], tmp_path)}
+    assert files == {"pipeline/train.py", "rl/agents/__init__.py", "rl/loops.py", "rl/replay.py"}

@@ -23,6 +23,7 @@ from datasets.shards import read_frames, write_shard
 from pipeline import fit, label, params
 from pipeline.commands import judge
 from pipeline.parts.labelled import Labelled, read_labelled
+from pipeline.parts.maps import predict
 from pipeline.parts.scored import scored
 from pipeline.results.record import Record
 from pipeline.runtime.artifact import open_artifact, publish, seal
@@ -183,7 +184,7 @@ def test_maps_of_frames_that_were_built_anew_are_refused(project: Path) -> None:
 def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
     build("predictors/centre", fit.run)
     build("frames/wide", collect(4, 24))
-    with pytest.raises(FoveaError, match=r"predictors/centre: .*16x16.*16x24"):
+    with pytest.raises(FoveaError, match=r"predictors/centre: .*\(3, 16, 16\).*\(3, 16, 24\)"):
         build("saliency/wide", label.run)
 
 
@@ -232,7 +233,7 @@ def test_maps_of_judged_predictors_stand_side_by_side(
     rows, columns = drawn_from
     labelled = read_labelled(open_artifact("annotations/spots"))
     shown = [0, 6, 12, 17, 23, 29]  # of 30
-    maps = label.predicted(
+    maps = predict(
         load_saliency(open_artifact("predictors/random").folder),
         labelled.frames.images[labelled.indices[shown]],
     )

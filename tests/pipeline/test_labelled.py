@@ -14,6 +14,7 @@ import torch
 from datasets.errors import FoveaError
 from datasets.shards import read_frames, write_shard
 from pipeline import fit, label, params, pretrain
+from pipeline.parts import maps
 from pipeline.runtime import artifact
 from pipeline.runtime.stage import Stage
 from pretrain.frozen import load_encoder
@@ -35,7 +36,7 @@ encoders:
   multimae: {data: saliency/motion, model: multimae, dim: 8, depth: 1, heads: 2, decoder_dim: 8,
              decoder_depth: 1, decoder_heads: 2, batch_size: 6, epochs: 1, warmup_epochs: 0}
   rgbs: {data: saliency/centre, model: channels}
-  pixels: {data: saliency/centre, model: pixels}
+  plain: {data: saliency/centre, model: pixels}
 policies: {}
 """
 
@@ -83,7 +84,7 @@ def test_what_is_labelled_already_is_not_labelled_again(
 ) -> None:
     """A stage that was interrupted goes on with the first shard that it lacks."""
     asked: list[list[int]] = []
-    real = label.label
+    real = maps.label
 
     def counted(source: Any, frames: Any, indices: Any, device: str) -> Any:
         asked.append(indices.tolist())
@@ -138,8 +139,8 @@ def test_an_encoder_carries_the_source_that_labelled(project: Path) -> None:
     build("pretrain", "rgbs", pretrain.run)
     rgbs = load_encoder("artifacts/encoders/rgbs")(image)["image"]
     assert torch.equal(rgbs[:, :3], image) and torch.equal(rgbs[:, 3:], (maps * 255).round().byte())
-    build("pretrain", "pixels", pretrain.run)
-    assert torch.equal(load_encoder("artifacts/encoders/pixels")(image)["image"], image)
+    build("pretrain", "plain", pretrain.run)
+    assert torch.equal(load_encoder("artifacts/encoders/plain")(image)["image"], image)
 
 
 def test_frames_collected_anew_are_not_those_that_were_labelled(project: Path) -> None:

@@ -68,7 +68,7 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
         ("count: 2000", "count: '2000'", r"count: '2000' \(str\) where int is asked"),
         ("count: 2000", "count: 2000.5", r"count: 2000.5 \(float\) where int is asked"),
         ("count: 2000", "count: true", r"count: True \(bool\) where int is asked"),
-        ("count: 2000", "count: 0", r"count: 0 frames"),
+        ("count: 2000", "count: 0", r"frames\.frostbite\.count: 0, must be at least 1"),
         ("frames/frostbite", "frames/frostbit", r"mae\.data.*no entry.*'frames/frostbite'"),
         ("frames/frostbite", "frostbite", r"mae\.data.*no entry.*'frames/frostbite'"),
         ("model: mae", "model: maee", r"mae\.model.*'mae'"),
@@ -78,7 +78,7 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
         ("patch: 16", "features: {slope: -1.0}", r"encoders\.frostbite-mae\.features\.slope: -1"),
         ("encoder: frostbite-mae", "encoder: frostbit-mae", r"spirl\.encoder.*'frostbite-mae'"),
         ("agent: rainbow", "agent: rainbo", r"spirl\.agent.*'rainbow'"),
-        ("seeds: 2", "seeds: 0", r"seeds: 0; at least 1"),
+        ("seeds: 2", "seeds: 0", r"seeds: 0, must be at least 1"),
         ("seeds: 2", "features: {max_ratio: 0}", r"features\.max_ratio"),
         ("seeds: 2", "features: {max_ratio: 1.5}", r"spirl\.features\.max_ratio: 1.5.*at most 1"),
         ("seeds: 2", "features: {select: fixed, k: 0}", r"spirl\.features\.k: 0.*at least 1"),
@@ -101,7 +101,20 @@ def test_defaults_are_written_out(tmp_path: Path) -> None:
             r"annotations\.few\.count: 2001, must be at most the 2000 of frames/frostbite",
         ),
         ("annotations: {}", "anotations: {}", r"anotations: unknown table.*'annotations'"),
-        ("frostbite-mae:", "Frostbite_MAE:", r"a name is made of"),
+        ("frostbite-mae:", "Frostbite_MAE:", r"a name is a string of a-z, 0-9 and '-' that begins"),
+        ("frostbite-mae:", "12:", r"encoders\.12: a name is a string"),
+        ("frostbite-mae:", "2024-01-01:", r"encoders\.2024-01-01: a name is a string"),
+        ("frostbite-mae:", "-mae:", r"encoders\.-mae: a name is a string"),
+        ("frostbite-mae:", f"{'x' * 65}:", r"encoders\.x{65}: a name .* at most 64 long"),
+        ("frostbite-mae:", "pixels:", r"encoders\.pixels: always there.*another name"),
+        ("seeds: 2", "net: tokens", r"spirl\.net: 'tokens', must be a mapping"),
+        ("seeds: 2", "net: {name: tokns}", r"spirl\.net\.name: 'tokns' is no file.*'tokens'"),
+        ("seeds: 2", "net: {name: 3}", r"spirl\.net\.name: 3 \(int\) where str is asked"),
+        ("seeds: 2", "net: {name: vector}", r"net\.name: vector takes vector or state, .* tokens"),
+        ("seeds: 2", "net: {pad: masket}", r"spirl\.net\.pad: 'masket'"),
+        ("seeds: 2", "net: {width: 0}", r"spirl\.net\.width: 0"),
+        ("seeds: 2", "net: {wdith: 8}", r"spirl\.net\.wdith: unknown key.*'width'"),
+        ("seeds: 2", "features: {pad: masked}", r"features\.pad: unknown key"),
         ("saliency: {}", "saliency: []", r"saliency: missing or not a table"),
     ],
 )
@@ -117,14 +130,13 @@ annotations: {}
 predictors: {}
 saliency: {}
 encoders:
-  reach-state: {data: frames/reach, model: state}
-  reach-pixels: {data: frames/reach, model: pixels}
-  pong-pixels: {data: frames/pong, model: pixels}
+  reach-state: {data: frames/reach, model: state, size: 39}
+  reach-rgb: {data: frames/reach, model: channels, channels: rgb}
   reach-mmae: {data: frames/reach, model: multimae, modalities: rgb}
 policies:
   reach-sac: {env: metaworld/reach?view=upright, encoder: reach-state, agent: sac, seeds: 1}
-  reach-cnn: {env: metaworld/reach?view=upright&camera=corner, encoder: reach-pixels, agent: sac,
-              features: {filters: 8}}
+  reach-cnn: {env: metaworld/reach?view=upright&camera=corner, encoder: reach-rgb, agent: sac,
+              net: {filters: 8}}
   reach-mean: {env: metaworld/reach?view=upright, encoder: reach-mmae, agent: sac}
 """
 
@@ -143,7 +155,7 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
         ),
         (
             "reach-state, agent: sac",
-            "reach-pixels, agent: rainbow",
+            "pixels, agent: rainbow",
             r"sac\.agent: rainbow needs discrete actions, those of metaworld/\S+ are continuous",
         ),
         (
@@ -158,8 +170,8 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
         ),
         (
             "saliency: {}",
-            "saliency: {x: {frames: reach, by: encoders/reach-pixels}}",
-            r"saliency\.x\.by: encoders/reach-pixels, of model pixels, has no saliency map",
+            "saliency: {x: {frames: reach, by: encoders/pixels}}",
+            r"saliency\.x\.by: encoders/pixels, of model pixels, has no saliency map",
         ),
         (
             "saliency: {}",
@@ -178,13 +190,18 @@ def test_a_policy_on_meta_world(tmp_path: Path) -> None:
             r"cnn\.env: .*camera: 'cornr', must be corner or corner2 or",
         ),
         ("camera=corner", "camra=corner", r"cnn\.env: .*no option 'camra'; metaworld has view, "),
+        (  # a committed encoder fits any environment that has what it reads
+            "metaworld/reach?view=upright, encoder: reach-state",
+            "atari/Pong, encoder: state",
+            r"sac\.env: atari/Pong tells no state, which state needs",
+        ),
         (  # one token needs no aggregator
             "reach-mmae, agent: sac",
-            "reach-mmae, agent: sac, features: {pad: masked}",
-            r"policies\.reach-mean\.features\.pad: unknown key",
+            "reach-mmae, agent: sac, net: {pad: masked}",
+            r"policies\.reach-mean\.net\.pad: unknown key",
         ),
-        ("filters: 8", "channels: [4, 8]", r"cnn\.features\.channels: unknown key"),
-        ("model: state}", "model: state, size: 0}", r"encoders\.reach-state\.size: 0"),
+        ("filters: 8", "channels: [4, 8]", r"cnn\.net\.channels: unknown key"),
+        ("size: 39}", "size: 0}", r"encoders\.reach-state\.size: 0"),
         ("count: 2000}\n  pong", "count: 2000, hidden: 0}\n  pong", r"frames\.reach\.hidden: 0"),
         ("count: 2000}\n  pong", "count: 2000, steps: 1999}\n  pong", r"reach\.count.*1999 steps"),
     ],
@@ -202,8 +219,7 @@ def test_what_does_not_go_together_is_named(tmp_path: Path, old: str, new: str, 
     [
         ("none", {"pool": "mean"}),
         ("mean", {"pool": "none"}),
-        ("mean", {"pool": "none", "pad": "masked", "aggregate": "mean"}),  # the net's own words
-        ("none", {"pad": "masked"}),
+        ("none", {}),
     ],
 )
 def test_a_policy_chooses_all_tokens_or_one(
@@ -220,7 +236,32 @@ encoders:
 policies:
   p: {{env: {env}, encoder: e, agent: {agent}, features: {json.dumps(policy)}}}
 """
-    assert load(tmp_path, text).entry("policies", "p").features == policy
+    entry = load(tmp_path, text).entry("policies", "p")
+    assert entry.features == policy and entry.net
+    one = policy.get("pool", encoders) != "none"
+    assert entry.net.name == ("vector" if one and agent == "sac" else "tokens")
+
+
+def test_a_policy_chooses_its_agents_net(tmp_path: Path) -> None:
+    """One of another name than the agent's default, and keys; all are in the manifest's entry."""
+    text = GOOD.replace("encoder: frostbite-mae", "encoder: pixels")
+    for net, resolved in (
+        ("{}", {"name": "data_efficient_cnn"}),
+        ("{name: deep_cnn, layers: 3}", {"name": "deep_cnn", "layers": 3, "filters": 32}),
+    ):
+        written = text.replace("seeds: 2", f"seeds: 2, net: {net}")
+        entry = load(tmp_path, written).entry("policies", "frostbite-spirl").resolved()
+        assert resolved.items() <= entry["net"].items()
+        assert "features" not in entry
+
+
+def test_every_mistake_of_one_entry_is_listed(tmp_path: Path) -> None:
+    """Of values that are out of range and of keys that are unknown, as far as they can be read."""
+    text = GOOD.replace("seeds: 2", "seeds: 0, games: 0, epsilon: 2.0, net: {wide: 1, pda: zero}")
+    with pytest.raises(FoveaError) as raised:
+        load(tmp_path, text)
+    for key in ("seeds", "games", "epsilon", "net.wide", "net.pda"):
+        assert f"\n  policies.frostbite-spirl.{key}: " in str(raised.value)
 
 
 def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
@@ -254,55 +295,70 @@ def test_params_as_committed_is_the_quick_recipe() -> None:
     assert params.PARAMS.read_bytes() == recipes()["quick"].read_bytes()
 
 
-def test_a_mistake_elsewhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an empty project, to work in."""
     monkeypatch.chdir(tmp_path)
-    for text in (GOOD, GOOD.replace("patch: 16", "patches: 16")):  # also after it was in order once
+    return tmp_path
+
+
+def test_a_mistake_elsewhere_is_refused(here: Path) -> None:
+    """Also after the file was in order once."""
+    for text in (GOOD, GOOD.replace("patch: 16", "patches: 16")):
         Path("params.yaml").write_text(text)
         if text == GOOD:
-            assert params.entry("frames", "frostbite", params.state()).keys.count == 2000
-            params.remember(params.state())
+            assert params.entry_of("collect", "frames", "frostbite").keys.count == 2000
         else:
             with pytest.raises(FoveaError, match=r"encoders\.frostbite-mae\.patches: unknown key"):
-                params.entry("frames", "frostbite", params.state())
+                params.entry_of("collect", "frames", "frostbite")
 
 
-def test_a_remembered_file_gives_equal_entries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_whole_file_is_checked_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again where code that an entry runs is another; entries read alone are equal."""
     Path("params.yaml").write_text(recipes()["quick"].read_text())
-    params.remember(params.state())
-    loaded = params.load()
+    checked = params.write_stamps()
+    load = params.load
     monkeypatch.setattr(params, "load", lambda: pytest.fail("checked again"))
-    for entry in loaded:
-        assert params.entry(entry.table, entry.name, params.state()) == entry
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
+    for entry in checked:
+        for stage in params.stages_of(entry):
+            assert params.entry_of(stage, entry.table, entry.name) == entry
+    stamp = params.STAMPS / "train-frostbite-der"
+    stamp.write_text("")
+    checks: list[Params] = []
+
+    def check() -> Params:
+        checks.append(load())
+        return checks[-1]
+
+    monkeypatch.setattr(params, "load", check)
+    params.entry_of("train", "policies", "frostbite-der")
+    assert len(checks) == 1 and stamp.read_text()
     with pytest.raises(FoveaError, match=r"no entry 'drawr' in frames.*drawer"):
-        params.entry("frames", "drawr", params.state())
+        params.entry_of("collect", "frames", "drawr")
 
 
-def test_other_code_or_versions_check_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_stamps_are_of_the_entries_that_there_are(here: Path) -> None:
     Path("params.yaml").write_text(GOOD)
-    known = params.state()
-    monkeypatch.setattr("pipeline.runtime.artifact.versions", lambda: {"ale-py": "another"})
-    upgraded = params.state()
-    monkeypatch.setattr("pipeline.config.closure.sources", lambda: [Path("params.yaml")])
-    assert len({known, upgraded, params.state()}) == 3
+    params.write_stamps()
+    there = {path.name for path in params.STAMPS.iterdir()}
+    assert there == {
+        "checked", "params.yaml", "report", "collect-frostbite", "pretrain-frostbite-mae",
+        "train-frostbite-spirl", "evaluate-frostbite-spirl",
+    }  # fmt: skip
+    Path("params.yaml").write_text(GOOD.replace("frostbite-spirl", "mine"))
+    params.write_stamps()
+    assert {path.name for path in params.STAMPS.iterdir()} - there == {
+        "train-mine", "evaluate-mine"
+    }  # fmt: skip
+    assert not (params.STAMPS / "train-frostbite-spirl").exists()
 
 
-def test_a_remembered_file_imports_no_torch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_checked_file_imports_no_torch(here: Path) -> None:
     Path("params.yaml").write_text(GOOD)
-    params.remember(params.state())
+    params.write_stamps()
     code = (
         "import sys, pipeline.collect, pipeline.annotate, pipeline.params as params; "
-        "params.entry('frames', 'frostbite', params.state()); print('torch' in sys.modules)"
+        "params.entry_of('collect', 'frames', 'frostbite'); print('torch' in sys.modules)"
     )
     root = str(Path(params.__file__).parents[1])
     done = subprocess.run(

@@ -11,9 +11,10 @@ from PIL import Image
 
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
-from pipeline.commands.ratio import measure, summary
+from pipeline.commands.ratio import margin, measure, summary
 from pretrain.encoders import mae
 from pretrain.frozen import load_encoder
+from tests.contracts.words import CODE
 from tests.pipeline.conftest import Project
 
 
@@ -49,13 +50,13 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
     assert found["histogram"] == np.bincount(counts, minlength=37).tolist()
     assert (found["frames"], found["patches"], found["slope"]) == (6, 36, 1)
     assert Image.open(folder / "ratio.png").size == (640, 340)
-    assert "mr*" in output
+    assert f"mr* {found['mr_star']} %: {margin(found)}" in output
 
 
 @pytest.mark.slow
 def test_an_encoder_without_a_map_is_refused(on_built: Project) -> None:
-    code, output = on_built.run("commands.ratio", "breakout-pixels")
-    assert code == 1 and "encoders.breakout-pixels: model pixels has no error map" in output
+    code, output = on_built.run("commands.ratio", "pixels")
+    assert code == 1 and "encoders.pixels: model pixels has no error map" in output
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,23 @@ def test_what_to_try_is_a_step_to_either_side() -> None:
     assert (found["mr_star"], found["try"]) == (25, [20, 25, 30])
     assert summary(np.array([1]), 20)["try"] == [5, 10]
     assert summary(np.array([20]), 20)["try"] == [95, 100]
+
+
+def test_the_margin_says_how_many_frames_decide() -> None:
+    """Frostbite's frames: 35 % of 144 patches, 50, is enough for 4,995 of 5,000: 99.9 %, not more.
+
+    One frame more, and mr* is 35 %.
+    """
+    measured = json.loads((CODE / "bench/measured/ratio-frostbite.json").read_text())
+    counts = np.repeat(np.arange(145), measured["histogram"])
+    found = summary(counts, 144)
+    assert found["mr_star"] == measured["mr_star"] == 40 and found["needed"] == 4_996
+    assert margin(found).endswith("it is for 5,000, and 35 % is for 4,995, 1 too few")
+    counts[-1] = 50
+    assert summary(counts, 144)["mr_star"] == 35
+
+
+@pytest.mark.parametrize("frames", [1, 999, 1000, 1001, 2000, 2001, 5000])
+def test_more_than_999_in_1000_are_needed(frames: int) -> None:
+    needed = summary(np.ones(frames, np.int64), 20)["needed"]
+    assert needed * 1000 > 999 * frames >= (needed - 1) * 1000

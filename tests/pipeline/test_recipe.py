@@ -190,7 +190,7 @@ def test_visarl_s_arms_differ_in_a_word_each(task: str) -> None:
     mine = {name: entry for name, entry in policies.items() if name.startswith(f"{task}-")}
     assert len(mine) == 7 + 5
     assert {entry.keys.env for entry in mine.values()} == {f"metaworld/{TASKS[task]}"}
-    alike = [settings(entry, "encoder", "features") for entry in mine.values()]
+    alike = [settings(entry, "encoder", "features", "net") for entry in mine.values()]
     assert all(one == alike[0] for one in alike) and alike[0]["seeds"] == 3
     ours = encoders[f"{task}-multimae"]
     for source in ("error", "motion", "centre", "random"):

@@ -1,9 +1,13 @@
-"""Each row of the README's swap table: only what depends on the change runs again."""
+"""What DVC runs again: only what depends on the change. Each row of the README's swap table, edits
+of code, and names of entries that must not reach DVC's own work.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,32 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.commands.recipe import recipes
-from tests.pipeline.conftest import CODE, Project, dvc
+from tests.pipeline.conftest import CODE, Project, dvc, stamped, with_python
 
 ROW = re.compile(
     r"^\| (?P<to>[^|]+) \| `(?P<key>[a-z0-9.-]+): (?P<value>[^`]+)` \| (?P<runs>`.+`) \|$"
 )
 ROWS = [m for line in (CODE / "README.md").read_text().splitlines() if (m := ROW.match(line))]
+SAC = {"train@drawer-visarl", "evaluate@drawer-visarl", "report"}
+RAINBOW = {"train@frostbite-spirl", "evaluate@frostbite-spirl"} | {
+    "train@frostbite-der", "evaluate@frostbite-der", "report"
+}  # fmt: skip
+# A comment in a file, and what runs again for it: what imports the file, and what follows.
+COMMENTS = {
+    "rl/agents/sac.py": SAC,
+    "rl/agents/rainbow.py": RAINBOW,
+    "rl/nets/deep_cnn.py": set(),  # no entry has it
+    "pretrain/encoders/pixels.py": {"train@frostbite-der", "evaluate@frostbite-der", "report"},
+    "pretrain/encoders/mae.py": {"pretrain@frostbite-mae"} | RAINBOW - {
+        "train@frostbite-der", "evaluate@frostbite-der"
+    },
+    "datasets/annotation/simulated.py": {
+        "annotate@drawer-open", "fit@drawer-picanet", "label@drawer-picanet", "fit@drawer-student",
+        "label@drawer-student", "pretrain@drawer-multimae", *SAC,
+    },
+    "datasets/checked.py": set(),  # decides nothing about results
+    "pipeline/runtime/stage.py": set(),
+}  # fmt: skip
 
 
 def yaml() -> YAML:
@@ -31,8 +55,11 @@ def set_key(written: dict[str, Any], key: str, value: Any) -> None:
     written[last] = value
 
 
-def would_run(folder: Path) -> set[str]:
-    output = dvc(folder, "repro", "--dry", "--force-downstream", "--no-run-cache")
+def would_run(folder: Path, *targets: str) -> set[str]:
+    """The stages that DVC runs once `code` has, and all that follow them."""
+    stamped(folder)
+    dvc(folder, "commit", "--force", "code")
+    output = dvc(folder, "repro", "--dry", "--force-downstream", "--no-run-cache", *targets)
     return set(re.findall(r"Running stage '(.+?)'", output))
 
 
@@ -47,6 +74,7 @@ def test_the_readme_has_a_swap_table() -> None:
 
 
 def test_nothing_changed_nothing_runs(committed: Project) -> None:
+    assert "up to date" in dvc(committed.folder, "status")
     assert would_run(committed.folder) == set()
 
 
@@ -59,13 +87,91 @@ def test_a_swap_runs_what_the_readme_says(copy: Path, row: re.Match[str]) -> Non
     assert would_run(copy) == set(re.findall(r"`([^`]+)`", row["runs"]))
 
 
+def test_a_comment_runs_what_imports_the_file(copy: Path) -> None:
+    for name, runs in COMMENTS.items():
+        text = (copy / name).read_text()
+        (copy / name).write_text(f"{text}# a comment\n")
+        assert would_run(copy) == runs, name
+        (copy / name).write_text(text)
+    assert would_run(copy) == set()
+
+
+def test_a_new_environment_needs_no_line_of_dvc_yaml(copy: Path) -> None:
+    """It is a file; the entries that name it have it in their stamps, and no others."""
+    atari, new = copy / "datasets/envs/atari.py", copy / "datasets/envs/arcade.py"
+    shutil.copy(atari, new)
+    assert would_run(copy) == set()
+    params = (copy / "params.yaml").read_text()
+    with pytest.MonkeyPatch.context() as patch:  # this process has no such file
+        patch.setattr("datasets.envs.__path__", [str(copy / "datasets/envs")])
+        (copy / "params.yaml").write_text(
+            params.replace(
+                "frostbite-der: {env: atari/Frostbite", "frostbite-der: {env: arcade/Frostbite"
+            )
+        )
+        runs = {"train@frostbite-der", "evaluate@frostbite-der", "report"}
+        assert would_run(copy) == runs
+    stamp = (copy / "artifacts/.code/train-frostbite-der").read_text()
+    assert "datasets/envs/arcade.py" in stamp and "datasets/envs/atari.py" not in stamp
+    sys.modules.pop("datasets.envs.arcade")
+
+
+def test_clicks_run_their_frames_annotations(copy: Path) -> None:
+    for frames, runs in (("other", set[str]()), ("drawer-open", {"annotate@drawer-open"})):
+        (copy / "datasets/clicks" / frames).mkdir(parents=True, exist_ok=True)
+        (copy / "datasets/clicks" / frames / "alice.json").write_text("{}")
+        assert {name for name in would_run(copy) if name.startswith("annotate")} == runs
+
+
 def test_one_stage_and_what_it_needs(copy: Path) -> None:
-    """`dvc repro train@frostbite-der` builds nothing that the policy does not need."""
+    """`dvc repro train@frostbite-spirl` builds nothing that the policy does not need, and runs
+    `code` first.
+    """
     text = (copy / "params.yaml").read_text()
     (copy / "params.yaml").write_text(text.replace("count: 2000", "count: 2100"))
-    output = dvc(copy, "repro", "--dry", "--force-downstream", "train@frostbite-der")
-    ran = set(re.findall(r"Running stage '(.+?)'", output))
-    assert ran == {"collect@frostbite", "pretrain@frostbite-pixels", "train@frostbite-der"}
+    target = "train@frostbite-spirl"
+    needed = {"collect@frostbite", "pretrain@frostbite-mae", target}
+    before = dvc(copy, "repro", "--dry", target)
+    assert re.findall(r"Running stage '(.+?)'", before)[0] == "code"
+    assert would_run(copy, target) == needed
+
+
+BAD = {
+    "../../../victim": "a path outside",
+    "../../victim": "a path inside",
+    "..": "its table's folder",
+    "$(touch X)": "a command",
+    "'; touch X; '": "a command after a quote",
+    "-x": "an option",
+    "x" * 65: "too long for a file's name",
+}
+
+
+def test_bad_names_are_refused_before_dvc_acts(copy: Path) -> None:
+    """All at once, numbers and dates too; nothing is emptied, run or built."""
+    text = (copy / "params.yaml").read_text()
+    victims = [copy / "victim", copy.parent / f"{copy.name}-victim"]
+    for victim in victims:
+        victim.mkdir()
+        (victim / "precious").write_text("kept")
+    names = [*(f'"{name}"' for name in BAD if name != ".."), "12", "2024-01-01"]
+    names.append(f'"../../../{victims[1].name}"')
+    entry = "{env: atari/Frostbite, source: random, count: 2000}"
+    lines = "".join(f"  {name}: {entry}\n" for name in names)
+    (copy / "params.yaml").write_text(text.replace("frames:\n", f"frames:\n{lines}", 1))
+    before = {path: path.read_bytes() for path in copy.glob("artifacts/*/*/*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=copy, env=with_python(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "failed to reproduce 'code'" in output, output
+    assert output.count("a name is a string of a-z, 0-9 and '-'") == len(names), output
+    assert re.findall(r"Running stage '(.+?)'", output) == ["code"]
+    assert all((victim / "precious").read_text() == "kept" for victim in victims)
+    assert not (copy / "X").exists()
+    assert {path: path.read_bytes() for path in before if path.exists()} == before
+    shutil.rmtree(victims[1])
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))

@@ -22,7 +22,7 @@ from pipeline.parts.video import (
     sheet,
     write_video,
 )
-from rl.play import GameFrame
+from rl.play import EpisodeFrame
 from tests.pipeline.fake_artifacts import game
 
 GREY = np.full((96, 96, 3), 100, np.uint8)
@@ -54,7 +54,7 @@ def test_attended_is_minimal(weights: np.ndarray) -> None:
 def test_a_saliency_map_of_the_encoders_is_laid_over() -> None:
     saliency = np.zeros((96, 96), np.float32)
     saliency[10, 20], saliency[11, 20] = 1, 0.5
-    picture = draw(GameFrame(GREY, 0.0, 0, saliency=saliency), patch=None, scale=1)[STRIP:]
+    picture = draw(EpisodeFrame(GREY, 0.0, 0, saliency=saliency), patch=None, scale=1)[STRIP:]
     full, half, none = picture[10, 20], picture[11, 20], picture[12, 20]
     assert full.tolist() == [round(25 + 0.75 * colour) for colour in GREEN]
     np.testing.assert_allclose(half, (full.astype(float) + none) / 2, atol=1)
@@ -63,7 +63,7 @@ def test_a_saliency_map_of_the_encoders_is_laid_over() -> None:
 
 def test_patches_are_drawn_where_they_are_and_in_their_colours() -> None:
     selected, attention = np.array([0, 13]), np.array([0.1, 0.9], np.float32)
-    picture = draw(GameFrame(GREY, 120.0, 7, selected, attention), patch=8, scale=4)
+    picture = draw(EpisodeFrame(GREY, 120.0, 7, selected, attention), patch=8, scale=4)
     assert picture.shape == (STRIP + 384, 384, 3)
     game_only = picture[STRIP:]
     # Patch 0 is the first of the first row; 13 is (1, 1) on a 12 x 12 grid.
@@ -82,8 +82,8 @@ def test_patches_are_drawn_where_they_are_and_in_their_colours() -> None:
 
 def test_where_all_are_selected_the_salient_ones_are_outlined() -> None:
     """Fig. 6's row of MAE-All: attention may go to patches that are not salient."""
-    frame = GameFrame(GREY, 0.0, 0, np.arange(36), np.eye(36, dtype=np.float32)[[0, 7]].sum(0))
-    assert sees_all(frame, 16) and not sees_all(GameFrame(GREY, 0.0, 0, np.arange(35)), 16)
+    frame = EpisodeFrame(GREY, 0.0, 0, np.arange(36), np.eye(36, dtype=np.float32)[[0, 7]].sum(0))
+    assert sees_all(frame, 16) and not sees_all(EpisodeFrame(GREY, 0.0, 0, np.arange(35)), 16)
     mixed = draw(frame, patch=16)[STRIP, 0].tolist()
     for picture in (
         draw(frame, patch=16, salient=[7, 8]),
@@ -106,18 +106,18 @@ def test_a_sheet_outlines_what_was_selected_where_that_says_something() -> None:
 
 
 def test_without_attention_everything_selected_is_red() -> None:
-    picture = draw(GameFrame(GREY, 0.0, 0, np.array([0, 1])), patch=16)
+    picture = draw(EpisodeFrame(GREY, 0.0, 0, np.array([0, 1])), patch=16)
     assert picture[STRIP, 0].tolist() == picture[STRIP, 127].tolist() == list(RED[:3])
 
 
 def test_an_encoder_without_patches_leaves_the_frame_alone() -> None:
-    picture = draw(GameFrame(GREY, 0.0, 0), patch=None)
+    picture = draw(EpisodeFrame(GREY, 0.0, 0), patch=None)
     assert (picture[STRIP:] == 100).all()
 
 
 def test_caption_tells_score_and_step() -> None:
     def strip(score: float, step: int) -> bytes:
-        return draw(GameFrame(GREY, score, step), patch=None)[:STRIP].tobytes()
+        return draw(EpisodeFrame(GREY, score, step), patch=None)[:STRIP].tobytes()
 
     assert len({strip(0, 0), strip(10, 0), strip(0, 1)}) == 3
 
@@ -148,7 +148,7 @@ def test_no_frames_and_odd_sides_are_refused_and_leave_no_file(tmp_path: Path) -
     path = tmp_path / "video.mp4"
     with pytest.raises(FoveaError, match=r"video\.mp4.*no frames"):
         write_video(path, [], patch=None)
-    odd = GameFrame(np.zeros((33, 33, 3), np.uint8), 0.0, 0)
+    odd = EpisodeFrame(np.zeros((33, 33, 3), np.uint8), 0.0, 0)
     with pytest.raises(FoveaError, match="even"):
         write_video(path, [odd], patch=None, scale=1)
     assert not list(tmp_path.iterdir())

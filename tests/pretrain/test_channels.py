@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ class Ramp(nn.Module):
 
 
 @pytest.mark.parametrize("channels", ["rgb", "saliency", "rgbxs", "rgbs"])
-def test_channels_pixel_by_pixel(channels: str) -> None:
+def test_channels_pixel_by_pixel(channels: Any) -> None:
     image = torch.randint(0, 256, (2, *SHAPE), dtype=torch.uint8)
     saliency = Ramp()(image).numpy()
     config = Config(channels=channels)

@@ -97,10 +97,13 @@ def test_the_papers_budget_of_tokens() -> None:
     assert mae.Features(max_ratio=0.29).tokens(100) == 29
 
 
+OTHER: Any = "other"  # than the known ones
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: mae.Features(select="dynamc"), "select: 'dynamc'"),
+        (lambda: mae.Features(select=OTHER), "select: 'other'"),
         (lambda: mae.Features(slope=0.0), "slope: 0.0"),
         (lambda: mae.Features(slope=float("nan")), "slope: nan"),
         (lambda: mae.Features(slope=float("inf")), "slope: inf"),
@@ -109,7 +112,10 @@ def test_the_papers_budget_of_tokens() -> None:
         (lambda: mae.Features(k=5), "k: 5"),
         (lambda: build(mae.Features(select="fixed", k=37)), "k: 37, but a frame has 36"),
         (lambda: build(mae.Features(max_ratio=0.01)), "max_ratio: 0.01"),
+        (lambda: mae.Features(cut=OTHER), "cut: 'other'"),
         (lambda: mae.Config(mask=1.0), "mask: 1.0"),
+        (lambda: mae.Config(dim=30_000), "dim: 30000, must be at most 16,384"),
+        (lambda: mae.Config(depth=10**7), "depth: 10000000, must be at most 256"),
         (lambda: mae.Config(dim=10), "dim: 10"),
         (lambda: mae.Config(epochs=0), "epochs: 0"),
         (lambda: mae.Config(base_lr=-1.0), "base_lr: -1.0"),

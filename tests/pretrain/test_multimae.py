@@ -370,19 +370,22 @@ def test_features_are_all_tokens_or_their_pool(modalities: str, looks: bool) -> 
     torch.testing.assert_close(tokens["x"][1], expected, atol=1e-5, rtol=1e-5)
 
 
+OTHER: Any = "other"  # than the known ones
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Config(modalities="saliency"), "modalities: 'saliency'"),
+        (lambda: Config(modalities=OTHER), "modalities: 'other'"),
         (lambda: Config(mask=1.0), "mask: 1.0"),
         (lambda: Config(dim=10), "dim: 10"),
         (lambda: Config(decoder_dim=12, decoder_heads=5), "decoder_dim: 12"),
         (lambda: Config(base_lr=-1.0), "base_lr: -1.0"),
         (lambda: Config(beta2=1.0), "beta2: 1.0"),
-        (lambda: Features(pool="max"), "pool: 'max'"),
+        (lambda: Features(pool=OTHER), "pool: 'other'"),
         (lambda: Pretraining(Config(patch=7), SHAPE), "patch: 7 does not divide"),
         (lambda: Pretraining(Config(), (1, 32, 32)), "model: multimae sees RGB"),
-        (lambda: Pretraining(SMALL, SHAPE).encoder(), "modalities: rgb.saliency, but no source"),
+        (lambda: Pretraining(SMALL, SHAPE).encoder(), "saliency: no source is given"),
     ],
 )
 def test_what_cannot_be_is_named(make: Any, message: str) -> None:

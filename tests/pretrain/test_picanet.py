@@ -69,7 +69,7 @@ def test_as_many_parameters_as_vgg_and_the_cells_have() -> None:
 @pytest.mark.parametrize(
     ("attention", "sides"), [("LLL", [2, 4, 8, 16]), ("GGLLL", [4, 4, 4, 8, 16, 32])]
 )
-def test_a_map_at_every_scale(attention: str, sides: list[int]) -> None:
+def test_a_map_at_every_scale(attention: Any, sides: list[int]) -> None:
     size = sides[-1]
     method = picanet.Training(replace(SMALL, attention=attention, size=size), (3, size, size))
     logits = method.network(torch.rand(2, 3, size, size))

@@ -1,6 +1,8 @@
-"""Selection against the Lorenz curve drawn point by point in numpy."""
+"""Selection against the Lorenz curve computed point by point, for each rule of the cut."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,21 +24,40 @@ def brute_force(errors: list[float], slope: float, k_max: int) -> list[int]:
     return sorted(kept[-k_max:])
 
 
+def released(errors: list[float], slope: float, k_max: int) -> list[int]:
+    """The patches from the one on at which the curve's rise over the step before it and the step
+    after it is nearest to that of a line of this slope.
+    """
+    order, count = np.argsort(errors, kind="stable"), len(errors)
+    curve = np.cumsum(np.array(errors)[order]) / np.sum(errors)
+    wrong = {i: abs(curve[i + 1] - curve[i - 1] - 2 * slope / count) for i in range(1, count - 1)}
+    at = min(wrong, key=lambda i: (wrong[i], i))
+    return sorted(order[max(at, count - k_max) :].tolist())
+
+
+@pytest.mark.parametrize(("cut", "rule"), [("slope", brute_force), ("released", released)])
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    patches=st.integers(2, 40),
+    patches=st.integers(3, 40),
     slope=st.sampled_from([0.5, 1.0, 1.7]),
     k_max=st.integers(1, 40),
 )
-def test_dynamic_against_brute_force(seed: int, patches: int, slope: float, k_max: int) -> None:
+def test_dynamic_against_brute_force(
+    cut: select.Cut,
+    rule: Callable[[list[float], float, int], list[int]],
+    seed: int,
+    patches: int,
+    slope: float,
+    k_max: int,
+) -> None:
     k_max = min(k_max, patches)
     rng = np.random.default_rng(seed)
     errors = rng.gamma(0.5, size=(3, patches))
-    index, mask = select.dynamic(torch.from_numpy(errors), slope, k_max)
+    index, mask = select.dynamic(torch.from_numpy(errors), slope, k_max, cut)
     assert index.shape == mask.shape == (3, k_max)
     for row in range(3):
-        expected = brute_force(errors[row].tolist(), slope, k_max)
+        expected = rule(errors[row].tolist(), slope, k_max)
         assert index[row][mask[row]].tolist() == expected
         assert mask[row].tolist() == [i < len(expected) for i in range(k_max)]
         assert not index[row][~mask[row]].any()
@@ -49,6 +70,13 @@ def test_lorenz_against_a_loop() -> None:
         total += error
         expected.append(total / 8)
     assert select.lorenz(torch.tensor([errors])).tolist() == [expected]
+
+
+def test_the_released_cut_keeps_the_patch_at_the_cut() -> None:
+    errors = torch.tensor([[1.0, 1.0, 2.0, 2.0, 4.0]])  # slopes 3/4, 1 and 3/2 from the second on
+    assert select.salient(errors, 1.0, "released").tolist() == [3]
+    assert select.salient(errors, 1.0).tolist() == [1]
+    assert select.salient(errors, 0.75, "released").tolist() == [4]
 
 
 def test_45_degrees_is_the_mean() -> None:

@@ -57,6 +57,8 @@ def test_patchify_against_a_loop_and_back() -> None:
                     expected = image[:, channel, top + row, left + column]
                     assert torch.equal(patches[:, n, where], expected)
     assert torch.equal(unpatchify(patches, 4, (3, 12, 8)), image)
+    assert patchify(image[:0], 4).shape == (0, 6, 48), "an empty batch"
+    assert unpatchify(patches[:0], 4, (3, 12, 8)).shape == (0, 3, 12, 8)
 
 
 def test_normalise_uses_the_unbiased_variance() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.parts.learner import ActionLog
 from pretrain.encoder import Obs
 from rl import off_policy, play
+from rl.action_log import ActionLog
 from rl.actor import random_action
 from rl.nets import deep_cnn
 from rl.policy import Policy
@@ -67,7 +67,7 @@ def test_pixels_train_as_states_do(tmp_path: Path) -> None:
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
     """The file of actions that a source of frames asks for included."""
     kept = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
-    whole = train(tmp_path / "whole", policy(), resume_every=90, recorder=ActionLog(kept["whole"]))
+    whole = train(tmp_path / "whole", policy(), resume_every=90, log=ActionLog(kept["whole"]))
     learned = load_file(kept["whole"])
     assert learned["action"].shape == (160, ACTIONS)
     assert learned["end"][[0, -1]].tolist() == [10, 160]
@@ -87,9 +87,9 @@ def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: 
     with pytest.raises(StopError):
         off_policy.train(
             policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop,
-            recorder=ActionLog(kept["stopped"]),
+            log=ActionLog(kept["stopped"]),
         )  # fmt: skip
-    assert train(folder, policy(), recorder=ActionLog(kept["stopped"])) == whole
+    assert train(folder, policy(), log=ActionLog(kept["stopped"])) == whole
 
 
 def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""What makes an encoder's artifact, whether it was just trained or kept from before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets.errors import FoveaError
+from datasets.pictures import spread
+from datasets.shards import FrameSet, read_frames
+from pipeline.parts.labelled import read_labelled
+from pipeline.runtime.stage import Stage
+from pretrain import figures
+from pretrain.encoder import Encoder, EncoderTraining
+from pretrain.frozen import export, save_encoder
+from pretrain.images import channels_first
+from pretrain.transforms.pairs import Pairs
+
+Columns = dict[str, NDArray[Any]]
+
+PICTURED = 4  # frames on the sheet of panels
+
+
+def keep(
+    stage: Stage,
+    method: EncoderTraining | None,
+    encoder: Encoder,
+    columns: Columns,
+    pairs: Pairs | None = None,
+) -> None:
+    """Save a trained method's encoder, export it, and picture what it sees."""
+    save_encoder(encoder, stage.out)
+    if encoder.info is None:  # of an entry of info there is nothing to compute
+        export(encoder, stage.out / "encoder.pt2")
+    _picture(stage, method, encoder, columns, pairs)
+
+
+def read_columns(stage: Stage, saliency: bool) -> tuple[Columns, FrameSet]:
+    """What the entry's data holds: image (N, H, W, C) and, where asked for, saliency (N, H, W); and
+    the frames themselves.
+
+    Raises FoveaError where the frames are not those that were labelled, or not all of them were.
+    """
+    data = stage.inputs["data"]
+    if data.label.startswith("frames/"):
+        frames = read_frames(data.folder, data.files)
+        return {"image": frames.images}, frames
+    labelled = read_labelled(data)
+    images = labelled.frames.images
+    if not saliency:
+        return {"image": images}, labelled.frames
+    if len(labelled.indices) < len(images):
+        raise FoveaError(
+            f"{data.folder}: labels {len(labelled.indices)} of {len(images)} frames; "
+            f"`dvc repro label@{data.label.partition('/')[2]}` labels them all"
+        )
+    return {"image": images, "saliency": labelled.maps}, labelled.frames
+
+
+def _picture(
+    stage: Stage,
+    method: EncoderTraining | None,
+    encoder: Encoder,
+    columns: Columns,
+    pairs: Pairs | None,
+) -> None:
+    """The sheet of panels of a method, or of an encoder, that has any."""
+    groups = []
+    chosen = np.arange(len(columns["image"])) if pairs is None else pairs.targets
+    for i in chosen[spread(len(chosen), PICTURED)].tolist():
+        frame = {name: torch.from_numpy(rows[i : i + 1]) for name, rows in columns.items()}
+        if pairs is not None:
+            source = columns["image"][pairs.sources(np.array([i]), i)]
+            frame["source"] = torch.from_numpy(source)
+        panels = method.panels(frame) if method else {}
+        groups.append(panels or encoder.panels(channels_first(frame["image"]).contiguous()))
+    if any(groups):
+        figures.grid(groups).save(stage.out / "panels.png")

@@ -1,0 +1,31 @@
+"""What a saliency source says of frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets.saliency import Indices, Maps
+from datasets.shards import FrameSet
+from pretrain.encoder import SaliencySource
+from pretrain.images import channels_first
+
+BATCH = 32  # frames that go through the source together
+
+
+def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: str) -> Maps:
+    """Maps (n, H, W) uint8 of `frames[indices]`."""
+    scaled = predict(source, frames.images[indices], device) * np.float32(255)
+    maps: Maps = np.rint(scaled).astype(np.uint8)
+    return maps
+
+
+@torch.no_grad()
+def predict(
+    source: SaliencySource, images: NDArray[np.uint8], device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Maps (N, H, W) in [0, 1] of images (N, H, W, C), as the source gives them."""
+    batches = torch.split(channels_first(images), BATCH)
+    maps = [source(batch.contiguous().to(device))[:, 0].cpu().numpy() for batch in batches]
+    return np.concatenate(maps)

@@ -1,0 +1,111 @@
+"""What varies from run to run: time, memory, commit, machine. Kept beside the artifacts, never in
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from datasets import sealed
+from datasets.files import write_atomic
+from pipeline.runtime.artifact import ROOT
+from pipeline.runtime.parallel import uses_gpu
+
+RUNS = ROOT / ".runs"
+ATTEMPTS = "attempts.json"  # in a stage's folder of progress
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that change speed and rounding
+
+
+def attempt(folder: Path) -> tuple[float, int]:
+    """Note that a run begins in `folder`; seconds of those before it, and how many they were.
+
+    One that did not publish, however it ended, counts as far as it last wrote there.
+    """
+    path = folder / ATTEMPTS
+    seconds, runs = 0.0, 0
+    if sealed.kept(path):
+        last = json.loads(sealed.read_sealed(path))
+        wrote = max(file.stat().st_mtime for file in folder.rglob("*"))
+        seconds, runs = last["seconds"] + max(0.0, wrote - last["began"]), last["runs"]
+    begins = {"seconds": seconds, "runs": runs + 1, "began": time.time()}
+    sealed.write_sealed(path, (json.dumps(begins) + "\n").encode())
+    return seconds, runs
+
+
+def record(
+    stage: str,
+    name: str,
+    began: float,
+    earlier: tuple[float, int] = (0.0, 0),
+    digest: str | None = None,
+) -> bytes:
+    """Write the record of a run that began at `began` and ends now, and give its bytes.
+
+    `earlier` is what `attempt` says of the runs that this one went on from. `digest` says which
+    artifact was made, for others of its name may come to stand in its place.
+    """
+    RUNS.mkdir(parents=True, exist_ok=True)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds, runs = earlier
+    content = {
+        "stage": stage,
+        "name": name,
+        "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_seconds": round(seconds + time.time() - began, 1),
+        "peak_memory_bytes": max(u.ru_maxrss for u in usage) * 1024,  # of the largest process
+        "resumed": runs,
+        "digest": digest,
+        "commit": commit(),
+        "machine": machine(),
+    }
+    written = (json.dumps(content, indent=1) + "\n").encode()
+    write_atomic(RUNS / f"{stage}-{name}.json", written)
+    return written
+
+
+def machine() -> dict[str, Any]:
+    """Processor, what it computes with, cores, GPU: what a figure has to be read with."""
+    described: dict[str, Any] = {
+        "processor": platform.machine(),
+        "instructions": [],
+        "cores": os.cpu_count(),
+        "gpu": None,
+    }
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        parts = (line.partition(":") for line in lines)
+        fields = {key.strip(): value.strip() for key, _, value in parts}
+        described["processor"] = fields.get("model name", described["processor"])
+        flags = fields.get("flags", "").split()
+        described["instructions"] = [name for name in INSTRUCTIONS if name in flags]
+    if Path("/proc/driver/nvidia").exists() or uses_gpu():  # torch takes seconds to import
+        import torch
+
+        if torch.cuda.is_available():
+            described["gpu"] = torch.cuda.get_device_name()
+    return described
+
+
+def commit() -> str:
+    """The commit at work, `+` appended where tracked files differ from it; "" outside git.
+
+    What is built is recorded anyway, so params.yaml and dvc.lock may differ.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    others = (":/", ":(top,exclude)params.yaml", ":(top,exclude)dvc.lock")
+    return head + ("+" if head and git("status", "--porcelain", "-uno", "--", *others) else "")
