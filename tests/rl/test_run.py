@@ -97,6 +97,6 @@ def test_nothing_is_kept_of_a_loss_that_is_not_finite(
     run.log({"loss": torch.tensor(loss)})
     with pytest.raises(DivergedError, match=r"seed 5: the loss is not finite at step 30"):
         getattr(run, when)(*([nn.Linear(1, 1)] if when == "keep_weights" else []))
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert names == ["curve.csv", "failed.json"]
     assert json.loads((tmp_path / "failed.json").read_text())["step"] == 30
