@@ -1,9 +1,9 @@
 """Error maps of real games against the definition: the proof that the shortcuts are exact.
 
-Of each game 64 frames of a random policy, at the paper's size; `bench.exact` compares 256. The cache
-computes all maps, half of them one frame at a time, as policies learn, half of several, as they are
-evaluated. In every frame some centres, corners and edges among them, are compared with the centre
-computed alone by the whole model, and in some frames the whole map and the selected patches.
+Of each game 64 frames of a random policy, at the paper's size; `bench.exact` compares 256. The
+cache computes all maps, half of them one frame at a time, as policies learn, half of several, as
+they are evaluated. In every frame some centres, corners and edges among them, are compared with the
+centre computed alone by the whole model, and in some frames the whole map and the selected patches.
 """
 
 from __future__ import annotations
