@@ -25,7 +25,7 @@ class Cell:
 
     method: str
     task: str
-    names: tuple[tuple[str, ...], ...]  # policies, or encoders by seed; several tasks are pooled
+    names: tuple[tuple[str, ...], ...]  # a task: its policy, or encoders by seed ("": none)
     mean: float | None = None  # the paper's
     deviation: float | None = None  # over the paper's trials
     reading: str = "pooled"  # of a probe, see pipeline/commands/probe.py
@@ -64,23 +64,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Sources:
-    """Sources of saliency whose mean scores stand beside the paper's."""
+    """Sources of saliency (labels): their mean scores, or paired differences of one score."""
 
     what: str
     paper: str
-    by: tuple[str, ...]  # labels of predictors
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Paired differences of one saliency score, predictor by predictor."""
-
-    what: str
-    score: str  # "mae" or "f_max"
     by: tuple[str, ...]
-    less: tuple[str, ...]
-    size: float  # the paper's difference, or the margin within which it sees none
-    same: bool  # whether `size` is such a margin
+    less: tuple[str, ...] = ()  # in pairs with `by`
+    score: str = "mae"  # or "f_max"
+    size: float = 0.0  # the paper's difference, or the margin within which it sees none
+    same: bool = False  # whether `size` is such a margin
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class Claims:
     source: str  # authors, title and year
     tables: tuple[Table, ...]
     sources: tuple[Sources, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Sources, ...]
     lines: tuple[Line, ...]
 
 
@@ -119,11 +111,8 @@ def read_claims(path: Path) -> Claims:
             name=str(written["name"]),
             source=str(written["source"]),
             tables=tuple(_table(table) for table in written["tables"]),
-            sources=tuple(
-                Sources(one["what"], one["paper"], _predictors(one["by"]))
-                for one in written.get("saliency", [])
-            ),
-            pairs=tuple(_pair(pair) for pair in written.get("pairs", [])),
+            sources=tuple(_sources(one) for one in written.get("saliency", [])),
+            pairs=tuple(_sources(one) for one in written.get("pairs", [])),
             lines=tuple(_line(line) for line in written["lines"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -145,7 +134,7 @@ def _table(written: Mapping[str, Any]) -> Table:
         for cell in _cells(method, row, written["tasks"], written.get("points", {}), known)
     )
     for cell in cells:
-        if "measured" in written["methods"][cell.method] and not all(cell.names):
+        if "measured" in written["methods"][cell.method] and not all(map(any, cell.names)):
             raise FoveaError(f"{name}: recipe {recipe} has no {table} for {cell.method}")
     return Table(
         name=name,
@@ -177,7 +166,7 @@ def _cells(
         yield Cell(
             method=method,
             task=task,
-            names=tuple(tuple(n for n in part if n in known) for part in names if template),
+            names=tuple(tuple(n if n in known else "" for n in part) for part in names if template),
             mean=mean,
             deviation=deviation,
             reading=row.get("reading", Cell.reading),
@@ -199,13 +188,13 @@ def _compared(
         yield (other, one) if ahead and ahead.size < 0 else (one, other)
 
 
-def _pair(written: Mapping[str, Any]) -> Pair:
-    by, less, score = _predictors(written["by"]), _predictors(written["less"]), written["score"]
-    if len(by) != len(less) or score not in ("mae", "f_max"):
+def _sources(written: Mapping[str, Any]) -> Sources:
+    by, less = (_predictors(written.get(side, ())) for side in ("by", "less"))
+    score, same = written.get("score", "mae"), "margin" in written
+    if not by or len(less) not in (0, len(by)) or score not in ("mae", "f_max"):
         raise ValueError(f"{written['what']}: needs as many on both sides, and mae or f_max")
-    same = "margin" in written
-    size = float(written["margin" if same else "size"])
-    return Pair(written["what"], score, by, less, size, same)
+    size = float(written.get("margin", written.get("size", 0.0)))
+    return Sources(written["what"], written.get("paper", ""), by, less, score, size, same)
 
 
 def _line(written: Mapping[str, Any]) -> Line:

@@ -7,14 +7,12 @@ import base64
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup, escape
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
@@ -30,7 +28,7 @@ from pipeline.results.data import (
     reference_source,
     score,
 )
-from pipeline.results.wording import number, percent
+from pipeline.results.plots import number, percent
 from rl.statistics import difference_interval
 
 SIGNATURES = {"image/png": (0, b"\x89PNG\r\n\x1a\n"), "video/mp4": (4, b"ftyp")}
@@ -86,9 +84,6 @@ def _template() -> Template:
         "number": number,
         "percent": percent,
         "median": lambda values: float(np.median(values)),
-        "bold": lambda text: Markup(
-            re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
-        ),
     }
     return templates.get_template("page.html")
 
@@ -114,6 +109,11 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
     human = reference(evaluation.env)
     final = [seed.final for seed in evaluation.seeds]
     above = difference_interval(final, [evaluation.random], lambda returns: float(returns.mean()))
+    success: dict[str, Any] | None = None
+    if (successes := read_evaluation(evaluated.folder, "successes")) is not None:
+        scores = _scores(successes)
+        curve = plots.learning_curve(policy.name, successes.seeds, "success", scores)
+        success = {"total": scores[0], "chance": scores[1], "curve": curve}
     scale = human["human"] - human["random"] if human else 0.0
     return shown | {
         "total": total,
@@ -126,7 +126,7 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
         "curve": plots.learning_curve(
             policy.name, evaluation.seeds, "return", (total, chance), training
         ),
-        "success": _success(policy.name, read_evaluation(evaluated.folder, "successes")),
+        "success": success,
         "filmed": evaluated.manifest["metrics"] if evaluated.manifest else {},
         "video": data_uri(evaluated.folder / "video.mp4", "video/mp4"),
         "attention": data_uri(evaluated.folder / "attention.png", "image/png"),
@@ -136,15 +136,6 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
 def _scores(evaluation: Evaluation) -> tuple[Score, Score]:
     """The policy's score and the uniform random policy's."""
     return score([seed.final for seed in evaluation.seeds]), score([evaluation.random])
-
-
-def _success(name: str, evaluation: Evaluation | None) -> dict[str, Any] | None:
-    """The share of episodes that succeed, and its curve, where the environment reports it."""
-    if evaluation is None:
-        return None
-    scores = _scores(evaluation)
-    curve = plots.learning_curve(name, evaluation.seeds, "success", scores)
-    return {"total": scores[0], "chance": scores[1], "curve": curve}
 
 
 def _card(item: Item) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.errors import FoveaError
 from pipeline.parts.episodes import Episodes, read_episodes
-from pipeline.results.claims import Cell, Claims, Pair, Table, gap
+from pipeline.results.claims import Cell, Claims, Sources, Table, gap
 from pipeline.results.data import Score
 from pipeline.results.record import Record
 from pipeline.results.verdict import (
@@ -68,20 +68,15 @@ def samples(cell: Cell, protocol: str, records: Records) -> list[Sample]:
     if protocol != "probe":
         seeds = [episodes(record, protocol) for record in _seeds(cell, records)]
         return [seed.best if protocol == "median" else seed.final for seed in seeds]
-    parts = []
-    probed = set()
-    for names in cell.names:
-        part = {}
-        for seed, name in enumerate(names):
-            for record in records.get(f"encoders/{name}", ()):
-                if cell.reading in record.scores.get("readings", {}):
-                    part[seed] = _splits(record, cell)
-                    probed.add((names, record.on, record.scores["rows"]))
-        parts.append(part)
-    if len(probed) > len(parts):
+    parts = [
+        {seed: record for seed, name in enumerate(names) for record in _probes(name, cell, records)}
+        for names in cell.names
+    ]
+    if any(len({(r.on, r.scores["rows"]) for r in part.values()}) > 1 for part in parts):
         raise FoveaError(f"{cell.method} on {cell.task}: its seeds were probed on different frames")
     shared = sorted(set(parts[0]).intersection(*parts[1:])) if parts else []
-    return [np.asarray(np.mean([part[seed] for part in parts], axis=0)) for seed in shared]
+    values = [[_splits(part[seed], cell) for part in parts] for seed in shared]
+    return [np.asarray(np.mean(value, axis=0)) for value in values]
 
 
 def failed(cell: Cell, records: Records) -> int:
@@ -92,6 +87,11 @@ def failed(cell: Cell, records: Records) -> int:
 def _seeds(cell: Cell, records: Records) -> Iterator[Record]:
     for name, *_ in cell.names:
         yield from records.get(f"policies/{name}", ())
+
+
+def _probes(name: str, cell: Cell, records: Records) -> list[Record]:
+    some = records.get(f"encoders/{name}", ())
+    return [record for record in some if cell.reading in record.scores.get("readings", {})]
 
 
 def episodes(record: Record, protocol: str) -> Episodes:
@@ -157,7 +157,7 @@ def saliency(label: str, records: Records) -> list[Record]:
     return [one for one in records.get(label, ()) if (one.on or "").startswith("annotations/")]
 
 
-def paired(pair: Pair, records: Records) -> tuple[Verdict, list[float]] | None:
+def paired(pair: Sources, records: Records) -> tuple[Verdict, list[float]] | None:
     """The verdict on paired differences and each of them, in the claim's order; None if there are
     none. A pair is of scores on the same annotations.
     """

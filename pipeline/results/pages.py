@@ -26,7 +26,7 @@ from pipeline.results.judged import (
     saliency,
 )
 from pipeline.results.plots import learning_curve, standalone
-from pipeline.results.record import home_name
+from pipeline.results.record import home_of
 from pipeline.results.verdict import UNDER_POWERED, Verdict
 
 RESULTS, PAGES = Path("RESULTS.md"), Path("docs/results")
@@ -79,15 +79,14 @@ def summary(claims: Claims, compared: Sequence[Comparison], records: Records) ->
         if some := [one for one in compared if one.table.own == own]:
             words = ", ".join(f"{n} {word}" for word, n in count(some).items())
             text += f"{kind}: {words}. "
-    names: dict[str, set[str]] = {"policies": set(), "encoders": set()}
-    for table in claims.tables:
-        kind = "encoders" if table.protocol == "probe" else "policies"
-        names[kind] |= {name for cell in table.cells for part in cell.names for name in part}
-    return text + " ".join(
-        f"{sum(f'{kind}/{name}' in records for name in some)} of {len(some)} {kind} measured."
-        for kind, some in names.items()
-        if some
-    )
+    labels = {
+        f"{'encoders' if table.protocol == 'probe' else 'policies'}/{name}"
+        for table in claims.tables
+        for cell in table.cells
+        for name in sum(cell.names, ())
+        if name
+    }
+    return f"{text}{len(labels & records.keys())} of {len(labels)} policies and encoders measured."
 
 
 def verdict_row(one: Comparison) -> list[str]:
@@ -186,12 +185,14 @@ def _score(cell: Cell, protocol: str, records: Records) -> list[str]:
     if (measured := ours(cell, protocol, records)) is None:
         return []
     score, seeds = measured
-    several = seeds > 1  # the interval of one seed says nothing of how seeds differ
-    values = (score.mean, score.mean_interval), (score.iqm, score.iqm_interval)
-    mean, iqm = (_with_interval(*pair, protocol, several) for pair in values)
+    cells = []
+    for value, ends in (score.mean, score.mean_interval), (score.iqm, score.iqm_interval):
+        interval = ", ".join(_number(end, protocol) for end in ends)
+        # The interval of one seed says nothing of how seeds differ.
+        cells.append(_number(value, protocol) + (f" [{interval}]" if seeds > 1 else ""))
     lost = failed(cell, records)
     number = f"{seeds}, {lost} failed" if lost else f"{seeds}"
-    return [*_paper_cells(cell, protocol), mean, "" if protocol in KINDS else iqm, number]
+    return [*_paper_cells(cell, protocol), cells[0], cells[1] * (protocol not in KINDS), number]
 
 
 def _paper_cells(cell: Cell, protocol: str) -> list[str]:
@@ -244,17 +245,9 @@ def _spread(scores: Sequence[Mapping[str, float]], key: str) -> str:
 
 
 def _difference(verdict: Verdict, kind: str) -> list[str]:
-    if math.isnan(verdict.low):
-        return [_number(verdict.difference, kind, "+"), "too few seeds"]
-    return [_number(verdict.difference, kind, "+"),
-            f"{_number(verdict.low, kind, '+')} to {_number(verdict.high, kind, '+')}"]  # fmt: skip
-
-
-def _with_interval(
-    value: float, interval: tuple[float, float], protocol: str, several: bool
-) -> str:
-    ends = ", ".join(_number(end, protocol) for end in interval)
-    return _number(value, protocol) + (f" [{ends}]" if several else "")
+    values = verdict.difference, verdict.low, verdict.high
+    difference, low, high = (_number(value, kind, "+") for value in values)
+    return [difference, "too few seeds" if math.isnan(verdict.low) else f"{low} to {high}"]
 
 
 def _number(value: float, kind: str, sign: str = "") -> str:
@@ -268,7 +261,8 @@ def _provenance(records: Records) -> str:
     head = ["artifact", "seed", "on", "recipe", "digest", "stage", "commit", "machine", "hours"]
     rows.writerow([*head, "resumed", "failed", "note"])
     for one in (one for _, some in sorted(records.items()) for one in some):
-        label = [one.artifact, "" if one.seed is None else one.seed, one.on or "", home_name(one)]
+        home = home_of(one.artifact, one.made_from | one.measured_on)
+        label = [one.artifact, "" if one.seed is None else one.seed, one.on or "", home]
         label.append((one.made_from[one.artifact]["digest"] or "")[:12])
         for stage, run in one.runs.items():
             machine = run["machine"]

@@ -12,7 +12,6 @@ from markupsafe import Markup, escape
 
 from pipeline.parts.episodes import Episodes, Floats
 from pipeline.results.data import Interval, Score
-from pipeline.results.wording import number
 
 WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
@@ -53,6 +52,18 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def number(value: float) -> str:
+    """As the report prints it, at most three significant digits: 12,300, 65.2, 0.482."""
+    rounded = float(f"{value:.3g}") + 0.0
+    text = f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def percent(share: float) -> str:
+    """A share as a percentage: 12.3 %, 96 %."""
+    return f"{number(round(100 * share, 1))}\N{NO-BREAK SPACE}%"
 
 
 def thin(curve: Floats, points: int = POINTS) -> Floats:

@@ -76,7 +76,10 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
     """
     records: dict[str, list[Record]] = {}
     for path in sorted(folder.rglob("*.json")):
-        record = _read(path)
+        try:
+            record = Record(**json.loads(path.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
+            raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
         if path != folder / record.path:
             raise FoveaError(f"{path}: holds {record.path}; rename or remove it")
         check(record, path)
@@ -86,13 +89,6 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
         if label.startswith("policies/") and not all(one.is_like(seeds[0]) for one in seeds):
             raise FoveaError(f"{folder}: {label}: its seeds have encoders of different settings")
     return records
-
-
-def _read(path: Path) -> Record:
-    try:
-        return Record(**json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
 
 
 def write_record(record: Record, folder: Path = MEASURED) -> Path:
@@ -116,11 +112,12 @@ def check(record: Record, path: Path) -> None:
         own = record.entry
         if record.seed is not None:
             own |= {key: record.scores[key] for key in EVALUATION_KEYS}
-        recipe = home_of(record.artifact, made)
+        home = home_of(record.artifact, made)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); measure it again") from error
-    if recipe is None:
+    if home is None:
         raise FoveaError(f"{path}: {record.artifact} is in none of {', '.join(checked_recipes())}")
+    recipe = checked_recipes()[home]
     wanted = recipe.entry(*record.artifact.split("/"))
     if changed := differences(own, wanted):
         raise FoveaError(f"{path}: {', '.join(changed)} not as in the recipe")
@@ -165,18 +162,12 @@ def checked_recipes() -> dict[str, Params]:
     return {name: params.load(path) for name, path in recipes().items() if name not in SMALL}
 
 
-def home_of(label: str, made: Iterable[str] = ()) -> Params | None:
+def home_of(label: str, made: Iterable[str] = ()) -> str | None:
     """The recipe that has an entry and, of several, most of the labels in `made`; or None."""
     labels = [one.split("/") for one in (label, *made)]
     table, name = labels[0]
-    homes = [recipe for recipe in checked_recipes().values() if name in recipe.tables[table]]
-    return max(homes, key=lambda r: sum(n in r.tables[t] for t, n in labels), default=None)
-
-
-def home_name(record: Record) -> str:
-    """The name of the recipe that a checked record is of."""
-    home = home_of(record.artifact, record.made_from | record.measured_on)
-    return next(name for name, recipe in checked_recipes().items() if recipe is home)
+    homes = {key: one.tables for key, one in checked_recipes().items() if name in one.tables[table]}
+    return max(homes, key=lambda key: sum(n in homes[key][t] for t, n in labels), default=None)
 
 
 def differences(measured: Mapping[str, Any], wanted: Entry) -> list[str]:

@@ -1,14 +1,9 @@
-"""Whether a difference that a paper reports is reproduced.
+"""Whether a difference that a paper reports is reproduced, by the 95 % interval of ours.
 
-The rule, on the 95 % interval of the difference of two methods' scores:
-
-- reproduced: the interval excludes 0 on the paper's side;
-- not reproduced: it excludes 0 on the other side, or holds 0 but not the paper's difference;
-- under-powered: it holds both, or 0 where the paper has no number; or a side has fewer than three
-  seeds.
-
-Where the paper sees no difference within a margin: reproduced if the interval lies within it, not
-reproduced if it lies outside, else under-powered (equivalence by confidence interval).
+reproduced: it excludes 0 on the paper's side. not reproduced: it excludes 0 on the other side, or
+holds 0 but not the paper's difference. under-powered: it holds both, or 0 where the paper has no
+number, or a side has fewer than three seeds. Where the paper sees no difference within a margin:
+reproduced if the interval lies within it, not reproduced if outside, else under-powered.
 """
 
 from __future__ import annotations
@@ -26,17 +21,10 @@ from rl.statistics import difference_interval, student_interval, welch_interval
 Sample = NDArray[np.float64]  # a seed's episodes, or a probe's splits
 Statistic = Callable[[Sample], float]
 
-
-def _mean(sample: Sample) -> float:
-    return float(sample.mean())
-
-
 # By a table's protocol: how a seed's sample becomes its score.
 PROTOCOLS: dict[str, Statistic] = {
-    "mean": _mean,
+    **dict.fromkeys(("mean", "success", "probe"), lambda sample: float(sample.mean())),
     "median": lambda sample: float(np.median(sample)),
-    "success": _mean,
-    "probe": _mean,
 }
 SEEDS_ALONE = ("probe",)  # splits share episodes, so they are not resampled
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.errors import FoveaError
 from pipeline.config.tables import Params
-from pipeline.results.claims import Cell, Claims, Pair, Table
+from pipeline.results.claims import Cell, Claims, Sources, Table
 from pipeline.results.judged import Records, compare, count, ours, paired, samples
 from pipeline.results.record import Record
 from tests.pipeline.some_records import by_label, fifty, probe_of, saliency_of, seed_of
@@ -120,7 +120,7 @@ def test_a_comparison_knows_its_seeds_and_those_that_failed() -> None:
 
 def test_pairs_are_of_scores_on_the_same_annotations(small: Params) -> None:
     labels = ("predictors/near",), ("predictors/far",)
-    pair = Pair("30 less 5", "mae", *labels, size=-0.01, same=False)
+    pair = Sources("30 less 5", "", *labels, size=-0.01)
     near, far = saliency_of(small, "near", 0.01), saliency_of(small, "far", 0.03)
     judged = paired(pair, by_label(near, far))
     assert judged is not None and judged[0].word == "under-powered"

@@ -51,7 +51,7 @@ def test_a_page_with_seeds_shows_them() -> None:
     page, results = rendered(PAPER, measured()), pages([PAPER], measured())[RESULTS]
     for text in (page, results):
         assert "Comparisons: 1 reproduced, 0 not reproduced, 1 under-powered, 35 not run." in text
-        assert "4 of 74 policies measured." in text
+        assert "4 of 74 policies and encoders measured." in text
         assert "| Frostbite | SPIRL − DE-Rainbow | +328.1 | +400.0 |" in text
         assert "**reproduced**, 3 and 3 seeds |" in text
         needed = Gap(1015.2 - 904.1, (286.4, 124.3)).seeds_needed

@@ -156,4 +156,4 @@ def test_of_several_recipes_the_one_with_all_of_it_counts(
     monkeypatch.setattr(record, "checked_recipes", lambda: both)
     one = saliency_of(small, "near", 0.01)
     assert read_records(keep(tmp_path / "kept", one))
-    assert record.home_name(one) == "small"
+    assert record.home_of(one.artifact, one.measured_on) == "small"
