@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from datasets.files import write_atomic
 from pipeline.config.tables import Entry
+from pipeline.parts.episodes import score_of
 from pipeline.parts.policies import import_parts, paper_steps, trained_policy
 from pipeline.parts.video import sheet, write_video
 from pipeline.runtime.parallel import side_by_side
@@ -119,9 +120,8 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _last_mean(seed: dict[str, Any], random: dict[str, Any], of: str) -> float:
-    """A seed's mean at its last checkpoint; one without any plays at random, as in the ledger."""
-    games = seed["checkpoints"][-1] if seed["checkpoints"] else random
-    return float(np.mean(games[of]))
+    """A seed's mean score at the end of training."""
+    return float(np.mean(score_of(seed["checkpoints"], random)[of]))
 
 
 def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -176,17 +176,17 @@ def readings(encoder: Encoder) -> list[Reading]:
     own = {field.name for field in dataclasses.fields(encoder.features)}
     if "pool" in own:  # of the same tokens, which are computed once
         every, pooled = {"pool": "none"}, encoder.features.pool
-        found = [
+        ways = [
             Reading("pooled", every, "last" if pooled == "global" else "mean"),
             Reading("tokens", every, "flat"),
             Reading("global token", every, "last"),
         ]
     else:
         every = {"select": "all"} if "select" in own else {}
-        found = [Reading("pooled", {}, "mean"), Reading("tokens", every, "flat")]
+        ways = [Reading("pooled", {}, "mean"), Reading("tokens", every, "flat")]
     if encoder.config.needs_saliency:
-        found.append(Reading("image alone", {"use_saliency": False}, "mean"))
-    return found
+        ways.append(Reading("image alone", {"use_saliency": False}, "mean"))
+    return ways
 
 
 def read(
@@ -238,7 +238,7 @@ class _Cached(nn.Module):
 
 def _saliency(made_from: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The digest of the maps that an encoder learned on: their source is the one it carries."""
-    maps = (made["digest"] for label, made in made_from.items() if label.startswith("saliency/"))
+    maps = (one["digest"] for label, one in made_from.items() if label.startswith("saliency/"))
     return next(maps, None)
 
 

@@ -82,9 +82,9 @@ def run_record(root: Path, run: str, digest: str | None = None) -> dict[str, Any
 def _record(label: str, root: Path, **fields: Any) -> Record:
     """A record of an artifact and of the run that built it, which must be there."""
     table, _, name = label.partition("/")
-    made = artifact.lineage(label, root)
+    lineage = artifact.lineage(label, root)
     stage = artifact.STAGES[table]
-    run = run_record(root, f"{stage}-{name}", made[label]["digest"])
+    run = run_record(root, f"{stage}-{name}", lineage[label]["digest"])
     if run is None:
         raise FoveaError(
             f"{root}/.runs/{stage}-{name}.json: no record of the run that built this {label}, its "
@@ -92,7 +92,7 @@ def _record(label: str, root: Path, **fields: Any) -> Record:
         )
     empty: dict[str, Any] = {"seed": None, "on": None, "note": "", "measured_on": {}}
     fields = empty | {"runs": {f"{stage}-{name}": run}} | fields
-    return Record(artifact=label, made_from=made, **fields)
+    return Record(artifact=label, made_from=lineage, **fields)
 
 
 def _seeds(label: str, root: Path) -> list[Record]:

@@ -148,7 +148,7 @@ def read_curve(path: Path, column: str) -> Floats | None:
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise FoveaError(f"{path}: no numbers under step and {column} ({error!r})") from error
+        raise FoveaError(f"{path}: not numbers under step and {column} ({error!r})") from error
     return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
 

@@ -221,18 +221,18 @@ def _saliency(claims: Claims, records: Records) -> Iterator[str]:
 
 
 def _source(row: Sources, records: Records) -> list[str]:
-    kept = [one.scores["judged"] for label in row.by for one in saliency(label, records)]
-    cells = [row.what, row.paper, f"{len(kept)}"]
-    if not kept:
+    scores = [one.scores["judged"] for label in row.by for one in saliency(label, records)]
+    cells = [row.what, row.paper, f"{len(scores)}"]
+    if not scores:
         return [*cells, NOT_RUN, "", "", "", ""]
-    below = sum(one["mae"] < one["zero_mae"] for one in kept)
+    below = sum(one["mae"] < one["zero_mae"] for one in scores)
     return [
         *cells,
-        f"{_spread(kept, 'mae')}, below all-zero {below} of {len(kept)}",
-        _spread(kept, "zero_mae"),
-        _spread(kept, "f_max"),
-        _spread(kept, "centre_f_max"),
-        f"MAE {_spread(kept, 'second_mae')}, F {_spread(kept, 'second_f_max')}",
+        f"{_spread(scores, 'mae')}, below all-zero {below} of {len(scores)}",
+        _spread(scores, "zero_mae"),
+        _spread(scores, "f_max"),
+        _spread(scores, "centre_f_max"),
+        f"MAE {_spread(scores, 'second_mae')}, F {_spread(scores, 'second_f_max')}",
     ]
 
 

@@ -28,7 +28,7 @@ from pipeline.config.tables import EVALUATION_KEYS, Entry, Params
 from pipeline.parts.episodes import read_episodes
 
 MEASURED = RECIPES / "measured"
-SMALL = ("quick",)  # recipes whose runs are smoke tests
+SMALL = ("quick",)  # recipes of smoke tests
 FREE = EVALUATION_KEYS | {"seeds"}  # keys of a policy that change no trained seed
 
 
@@ -108,11 +108,11 @@ def check(record: Record, path: Path) -> None:
         for run in record.runs.values():
             _ = run["commit"], float(run["wall_seconds"]), int(run["resumed"])
             _ = [run["machine"][key] for key in ("processor", "cores", "gpu")]
-        made = record.made_from | record.measured_on
+        lineage = record.made_from | record.measured_on
         own = record.entry
         if record.seed is not None:
             own |= {key: record.scores[key] for key in EVALUATION_KEYS}
-        home = home_of(record.artifact, made)
+        home = home_of(record.artifact, lineage)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); measure it again") from error
     if home is None:
@@ -121,7 +121,7 @@ def check(record: Record, path: Path) -> None:
     wanted = recipe.entry(*record.artifact.split("/"))
     if changed := differences(own, wanted):
         raise FoveaError(f"{path}: {', '.join(changed)} not as in the recipe")
-    others = {label: one for label, one in made.items() if label != record.artifact}
+    others = {label: one for label, one in lineage.items() if label != record.artifact}
     if (changed := differences_of_all(others, recipe)) and not record.note:
         raise FoveaError(
             f"{path}: {'; '.join(changed)} not as in the recipe; say so in a note (--note)"
@@ -162,9 +162,9 @@ def checked_recipes() -> dict[str, Params]:
     return {name: params.load(path) for name, path in recipes().items() if name not in SMALL}
 
 
-def home_of(label: str, made: Iterable[str] = ()) -> str | None:
-    """The recipe that has an entry and, of several, most of the labels in `made`; or None."""
-    labels = [one.split("/") for one in (label, *made)]
+def home_of(label: str, lineage: Iterable[str] = ()) -> str | None:
+    """The recipe that has an entry and, of several, most of the labels in `lineage`; or None."""
+    labels = [one.split("/") for one in (label, *lineage)]
     table, name = labels[0]
     homes = {key: one.tables for key, one in checked_recipes().items() if name in one.tables[table]}
     return max(homes, key=lambda key: sum(n in homes[key][t] for t, n in labels), default=None)
@@ -188,13 +188,13 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=lambda _: None))
 
 
-def differences_of_all(made: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:
+def differences_of_all(lineage: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:
     """The same of every artifact that one was made from, as `label: keys`.
 
     Early records have no digest of an encoder's frames, and of their settings the count alone.
     """
     lines = []
-    for label, one in made.items():
+    for label, one in lineage.items():
         table, name = label.split("/")
         wanted = recipe.find(table, name)
         if wanted is None:

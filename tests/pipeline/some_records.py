@@ -64,13 +64,13 @@ def made(recipe: Params, *labels: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def a_record(artifact: str, on: str | None, made: Any, measured_on: Any, scores: Any) -> Record:
+def a_record(artifact: str, on: str | None, lineage: Any, measured_on: Any, scores: Any) -> Record:
     return Record(
         artifact=artifact,
         seed=None,
         on=on,
         note="",
-        made_from=made,
+        made_from=lineage,
         measured_on=measured_on,
         versions={},
         runs={"stage": RUN},

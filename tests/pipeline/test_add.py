@@ -174,9 +174,9 @@ def test_drafts_are_completed_with_runs_and_note(tmp_path: Path, small: Params) 
         (root / f".runs/{stage}-{name}.json").write_text(json.dumps(RUN | {"digest": "d" * 64}))
         (root / f".runs/{command}-{name}.json").write_text(json.dumps(RUN))
         (path,) = add(one.artifact, one.on, "a note", root=root, folder=folder)
-        (kept,) = read_records(folder)[one.artifact]
-        assert kept.scores == one.scores and kept.note == "a note"
-        assert list(kept.runs) == [f"{stage}-{name}", f"{command}-{name}"]
+        (added,) = read_records(folder)[one.artifact]
+        assert added.scores == one.scores and added.note == "a note"
+        assert list(added.runs) == [f"{stage}-{name}", f"{command}-{name}"]
         (root / DRAFTS / one.path).unlink()
         path.unlink()
         one.made_from["frames/reach"]["entry"]["count"] = 9

@@ -67,25 +67,25 @@ def test_points_are_those_of_the_environment() -> None:
 
 
 def test_frames_that_show_not_all_points_are_left_out() -> None:
-    kept = frames()
-    found = probe.scene_of(kept, "frames/x")
-    points = cast(Any, kept.info["points"])
+    whole = frames()
+    scene = probe.scene_of(whole, "frames/x")
+    points = cast(Any, whole.info["points"])
     inside = np.array([all(0 <= v <= 32 for v in one.ravel()) for one in points])
-    assert 0 < found.left_out == (~inside).sum() < len(kept)
-    assert (found.images == kept.images[inside]).all()
-    assert (found.places["image object"] == points[inside, 1]).all()
-    assert np.allclose(found.places["world goal"], kept.info["state"][inside, 36:39], atol=1e-6)
-    named = {*zip(kept.stream[inside], kept.episode[inside], found.episodes, strict=True)}
-    assert len(named) == len(set(found.episodes.tolist())) == len({(s, e) for s, e, _ in named})
+    assert 0 < scene.left_out == (~inside).sum() < len(whole)
+    assert (scene.images == whole.images[inside]).all()
+    assert (scene.places["image object"] == points[inside, 1]).all()
+    assert np.allclose(scene.places["world goal"], whole.info["state"][inside, 36:39], atol=1e-6)
+    named = {*zip(whole.stream[inside], whole.episode[inside], scene.episodes, strict=True)}
+    assert len(named) == len(set(scene.episodes.tolist())) == len({(s, e) for s, e, _ in named})
 
 
 def test_rows_are_spread_over_all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "ROWS", 10)
-    kept = frames()
-    kept.info["points"] = np.full((40, 3, 2), 5, np.float32)
-    found = probe.scene_of(kept, "frames/x")
-    assert len(found.images) == 10 and found.left_out == 0
-    assert (found.images[[0, -1]] == kept.images[[0, -1]]).all()
+    whole = frames()
+    whole.info["points"] = np.full((40, 3, 2), 5, np.float32)
+    scene = probe.scene_of(whole, "frames/x")
+    assert len(scene.images) == 10 and scene.left_out == 0
+    assert (scene.images[[0, -1]] == whole.images[[0, -1]]).all()
 
 
 def test_frames_without_points_and_too_few_episodes_are_told() -> None:
@@ -153,14 +153,16 @@ def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None
     config = mae.Config(patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
     save_encoder(mae.Pretraining(config, SHAPE).encoder(mae.Features()), tmp_path)
     images = frames().images[:20]
-    found = dict(probe.read("x", str(tmp_path), images, {}))
-    assert {name: rows.shape for name, rows in found.items()} == {
+    readings = dict(probe.read("x", str(tmp_path), images, {}))
+    assert {name: rows.shape for name, rows in readings.items()} == {
         "pooled": (20, 16),
         "tokens": (20, 16 * 16),
     }
     whole = load_encoder(tmp_path, features={"select": "all"})
     batch = torch.from_numpy(images[:1]).permute(0, 3, 1, 2).contiguous()
-    assert np.allclose(found["tokens"][0], whole(batch)["x"].detach().flatten().numpy(), atol=1e-6)
+    assert np.allclose(
+        readings["tokens"][0], whole(batch)["x"].detach().flatten().numpy(), atol=1e-6
+    )
     with pytest.raises(FoveaError, match=r"encoders/x: sees images \(3, 32, 32\)"):
         list(probe.read("x", str(tmp_path), images[:, :16], {}))
 
@@ -203,11 +205,11 @@ def test_the_lineage_goes_back_to_the_frames(
     seal(root, "predictors/a", {"size": 2}, "frames/a")
     seal(root, "saliency/a", {}, "frames/a", "predictors/a")
     last = seal(root, "encoders/a", {}, "saliency/a")
-    found = artifact.lineage("encoders/a")
-    assert set(found) == {"encoders/a", "saliency/a", "predictors/a", "frames/a"}
-    assert found["encoders/a"]["digest"] == last and found["frames/a"]["digest"] == first
-    assert found["predictors/a"]["entry"] == {"size": 2}
-    assert probe.frames_of(found) == "frames/a"
+    readings = artifact.lineage("encoders/a")
+    assert set(readings) == {"encoders/a", "saliency/a", "predictors/a", "frames/a"}
+    assert readings["encoders/a"]["digest"] == last and readings["frames/a"]["digest"] == first
+    assert readings["predictors/a"]["entry"] == {"size": 2}
+    assert probe.frames_of(readings) == "frames/a"
     seal(root, "predictors/a", {"size": 3}, "frames/a")
     with pytest.raises(FoveaError, match=r"saliency/a: not made from the predictors/a.*label@a"):
         artifact.lineage("encoders/a")

@@ -67,9 +67,9 @@ def test_success_is_shown_where_episodes_can_succeed(copied: Report) -> None:
             point["successes"] = [True] * (4 * index) + [False] * (10 - 4 * index)
     write_json(path, value)
     metrics = render(PARAMS, copied.artifacts, copied.out)
-    found = metrics["frostbite-spirl"]
-    assert (found["success"], found["random_success"]) == pytest.approx((0.8, 0.1))
-    assert found["success_low"] <= 0.8 <= found["success_high"]
+    values = metrics["frostbite-spirl"]
+    assert (values["success"], values["random_success"]) == pytest.approx((0.8, 0.1))
+    assert values["success_low"] <= 0.8 <= values["success_high"]
     assert "success" not in metrics["frostbite-der"]
     assert copied.page.count("<dt>Success</dt>") == 1 and "<dd>80\N{NO-BREAK SPACE}%" in copied.page
     assert "Mean success of frostbite-spirl: 0.8 after 3,000 steps" in copied.page

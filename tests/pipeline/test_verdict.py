@@ -38,16 +38,16 @@ def seeds(mean: float, spread: float, count: int, seed: int) -> list[Sample]:
 )
 def test_verdicts(mean: float, spread: float, gap: float | None, word: str) -> None:
     claimed = None if gap is None else Gap(gap, (10.0, 10.0))
-    found = judge(seeds(mean, spread, 6, seed=1), seeds(0.0, spread, 6, seed=2), claimed, MEAN)
-    assert found.word == word
-    assert found.low < found.difference < found.high
+    verdict = judge(seeds(mean, spread, 6, seed=1), seeds(0.0, spread, 6, seed=2), claimed, MEAN)
+    assert verdict.word == word
+    assert verdict.low < verdict.difference < verdict.high
 
 
 def test_verdicts_at_the_edges_of_the_interval() -> None:
     """Seeds at 0, 0 and 100 against 0: all three of a resample are 100 in 1 of 27, so 0 to 100."""
     zero, mixed = [np.zeros(5)] * 3, [np.zeros(5), np.zeros(5), np.full(5, 100.0)]
-    found = judge(mixed, zero, Gap(100.0, (1.0, 1.0)), MEAN)
-    assert (found.low, found.high, found.word) == (0.0, 100.0, "under-powered")
+    verdict = judge(mixed, zero, Gap(100.0, (1.0, 1.0)), MEAN)
+    assert (verdict.low, verdict.high, verdict.word) == (0.0, 100.0, "under-powered")
     assert judge(mixed, zero, Gap(100.1, (1.0, 1.0)), MEAN).word == "not reproduced"
     assert judge(zero, mixed, Gap(1.0, (1.0, 1.0)), MEAN).word == "not reproduced"
 
@@ -60,8 +60,8 @@ def test_the_detectable_difference_is_detected_in_four_of_five_cases() -> None:
     exact = judge(side, side, None, MEAN).detectable * math.sqrt(200 / count)
     mine, theirs = rng.normal(exact, spread, (4_000, count)), rng.normal(0, spread, (4_000, count))
     error = np.sqrt((mine.var(1, ddof=1) + theirs.var(1, ddof=1)) / count)
-    found = np.abs(mine.mean(1) - theirs.mean(1)) > 1.96 * error
-    assert 0.77 < found.mean() < 0.85
+    detected = np.abs(mine.mean(1) - theirs.mean(1)) > 1.96 * error
+    assert 0.77 < detected.mean() < 0.85
 
 
 def test_probes_are_judged_by_their_seeds_alone() -> None:
@@ -72,17 +72,17 @@ def test_probes_are_judged_by_their_seeds_alone() -> None:
     known = welch_interval(ours, theirs)
     for splits in (1, 50):
         sides = [[np.full(splits, x) for x in side] for side in (ours, theirs)]
-        found = judge(sides[0], sides[1], None, "probe")
-        assert (found.low, found.high) == pytest.approx(known)
-        assert found.word == "under-powered"  # the bootstrap's interval excludes 0 here
+        verdict = judge(sides[0], sides[1], None, "probe")
+        assert (verdict.low, verdict.high) == pytest.approx(known)
+        assert verdict.word == "under-powered"  # the bootstrap's interval excludes 0 here
         assert judge(sides[0], sides[1], None, MEAN).word == "reproduced"
     error = math.sqrt(ours.var(ddof=1) / 3 + theirs.var(ddof=1) / 3)
-    assert found.detectable == pytest.approx((known[1] - known[0]) / 2 + POWER * error)
+    assert verdict.detectable == pytest.approx((known[1] - known[0]) / 2 + POWER * error)
 
 
 def test_two_seeds_a_side_are_under_powered() -> None:
-    found = judge(seeds(1e6, 0, 2, 0), seeds(0, 0, 9, 0), Gap(1.0, (1.0, 1.0)), MEAN)
-    assert found.word == "under-powered" and math.isnan(found.low)
+    verdict = judge(seeds(1e6, 0, 2, 0), seeds(0, 0, 9, 0), Gap(1.0, (1.0, 1.0)), MEAN)
+    assert verdict.word == "under-powered" and math.isnan(verdict.low)
 
 
 def test_the_seeds_needed_detect_the_gap_in_four_of_five_cases() -> None:
