@@ -59,13 +59,14 @@ class Record:
         return dict(self.made_from[self.artifact]["entry"])
 
     def is_like(self, other: Record) -> bool:
-        """Whether both were made from, and measured on, artifacts of the same settings."""
-        mine, theirs = (
-            {label: one["entry"] for label, one in (r.made_from | r.measured_on).items()}
-            for r in (self, other)
-        )
-        del mine[self.artifact], theirs[other.artifact]
-        return mine == theirs
+        """Whether both were made from, and measured on, artifacts of the same settings, as far as
+        these are recorded.
+        """
+        mine, theirs = (one.made_from | one.measured_on for one in (self, other))
+        known = [label for label in mine.keys() & theirs.keys() - {self.artifact}
+                 if mine[label]["digest"] and theirs[label]["digest"]]  # fmt: skip
+        alike = all(mine[label]["entry"] == theirs[label]["entry"] for label in known)
+        return alike and mine.keys() == theirs.keys()
 
 
 def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:

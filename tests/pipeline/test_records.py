@@ -125,7 +125,8 @@ def test_another_encoder_is_taken_with_a_note_but_not_mixed(tmp_path: Path) -> N
 def test_early_records_know_the_count_of_frames_alone(tmp_path: Path) -> None:
     frames = "made_from", "frames/frostbite"
     early = changed(SEED, *frames, to={"digest": None, "entry": {"count": 5000}})
-    assert read_records(keep(tmp_path, early))
+    later = seed_of("frostbite-spirl", 1, [[1.0]])
+    assert len(read_records(keep(tmp_path, early, later))["policies/frostbite-spirl"]) == 2
     keep(tmp_path, changed(early, *frames, "entry", "count", to=9))
     with pytest.raises(FoveaError, match="frames/frostbite: count"):
         read_records(tmp_path)
