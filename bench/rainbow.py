@@ -1,4 +1,4 @@
-"""One Rainbow update, sampling included, against the same maths written as it is usually told.
+"""One Rainbow update, sampling included, against the same maths written as textbooks write it.
 
 The plain one attends in full, from every token to every token (nn.MultiheadAttention), or convolves
 with nn.Conv2d on frames turned to floats; it indexes the replay with [...], masks the stacks by

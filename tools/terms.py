@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[1]
 GLOSSARY = "CONTRIBUTING.md"
 KINDS = (".py", ".md", ".yaml", ".html")
 PLACES = ("datasets", "pretrain", "rl", "pipeline", "bench", "tools", "tests", "docs", "*.*")
+EXEMPT = (GLOSSARY, "tests/test_terms.py")  # which say what must not be written
 # Not yet gone through.
 WAITING = (
     *("pretrain/", "rl/", "pipeline/", "tests/", "docs/", "RESULTS.md", "dvc.yaml"),
-    *("params.yaml", "CHANGELOG.md"),
+    *("params.yaml",),
 )
 
 
@@ -57,7 +58,7 @@ def files(root: Path) -> Iterator[Path]:
     for place in PLACES:
         for path in sorted(root.glob(place) if "*" in place else (root / place).rglob("*")):
             name = str(path.relative_to(root))
-            if path.suffix in KINDS and name != GLOSSARY and not name.startswith(WAITING):
+            if path.suffix in KINDS and name not in EXEMPT and not name.startswith(WAITING):
                 yield path
 
 

@@ -1,4 +1,4 @@
-"""Simulated clicks against drawn pixels, and their maps against the formula."""
+"""Simulated clicks against rendered pixels, and their maps against the formula."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_heat_map_is_the_sum_of_gaussians() -> None:
                 square = (x - click[0]) ** 2 + (y - click[1]) ** 2
                 expected[row, column] += math.exp(-square / (2 * 10.0**2))
     expected *= 255 / expected.max()
-    found = heat_map(clicks, height, width)
-    assert found.dtype == np.uint8 and found.max() == 255
-    np.testing.assert_array_equal(found, np.rint(expected))
+    heat = heat_map(clicks, height, width)
+    assert heat.dtype == np.uint8 and heat.max() == 255
+    np.testing.assert_array_equal(heat, np.rint(expected))
     assert heat_map(np.empty((0, 2)), 4, 4).max() == 0
 
 
@@ -145,8 +145,8 @@ def test_seaquest_sprites_are_all_listed_at_their_centres(
         drawn = (image != np.median(image[:, 8::8], axis=1, keepdims=True)).any(axis=-1)
         for x, y in points:
             hits.append(drawn[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3].any())
-    assert {name for name, found in distances.items() if len(found) >= 10} >= shown
-    far = {name: np.mean(np.array(found) > 2.6) for name, found in distances.items()}
+    assert {name for name, pixels in distances.items() if len(pixels) >= 10} >= shown
+    far = {name: np.mean(np.array(pixels) > 2.6) for name, pixels in distances.items()}
     assert max(far.values()) < 0.03, far  # a shot and what it hits, in the last of the two frames
     assert np.mean(hits) > 0.99
 

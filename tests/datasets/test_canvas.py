@@ -28,10 +28,12 @@ except FoveaError as error:
 
 def draw(**words: str) -> subprocess.CompletedProcess[str]:
     """Draw a task in a process with this environment: MuJoCo chooses once a process."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")
+    }
     command = [sys.executable, "-W", "ignore", "-c", DRAW]
     return subprocess.run(
-        command, cwd=CODE, env=kept | words, capture_output=True, text=True, check=False
+        command, cwd=CODE, env=environment | words, capture_output=True, text=True, check=False
     )
 
 

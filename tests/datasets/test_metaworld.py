@@ -68,14 +68,14 @@ def test_metaworld_s_own_reset_is_stale() -> None:
 def test_seeds_decide_everything(game: str) -> None:
     def play(env: MetaWorldTask) -> list[dict[str, Any]]:
         actions = np.random.default_rng(0).uniform(-1, 1, (2, 20, 4)).astype(np.float32)
-        seen = []
+        record = []
         for episode in actions:
             image, info = env.reset()
-            seen.append(info | {"image": image})
+            record.append(info | {"image": image})
             for action in episode:
                 image, reward, _, _, info = env.step(action)
-                seen.append(info | {"image": image, "reward": reward})
-        return seen
+                record.append(info | {"image": image, "reward": reward})
+        return record
 
     first, again, other = play(task(game)), play(task(game)), play(task(game, seed=1))
     assert all(map(same, first, again))
@@ -143,12 +143,12 @@ def test_a_success_that_passes_counts() -> None:
 
 @pytest.mark.parametrize("camera", metaworld.CAMERAS)
 def test_upright_is_the_same_picture_turned(camera: str) -> None:
-    (buffer, told), (upright, info) = (
+    (buffer, reference), (upright, info) = (
         task("drawer-open", camera=camera, view=view).reset() for view in ("reference", "upright")
     )
     corner = camera.startswith("corner")
     assert np.array_equal(upright, buffer[:, ::-1] if corner else buffer[::-1])
-    turned = (64 - told["points"][:, 0]) if corner else (64 - told["points"][:, 1])
+    turned = (64 - reference["points"][:, 0]) if corner else (64 - reference["points"][:, 1])
     np.testing.assert_allclose(info["points"][:, 0 if corner else 1], turned, atol=1e-3)
 
 
@@ -207,8 +207,8 @@ def middle(
     for shape in scene.geoms[: scene.ngeom]:
         if (shape.objtype, shape.objid) != (kind, number):
             shape.segid = -1  # not drawn
-    drawn = renderer.render()[::-1, ::-1, 1] == kind  # these cameras stand upside down
-    rows, columns = np.nonzero(drawn)
+    mask = renderer.render()[::-1, ::-1, 1] == kind  # these cameras stand upside down
+    rows, columns = np.nonzero(mask)
     return columns.mean() + 0.5, rows.mean() + 0.5  # a pixel's middle is half a pixel into it
 
 
@@ -219,9 +219,9 @@ def test_what_is_behind_the_camera_is_nowhere() -> None:
     data, camera = env._task.data, env._camera
     ahead = -data.cam_xmat[camera].reshape(3, 3)[:, 2]
     before, behind = (data.cam_xpos[camera] + side * ahead for side in (1, -1))
-    found = env._project(np.stack([before, behind]))
-    np.testing.assert_allclose(found[0], [32, 32], atol=1e-3)
-    assert np.isnan(found[1]).all()
+    projected = env._project(np.stack([before, behind]))
+    np.testing.assert_allclose(projected[0], [32, 32], atol=1e-3)
+    assert np.isnan(projected[1]).all()
     env.close()
 
 
@@ -258,7 +258,7 @@ def test_shadows_are_drawn_on_demand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ({"game": "drawer"}, "game: 'drawer'"),
         ({"camera": "top"}, "camera: 'top', must be corner or corner2"),
@@ -268,6 +268,6 @@ def test_shadows_are_drawn_on_demand() -> None:
         ({"horizon": 501}, "horizon: 501, must be at most 500"),
     ],
 )
-def test_what_no_task_can_be_is_refused(words: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_no_task_can_be_is_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Config(**({"game": "reach"} | words))

@@ -43,8 +43,8 @@ def test_an_unstable_simulation_ends_the_run(reach: Any, what: str, tmp_path: Pa
         reach._task.do_simulation = partial(push, reach._task)
     else:
         getattr(reach._task.data, what)[0] = np.nan
-    told = r"'metaworld/reach': the sim.* unstable at step 4 of an"
-    with pytest.raises(UnstableError, match=told) as caught:
+    message = r"'metaworld/reach': the sim.* unstable at step 4 of an"
+    with pytest.raises(UnstableError, match=message) as caught:
         reach.step(STILL)
     info = caught.value.info
     assert info["game_length"] == 4 and info["game_return"] > 0
@@ -57,7 +57,7 @@ def test_an_unstable_simulation_ends_the_run(reach: Any, what: str, tmp_path: Pa
 
 
 def push(task: Any, ctrl: object, n_frames: int) -> None:
-    """Simulate as metaworld does, with a force that is no number."""
+    """Simulate as metaworld does, with a force that is NaN."""
     task.data.ctrl[:] = np.nan
     mujoco.mj_step(task.model, task.data, nstep=n_frames)
 

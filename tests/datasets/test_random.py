@@ -43,39 +43,40 @@ def test_shares_are_even_and_streams_differ(tmp_path: Path) -> None:
     shares = streams(Config(seed=3, streams=3), "atari/Breakout", 500)
     assert [share.count for share in shares] == [167, 167, 166]
     run_all(tmp_path, shares)
-    found = read_frames(tmp_path)
-    assert len(found) == 500 and found.images.shape == (500, 96, 96, 3)
-    assert np.bincount(found.stream).tolist() == [167, 167, 166]
-    assert set(found.action) == set(range(4))
-    first, second = (found.action[found.stream == i][:100] for i in (0, 1))
+    frames = read_frames(tmp_path)
+    assert len(frames) == 500 and frames.images.shape == (500, 96, 96, 3)
+    assert np.bincount(frames.stream).tolist() == [167, 167, 166]
+    assert set(frames.action) == set(range(4))
+    first, second = (frames.action[frames.stream == i][:100] for i in (0, 1))
     assert (first != second).any()
     for stream in range(3):
-        mine = found.stream == stream
-        ends, lives = found.terminated[mine], found.info["lives"][mine]
+        mine = frames.stream == stream
+        ends, lives = frames.terminated[mine], frames.info["lives"][mine]
         starts = np.r_[True, ends[:-1]]
-        assert (found.step[mine][starts] == 0).all() and found.episode[mine][-1] == ends[:-1].sum()
+        assert (frames.step[mine][starts] == 0).all()
+        assert frames.episode[mine][-1] == ends[:-1].sum()
         assert (lives[starts] == 5).all() and lives.min() >= 1
-    assert len(set(found.info["lives"].tolist())) > 2 and not found.truncated.any()
+    assert len(set(frames.info["lives"].tolist())) > 2 and not frames.truncated.any()
 
 
 def test_info_belongs_to_the_image_beside_it(tmp_path: Path) -> None:
     """RAM and picture of the same moment: Breakout's paddle is drawn where RAM cell 72 says."""
     run_all(tmp_path, streams(Config(streams=1), "atari/Breakout", 120))
-    found = read_frames(tmp_path)
-    paddle = found.info["ram"][:, 72].astype(int)
-    row = found.images[:, 87, 5:91, 0] > 100
-    drawn = np.array([line.nonzero()[0].mean() for line in row])
-    assert np.corrcoef(paddle, drawn)[0, 1] > 0.99
+    frames = read_frames(tmp_path)
+    paddle = frames.info["ram"][:, 72].astype(int)
+    row = frames.images[:, 87, 5:91, 0] > 100
+    column = np.array([line.nonzero()[0].mean() for line in row])
+    assert np.corrcoef(paddle, column)[0, 1] > 0.99
 
 
 def test_first_lives_only(tmp_path: Path) -> None:
     """A game is left at its first lost life; up to there it is the game played whole."""
-    found = {}
+    sets = {}
     for lives in ("all", "first"):
         shares = streams(Config(streams=2, lives=lives), "atari/Breakout", 400)
         run_all(tmp_path / lives, shares)
-        found[lives] = read_frames(tmp_path / lives)
-    first, whole = found["first"], found["all"]
+        sets[lives] = read_frames(tmp_path / lives)
+    first, whole = sets["first"], sets["all"]
     assert (first.info["lives"] == 5).all() and not first.terminated.any()
     assert first.truncated.sum() >= 4
     for stream in (0, 1):
@@ -95,7 +96,7 @@ def test_first_lives_are_refused_where_there_are_none() -> None:
 
 
 def test_few_frames_need_few_streams() -> None:
-    """No empty streams; impossible counts, seeds and games are refused."""
+    """No empty streams; impossible counts, seeds and unknown games are refused."""
     assert [share.index for share in streams(Config(streams=8), "atari/Pong", 3)] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"^count: 0"):
         streams(Config(), "atari/Pong", 0)
@@ -126,24 +127,24 @@ def test_missing_and_damaged_shards_are_played_again(
     """Only they are written, with the bytes they had; sealed ones are left alone."""
     monkeypatch.setattr(parts, "SHARD", 50)
     [stream] = streams(Config(streams=1), "atari/MsPacman", 170)
-    told: list[int] = []
-    stream.run(tmp_path, told.append)
+    counts: list[int] = []
+    stream.run(tmp_path, counts.append)
     whole = digests(tmp_path)
-    assert list(whole) == [f"000-0000{i}.tar" for i in range(4)] and told == [50, 50, 50, 20]
+    assert list(whole) == [f"000-0000{i}.tar" for i in range(4)] and counts == [50, 50, 50, 20]
     (tmp_path / "000-00001.tar").unlink()
     (tmp_path / "000-00003.tar").unlink()
-    kept = (tmp_path / "000-00002.tar").stat().st_mtime_ns
-    told.clear()
-    stream.run(tmp_path, told.append)
-    assert digests(tmp_path) == whole and sum(told) == 170
-    assert (tmp_path / "000-00002.tar").stat().st_mtime_ns == kept
+    written = (tmp_path / "000-00002.tar").stat().st_mtime_ns
+    counts.clear()
+    stream.run(tmp_path, counts.append)
+    assert digests(tmp_path) == whole and sum(counts) == 170
+    assert (tmp_path / "000-00002.tar").stat().st_mtime_ns == written
     spoilt = tmp_path / "000-00002.tar"
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")  # where tar looks at nothing
-    stream.run(tmp_path, told.append)
+    stream.run(tmp_path, counts.append)
     assert digests(tmp_path) == whole
     assert "000-00002.tar: does not match its SHA-256" in capfd.readouterr().err
     monkeypatch.setattr(Stream, "frames", None)  # nothing is played where nothing is missing
-    stream.run(tmp_path, told.append)
+    stream.run(tmp_path, counts.append)
 
 
 PROGRAM = """

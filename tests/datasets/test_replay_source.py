@@ -24,36 +24,36 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     folder = tmp_path_factory.mktemp("learned")
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 4)).astype(np.float32)
     env = envs.make(ENV, num_envs=1, seed=3, draw=False)
-    seen = []
+    record = []
     _, info = env.reset()
     for action in actions:
         state = info["state"][0]
         _, reward, _, truncated, info = env.step(action[None])
-        seen.append((state, action, float(reward[0]), bool(truncated[0])))
+        record.append((state, action, float(reward[0]), bool(truncated[0])))
     env.close()
-    keep(folder, seen, np.array([reward for *_, reward, _ in seen]))
-    return folder, seen
+    keep(folder, record, np.array([reward for *_, reward, _ in record]))
+    return folder, record
 
 
-def keep(folder: Path, seen: list[Any], rewards: NDArray[np.float64]) -> None:
+def keep(folder: Path, record: list[Any], rewards: NDArray[np.float64]) -> None:
     """What the learner leaves, with these rewards."""
-    actions = np.stack([action for _, action, *_ in seen])
-    kept = {"action": actions, "reward": rewards, "end": np.array([500, 1_000])}
-    save_file(kept, folder / LEARNED)
+    actions = np.stack([action for _, action, *_ in record])
+    arrays = {"action": actions, "reward": rewards, "end": np.array([500, 1_000])}
+    save_file(arrays, folder / LEARNED)
 
 
 def test_frames_are_the_trainings_evenly_spread(
     learned: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
     """Also where a stream begins in a later episode, which is not played from the first one on."""
-    folder, seen = learned
+    folder, record = learned
     for part in streams(Config(seed=3, streams=2, steps=STEPS), ENV, 40, folder):
         part.run(tmp_path, lambda _: None)
     frames = read_frames(tmp_path)
     numbers = [i * STEPS // 40 for i in range(40)]
     assert len(frames) == 40 and frames.stream.tolist() == [0] * 20 + [1] * 20
     for i, number in enumerate(numbers):
-        state, action, reward, truncated = seen[number]
+        state, action, reward, truncated = record[number]
         np.testing.assert_array_equal(frames.info["state"][i], state)
         np.testing.assert_array_equal(frames.action[i], action)
         assert frames.reward[i] == np.float32(reward) and frames.truncated[i] == truncated
@@ -68,27 +68,27 @@ def test_frames_are_drawn_only_when_they_are_recorded(
 ) -> None:
     from datasets.envs.metaworld import MetaWorldTask
 
-    drawn: list[Any] = []
+    images: list[Any] = []
     real = MetaWorldTask.image
 
     def image(self: MetaWorldTask) -> Any:
-        drawn.append(real(self))
-        return drawn[-1]
+        images.append(real(self))
+        return images[-1]
 
     monkeypatch.setattr(MetaWorldTask, "image", image)
     (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 6, learned[0])
     assert len(list(part.frames(2))) == 4
-    assert len(drawn) == 4
+    assert len(images) == 4
 
 
 def test_another_way_than_the_learner_s_is_told(
     learned: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
     """As on another processor, where the last bit of one step is enough."""
-    _, seen = learned
-    rewards = np.array([reward for *_, reward, _ in seen])
+    _, record = learned
+    rewards = np.array([reward for *_, reward, _ in record])
     rewards[42] = np.nextafter(rewards[42], np.inf)
-    keep(tmp_path, seen, rewards)
+    keep(tmp_path, record, rewards)
     (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 40, tmp_path)
     frames = part.frames(0)
     assert [next(frames).step for _ in range(2)] == [0, 27]  # the next is step 54

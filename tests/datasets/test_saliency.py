@@ -48,8 +48,8 @@ def test_maps_come_back_beside_their_frames(tmp_path: Path, every: int) -> None:
     frames = two_streams(tmp_path / "frames")
     indices = np.arange(0, 320, every)
     maps = write(tmp_path / "maps", frames, indices)
-    found, read = read_saliency(tmp_path / "maps", frames)
-    np.testing.assert_array_equal(found, indices)
+    result, read = read_saliency(tmp_path / "maps", frames)
+    np.testing.assert_array_equal(result, indices)
     np.testing.assert_array_equal(read, maps)
     before = [sha256_file(path) for path in sorted((tmp_path / "maps").glob("*.tar"))]
     write(tmp_path / "maps", frames, indices)

@@ -32,9 +32,9 @@ def on_disk(server: Served, frame: int = 0) -> Points:
     return clicked[KEYS[frame]].points if KEYS[frame] in clicked else ()
 
 
-def near(found: Points, wanted: list[tuple[float, float]]) -> bool:
+def near(points: Points, wanted: list[tuple[float, float]]) -> bool:
     """Are these the clicks, within a pixel of the screen?"""
-    return len(found) == len(wanted) and bool(np.allclose(found, wanted, atol=1.0))
+    return len(points) == len(wanted) and bool(np.allclose(points, wanted, atol=1.0))
 
 
 @contextmanager

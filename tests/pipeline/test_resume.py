@@ -16,7 +16,6 @@ import pytest
 from pipeline.runtime import stage
 from tests.pipeline.conftest import Project
 
-KILLS = 2
 # Stage, entry, folder it publishes, and what its tables need to have the stage last a while.
 STAGES = [
     (
@@ -88,7 +87,7 @@ def test_killed_and_resumed(
     shutil.rmtree(project.artifacts / folder)
     stopped = 0
     chance = random.Random(stage)
-    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)[: KILLS + 1]:
+    for how in (signal.SIGKILL, signal.SIGTERM):
         kill_at(project, stage, name, how, work["wall_seconds"] * chance.uniform(0.05, 0.5))
         if (project.artifacts / folder).exists():  # the kill came late: it must be whole
             assert content(project.artifacts / folder) == expected

@@ -1,9 +1,9 @@
 """Error maps of real games against the definition: the proof that the shortcuts are exact.
 
-Of each game 256 frames of a random policy, at the paper's size. All maps are made by the memory,
-half of them of one frame at a time, as policies learn, half of several, as they are evaluated; in
-every frame some centres, corners and edges among them, are compared with the centre drawn alone by
-the whole model, and in some frames the whole map and the patches selected from it.
+Of each game 64 frames of a random policy, at the paper's size; `bench.exact` compares 256. The
+cache computes all maps, half of them one frame at a time, as policies learn, half of several, as
+they are evaluated. In every frame some centres, corners and edges among them, are compared with the
+centre computed alone by the whole model, and in some frames the whole map and the selected patches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pretrain.spirl import select
 from pretrain.spirl.error_cache import ErrorMemory
 from pretrain.spirl.error_map import error_map, neighbourhoods
 
-FRAMES, WHOLE = 256, 2  # frames of a game; those of them compared at all 144 centres
+FRAMES, WHOLE = 64, 2  # frames of a game; those of them compared at all 144 centres
 TOGETHER = 8
 CLOSE = 1e-5
 
@@ -69,7 +69,7 @@ def test_maps_of_a_game_equal_the_definition(game: str) -> None:
                 error_map(model, frame[None])[0], expected, atol=CLOSE, rtol=0
             )
             assert same_selection(found, expected)
-    assert memory.hits > 0.5 * FRAMES * 144 or game == "BattleZone"
+    assert memory.hits > 0.3 * FRAMES * 144 or game == "BattleZone"
 
 
 def same_selection(found: Tensor, expected: Tensor) -> bool:
