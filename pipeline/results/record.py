@@ -59,9 +59,7 @@ class Record:
         return dict(self.made_from[self.artifact]["entry"])
 
     def is_like(self, other: Record) -> bool:
-        """Whether both were made from artifacts of the same settings, as far as both recorded them;
-        check() has compared each setting with the recipe's.
-        """
+        """Whether both were made from artifacts of the same settings, as far as both have them."""
         pairs = [
             (self.made_from[label]["entry"], other.made_from[label]["entry"])
             for label in self.made_from.keys() & other.made_from.keys() - {self.artifact}
