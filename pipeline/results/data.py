@@ -17,7 +17,6 @@ from rl.statistics import bootstrap_interval, interquartile_mean
 
 Interval = tuple[float, float]
 
-TABLES = tuple(table for table in STAGES if table != "report")
 REFERENCES = Path(__file__).parents[2] / "rl" / "reference_scores.json"
 
 
@@ -82,7 +81,7 @@ class Evaluation:
 
 def gather(params: Mapping[str, Any], artifacts: Path) -> dict[str, list[Item]]:
     """Artifacts of every entry in the tables of params.yaml; evaluations go by the policies."""
-    tables: dict[str, Mapping[str, Any]] = {t: params.get(t) or {} for t in TABLES}
+    tables: dict[str, Mapping[str, Any]] = {t: params.get(t) or {} for t in STAGES if t != "report"}
     tables["evaluations"] = {name: {"policy": name} for name in tables["policies"]}
     return {
         table: [_item(table, name, entry, artifacts) for name, entry in entries.items()]
@@ -167,8 +166,3 @@ def reference(env: str) -> dict[str, float]:
     """Published scores for an environment word: {"random": …, "human": …}, empty if unknown."""
     games = (read_json(REFERENCES) or {}).get("games", {})
     return dict(games.get(env.rpartition("/")[2], {}))
-
-
-def reference_source() -> str:
-    """Where the published scores come from, empty if there are none."""
-    return str((read_json(REFERENCES) or {}).get("source", ""))

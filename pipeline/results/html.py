@@ -4,8 +4,6 @@ What varies from run to run (wall times, machines) is in `artifacts/.runs/`, not
 """
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +16,15 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline.results import plots
 from pipeline.results.data import (
+    REFERENCES,
     Evaluation,
     Item,
     Score,
     gather,
     read_curve,
     read_evaluation,
+    read_json,
     reference,
-    reference_source,
     score,
 )
 from pipeline.results.plots import number, percent
@@ -58,7 +57,7 @@ def render(
         papers=papers,
         items=items,
         digests={item.key: item.digest for item in items},
-        reference_source=reference_source(),
+        reference_source=(read_json(REFERENCES) or {}).get("source", ""),
     )
     metrics = {policy["name"]: _metrics(policy) for policy in judged}
     curves = out / "curves"
@@ -198,14 +197,12 @@ def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 def _curve_csv(evaluation: Evaluation) -> bytes:
     """Mean return at every checkpoint: of all seeds, then of each."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["step", "mean", *(f"seed-{seed.seed}" for seed in evaluation.seeds)])
+    rows = [["step", "mean", *(f"seed-{seed.seed}" for seed in evaluation.seeds)]]
     for step in sorted({step for seed in evaluation.seeds for step in seed.steps}):
         returns = [seed.at(step) for seed in evaluation.seeds]
         means = (float(one.mean()) for one in (np.concatenate(returns), *returns))
-        rows.writerow([step, *means])
-    return text.getvalue().encode()
+        rows.append([str(step), *map(str, means)])
+    return "".join(",".join(row) + "\n" for row in rows).encode()
 
 
 def data_uri(path: Path, kind: str) -> str | None:

@@ -17,7 +17,6 @@ from pipeline.results.verdict import (
     NOT_REPRODUCED,
     OWN_WORDS,
     PROTOCOLS,
-    SEEDS_ALONE,
     UNDER_POWERED,
     WORDS,
     Gap,
@@ -104,9 +103,7 @@ def episodes(record: Record, protocol: str) -> Episodes:
 
 
 def _splits(record: Record, cell: Cell) -> Sample:
-    """R² of each split, the mean over the cell's points in the image; one that is constant has
-    none.
-    """
+    """R² of each split, the mean over the cell's points in the image that are not constant."""
     places = record.scores["readings"][cell.reading]
     values = [places[f"image {point}"]["r2"] for point in cell.points]
     return np.asarray(np.mean([one for one in values if None not in one], axis=0))
@@ -118,8 +115,8 @@ def ours(cell: Cell, protocol: str, records: Records) -> tuple[Score, int] | Non
     if not seeds:
         return None
     scores = np.array([statistic(one) for one in seeds])
-    alone = protocol in SEEDS_ALONE
-    interval = student_interval(scores) if alone else mean_interval(seeds, statistic)
+    probe = protocol == "probe"
+    interval = student_interval(scores) if probe else mean_interval(seeds, statistic)
     pooled = interquartile_mean(np.concatenate(seeds))
     spread = bootstrap_interval(seeds, interquartile_mean)
     return Score(float(scores.mean()), interval, pooled, spread), len(seeds)

@@ -1,7 +1,4 @@
-"""Curves as inline SVG, for the report and for docs/.
-
-They take their colours and type size from the page, and equal data gives equal bytes.
-"""
+"""Curves as inline SVG, for the report and docs/; equal data gives equal bytes."""
 
 import math
 from collections.abc import Sequence

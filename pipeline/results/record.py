@@ -59,14 +59,13 @@ class Record:
         return dict(self.made_from[self.artifact]["entry"])
 
     def is_like(self, other: Record) -> bool:
-        """Whether both were made from, and measured on, artifacts of the same settings, as far as
-        these are recorded.
-        """
-        mine, theirs = (one.made_from | one.measured_on for one in (self, other))
-        known = [label for label in mine.keys() & theirs.keys() - {self.artifact}
-                 if mine[label]["digest"] and theirs[label]["digest"]]  # fmt: skip
-        alike = all(mine[label]["entry"] == theirs[label]["entry"] for label in known)
-        return alike and mine.keys() == theirs.keys()
+        """Whether both were made from artifacts of the same settings, as far as both have them."""
+        pairs = [
+            (self.made_from[label]["entry"], other.made_from[label]["entry"])
+            for label in self.made_from.keys() & other.made_from.keys() - {self.artifact}
+        ]
+        alike = all(one[key] == two[key] for one, two in pairs for key in one.keys() & two.keys())
+        return alike and self.made_from.keys() == other.made_from.keys()
 
 
 def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:

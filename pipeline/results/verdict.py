@@ -26,7 +26,6 @@ PROTOCOLS: dict[str, Statistic] = {
     **dict.fromkeys(("mean", "success", "probe"), lambda sample: float(sample.mean())),
     "median": lambda sample: float(np.median(sample)),
 }
-SEEDS_ALONE = ("probe",)  # splits share episodes, so they are not resampled
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
 OWN_WORDS = "holds", "does not hold", UNDER_POWERED  # of our own questions
 FEWEST = 3  # seeds a side
@@ -73,7 +72,7 @@ def judge(
     if min(map(len, scores)) < FEWEST:
         return Verdict(UNDER_POWERED, difference)
     error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in scores))
-    if protocol in SEEDS_ALONE:
+    if protocol == "probe":  # splits share episodes, so they are not resampled
         low, high = welch_interval(*scores)
         detectable = (high - low) / 2 + POWER * error
     else:
@@ -93,12 +92,11 @@ def judge_pairs(differences: Sequence[float], size: float, *, same: bool) -> Ver
         return Verdict(UNDER_POWERED, mean)
     low, high = student_interval(values)
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    word = _word(low, high, size) if size > 0 else _word(-high, -low, -size)
     if same:
         outside = low > size or high < -size
-        word = NOT_REPRODUCED if outside else UNDER_POWERED
-        word = REPRODUCED if -size <= low and high <= size else word
-    else:
-        word = _word(low, high, size) if size > 0 else _word(-high, -low, -size)
+        inside = -size <= low and high <= size
+        word = REPRODUCED if inside else NOT_REPRODUCED if outside else UNDER_POWERED
     return Verdict(word, mean, low, high, (high - low) / 2 + POWER * error)
 
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from datasets.errors import FoveaError
 from pipeline.parts.episodes import Episodes
-from pipeline.results import data, plots
+from pipeline.results import data, html, plots
 from pipeline.results.html import data_uri, render
 from pipeline.results.plots import number, percent
 from rl.statistics import bootstrap_interval
@@ -43,7 +43,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     write_json(root / "reference_scores.json", REFERENCES)
     build(root / "artifacts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "REFERENCES", root / "reference_scores.json")
+        for module in (data, html):
+            patch.setattr(module, "REFERENCES", root / "reference_scores.json")
         metrics = render(PARAMS, root / "artifacts", root / "report")
     return Report(root / "artifacts", root / "report", metrics)
 
