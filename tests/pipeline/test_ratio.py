@@ -14,7 +14,7 @@ from datasets.shards import read_frames
 from pipeline.commands.ratio import margin, measure, summary
 from pretrain.encoders import mae
 from pretrain.frozen import load_encoder
-from tests.contracts.words import CODE
+from tests.contracts.components import CODE
 from tests.pipeline.conftest import Project
 
 
