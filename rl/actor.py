@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
 from pretrain.encoder import Obs
+from pretrain.images import channels_first
 from rl.net import Extras
 from rl.policy import Policy
 
@@ -89,7 +90,7 @@ class Actor:
         if encoder.info is not None:
             state = np.asarray(infos[encoder.info], np.float32)
             return encoder(torch.from_numpy(state).to(self.device))
-        image = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(self.device)
+        image = channels_first(images).contiguous().to(self.device)
         if encoder.image_shape not in (None, tuple(image.shape[1:])):
             raise FoveaError(
                 f"encoder: made for images {encoder.image_shape}, but "

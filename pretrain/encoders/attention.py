@@ -29,6 +29,7 @@ from datasets.checked import Count, Natural, NonNegative, Positive
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Picture, Shape, check_image, passes
 from pretrain.figures import heat_map, marked, overlay, picture
+from pretrain.images import channels_first
 from pretrain.metrics.keypoints import keypoints
 from pretrain.modules.attention_autoencoder import AttentionAutoencoder, Mask, attention_loss
 
@@ -156,7 +157,7 @@ class Pretraining(encoder.EncoderTraining):
 
 def _to_unit(images: Tensor) -> Tensor:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [0, 1], channels last in memory."""
-    return (images.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
+    return (channels_first(images).float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 def _picture(image: Tensor) -> Picture:

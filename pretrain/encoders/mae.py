@@ -45,6 +45,7 @@ from datasets.checked import (
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape, check_image, passes
 from pretrain.figures import heat_map, line_chart, outline, picture, tint
+from pretrain.images import channels_first
 from pretrain.modules import autoencoder
 from pretrain.modules.maps import unit_range
 from pretrain.modules.vit import MaskedViT, normalise, unpatchify
@@ -270,7 +271,7 @@ class Pretraining(encoder.EncoderTraining):
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Mean squared error over normalised pixels; batch: image (B, H, W, C) uint8 and step."""
-        patches = self.model.to_patches(batch["image"].permute(0, 3, 1, 2))
+        patches = self.model.to_patches(channels_first(batch["image"]))
         visible = self._visible(len(patches), batch["step"], batch["share"])
         predicted = self.model(patches, visible.to(patches.device))
         return F.mse_loss(predicted.float(), normalise(patches))

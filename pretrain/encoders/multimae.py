@@ -35,6 +35,7 @@ from datasets.errors import FoveaError
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Shape, check_image, passes
 from pretrain.figures import heat_map
+from pretrain.images import channels_first
 from pretrain.modules import autoencoder
 from pretrain.modules.multimodal_vit import Decoder, Modality, MultiViT, initialise
 from pretrain.modules.vit import normalise, unpatchify
@@ -227,7 +228,7 @@ class Pretraining(encoder.EncoderTraining):
         planes = [batch["image"]]
         if self.config.needs_saliency:
             planes.append(batch["saliency"][..., None])
-        return torch.cat(planes, dim=-1).permute(0, 3, 1, 2).float() / 255
+        return channels_first(torch.cat(planes, dim=-1)).float() / 255
 
     def patches(self, images: Tensor) -> dict[str, Tensor]:
         """Modality -> its patches (B, N, pixels)."""

@@ -16,25 +16,25 @@ from rl import agents, nets
 from rl.agent import Agent, Batch
 from rl.net import Core, Net
 from rl.stack import FrameStack
-from tests.contracts.words import (
+from tests.contracts.components import (
     ACTIONS,
+    components,
     equal,
     given,
     kind,
     make_agent,
     make_encoder,
     small,
-    words,
 )
 
-ENCODERS = [*words("pretrain.encoders"), "pretrain.encoders.multimae:none"]
+ENCODERS = [*components("pretrain.encoders"), "pretrain.encoders.multimae:none"]
 
 # Every agent with every encoder that it has a net for.
 MATRIX = pytest.mark.parametrize(
-    ("word", "encoder"),
+    ("component", "encoder"),
     [
         (agent, encoder)
-        for agent, encoder in itertools.product(words("rl.agents"), ENCODERS)
+        for agent, encoder in itertools.product(components("rl.agents"), ENCODERS)
         if kind(encoder) in importlib.import_module(agent).NETS
     ],
 )
@@ -54,28 +54,29 @@ def net_of(core: Core) -> Net:
 
 
 def test_every_net_is_somebodys() -> None:
-    kinds = {kind(word) for word in ENCODERS}
-    taken = [importlib.import_module(word).NETS for word in words("rl.agents")]
-    assert {f"rl.nets.{net}" for nets in taken for net in nets.values()} == set(words("rl.nets"))
+    kinds = {kind(component) for component in ENCODERS}
+    taken = [importlib.import_module(component).NETS for component in components("rl.agents")]
+    named = {f"rl.nets.{net}" for nets in taken for net in nets.values()}
+    assert named == set(components("rl.nets"))
     assert {kind for nets in taken for kind in nets} == kinds - {"masked"}  # on-policy agents' own
 
 
 @MATRIX
-def test_params_know_the_net_without_the_encoder(word: str, encoder: str) -> None:
+def test_params_know_the_net_without_the_encoder(component: str, encoder: str) -> None:
     """The encoder's Features say their kind, by which the agent has a net that takes it."""
     features = make_encoder(encoder).features
     assert features.kind == kind(encoder)
-    net = agents.net_for(word.rsplit(".", 1)[1], features.kind)
+    net = agents.net_for(component.rsplit(".", 1)[1], features.kind)
     assert features.kind in importlib.import_module(f"rl.nets.{net}").KINDS
 
 
 @MATRIX
-def test_the_net_of_an_agent_on_an_encoders_features(word: str, encoder: str) -> None:
+def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder: str) -> None:
     """One finite vector a state, each state on its own; every parameter learns; kept weights act
     the same."""
     eyes, depth = make_encoder(encoder), 2
     stack, example = stacked(eyes(given(eyes, 6)), 3, depth), eyes(given(eyes, 1))
-    net = agents.net_for(word.rsplit(".", 1)[1], kind(encoder))
+    net = agents.net_for(component.rsplit(".", 1)[1], kind(encoder))
     config = small(nets.config_for(net))
     torch.manual_seed(0)
     made, other = (net_of(nets.make(net, config, example, depth)) for _ in range(2))
@@ -120,10 +121,10 @@ def make_batch(agent: Agent[Any], pool: Obs, seed: int) -> Batch:
 
 
 @MATRIX
-def test_a_core_gives_the_same_in_one_go_as_step_by_step(word: str, encoder: str) -> None:
+def test_a_core_gives_the_same_in_one_go_as_step_by_step(component: str, encoder: str) -> None:
     """And where an episode begins, what it would give at the very first frame."""
     eyes, steps, batch = make_encoder(encoder), 5, 3
-    core = make_agent(word, eyes).core
+    core = make_agent(component, eyes).core
     frames = [eyes(given(eyes, batch, seed=n)) for n in range(steps)]
     obs = {key: torch.stack([frame[key] for frame in frames]) for key in frames[0]}
     first = torch.zeros(steps, batch, dtype=torch.bool)
@@ -148,10 +149,10 @@ def test_a_core_gives_the_same_in_one_go_as_step_by_step(word: str, encoder: str
 
 
 @MATRIX
-def test_an_agent_acts(word: str, encoder: str) -> None:
+def test_an_agent_acts(component: str, encoder: str) -> None:
     """Actions that exist, the same for the same frames where it does not explore."""
     eyes = make_encoder(encoder)
-    agent = make_agent(word, eyes)
+    agent = make_agent(component, eyes)
     state, first = agent.core.initial(4), torch.tensor([True] * 4)
     for number in range(3):
         obs = eyes(given(eyes, 4, seed=number))
@@ -169,13 +170,17 @@ def test_an_agent_acts(word: str, encoder: str) -> None:
 
 
 @MATRIX
-def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_path: Path) -> None:
+def test_an_agent_learns_and_goes_on_bit_for_bit(
+    component: str, encoder: str, tmp_path: Path
+) -> None:
     """Its state dict, written and read without pickle, is all that the next updates depend on."""
     eyes = make_encoder(encoder)
-    agent, other = make_agent(word, eyes), make_agent(word, eyes, seed=1)
+    agent, other = make_agent(component, eyes), make_agent(component, eyes, seed=1)
     pool = eyes(given(eyes, 8))
     start = {key: value.clone() for key, value in agent.policy.state_dict().items()}
-    assert equal(make_agent(word, eyes).policy.state_dict(), start), "made twice is not the same"
+    assert equal(make_agent(component, eyes).policy.state_dict(), start), (
+        "made twice is not the same"
+    )
     for number in range(3):
         scalars = agent.update(make_batch(agent, pool, number))
         assert not any(value.requires_grad for value in scalars.values())
@@ -200,14 +205,14 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(word: str, encoder: str, tmp_pa
 
 @MATRIX
 def test_an_agent_learns_as_with_adam_one_weight_after_the_other(
-    word: str, encoder: str, monkeypatch: pytest.MonkeyPatch
+    component: str, encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Adam's fused form deals a gradient to the wrong weights where its strides are others."""
     eyes, real = make_encoder(encoder), torch.optim.Adam
-    pool, fused = eyes(given(eyes, 8)), make_agent(word, eyes)
+    pool, fused = eyes(given(eyes, 8)), make_agent(component, eyes)
     plain = {"fused": False, "foreach": False}
     monkeypatch.setattr(torch.optim, "Adam", lambda given, **keys: real(given, **keys | plain))
-    slow = make_agent(word, eyes)
+    slow = make_agent(component, eyes)
     for number in range(3):
         batch = make_batch(fused, pool, number)
         fused.update(batch), slow.update(batch)

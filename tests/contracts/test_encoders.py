@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pretrain.encoder import Encoder, Obs
 from pretrain.frozen import export, load_encoder, save_encoder
-from tests.contracts.words import (
+from tests.contracts.components import (
     SHAPE,
+    components,
     equal,
     given,
     images,
@@ -23,12 +24,11 @@ from tests.contracts.words import (
     make_encoder,
     of,
     same_files,
-    words,
 )
 
 # The encoders that look at images: all but those of the environment's state.
 SEEING = pytest.mark.parametrize(
-    "word", [word for word in words("pretrain.encoders") if kind(word) != "state"]
+    "component", [name for name in components("pretrain.encoders") if kind(name) != "state"]
 )
 
 
@@ -68,23 +68,23 @@ def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
 
 
 @of("pretrain.encoders")
-def test_an_encoder_gives_the_features_it_names(word: str) -> None:
-    encoder = make_encoder(word)
+def test_an_encoder_gives_the_features_it_names(component: str) -> None:
+    encoder = make_encoder(component)
     image = given(encoder)
     assert encoder.image_shape == SHAPE
     obs = encoder(image)
     check_obs(encoder, image, obs)
     assert kind_of(obs) == encoder.features.kind
     assert equal(encoder(image), obs), "twice is not the same"
-    assert equal(make_encoder(word)(image), obs), "made twice is not the same"
+    assert equal(make_encoder(component)(image), obs), "made twice is not the same"
     for b in range(len(image)):
         alone = encoder(image[b : b + 1])
         assert equal(alone, {key: value[b : b + 1] for key, value in obs.items()}), "company"
 
 
 @of("pretrain.encoders")
-def test_an_empty_batch_has_empty_features(word: str) -> None:
-    encoder = make_encoder(word)
+def test_an_empty_batch_has_empty_features(component: str) -> None:
+    encoder = make_encoder(component)
     expected = encoder(given(encoder))
     obs = encoder(given(encoder)[:0])
     assert {key: (value.shape, value.dtype) for key, value in obs.items()} == {
@@ -93,9 +93,9 @@ def test_an_empty_batch_has_empty_features(word: str) -> None:
 
 
 @of("pretrain.encoders")
-def test_an_encoder_offers_what_the_contract_declares(word: str) -> None:
+def test_an_encoder_offers_what_the_contract_declares(component: str) -> None:
     """Its flags say what its methods do."""
-    module, encoder = importlib.import_module(word), make_encoder(word)
+    module, encoder = importlib.import_module(component), make_encoder(component)
     one = given(encoder, 1)
     assert isinstance(encoder, Encoder) and isinstance(encoder.features.kind, str)
     assert module.Config.learns == ("Pretraining" in vars(module))
@@ -110,9 +110,9 @@ def test_an_encoder_offers_what_the_contract_declares(word: str) -> None:
 
 
 @of("pretrain.encoders")
-def test_an_encoder_is_frozen(word: str) -> None:
+def test_an_encoder_is_frozen(component: str) -> None:
     """Nothing in it asks for gradients or is in training mode, and seeing changes nothing."""
-    encoder = make_encoder(word)
+    encoder = make_encoder(component)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     with torch.enable_grad():
         obs = encoder(given(encoder))
@@ -124,11 +124,11 @@ def test_an_encoder_is_frozen(word: str) -> None:
 
 
 @of("pretrain.encoders")
-def test_an_encoder_is_saved_and_loaded(word: str, tmp_path: Path) -> None:
-    encoder = make_encoder(word)
+def test_an_encoder_is_saved_and_loaded(component: str, tmp_path: Path) -> None:
+    encoder = make_encoder(component)
     image = given(encoder)
     save_encoder(encoder, tmp_path / "a")
-    save_encoder(make_encoder(word), tmp_path / "b")
+    save_encoder(make_encoder(component), tmp_path / "b")
     loaded = load_encoder(tmp_path / "a")
     save_encoder(loaded, tmp_path / "c")
     assert equal(loaded(image), encoder(image))
@@ -138,9 +138,9 @@ def test_an_encoder_is_saved_and_loaded(word: str, tmp_path: Path) -> None:
 
 
 @SEEING
-def test_an_encoder_is_exported(word: str, tmp_path: Path) -> None:
+def test_an_encoder_is_exported(component: str, tmp_path: Path) -> None:
     """The program gives the same of any batch."""
-    encoder = make_encoder(word)
+    encoder = make_encoder(component)
     export(encoder, tmp_path / "encoder.pt2")
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     for count in (1, 4):
@@ -152,7 +152,7 @@ def test_an_encoder_is_exported(word: str, tmp_path: Path) -> None:
 
 
 @SEEING
-def test_an_encoder_refuses_other_images(word: str) -> None:
+def test_an_encoder_refuses_other_images(component: str) -> None:
     good = images()
     wrong = [
         good.float(),
@@ -165,7 +165,7 @@ def test_an_encoder_refuses_other_images(word: str) -> None:
     ]
     for image in wrong:
         with pytest.raises(ValueError, match="image: wants uint8"):
-            make_encoder(word)(image)
+            make_encoder(component)(image)
 
 
 SPOILT: dict[str, Callable[[Obs], Obs]] = {

@@ -17,19 +17,19 @@ from safetensors.numpy import save_file
 
 from datasets import envs
 from datasets.shards import FrameSet, read_frames
-from tests.contracts.words import SMALL, game_of, of, same_files, small
+from tests.contracts.components import SMALL, game_of, of, same_files, small
 
 
-def make_env(word: str, num_envs: int = 2, seed: int = 0) -> VectorEnv[Any, Any, Any]:
-    module = importlib.import_module(word)
-    config = small(module.Config, game=game_of(word), num_envs=num_envs)
+def make_env(component: str, num_envs: int = 2, seed: int = 0) -> VectorEnv[Any, Any, Any]:
+    module = importlib.import_module(component)
+    config = small(module.Config, game=game_of(component), num_envs=num_envs)
     made: VectorEnv[Any, Any, Any] = module.make(config, seed)
     return made
 
 
-def make_single(word: str, seed: int, index: int) -> Any:
-    module = importlib.import_module(word)
-    return module.single(small(module.Config, game=game_of(word)), seed, index)
+def make_single(component: str, seed: int, index: int) -> Any:
+    module = importlib.import_module(component)
+    return module.single(small(module.Config, game=game_of(component)), seed, index)
 
 
 def action(space: Space[Any], number: int) -> Any:
@@ -50,16 +50,18 @@ def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
 
 
 @of("datasets.envs")
-def test_a_suite_is_a_vector_env_with_same_step_resets(word: str) -> None:
+def test_a_suite_is_a_vector_env_with_same_step_resets(component: str) -> None:
     """The step that ends an episode gives the next one's first frame, and the last one beside."""
-    module, env = importlib.import_module(word), make_env(word)
-    suite = word.rsplit(".", 1)[1]
+    module, env = importlib.import_module(component), make_env(component)
+    suite = component.rsplit(".", 1)[1]
     assert isinstance(env, VectorEnv) and env.num_envs == 2
     assert env.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     assert list(module.games()) == sorted(module.games()) == envs.games(suite)
     discrete = isinstance(env.single_action_space, Discrete)
-    assert envs.actions(f"{suite}/{game_of(word)}") == ("discrete" if discrete else "continuous")
-    shape = envs.image_shape(f"{suite}/{game_of(word)}")
+    assert envs.actions(f"{suite}/{game_of(component)}") == (
+        "discrete" if discrete else "continuous"
+    )
+    shape = envs.image_shape(f"{suite}/{game_of(component)}")
     seen = play(env, SMALL["horizon"])
     for obs, *_ in seen:
         assert obs.shape == (2, *shape[1:], shape[0]) and obs.dtype == np.uint8
@@ -76,23 +78,23 @@ def test_a_suite_is_a_vector_env_with_same_step_resets(word: str) -> None:
 
 
 @of("datasets.envs")
-def test_an_environment_depends_on_seed_and_index_alone(word: str) -> None:
+def test_an_environment_depends_on_seed_and_index_alone(component: str) -> None:
     pair, three, other = (
-        np.stack([step[0] for step in play(make_env(word, number, seed), 12)])
+        np.stack([step[0] for step in play(make_env(component, number, seed), 12)])
         for number, seed in ((2, 0), (3, 0), (2, 1))
     )
     assert np.array_equal(pair, three[:, :2])
     assert not np.array_equal(pair, other) and not np.array_equal(pair[:, 0], pair[:, 1])
     for index in range(2):
-        with closing(make_single(word, 0, index)) as single:
+        with closing(make_single(component, 0, index)) as single:
             actions = [action(single.action_space, number) for number in range(6)]
             found = [single.reset()[0]] + [single.step(one)[0] for one in actions]
         assert np.array_equal(np.stack(found), pair[:7, index])
 
 
 @of("datasets.envs")
-def test_an_environment_that_is_not_drawn_is_the_same_one(word: str) -> None:
-    name = f"{word.rsplit('.', 1)[1]}/{game_of(word)}"
+def test_an_environment_that_is_not_drawn_is_the_same_one(component: str) -> None:
+    name = f"{component.rsplit('.', 1)[1]}/{game_of(component)}"
     drawn, black = (envs.single(name, seed=0, index=1, draw=draw) for draw in (True, False))
     (image, info), (nothing, same) = drawn.reset(), black.reset()
     for number in range(3):
@@ -107,9 +109,9 @@ def test_an_environment_that_is_not_drawn_is_the_same_one(word: str) -> None:
 
 
 @of("datasets.envs")
-def test_options_of_a_word_are_fields_of_the_suite(word: str) -> None:
-    module, suite = importlib.import_module(word), word.rsplit(".", 1)[1]
-    name = f"{suite}/{game_of(word)}"
+def test_options_of_a_word_are_fields_of_the_suite(component: str) -> None:
+    module, suite = importlib.import_module(component), component.rsplit(".", 1)[1]
+    name = f"{suite}/{game_of(component)}"
     defaults = {field.name: field.default for field in dataclasses.fields(module.Config)}
     expected = {"suite": suite} | {key: defaults[key] for key in module.OPTIONS}
     assert envs.shown(name) == expected
@@ -122,8 +124,8 @@ def test_options_of_a_word_are_fields_of_the_suite(word: str) -> None:
 
 
 @of("datasets.envs")
-def test_an_environment_goes_on_from_its_state(word: str) -> None:
-    env, other = make_single(word, 0, 0), make_single(word, 5, 1)
+def test_an_environment_goes_on_from_its_state(component: str) -> None:
+    env, other = make_single(component, 0, 0), make_single(component, 5, 1)
     env.reset()
     actions = [action(env.action_space, number) for number in range(3)]
     image = env.step(actions[1])[0]
@@ -139,12 +141,12 @@ def test_an_environment_goes_on_from_its_state(word: str) -> None:
 
 
 # Sources that Atari has not.
-SUITES = {f"datasets.sources.{word}": "metaworld/reach" for word in ("expert", "replay")}
+SUITES = {f"datasets.sources.{component}": "metaworld/reach" for component in ("expert", "replay")}
 
 
-def streams_of(word: str, env: str, count: int, folder: Path) -> Any:
+def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
     """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
-    module, given = importlib.import_module(word), {}
+    module, given = importlib.import_module(component), {}
     if hasattr(module, "LEARNED"):
         actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
         with closing(envs.single(env, seed=0, index=0, draw=False)) as played:
@@ -161,13 +163,13 @@ def streams_of(word: str, env: str, count: int, folder: Path) -> Any:
 @of("datasets.sources")
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_sources_streams_write_as_many_frames_as_asked(
-    word: str, count: int, tmp_path: Path
+    component: str, count: int, tmp_path: Path
 ) -> None:
     """They travel to other processes, run in any order, and tell of each frame once."""
-    env = SUITES.get(word, "atari/Pong")
+    env = SUITES.get(component, "atari/Pong")
 
     def run(folder: Path, order: int) -> FrameSet:
-        made = streams_of(word, env, count, tmp_path / "learned")
+        made = streams_of(component, env, count, tmp_path / "learned")
         told: list[int] = []
         folder.mkdir(exist_ok=True)
         for stream in pickle.loads(pickle.dumps(made))[::order]:
@@ -188,9 +190,9 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
 
 
 @of("datasets.sources")
-def test_a_source_refuses_what_is_no_environment(word: str, tmp_path: Path) -> None:
-    env = SUITES.get(word, "atari/Pong")
+def test_a_source_refuses_what_is_no_environment(component: str, tmp_path: Path) -> None:
+    env = SUITES.get(component, "atari/Pong")
     with pytest.raises(ValueError, match=f"did you mean .*{env.split('/')[1]}"):
-        streams_of(word, f"{env}g", 5, tmp_path)
+        streams_of(component, f"{env}g", 5, tmp_path)
     with pytest.raises(ValueError, match="count"):
-        streams_of(word, env, 0, tmp_path)
+        streams_of(component, env, 0, tmp_path)

@@ -15,12 +15,12 @@ from datasets.annotation.maps import CANVAS
 from datasets.frame import Frame
 from datasets.shards import read_frames, write_shard
 from pretrain.frozen import load_saliency, save_saliency
-from tests.contracts.words import SHAPE, images, of, same_files, small
+from tests.contracts.components import SHAPE, images, of, same_files, small
 
 
-def make_source(word: str) -> Any:
+def make_source(component: str) -> Any:
     """As the stage `fit` makes one, less the training."""
-    module = importlib.import_module(word)
+    module = importlib.import_module(component)
     assert ("Training" in vars(module), "fit" in vars(module)) == (
         module.Config.learns,
         not module.Config.learns,
@@ -31,8 +31,8 @@ def make_source(word: str) -> Any:
 
 
 @of("pretrain.saliency")
-def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None:
-    module, image, source = importlib.import_module(word), images(), make_source(word)
+def test_a_saliency_source_keeps_its_promises(component: str, tmp_path: Path) -> None:
+    module, image, source = importlib.import_module(component), images(), make_source(component)
     assert isinstance(source, module.Saliency)
     maps = source(image)
     assert maps.shape == (4, 1, *SHAPE[1:]) and maps.dtype == torch.float32
@@ -42,7 +42,7 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
     assert torch.equal(source(image), maps), "twice is not the same"
     assert torch.equal(source(image[1:2]), maps[1:2]), "a map depends on the other frames"
     assert not any(parameter.requires_grad for parameter in source.parameters())
-    for number, made in enumerate((source, make_source(word))):
+    for number, made in enumerate((source, make_source(component))):
         save_saliency(made, tmp_path / str(number))
     assert same_files(tmp_path / "0", tmp_path / "1")
     loaded = load_saliency(tmp_path / "0")
@@ -56,9 +56,9 @@ def test_a_saliency_source_keeps_its_promises(word: str, tmp_path: Path) -> None
 
 
 @of("datasets.annotation")
-def test_an_annotator_clicks_on_frames(word: str, tmp_path: Path) -> None:
+def test_an_annotator_clicks_on_frames(component: str, tmp_path: Path) -> None:
     """Up to as many as asked, drawn at random, the same ones every time; inside the picture."""
-    module, frames = importlib.import_module(word), read_frames(clicked_frames(tmp_path))
+    module, frames = importlib.import_module(component), read_frames(clicked_frames(tmp_path))
     found = module.annotate(module.Config(), "metaworld/reach", frames, 5, tmp_path)
     assert found and all(annotator == annotator.lower() for annotator in found)
     for clicks in found.values():

@@ -14,7 +14,7 @@ from datasets.shards import read_frames
 from pipeline.commands.ratio import margin, measure, summary
 from pretrain.encoders import mae
 from pretrain.frozen import load_encoder
-from tests.contracts.words import CODE
+from tests.contracts.components import CODE
 from tests.pipeline.conftest import Project
 
 
@@ -40,6 +40,7 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
     assert code == 0, output
     folder = on_built.folder / "artifacts/.runs/ratio-breakout-mae"
     found = json.loads((folder / "ratio.json").read_text())
+    found["covered"] = {int(ratio): share for ratio, share in found["covered"].items()}
     encoder = load_encoder(on_built.folder / "artifacts/encoders/breakout-mae")
     images = read_frames(on_built.folder / "artifacts/frames/breakout").images
     picked = torch.from_numpy(images[np.linspace(0, len(images) - 1, 6).round().astype(int)])

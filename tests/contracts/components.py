@@ -1,4 +1,4 @@
-"""The words that there are, and what each makes, built small."""
+"""The components that there are, and what each makes, built small."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PACKAGES = (
     "rl.agents",
     "rl.nets",
 )
-# Stand in a folder of words and are none.
+# Stand in a folder of components and are none.
 PARTS = {
     f"datasets.annotation.{part}"
     for part in ("choice", "click_file", "heatmap_js", "maps", "server")
 }
-GIVEN = {"datasets.envs": {"game"}}  # fields that the word itself fills in, so without a default
+GIVEN = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
 SHAPE = (3, 40, 40)
 ACTIONS = 3
 # Everything that has one of these fields is built small; what has none of them is small already.
@@ -44,19 +44,19 @@ SMALL: dict[str, Any] = dict(
 )  # fmt: skip
 
 
-def words(package: str) -> list[str]:
-    """Every word of a folder, as `package.word`."""
+def components(package: str) -> list[str]:
+    """Every component of a folder, as `package.component`."""
     files = (CODE / package.replace(".", "/")).glob("*.py")
     names = [f"{package}.{path.stem}" for path in sorted(files) if path.stem != "__init__"]
     return [name for name in names if name not in PARTS]
 
 
-WORDS = [name for package in PACKAGES for name in words(package)]
+COMPONENTS = [name for package in PACKAGES for name in components(package)]
 
 
 def of(package: str) -> pytest.MarkDecorator:
-    """The test runs once for every word of a folder."""
-    return pytest.mark.parametrize("word", words(package))
+    """The test runs once for every component of a folder."""
+    return pytest.mark.parametrize("component", components(package))
 
 
 def small(config: Callable[..., Any], **given: Any) -> Any:
@@ -76,10 +76,10 @@ def images(count: int = 4, seed: int = 0) -> Tensor:
     return made
 
 
-def make_encoder(word: str) -> Any:
-    """As the stage `pretrain` makes one, less the training; `word:none` is one that pools not."""
-    word, _, pool = word.partition(":")
-    module = importlib.import_module(word)
+def make_encoder(component: str) -> Any:
+    """As the stage `pretrain` makes one, less the training; `x:none` is one that pools not."""
+    component, _, pool = component.partition(":")
+    module = importlib.import_module(component)
     features = module.Features(**({"pool": pool} if pool else {}))
     config = small(module.Config)
     carried = [motion.fit(motion.Config(), images(7, seed=1))] if config.needs_saliency else []
@@ -95,16 +95,16 @@ def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
     return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
 
 
-def make_policy(word: str, encoder: Encoder, seed: int = 0) -> Policy:
+def make_policy(component: str, encoder: Encoder, seed: int = 0) -> Policy:
     """A small policy of an agent, its net the one it puts on the encoder's features."""
-    name, config = word.rsplit(".", 1)[1], small(importlib.import_module(word).Config)
+    name, config = component.rsplit(".", 1)[1], small(importlib.import_module(component).Config)
     net = agents.net_for(name, encoder.features.kind)
     spec = Spec("fake/Env", name, config, net, small(nets.config_for(net)), ACTIONS)
     return policy.make_policy(spec, encoder, seed=seed)
 
 
-def make_agent(word: str, encoder: Encoder, seed: int = 0) -> Agent[Any]:
-    return make_policy(word, encoder, seed).agent
+def make_agent(component: str, encoder: Encoder, seed: int = 0) -> Agent[Any]:
+    return make_policy(component, encoder, seed).agent
 
 
 def equal(one: Obs, other: Obs) -> bool:
@@ -117,9 +117,9 @@ def same_files(one: Path, other: Path) -> bool:
     return files == {path.name: path.read_bytes() for path in other.iterdir()} and bool(files)
 
 
-def kind(word: str) -> str:
-    """Of the features that an encoder of that word gives."""
-    kind: str = make_encoder(word).features.kind
+def kind(component: str) -> str:
+    """Of the features that an encoder of that component gives."""
+    kind: str = make_encoder(component).features.kind
     return kind
 
 
@@ -135,7 +135,7 @@ def kind_of(obs: Obs) -> str:
     return "vector" if kind == "tokens" and obs["x"].shape[1] == 1 else kind
 
 
-def game_of(word: str) -> str:
+def game_of(component: str) -> str:
     """A game in which something moves at once, if we know one."""
-    games = list(importlib.import_module(word).games())
+    games = list(importlib.import_module(component).games())
     return "Breakout" if "Breakout" in games else games[0]

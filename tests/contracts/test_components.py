@@ -1,6 +1,6 @@
-"""What every word's file promises, checked over all files that there are: a new word is in by being
-there. A word of params.yaml is a file of one of these folders; what it exports is what the stages
-use without looking who it is.
+"""What every component's file promises, checked over all files that there are: a new one is in by
+being there. A component of params.yaml is a file of one of these folders; what it exports is what
+the stages use without looking which it is.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 
 from pipeline.config import typed
-from tests.contracts.words import CODE, GIVEN, PACKAGES, WORDS, game_of
+from tests.contracts.components import CODE, COMPONENTS, GIVEN, PACKAGES, game_of
 
 
 def test_every_folder_has_words() -> None:
-    assert {name.rsplit(".", 1)[0] for name in WORDS} == set(PACKAGES)
+    assert {name.rsplit(".", 1)[0] for name in COMPONENTS} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_a_word_is_one_file_that_says_what_it_is(word: str) -> None:
-    """It opens with a docstring and imports no other word's file: it can be read on its own."""
-    source = (CODE / word.replace(".", "/")).with_suffix(".py")
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_is_one_file_that_says_what_it_is(component: str) -> None:
+    """It opens with a docstring and imports no other component: it can be read on its own."""
+    source = (CODE / component.replace(".", "/")).with_suffix(".py")
     tree = ast.parse(source.read_text(encoding="utf-8"))
     assert len(ast.get_docstring(tree) or "") > 40
     imported: set[str] = set()
@@ -36,27 +36,27 @@ def test_a_word_is_one_file_that_says_what_it_is(word: str) -> None:
             assert node.level == 0, "a relative import"
             imported |= {str(node.module)}
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
-    assert imported.isdisjoint(set(WORDS))
+    assert imported.isdisjoint(set(COMPONENTS))
 
 
 def configs() -> Iterator[tuple[str, type]]:
-    for word in WORDS:
+    for component in COMPONENTS:
         for name in ("Config", "Features"):
-            if hasattr(importlib.import_module(word), name) or name == "Config":
-                yield word, getattr(importlib.import_module(word), name)
+            if hasattr(importlib.import_module(component), name) or name == "Config":
+                yield component, getattr(importlib.import_module(component), name)
 
 
-CONFIGS = pytest.mark.parametrize(("word", "config"), list(configs()))
+CONFIGS = pytest.mark.parametrize(("component", "config"), list(configs()))
 
 
-def default(word: str, config: Any) -> Any:
+def default(component: str, config: Any) -> Any:
     """The Config at its defaults; the given fields filled in."""
-    given = {"game": game_of(word)} if word.startswith("datasets.envs.") else {}
+    given = {"game": game_of(component)} if component.startswith("datasets.envs.") else {}
     return config(**given)
 
 
 @CONFIGS
-def test_settings_are_a_flat_frozen_dataclass_of_defaults(word: str, config: Any) -> None:
+def test_settings_are_a_flat_frozen_dataclass_of_defaults(component: str, config: Any) -> None:
     """What goes into a manifest as JSON comes back as it was, through params.yaml's own reader."""
     assert isinstance(config, type) and dataclasses.is_dataclass(config)
     required = {
@@ -64,8 +64,8 @@ def test_settings_are_a_flat_frozen_dataclass_of_defaults(word: str, config: Any
         for field in dataclasses.fields(config)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
-    assert required == GIVEN.get(word.rsplit(".", 1)[0], set())
-    made = default(word, config)
+    assert required == GIVEN.get(component.rsplit(".", 1)[0], set())
+    made = default(component, config)
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.anything = 1
     written = json.loads(json.dumps(dataclasses.asdict(made), allow_nan=False))
@@ -76,9 +76,9 @@ def test_settings_are_a_flat_frozen_dataclass_of_defaults(word: str, config: Any
 
 
 @CONFIGS
-def test_impossible_settings_are_refused_by_name(word: str, config: Any) -> None:
+def test_impossible_settings_are_refused_by_name(component: str, config: Any) -> None:
     """A negative count and a name that is none, in every field that holds one."""
-    made = default(word, config)
+    made = default(component, config)
     for field in dataclasses.fields(config):
         value = getattr(made, field.name)
         bad: Any = {int: -1, str: "no such thing"}.get(type(value))
