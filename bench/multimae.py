@@ -65,7 +65,7 @@ def _inputs() -> tuple[Tensor, budgets.Tokens]:
     """Frames and maps (B, 4, H, W) in [0, 1], and the tokens shown (B, 32)."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.random((BATCH, 4, *SHAPE[1:]), np.float32))
-    return images, budgets.draw(rng, BATCH, 2, 64, 32)
+    return images, budgets.sample(rng, BATCH, 2, 64, 32)
 
 
 def our_step() -> Callable[[], Tensor]:

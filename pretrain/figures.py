@@ -1,4 +1,4 @@
-"""Pictures of what an encoder sees: heat maps, outlined patches, charts, a captioned grid."""
+"""Figures of encoders and saliency: heat maps, outlined patches, charts, a captioned grid."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ class EncoderMap(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]."""
-        found = self.encoder.saliency_map(image)
-        assert found is not None, "checked when it was built"
-        return found
+        saliency = self.encoder.saliency_map(image)
+        assert saliency is not None, "checked when it was built"
+        return saliency
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Encoders by word: `Config`, `Features`, `KIND`, `Encoder` and, if one learns, `Pretraining`."""
+"""Encoders, a component a file: `Config`, `Features`, `Encoder`, and any `Pretraining`."""

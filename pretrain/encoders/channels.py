@@ -1,4 +1,4 @@
-"""What a CNN that learns along with the policy gets to see: RGB, saliency, or both. Trains nothing.
+"""Input channels of a CNN that learns with the policy: RGB, saliency, or both. Trains nothing.
 
 Liang, Thomason and Bıyık, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
 Table I's CNN rows, RGB x saliency masks each colour by the map, RGBS puts the map beside them as a
@@ -82,10 +82,10 @@ class Encoder(encoder.Encoder):
 
     def panels(self, image: Tensor) -> dict[str, NDArray[np.uint8]]:
         """One frame (1, 3, H, W) uint8 and its channels: caption -> picture (H, W, 3)."""
-        seen = self(image)["image"][0].permute(1, 2, 0).cpu().numpy()
+        channels = self(image)["image"][0].permute(1, 2, 0).cpu().numpy()
         pictures = {"frame": picture(image[0])}
-        if seen.shape[2] >= 3:
-            pictures["colours seen"] = seen[..., :3]
-        if seen.shape[2] in (1, 4):
-            pictures["saliency seen"] = heat_map(seen[..., -1] / 255)
+        if channels.shape[2] >= 3:
+            pictures["colours seen"] = channels[..., :3]
+        if channels.shape[2] in (1, 4):
+            pictures["saliency seen"] = heat_map(channels[..., -1] / 255)
         return pictures

@@ -2,16 +2,16 @@
 
 Liang, Thomason and Bıyık, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
 §II-C and D and Table II, on Bachmann et al.'s MultiMAE (ECCV 2022). Of the 2 x 64 patches of 8 x 8
-it sees 32, shared out between the two at random, and draws all others, so each modality has to be
-told from the other. Frozen, it sees all patches: the policy gets the mean of its tokens. The
-encoder carries the source of saliency that its maps came from: pixels in, features out.
+32 are visible, split between the two modalities at random. It reconstructs all others, so that each
+modality is predicted from the other. Frozen, it gets all patches, and the policy the mean of its
+tokens. The encoder carries the source of saliency that its maps came from: pixels in, features out.
 
 Differs from the released code: positions are built on the grid as it is, not resized from 28 x 28;
 the mean over processes and samples is exact; crops are bilinear. Where the paper is silent: the
 saliency loss is the paper's weighted squared error, 1 / (1.05 - saliency), the only one its authors
-wrote down; 200 epochs as in the table, where the text says 400. What acts sees maps that are not
-rounded to 8 bits as the stored ones are: within 1/510 of those it learned on. Rounding would turn
-the last bit of a float into a step of 1/255.
+wrote down; 200 epochs as in the table, where the text says 400. In acting maps are not rounded to 8
+bits as the stored ones are: they lie within 1/510 of those of pretraining. Rounding would turn the
+last bit of a float into a step of 1/255.
 
 Expect 13,018,816 parameters in pretraining, 9,743,360 without `norm_rgb` and 9,759,104 with RGB
 alone, of which 3,225,344 (RGB alone 3,208,704) stay in the encoder; Table I: success over four
@@ -48,7 +48,7 @@ MODALITIES = {
     "saliency": Modality((0.0,), (1.0,)),
 }
 RGB_SHARES = (0.875, 0.5, 0.125)  # of the visible patches, in the panels
-PAPER = 255  # the grey of what is not seen, in the panels
+PAPER = 255  # the grey of masked patches, in the panels
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Config(encoder.EncoderConfig):
     """Network and training (Table II). The rate is `base_lr` x `batch_size` / 256."""
 
     modalities: Literal["rgb", "rgb+saliency"] = "rgb+saliency"
-    norm_rgb: bool = True  # a third decoder draws RGB with each patch standardised
+    norm_rgb: bool = True  # a third decoder reconstructs RGB with each patch standardised
     patch: Width = 8
     dim: Width = 256
     depth: Depth = 4
@@ -92,7 +92,7 @@ class Features(encoder.EncoderFeatures):
     its net learns what to attend to (rl/nets/tokens.py). All are many times the replay: 65 KB a
     step instead of 0.5 at 64 pixels; `replay_capacity` bounds it.
 
-    Without `use_saliency` an encoder trained on both sees the frame alone (ViSaRL's PO); one of RGB
+    Without `use_saliency` an encoder trained on both gets the frame alone (ViSaRL's PO); one of RGB
     alone does so anyway. Of all tokens, `pos` goes on counting: RGB's patches, those of saliency,
     the global token.
     """
@@ -110,7 +110,7 @@ def network(config: Config, image_shape: tuple[int, int, int]) -> MultiViT:
     """The encoder's part of the network that `config` describes, not initialised."""
     channels, height, width = image_shape
     if channels != 3:
-        raise FoveaError(f"model: multimae sees RGB, not images of {channels} channel(s)")
+        raise FoveaError(f"model: multimae takes RGB, not images of {channels} channel(s)")
     return MultiViT(
         (height, width),
         config.patch,
@@ -151,10 +151,10 @@ class Encoder(encoder.Encoder):
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def _tokens(self, image: Tensor) -> Obs:
-        seen = {"rgb": image.float() / 255}
+        inputs = {"rgb": image.float() / 255}
         if self.uses_saliency and self.saliency is not None:
-            seen["saliency"] = self.saliency(image)
-        patches = {name: self.model.to_patches(name, pixels) for name, pixels in seen.items()}
+            inputs["saliency"] = self.saliency(image)
+        patches = {name: self.model.to_patches(name, pixels) for name, pixels in inputs.items()}
         x = self.model.encode(self.model.embed(patches))
         if self.features.pool == "mean":
             x = x.mean(1, keepdim=True)
@@ -165,7 +165,7 @@ class Encoder(encoder.Encoder):
 
 
 class Pretraining(encoder.EncoderTraining):
-    """Draws the patches of every modality that it does not see, from those of all that it sees."""
+    """Reconstructs the masked patches of every modality from the visible ones of all."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -174,12 +174,12 @@ class Pretraining(encoder.EncoderTraining):
         self._names = list(self.model.pixels)
         self._sizes = len(self._names), self.model.patches  # M modalities of N patches
         self._visible = max(1, round(len(self._names) * self.model.patches * (1 - config.mask)))
-        self._drawn_by = {name: name for name in self._names}  # decoder -> what it draws
+        self._target_of = {name: name for name in self._names}  # decoder -> modality
         if config.norm_rgb:
-            self._drawn_by["norm_rgb"] = "rgb"
+            self._target_of["norm_rgb"] = "rgb"
         dim, depth, heads = config.decoder_dim, config.decoder_depth, config.decoder_heads
         self.decoders = nn.ModuleDict()
-        for decoder, name in self._drawn_by.items():
+        for decoder, name in self._target_of.items():
             self.decoders[decoder] = Decoder(self.model, name, dim=dim, depth=depth, heads=heads)
         initialise(self, config.seed)
 
@@ -197,25 +197,27 @@ class Pretraining(encoder.EncoderTraining):
         boxes = torch.from_numpy(crops.boxes(rng, whole, self.model.size)[share])
         mirrored = torch.from_numpy(rng.random(whole)[share] < 0.5)
         images = crops.crop(self._images(batch), boxes, mirrored)
-        return self.loss_of(images, budgets.draw(rng, whole, *self._sizes, self._visible), share)
+        return self.loss_of(images, budgets.sample(rng, whole, *self._sizes, self._visible), share)
 
     def loss_of(
         self, images: Tensor, keep: budgets.Tokens, share: slice = slice(0, None, 1)
     ) -> Tensor:
         """The loss of images (B, 3 or 4, H, W) in [0, 1], this process's share of the batch of
-        which the tokens `keep` are seen.
+        which the tokens `keep` are visible.
         """
         patches = self.patches(images)
         hidden = budgets.hidden(keep, *self._sizes)
         count = hidden.sum(-1, keepdims=True)  # (B, M, 1)
         weights = hidden * (share.step or 1) / count.clip(1) / (count > 0).sum(0).clip(1)
         losses = []
-        for decoder, (rows, drawn) in self._draw(patches, keep[share], hidden[share]).items():
-            name = self._drawn_by[decoder]
+        for decoder, (rows, pixels) in self._reconstruct(
+            patches, keep[share], hidden[share]
+        ).items():
+            name = self._target_of[decoder]
             target = patches[name].flatten(0, 1)[rows]
             if decoder == "norm_rgb":
                 target = normalise(target)
-            error = (drawn.float() - target).square()
+            error = (pixels.float() - target).square()
             if decoder == "saliency":
                 error = error / (1.05 - target)
             weight = weights[share, self._names.index(name)].ravel()
@@ -236,23 +238,23 @@ class Pretraining(encoder.EncoderTraining):
         parts = zip(self._names, planes, strict=True)
         return {name: self.model.to_patches(name, plane) for name, plane in parts}
 
-    def _draw(
+    def _reconstruct(
         self, patches: Mapping[str, Tensor], keep: budgets.Tokens, wanted: NDArray[np.bool_]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Decoder -> the rows (R,) of all B * N patches that are `wanted` (B, M, N), and what it
-        draws there from the tokens `keep` (B, K) alone, (R, pixels).
+        """Decoder -> the rows (R,) of all B * N patches that are `wanted` (B, M, N), and their
+        reconstruction (R, pixels) from the tokens `keep` (B, K) alone.
         """
         tokens = self.model.embed(patches)
         index = torch.from_numpy(keep).to(tokens.device)
-        seen = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
-        latent = self.model.encode(seen)
+        visible = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2]))
+        latent = self.model.encode(visible)
         places = torch.from_numpy(budgets.places(keep, *self._sizes)).to(tokens.device)
-        drawn = {}
+        reconstructions = {}
         for name, decoder in self.decoders.items():
-            m = self._names.index(self._drawn_by[name])
+            m = self._names.index(self._target_of[name])
             rows = torch.from_numpy(np.flatnonzero(wanted[:, m])).to(tokens.device)
-            drawn[name] = rows, decoder(latent, index, places[:, m], rows)
-        return drawn
+            reconstructions[name] = rows, decoder(latent, index, places[:, m], rows)
+        return reconstructions
 
     def optimizer(
         self, steps: int
@@ -271,25 +273,25 @@ class Pretraining(encoder.EncoderTraining):
 
     @torch.no_grad()
     def panels(self, batch: Mapping[str, Any]) -> dict[str, NDArray[np.uint8]]:
-        """Fig. 6 for a batch of one frame: what is seen, and what is drawn from it with the seen
-        patches as they are, under three budgets: caption -> picture (H, W, 3).
+        """Fig. 6 for a batch of one frame: the visible patches, and the reconstruction with the
+        visible patches as they are, under three budgets: caption -> picture (H, W, 3).
         """
         patches = self.patches(self._images(batch).to(self.model.positions.device))
-        rows = {name: {name: self._picture(name, seen)} for name, seen in patches.items()}
+        rows = {name: {name: self._picture(name, whole)} for name, whole in patches.items()}
         for number, rgb in enumerate(RGB_SHARES if self.config.needs_saliency else (1.0,) * 3):
             shares = np.array([[rgb, 1 - rgb]])[:, : len(self._names)]
             rng = noise(self.config.seed, number)
             keep = budgets.pick(rng, shares, self.model.patches, self._visible)
             hidden = budgets.hidden(keep, *self._sizes)
-            drawn = self._draw(patches, keep, np.ones_like(hidden))
+            reconstructions = self._reconstruct(patches, keep, np.ones_like(hidden))
             for m, (name, whole) in enumerate(patches.items()):
-                unseen = torch.from_numpy(hidden[:, m, :, None]).to(whole.device)
+                masked = torch.from_numpy(hidden[:, m, :, None]).to(whole.device)
                 rows[name] |= {
                     f"{name} {number + 1}: {self.model.patches - hidden[0, m].sum()} seen": (
-                        self._picture(name, whole.masked_fill(unseen, torch.nan))
+                        self._picture(name, whole.masked_fill(masked, torch.nan))
                     ),
                     f"{name} {number + 1}: drawn": (
-                        self._picture(name, torch.where(unseen, drawn[name][1], whole))
+                        self._picture(name, torch.where(masked, reconstructions[name][1], whole))
                     ),
                 }
         return {caption: picture for row in rows.values() for caption, picture in row.items()}

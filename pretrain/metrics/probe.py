@@ -93,7 +93,7 @@ class Probe:
         values = values.clamp(min=0)
         scale = float(values.mean()) or 1.0  # features that are all alike tell the mean
         chooses, scored = (centred[p][:, parts.fitted] for p in (parts.chooses, parts.scored))
-        found = {}
+        scores = {}
         for name, place in places.items():
             mean = place[parts.fitted].mean(0, dtype=np.float64)
             wanted = vectors.T @ torch.from_numpy(place[parts.fitted] - mean)
@@ -105,8 +105,8 @@ class Probe:
             true = place[parts.chooses] - mean
             errors = [np.square(read(chooses, p) - true).sum() for p in PENALTIES]
             best = PENALTIES[int(np.argmin(errors))]
-            found[name] = _score(read(scored, best) + mean, place[parts.scored], best)
-        return found
+            scores[name] = _score(read(scored, best) + mean, place[parts.scored], best)
+        return scores
 
     def _centred(self, fitted: Bools) -> Tensor:
         """The products of the features less the mean of the frames that are fitted on."""
@@ -115,7 +115,7 @@ class Probe:
 
 
 def score_mean(places: Mapping[str, Floats], parts: Split) -> dict[str, Score]:
-    """The control that sees nothing: always the mean of the frames that are fitted on."""
+    """The control without features: always the mean of the frames that are fitted on."""
     return {
         name: _score(
             np.broadcast_to(

@@ -1,4 +1,4 @@
-"""How near predicted saliency comes to what people marked: F-measure and mean absolute error.
+"""Predicted saliency against annotated maps: F-measure and mean absolute error.
 
 As in ViSaRL (Tables IV to VI), which leaves out how maps are made binary. Here a pixel counts as
 salient from 0.5 of the true map on; precision and recall are averaged over the frames at each
@@ -6,7 +6,7 @@ threshold, and F weighs precision higher (beta^2 = 0.3, Achanta et al. 2009). Bo
 choosing the threshold are given: the best of 256 for all frames together, and twice each predicted
 map's mean. The absolute error is taken on the soft maps.
 
-Most of a map is zero, so zero everywhere has an error of 0.010 to 0.014 on simulated clicks (means
+Most of a map is zero, so the all-zero map has an error of 0.010 to 0.014 on simulated clicks (means
 of 200 frames of a task, RESULTS.md): a figure means something only beside a trivial predictor's.
 """
 
@@ -40,11 +40,11 @@ def scores(predicted: Predicted, truth: Truth) -> Scores:
     marked = (truth >= SALIENT).any((1, 2))
     if not marked.any():
         return Scores(None, None, error)
-    found, wanted = predicted[marked], truth[marked] >= SALIENT
-    precision, recall = _at_each_threshold(found, wanted)
+    predicted_maps, wanted = predicted[marked], truth[marked] >= SALIENT
+    precision, recall = _at_each_threshold(predicted_maps, wanted)
     best = float(f_measure(precision.mean(0), recall.mean(0)).max())
-    twice = np.minimum(2 * found.mean((1, 2), keepdims=True, dtype=np.float64), 1)
-    chosen = found >= twice
+    twice = np.minimum(2 * predicted_maps.mean((1, 2), keepdims=True, dtype=np.float64), 1)
+    chosen = predicted_maps >= twice
     hits = (chosen & wanted).sum((1, 2))
     precision = hits / np.maximum(chosen.sum((1, 2)), 1)
     recall = hits / wanted.sum((1, 2))
@@ -60,14 +60,14 @@ def f_measure(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> ND
 
 
 def _at_each_threshold(
-    found: Predicted, wanted: NDArray[np.bool_]
+    predicted_maps: Predicted, wanted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision and recall (N, THRESHOLDS) of the pixels at or above each; 0 where none is."""
-    level = np.floor(found.astype(np.float64) * (THRESHOLDS - 1)).astype(np.int64)
-    rows = np.arange(len(found))[:, None, None] * THRESHOLDS
+    level = np.floor(predicted_maps.astype(np.float64) * (THRESHOLDS - 1)).astype(np.int64)
+    rows = np.arange(len(predicted_maps))[:, None, None] * THRESHOLDS
 
     def at_least(pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
-        counts = np.bincount((rows + level)[pixels], minlength=len(found) * THRESHOLDS)
+        counts = np.bincount((rows + level)[pixels], minlength=len(predicted_maps) * THRESHOLDS)
         return counts.reshape(-1, THRESHOLDS)[:, ::-1].cumsum(1)[:, ::-1]
 
     chosen, hits = at_least(np.ones_like(wanted)), at_least(wanted)

@@ -1,4 +1,4 @@
-"""One transformer over the patches of several modalities, and the decoders that draw each of them.
+"""One transformer over the patches of several modalities, and a decoder of each.
 
 Bachmann et al., "MultiMAE: Multi-modal Multi-task Masked Autoencoders" (ECCV 2022), on timm's
 block. All modalities share one grid of N patches. Tokens stand modality after modality, row-major
@@ -24,14 +24,14 @@ from pretrain.modules.vit import Norm, grid_of, patchify, sincos_positions
 
 @dataclass(frozen=True)
 class Modality:
-    """What a pixel of it holds, and the statistics that the network sees it by."""
+    """What a pixel of it holds, and the statistics that it is standardised by."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class MultiViT(nn.Module):
-    """Patches of every modality -> tokens that have seen each other; no norm at the end.
+    """Patches of every modality -> tokens that attend to one another; no norm at the end.
 
     Raises FoveaError where `patch` does not divide the image.
     """
@@ -124,15 +124,15 @@ class Decoder(nn.Module):
         """The patches at `rows` (R,), of all B * N in order -> (R, pixels).
 
         `latent` (B, K + 1, D) are the encoded tokens at `keep` (B, K); `place` (B, N) says which of
-        all B * K is this modality's patch, B * K + n where patch n was not seen.
+        all B * K is this modality's patch, B * K + n where patch n is masked.
         """
         context = self.embed_latent(latent)
-        seen = context[:, :-1] + self._places()[keep]
+        visible = context[:, :-1] + self._places()[keep]
         blank = self.mask_token + self.positions + self.modality[self.own]
-        # Every patch that was not seen asks the same, in all images: asked once.
-        asked = self.query(self.norm_query(torch.cat([seen.flatten(0, 1), blank])))
-        context = torch.cat([seen, context[:, -1:]], dim=1)
-        x = self._attend(asked[place], self.norm_context(context))
+        # A masked patch has the same query in all images: computed once.
+        queries = self.query(self.norm_query(torch.cat([visible.flatten(0, 1), blank])))
+        context = torch.cat([visible, context[:, -1:]], dim=1)
+        x = self._attend(queries[place], self.norm_context(context))
         x = x + self.mlp(self.norm_mlp(x))
         for block in self.blocks[:-1]:
             x = block(x)

@@ -88,7 +88,7 @@ class Local(nn.Module):
 
 
 class Global(nn.Module):
-    """Attention over a grid of the whole map, each pixel's weights told by a ReNet: LSTMs that run
+    """Attention over a grid of the whole map, each pixel's weights from a ReNet: LSTMs that run
     along the columns and then the rows, both ways. (B, C, H, W) -> (B, C, H, W).
     """
 
@@ -105,8 +105,8 @@ class Global(nn.Module):
         batch, _, height, width = x.shape
         columns, _ = self.down(x.permute(0, 3, 2, 1).flatten(0, 1))  # (B W, H, 512)
         rows = columns.view(batch, width, height, -1).transpose(1, 2).flatten(0, 1)
-        seen = self.across(rows)[0].view(batch, height, width, -1).permute(0, 3, 1, 2)
-        weights = self.norm(self.weigh(seen)).softmax(1).flatten(2).to(x.dtype)  # (B, taps, H W)
+        swept = self.across(rows)[0].view(batch, height, width, -1).permute(0, 3, 1, 2)
+        weights = self.norm(self.weigh(swept)).softmax(1).flatten(2).to(x.dtype)  # (B, taps, H W)
         grid = x[:, :, :: self.stride, :: self.stride].flatten(2)  # (B, C, taps)
         context: Tensor = grid @ weights
         return context.view_as(x)

@@ -2,7 +2,7 @@
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners" (2022), at the sizes of SPIRL's Table
 4. A patch enters as one row of pixels through one Linear (a convolution whose stride is its size
-does the same), so that only the patches that are seen are ever embedded.
+does the same), so that only visible patches are ever embedded.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
 
 
 def query_one(block: Block, x: Tensor, at: Tensor) -> Tensor:
-    """What `block(x)` says at one position per sequence, without computing the others.
+    """`block(x)` at one position per sequence, without computing the others.
 
     x (S, T, D), at (S,) int64 -> (S, D). Exact: keys and values come from all T, but their matrices
     are applied to the query and to the softmax average of x, which are one row a head. A key's bias
@@ -76,11 +76,11 @@ def query_one(block: Block, x: Tensor, at: Tensor) -> Tensor:
     attention = cast(Attention, block.attn)
     heads, weight, bias = attention.num_heads, attention.qkv.weight, attention.qkv.bias
     to_key, to_value = weight[dim:].view(2, heads, -1, dim)
-    seen = block.norm1(x)
+    normed = block.norm1(x)
     row = torch.arange(sequences, device=x.device)
-    query = F.linear(seen[row, at] * attention.scale, weight[:dim], bias[:dim] * attention.scale)
-    asked = torch.bmm(query.view(sequences, heads, -1).transpose(0, 1), to_key).transpose(0, 1)
-    average = (asked @ seen.transpose(1, 2)).softmax(-1) @ seen
+    query = F.linear(normed[row, at] * attention.scale, weight[:dim], bias[:dim] * attention.scale)
+    queries = torch.bmm(query.view(sequences, heads, -1).transpose(0, 1), to_key).transpose(0, 1)
+    average = (queries @ normed.transpose(1, 2)).softmax(-1) @ normed
     value = torch.bmm(average.transpose(0, 1), to_value.transpose(1, 2)).transpose(0, 1)
     attended = value.reshape(sequences, dim) + bias[2 * dim :]
     out: Tensor = x[row, at] + attention.proj(attended)
@@ -97,7 +97,7 @@ class Norm(nn.LayerNorm):
 
 
 class MaskedViT(nn.Module):
-    """A small encoder that sees some patches and a larger decoder that draws them all.
+    """A small encoder of some patches and a larger decoder that reconstructs them all.
 
     Raises FoveaError where `patch` does not divide the image.
     """
@@ -201,9 +201,9 @@ class MaskedViT(nn.Module):
         return pixels
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
-        """Every patch (B, N, pixels) drawn from those at `index` (B, K) alone."""
-        seen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
-        latent = self.encode(self.embed(seen, index))
+        """Every patch (B, N, pixels) reconstructed from those at `index` (B, K) alone."""
+        visible = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
+        latent = self.encode(self.embed(visible, index))
         rank = torch.arange(1, index.shape[1] + 1, device=index.device).expand_as(index)
         place = index.new_zeros(patches.shape[:2]).scatter(1, index, rank)
         return self.decode(self.place(latent, place))

@@ -1,1 +1,1 @@
-"""Sources of saliency by word: a file exports `Config`, `Saliency` and `fit`."""
+"""Saliency sources, a component a file: `Config`, `Saliency`, and `Training` or `fit`."""

@@ -1,4 +1,4 @@
-"""A control: the middle of the picture matters most, whatever is in it. Nothing is learned."""
+"""A control: the centre prior, a Gaussian about the centre of every frame. Nothing is learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A control without learning: what differs from the data set's median frame, its background."""
+"""A control: the distance from the data set's median frame, its background. Nothing is learned."""
 
 from __future__ import annotations
 

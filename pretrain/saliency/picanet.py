@@ -56,7 +56,7 @@ DECAY, PERIOD = 0.1, 0.35  # of the rate; of the steps, 7000 of PiCANet's 20000
 @dataclass(frozen=True)
 class Config(encoder.SaliencyConfig):
     """Network and training (Table III, but batches of the released README's 8, not 16, and its
-    loss); `size` is that of the frames the network sees.
+    loss); `size` is that of the network's input.
     """
 
     size: Width = 224

@@ -1,4 +1,4 @@
-"""A control: looks at random places, the same ones for the same frame. Nothing is learned."""
+"""A control: a random map, the same for the same frame. Nothing is learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small network that learns another source's maps, to label and act in its place.
+"""A small network distilled from another source's maps, to label and act in its place.
 
 Ours: ViSaRL (Liang et al. 2024) asks PiCANet for a map every step, which takes most of a CPU's
 time. Distilled from the maps that PiCANet gave thousands of frames, soft as they are (after Hinton,
@@ -34,7 +34,7 @@ from pretrain.schedule import adamw, half_cosine
 
 @dataclass(frozen=True)
 class Config(encoder.SaliencyConfig):
-    """Network and training; `size` is that of the frames the network sees, `width` its channels at
+    """Network and training; `size` is that of the network's input, `width` its channels at
     half of it, doubled with each halving.
     """
 
@@ -90,7 +90,7 @@ class Network(nn.Module):
         nn.init.zeros_(cast(Tensor, self.predict.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Down three times, up three times with what was seen on the way."""
+        """Down three times, up three times with the features of the way down."""
         half = self.look(x)
         quarter = self.shrink(half)
         x = torch.cat([_doubled(self.think(quarter)), quarter], 1)

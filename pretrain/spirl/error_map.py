@@ -1,7 +1,7 @@
-"""How badly each patch is drawn from its eight neighbours alone: SPIRL's reconstruction error map
-(§4.2), exactly.
+"""SPIRL's reconstruction error map (§4.2), exactly: the error of each patch reconstructed from its
+eight neighbours alone.
 
-For a centre the encoder sees CLS and the neighbours that exist (3 in a corner, 5 at an edge, 8
+For a centre the encoder gets CLS and the neighbours that exist (3 in a corner, 5 at an edge, 8
 inside), the decoder gets them at their places and the mask token everywhere else, and only its
 prediction at the centre counts. Three things that cost nothing in exactness are saved: a patch is
 embedded once, not once per neighbour; the decoder's first layer computes the queries, keys and
@@ -45,7 +45,7 @@ def neighbourhoods(
 
 
 def reconstruct_centres(model: MaskedViT, patches: Tensor, *, centres: int = CENTRES) -> Tensor:
-    """Each patch drawn from its neighbours: (B, N, pixels) in [0, 1] -> normalised pixels (B, N,
+    """Each patch from its neighbours: (B, N, pixels) in [0, 1] -> normalised pixels (B, N,
     pixels).
 
     All frames go through together, `centres` of the N at a time.
@@ -55,21 +55,21 @@ def reconstruct_centres(model: MaskedViT, patches: Tensor, *, centres: int = CEN
     batch, count = patches.shape[:2]
     tokens = model.embed(patches)
     masks = _masks(model)
-    drawn = []
+    predicted = []
     for start in range(0, count, centres):
         chunk = torch.arange(start, min(start + centres, count), device=patches.device)
-        seen = tokens[:, index[chunk]].flatten(0, 1)
+        visible = tokens[:, index[chunk]].flatten(0, 1)
         near = (table[chunk].repeat(batch, 1) for table in (index, real, place))
-        pixels = _draw(model, masks, seen, chunk.repeat(batch), *near)
-        drawn.append(pixels.view(batch, len(chunk), -1))
-    return torch.cat(drawn, dim=1)
+        pixels = _reconstruct(model, masks, visible, chunk.repeat(batch), *near)
+        predicted.append(pixels.view(batch, len(chunk), -1))
+    return torch.cat(predicted, dim=1)
 
 
 def error_map(model: MaskedViT, image: Tensor, *, centres: int = CENTRES) -> Tensor:
     """(B, C, H, W) uint8 -> (B, N) float32: mean squared error of each normalised patch."""
     patches = model.to_patches(image)
-    drawn = reconstruct_centres(model, patches, centres=centres)
-    return (drawn - normalise(patches)).square().mean(-1)
+    predicted = reconstruct_centres(model, patches, centres=centres)
+    return (predicted - normalise(patches)).square().mean(-1)
 
 
 def errors_at(
@@ -91,10 +91,10 @@ def errors_at(
     for chunk in torch.split(filled, FEW):
         centre = chunk % model.patches
         index, real, place = (table[centre] for table in near)
-        seen = tokens[index + (chunk - centre)[:, None]]
+        visible = tokens[index + (chunk - centre)[:, None]]
         with fast_linear(patches.device):
-            drawn = _draw(model, masks, seen, centre, index, real, place)
-        errors.append((drawn - target[chunk]).square().mean(-1))
+            predicted = _reconstruct(model, masks, visible, centre, index, real, place)
+        errors.append((predicted - target[chunk]).square().mean(-1))
     return torch.cat(errors)[: len(centres)]
 
 
@@ -107,20 +107,20 @@ def _masks(model: MaskedViT) -> Tensor:
     return qkv
 
 
-def _draw(
+def _reconstruct(
     model: MaskedViT,
     masks: Tensor,
-    seen: Tensor,
+    visible: Tensor,
     centre: Tensor,
     index: Tensor,
     real: Tensor,
     place: Tensor,
 ) -> Tensor:
-    """Centres (S,) drawn from their neighbours' tokens (S, 8, D) -> normalised pixels (S, pixels).
+    """Centres (S,) from their neighbours' tokens (S, 8, D) -> normalised pixels (S, pixels).
 
     The last three are the rows of `neighbourhoods` for these centres.
     """
-    x = model.place(model.encode(seen, real), place)
+    x = model.place(model.encode(visible, real), place)
     first, *middle = (cast(Block, block) for block in model.decoder_blocks)
     if middle:
         last = middle.pop()
@@ -141,11 +141,11 @@ def _first_block(block: Block, x: Tensor, masks: Tensor, rows: Tensor, place: Te
     sequences, length, dim = x.shape
     attention = cast(Attention, block.attn)
     rows = F.pad(rows, (1, 0))
-    seen = attention.qkv(block.norm1(x.gather(1, rows[..., None].expand(-1, -1, dim))))
+    visible = attention.qkv(block.norm1(x.gather(1, rows[..., None].expand(-1, -1, dim))))
     first = torch.arange(sequences, device=x.device)[:, None] * rows.shape[1]
     mask = rows.numel() + torch.arange(1, length, device=x.device)
     source = torch.cat([first, torch.where(place > 0, first + place, mask)], dim=1).flatten()
-    qkv = torch.cat([seen.flatten(0, 1), masks]).index_select(0, source)
+    qkv = torch.cat([visible.flatten(0, 1), masks]).index_select(0, source)
     heads = qkv.view(sequences, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
     x = x + attention.proj(attended.transpose(1, 2).reshape(x.shape))

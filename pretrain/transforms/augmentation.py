@@ -1,7 +1,7 @@
 """Frames changed at random for training: colours as torchvision's ColorJitter, and mirror images.
 
-What is drawn depends on the generator alone, so on a step's number (schedule.noise); of several
-processes each takes its share of the same draws.
+The changes depend on the generator alone, so on a step's number (schedule.noise). Of several
+processes each takes its share of the same random numbers.
 """
 
 from __future__ import annotations

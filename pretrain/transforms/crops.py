@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 SCALE = (0.2, 1.0)  # of the image's area
 RATIO = (0.75, 4 / 3)  # width over height
-TRIES = 10  # for a box that fits; then the largest one in the middle
+TRIES = 10  # for a box that fits; then the largest one at the centre
 
 
 def boxes(rng: np.random.Generator, count: int, size: tuple[int, int]) -> NDArray[np.int64]:
@@ -26,11 +26,11 @@ def boxes(rng: np.random.Generator, count: int, size: tuple[int, int]) -> NDArra
     ratio = np.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1]), (count, TRIES)))
     sides = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1).round().astype(np.int64)
     fits = np.logical_and.reduce((sides >= 1) & (sides <= np.array(size)), axis=2)
-    found = np.logical_or.reduce(fits, axis=1, keepdims=True)
+    fitting = np.logical_or.reduce(fits, axis=1, keepdims=True)
     largest = min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))
-    chosen = np.where(found, sides[np.arange(count), fits.argmax(axis=1)], largest)
+    chosen = np.where(fitting, sides[np.arange(count), fits.argmax(axis=1)], largest)
     room = np.array(size) - chosen
-    corner = np.where(found, np.floor(rng.random((count, 2)) * (room + 1)), room // 2)
+    corner = np.where(fitting, np.floor(rng.random((count, 2)) * (room + 1)), room // 2)
     return np.concatenate([corner.astype(np.int64), chosen], axis=1)
 
 

@@ -1,7 +1,7 @@
-"""Which tokens of several modalities are seen: MultiMAE's masks (Bachmann et al. 2022, §3.2).
+"""Which tokens of several modalities are visible: MultiMAE's masks (Bachmann et al. 2022, §3.2).
 
-Every image shares out a fixed number of visible tokens among its modalities by a draw from a
-symmetric Dirichlet distribution; with two modalities and concentration 1 any split is as likely as
+Every image shares out a fixed number of visible tokens among its modalities by a sample of a
+symmetric Dirichlet distribution. With two modalities and concentration 1 any split is as likely as
 any other, from all to none. Token m * N + n is patch n of modality m.
 """
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 Tokens = NDArray[np.int64]
 
 
-def draw(
+def sample(
     rng: np.random.Generator, batch: int, modalities: int, patches: int, visible: int
 ) -> Tokens:
-    """The tokens that each image shows, (B, visible) rising, split by Dirichlet(1, ..., 1)."""
+    """Each image's visible tokens, (B, visible) rising, split by Dirichlet(1, ..., 1)."""
     return pick(rng, rng.dirichlet(np.ones(modalities), batch), patches, visible)
 
 
@@ -34,15 +34,15 @@ def pick(
 
 def hidden(keep: Tokens, modalities: int, patches: int) -> NDArray[np.bool_]:
     """The patches that are not among `keep` (B, K): (B, M, N)."""
-    found = np.ones((len(keep), modalities * patches), bool)
-    np.put_along_axis(found, keep, False, axis=1)
-    return found.reshape(len(keep), modalities, patches)
+    mask = np.ones((len(keep), modalities * patches), bool)
+    np.put_along_axis(mask, keep, False, axis=1)
+    return mask.reshape(len(keep), modalities, patches)
 
 
 def places(keep: Tokens, modalities: int, patches: int) -> Tokens:
-    """Where each patch (B, M, N) stands in a table of all images' seen tokens, `keep` (B, K) row by
-    row: B * K + n for patch n where it was not seen.
+    """Where each patch (B, M, N) stands in a table of all images' visible tokens, `keep` (B, K) row
+    by row: B * K + n for patch n where it is masked.
     """
-    found = np.tile(np.arange(patches) + keep.size, (len(keep), modalities))
-    np.put_along_axis(found, keep, np.arange(keep.size).reshape(keep.shape), axis=1)
-    return found.reshape(len(keep), modalities, patches)
+    rows = np.tile(np.arange(patches) + keep.size, (len(keep), modalities))
+    np.put_along_axis(rows, keep, np.arange(keep.size).reshape(keep.shape), axis=1)
+    return rows.reshape(len(keep), modalities, patches)

@@ -159,7 +159,7 @@ def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.Monke
     assert made._visible == visible
     rng = noise(0, 3)
     boxes, mirrored = crops.boxes(rng, 6, (32, 32)), rng.random(6) < 0.5
-    keep = budgets.draw(rng, 6, len(names), 16, visible)
+    keep = budgets.sample(rng, 6, len(names), 16, visible)
     if len(names) == 2:
         keep[0], keep[1] = np.arange(16), np.arange(16, 32)
         monkeypatch.setattr(budgets, "draw", lambda *_: keep)
@@ -326,12 +326,12 @@ def test_it_learns_one_modality_from_the_other(
         """Of what is drawn of the hidden patches, and of their mean."""
         hidden = budgets.hidden(keep, 2, 4)
         with torch.no_grad():
-            rows, found = made._draw(patches, keep, hidden)[name]
+            rows, found = made._reconstruct(patches, keep, hidden)[name]
         target = patches[name].flatten(0, 1)[rows]
         mean = patches[name].mean(0).repeat(256, 1)[rows]
         return F.mse_loss(found, target).item(), F.mse_loss(mean, target).item()
 
-    ours, trivial = errors("saliency", budgets.draw(np.random.default_rng(0), 256, 2, 4, 4))
+    ours, trivial = errors("saliency", budgets.sample(np.random.default_rng(0), 256, 2, 4, 4))
     assert ours < 0.93 * trivial
     ours, trivial = errors("rgb", np.tile(np.arange(4, 8), (256, 1)))
     assert ours < 0.5 * trivial, (ours, trivial)
