@@ -162,7 +162,7 @@ def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.Monke
     keep = budgets.sample(rng, 6, len(names), 16, visible)
     if len(names) == 2:
         keep[0], keep[1] = np.arange(16), np.arange(16, 32)
-        monkeypatch.setattr(budgets, "draw", lambda *_: keep)
+        monkeypatch.setattr(budgets, "sample", lambda *_: keep)
     assert mirrored.any() and not mirrored.all()
     planes = torch.cat([batch["image"], batch["saliency"][..., None]], -1).permute(0, 3, 1, 2) / 255
     images = crops.crop(planes, torch.from_numpy(boxes), torch.from_numpy(mirrored))
@@ -384,7 +384,7 @@ OTHER: Any = "other"  # than the known ones
         (lambda: Config(beta2=1.0), "beta2: 1.0"),
         (lambda: Features(pool=OTHER), "pool: 'other'"),
         (lambda: Pretraining(Config(patch=7), SHAPE), "patch: 7 does not divide"),
-        (lambda: Pretraining(Config(), (1, 32, 32)), "model: multimae sees RGB"),
+        (lambda: Pretraining(Config(), (1, 32, 32)), "model: multimae takes RGB"),
         (lambda: Pretraining(SMALL, SHAPE).encoder(), "saliency: no source is given"),
     ],
 )
