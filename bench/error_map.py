@@ -36,7 +36,7 @@ from pipeline.runtime.progress import Progress
 from pretrain.encoders.mae import Config, network
 from pretrain.modules.linear import fast_linear
 from pretrain.modules.vit import MaskedViT, normalise
-from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import errors_at, neighbourhoods
 
 EARLIER, TIMED, PLAIN = 100, 60, 4  # frames: seen before; then timed; the others on every fourth
@@ -69,7 +69,7 @@ def measure(env: str, earlier: int) -> dict[str, float]:
     model = network(Config(), envs.image_shape(env))
     model.initialise(0)
     frames = torch.split(random_frames(env, earlier + TIMED), 1)
-    plain, without, memory = plain_map(model), forgetful(model), ErrorMemory(model)
+    plain, without, memory = plain_map(model), forgetful(model), ErrorCache(model)
     progress = Progress(f"error maps of {env}", earlier, "frames")
     for frame in frames[:earlier]:
         memory(frame)
@@ -104,7 +104,7 @@ def measure(env: str, earlier: int) -> dict[str, float]:
     }
 
 
-def _hit_rate(memory: ErrorMemory) -> float:
+def _hit_rate(memory: ErrorCache) -> float:
     """The share of centres that were remembered since this was last asked."""
     rate = memory.hits / (memory.hits + memory.misses)
     memory.hits = memory.misses = 0

@@ -28,7 +28,7 @@ from pretrain.encoders.mae import Features
 from pretrain.frozen import load_encoder
 from pretrain.modules.vit import MaskedViT
 from pretrain.spirl import select
-from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_cache import ErrorCache
 
 WEIGHTS = "pipeline/recipes/weights/frostbite-mae"
 RESULT = Path("artifacts/error-maps.json")
@@ -39,7 +39,7 @@ TOLERANCE = 1e-5  # of an error
 @torch.no_grad()
 def compare(model: MaskedViT, frames: Tensor, progress: Progress) -> dict[str, Any]:
     """The memory's maps of frames (N, C, H, W) uint8 against the definition's."""
-    memory, plain = ErrorMemory(model), plain_map(model)
+    memory, plain = ErrorCache(model), plain_map(model)
     largest, other = 0.0, 0
     for group in torch.split(frames, TOGETHER):
         for result, frame in zip(memory(group), group, strict=True):

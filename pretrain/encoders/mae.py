@@ -51,7 +51,7 @@ from pretrain.modules.maps import unit_range
 from pretrain.modules.vit import MaskedViT, normalise, unpatchify
 from pretrain.schedule import noise
 from pretrain.spirl import select
-from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import error_map, reconstruct_centres
 from pretrain.spirl.select import Cut
 
@@ -174,9 +174,9 @@ class Encoder(encoder.Encoder):
         return F.interpolate(unit_range(blocks), scale_factor=self.config.patch, mode="nearest")
 
     @cached_property
-    def cache(self) -> ErrorMemory:
+    def cache(self) -> ErrorCache:
         """The errors computed so far, of this encoder alone."""
-        return ErrorMemory(self.model)
+        return ErrorCache(self.model)
 
     def share(self, folder: Path) -> None:
         """Share the errors with others that use this encoder on a CPU, through files there."""

@@ -1,14 +1,14 @@
-"""Errors that an encoder has computed before, so that most of a game's patches are only looked up.
+"""A cache of reconstruction errors: most of a frame's patches stood in earlier frames.
 
 A patch's reconstruction error depends on the weights, its place and the bytes of nine patches, and
 an Atari game shows the same nine again and again: under a random policy about nine in ten. The
 distinct patches are numbered as they come, and an error is kept under its centre and the nine
-numbers. Both dictionaries compare whole keys and no number is given twice, so a wrong hit is not
-unlikely but impossible.
+numbers. Both dictionaries compare whole keys and no number is used twice, so a wrong hit is
+impossible.
 
-What is remembered never shows in a result: `errors_at` computes a centre to the same bits in any
-company, so to have forgotten it costs time alone. An interrupted run that starts with nothing ends
-in the same bytes, and so does one that starts with what others remembered (`share`).
+No result depends on the cache: `errors_at` computes a centre to the same bits in any company, so an
+entry that was dropped costs time alone. An interrupted run that starts with an empty cache ends in
+the same bytes, and so does one that starts with the entries of others (`share`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pretrain.spirl.error_map import errors_at, neighbourhoods
 
 LIMIT = 512 * 2**20  # bytes an encoder; runs of several seeds have one each
 LOOK = 20  # frames between looks at what the others have computed
-TOGETHER = 64  # frames of a batch that are looked up before what is new in them is computed
+TOGETHER = 64  # frames of a batch that are looked up before their misses are computed
 CHECKED = 4  # errors of each of the others' files that are computed again before it is used
 
 # Bytes that CPython takes beyond the key's own: the objects' heads, a number, rounding, and the
@@ -40,13 +40,14 @@ CHECKED = 4  # errors of each of the others' files that are computed again befor
 OVERHEAD = 48 + 32 + 64
 
 
-class ErrorMemory:
-    """`error_map` for a CPU, remembering: (B, C, H, W) uint8 -> (B, N) float32.
+class ErrorCache:
+    """`error_map` for a CPU, cached: (B, C, H, W) uint8 -> (B, N) float32.
 
-    Entries live in two generations. What is used moves to the young one; when that is full the old
-    one is dropped and the young one takes its place. All is forgotten when the model's weights
-    change, by `load_state_dict` or otherwise in place, which their tensors' version counters tell;
-    what is done to their `.data` goes unseen. Maps with anything but numbers are not remembered.
+    Entries live in two generations. One that is used moves to the young one. When that is full the
+    old one is dropped and the young one takes its place. The cache empties itself when the model's
+    weights change, by `load_state_dict` or otherwise in place, which their tensors' version
+    counters show; a change of their `.data` does not. Maps with NaN or infinite errors are not
+    cached.
 
     Attributes:
         hits, misses: centres looked up and computed since the start.
@@ -68,7 +69,7 @@ class ErrorMemory:
         self.hits = self.misses = 0
         self._log: ErrorLog | None
         self._frames = 0  # looked up so far
-        self._numbers = 0  # given out so far, and never again
+        self._numbers = 0  # so many are taken, each for good
         self._near = neighbourhoods(*model.grid)
         centre = torch.arange(model.patches)[:, None]
         index, real, _ = self._near
@@ -90,7 +91,7 @@ class ErrorMemory:
         with self._or_alone():
             self._log = ErrorLog(folder, stamp(self.model), self._patch_bytes - OVERHEAD)
             self._take(self._log)
-            self._log.tell_of_torn_ends()
+            self._log.warn_of_torn_ends()
 
     def forget(self) -> None:
         """Drop all entries, and share no more."""
@@ -107,8 +108,8 @@ class ErrorMemory:
         self._state = self._versions()
 
     def __call__(self, image: Tensor) -> Tensor:
-        """A frame's errors do not depend on the others; what is new in some is computed together,
-        so that few passes have to be filled up.
+        """A frame's errors do not depend on the others. Misses of several frames are computed
+        together, so that few passes have to be filled up.
         """
         if self._versions() != self._state:
             self.forget()
@@ -136,8 +137,8 @@ class ErrorMemory:
         return _Frame(pixels, numbers, keys, errors)
 
     def _compute(self, images: Tensor, frames: list[_Frame]) -> None:
-        """What none of the frames' errors tells: each once, wherever it is wanted."""
-        missing: dict[bytes, tuple[int, int]] = {}  # key -> the first frame that shows it, centre
+        """The frames' misses, each distinct one once."""
+        missing: dict[bytes, tuple[int, int]] = {}  # key -> the first frame that has it, centre
         for at, frame in enumerate(frames):
             for centre, (key, error) in enumerate(zip(frame.keys, frame.errors, strict=True)):
                 if error is None:
@@ -147,23 +148,21 @@ class ErrorMemory:
         if not missing:
             return
         rows, centres = np.array(list(missing.values())).T
-        shown, place = np.unique(rows, return_inverse=True)
-        patches = torch.cat([self.model.to_patches(images[[row]]) for row in shown])
+        distinct, place = np.unique(rows, return_inverse=True)
+        patches = torch.cat([self.model.to_patches(images[[row]]) for row in distinct])
         wanted = torch.from_numpy(place * self.model.patches + centres)
-        found = errors_at(self.model, patches, wanted, self._near).numpy()
-        told = dict(zip(missing, found.tolist(), strict=True))
+        errors = errors_at(self.model, patches, wanted, self._near).numpy()
+        computed = dict(zip(missing, errors.tolist(), strict=True))
         for frame in frames:
-            known = zip(frame.keys, frame.errors, strict=True)
-            frame.errors = [told[key] if error is None else error for key, error in known]
-        for row in shown:
-            of_it = rows == row
-            if np.isfinite(found[of_it]).all():
-                self._remember(frames[row], centres[of_it], found[of_it])
+            pairs = zip(frame.keys, frame.errors, strict=True)
+            frame.errors = [computed[key] if error is None else error for key, error in pairs]
+        for row in distinct:
+            own = rows == row
+            if np.isfinite(errors[own]).all():
+                self._keep(frames[row], centres[own], errors[own])
 
-    def _remember(
-        self, frame: _Frame, centres: NDArray[np.int64], errors: NDArray[np.float32]
-    ) -> None:
-        """What was computed of a frame, here and for the others."""
+    def _keep(self, frame: _Frame, centres: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
+        """Cache what was computed of a frame, and append it for the others."""
         self._make_room()
         keys = [frame.keys[centre] for centre in centres]
         self._young.errors.update(zip(keys, errors.tolist(), strict=True))
@@ -193,7 +192,7 @@ class ErrorMemory:
         """Remember what the others have computed since the last look, in our own numbers."""
         for path, block in log.news():
             if path not in self._theirs and not self._agrees(block):
-                log.distrust(path, "it has not the errors of this encoder on this machine")
+                log.ignore(path, "it has not the errors of this encoder on this machine")
                 continue
             self._make_room()
             known = self._theirs.setdefault(path, array("i"))
@@ -211,13 +210,13 @@ class ErrorMemory:
             pixels = np.zeros((self.model.patches, block.contents.shape[1]), np.uint8)
             pixels[self._nine[centre]] = block.contents[nine]
             patches = torch.from_numpy(pixels)[None].float() / 255
-            found = errors_at(self.model, patches, torch.tensor([centre]), self._near)
-            if found.numpy().tobytes() != error.tobytes():
+            computed = errors_at(self.model, patches, torch.tensor([centre]), self._near)
+            if computed.numpy().tobytes() != error.tobytes():
                 return False
         return True
 
     def _number(self, patch: bytes) -> int:
-        """The number of a patch's content, a new one where it is not remembered."""
+        """The number of a patch's content, a new one where it is not cached."""
         number = self._young.numbers.get(patch)
         if number is None:
             number = self._old.numbers.get(patch)
@@ -243,7 +242,7 @@ class _Frame:
     Attributes:
         pixels: its patches' bytes, (N, bytes of a patch) uint8; `numbers` (N,) are their numbers.
         keys: of each centre, itself and the numbers of its nine patches.
-        errors: of each centre, None where it is not remembered.
+        errors: of each centre, None where it is not cached.
     """
 
     pixels: NDArray[np.uint8]
@@ -253,7 +252,7 @@ class _Frame:
 
 
 class _Generation:
-    """The numbers of patches, and the errors of centres by `ErrorMemory._keys`."""
+    """The numbers of patches, and the errors of centres by their keys."""
 
     def __init__(self) -> None:
         self.numbers: dict[bytes, int] = {}

@@ -1,13 +1,17 @@
-"""Remembered errors in files, so that seeds side by side and later runs share one another's.
+"""Cached errors in files, so that seeds side by side and later runs share one another's.
 
 Each process appends to a file of its own and reads those of all others, one block a frame: the
-contents of patches that the file has not shown before, by the writer's numbers, and errors under
-their centre and nine numbers. What is read is checked: a block by its checksum, whose key is the
-`stamp` of weights, code, versions and processor; a file, before anything of it is used, by
-computing some of its first block's errors again, which must agree bit by bit. So files of other
-weights or another machine, whose sums round otherwise, are left alone, as are torn ends and
-whatever else befell them. Who forges checksums with the weights at hand is not kept out: he could
-as well change the weights.
+contents of patches that are new in the file, by the writer's numbers, and errors under their centre
+and nine numbers. A block is checked by its checksum, whose key is the `stamp` of weights, code,
+versions and processor. A file is checked, before anything of it is used, by computing some of its
+first block's errors again, which must agree bit by bit. So files of other weights or of another
+machine, whose sums round otherwise, are ignored, as are torn ends and damaged blocks. Forged
+checksums are not kept out: who can make them can as well change the weights.
+
+What it is worth: two seeds of SPIRL on Frostbite side by side, 1,600 steps each, computed 15 %
+fewer errors with it (80,311, not 94,752). The two took 234 s of CPU time, not 280. At 1.8 ms an
+error and 15 ms for the rest of a step, both measured apart, the errors saved make 12 % of it. A run
+repeated, or an evaluation, computes next to none again.
 """
 
 from __future__ import annotations
@@ -48,12 +52,12 @@ HEAD = struct.Struct("<II16s")  # patches, errors, checksum
 
 @dataclass(frozen=True)
 class Block:
-    """What one frame had that was new, as a file holds it.
+    """The misses of one frame, as a file holds them.
 
     Attributes:
-        contents: bytes of the patches that the file shows first here, (P, bytes of a patch) uint8.
+        contents: bytes of the patches that are new in the file, (P, bytes of a patch) uint8.
         keys: centre and nine patches of each error, (M, 10) int32; patches are numbered from 0 in
-            the order in which the file shows them.
+            the order of the file.
         errors: (M,) float32.
     """
 
@@ -71,26 +75,26 @@ class Block:
 
 def stamp(model: MaskedViT) -> bytes:
     """32 bytes over weights, code, versions, threads and the processor."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     heads = [part.num_heads for part in model.modules() if isinstance(part, Attention)]
-    found.update(f"{model.image_shape} {model.patch} {heads}".encode())
+    digest.update(f"{model.image_shape} {model.patch} {heads}".encode())
     for name, weight in model.state_dict().items():
-        found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        found.update(weight.cpu().contiguous().numpy().tobytes())
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
     for source in (__file__, error_map.__file__, linear.__file__, vit.__file__):
-        found.update(Path(source).read_bytes())
+        digest.update(Path(source).read_bytes())
     for name in sorted(set(os.environ) & KERNELS):
-        found.update(f"{name} {os.environ[name]}".encode())
+        digest.update(f"{name} {os.environ[name]}".encode())
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()  # by which sums are split
     products = linear.is_faster()  # whose
     parts = (torch.__version__, timm.__version__, _processor(), capability, products, threads)
-    found.update(" ".join(map(str, parts)).encode())
-    return found.digest()
+    digest.update(" ".join(map(str, parts)).encode())
+    return digest.digest()
 
 
 def _processor() -> str:
-    """Its name and instructions, where Linux tells: kernels may differ by more than what torch
+    """Its name and instructions, where Linux has them: kernels may differ by more than what torch
     asks for.
     """
     with contextlib.suppress(OSError):
@@ -163,12 +167,12 @@ class ErrorLog:
             if path not in self._own and path not in self._damaged:
                 yield from ((path, block) for block in self._unread(path))
 
-    def distrust(self, path: Path, why: str) -> None:
+    def ignore(self, path: Path, why: str) -> None:
         """Read nothing more of a file, and say so."""
         logging.getLogger(__name__).warning("%s: ignored from here on, %s", path, why)
         self._damaged.add(path)
 
-    def tell_of_torn_ends(self) -> None:
+    def warn_of_torn_ends(self) -> None:
         """Say which files end in part of a block, as a killed process leaves them."""
         for path, torn in self._torn.items():
             if torn and path not in self._damaged:
@@ -185,11 +189,11 @@ class ErrorLog:
         except FileNotFoundError:
             return  # its room was needed
         except OSError as error:
-            self.distrust(path, f"it cannot be read ({error.strerror})")
+            self.ignore(path, f"it cannot be read ({error.strerror})")
             return
         at = begun or len(MAGIC)
         if not begun and data[:at] != MAGIC:
-            self.distrust(path, "it does not begin as a file of errors")
+            self.ignore(path, "it does not begin as a file of errors")
         while path not in self._damaged and at + HEAD.size <= len(data):
             patches, errors, checksum = HEAD.unpack_from(data, at)
             end = at + HEAD.size + patches * self.patch_bytes + errors * 44
@@ -199,7 +203,7 @@ class ErrorLog:
             block = self._parse(payload, patches, errors)
             known += patches
             if _checksum(payload, self.stamp) != checksum or not _within(block, known):
-                self.distrust(path, "a block is damaged, or of another encoder or machine")
+                self.ignore(path, "a block is damaged, or of another encoder or machine")
                 break
             at = end
             self._read[path] = at, known
@@ -226,8 +230,8 @@ class ErrorLog:
         """When each file of the store was last written, its bytes, and its path."""
         for path in self.folder.parent.glob(f"*/*{SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):  # another process needed its room
-                told = path.stat()
-                yield told.st_mtime, told.st_size, path
+                status = path.stat()
+                yield status.st_mtime, status.st_size, path
 
 
 def _within(block: Block, patches: int) -> bool:

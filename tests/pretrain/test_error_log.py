@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from pretrain.spirl import error_log
-from pretrain.spirl.error_cache import LOOK, ErrorMemory
+from pretrain.spirl.error_cache import LOOK, ErrorCache
 from pretrain.spirl.error_log import HEAD, MAGIC, ErrorLog, stamp
 from tests.pretrain.test_memory import PATCHES, SHAPE, build, game, same_bits
 
 PATCH_BYTES = 3 * 8 * 8
 
 
-def sharing(folder: Path, seed: int = 0) -> ErrorMemory:
-    memory = ErrorMemory(build(seed))
+def sharing(folder: Path, seed: int = 0) -> ErrorCache:
+    memory = ErrorCache(build(seed))
     memory.share(folder)
     return memory
 
@@ -41,7 +41,7 @@ def test_a_later_run_computes_nothing_again(tmp_path: Path) -> None:
     first = sharing(tmp_path)
     errors = first(frames)
     later = sharing(tmp_path)
-    assert same_bits(later(frames), errors) and same_bits(ErrorMemory(build())(frames), errors)
+    assert same_bits(later(frames), errors) and same_bits(ErrorCache(build())(frames), errors)
     assert later.misses == 0 and later.hits == 40 * PATCHES
     assert len(list(tmp_path.rglob("*.errors"))) == 1  # who computes nothing writes nothing
     assert later._log and later._log.nbytes == only_file(tmp_path).stat().st_size
@@ -54,7 +54,7 @@ def test_two_at_work_take_turns(tmp_path: Path) -> None:
     errors = one(frames)
     other(noise(LOOK, seed=1))  # and looks
     assert same_bits(other(frames), errors) and other.misses == LOOK * PATCHES
-    assert same_bits(one(noise(LOOK, seed=1)), ErrorMemory(build())(noise(LOOK, seed=1)))
+    assert same_bits(one(noise(LOOK, seed=1)), ErrorCache(build())(noise(LOOK, seed=1)))
     one(noise(LOOK, seed=1))
     assert one.hits == (LOOK + 1) * PATCHES  # the last of them after a look
 
@@ -70,7 +70,7 @@ def test_processes_side_by_side(tmp_path: Path) -> None:
     orders = [
         torch.randperm(60, generator=torch.Generator().manual_seed(s)).tolist() for s in (0, 1)
     ]
-    expected = ErrorMemory(build())(game(60))
+    expected = ErrorCache(build())(game(60))
 
     def put(order: list[int]) -> Callable[[Tensor], None]:
         return lambda errors: queue.put((order, errors.numpy()))
@@ -92,7 +92,7 @@ def test_other_weights_have_another_folder(tmp_path: Path) -> None:
     frames = game(5)
     sharing(tmp_path)(frames)
     other = sharing(tmp_path, seed=1)
-    assert same_bits(other(frames), ErrorMemory(build(1))(frames))
+    assert same_bits(other(frames), ErrorCache(build(1))(frames))
     assert other.misses and len(list(tmp_path.iterdir())) == 2
 
 
@@ -105,7 +105,7 @@ def test_errors_of_other_weights_are_not_believed(
     ours = tmp_path / "ours" / stamp(build()).hex()[:16]
     ours.mkdir(parents=True)
     only_file(tmp_path / "theirs").rename(ours / "stray.errors")
-    memory, alone = sharing(tmp_path / "ours"), ErrorMemory(build())
+    memory, alone = sharing(tmp_path / "ours"), ErrorCache(build())
     assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
     assert "stray.errors: ignored from here on, a block is damaged, or of another" in caplog.text
 
@@ -117,7 +117,7 @@ def test_errors_of_a_machine_that_rounds_otherwise_are_not_believed(
     frames = game(5)
     sharing(tmp_path)(frames)
     forge(only_file(tmp_path), lambda keys, errors: np.nextafter(errors, np.float32(9), out=errors))
-    memory, alone = sharing(tmp_path), ErrorMemory(build())
+    memory, alone = sharing(tmp_path), ErrorCache(build())
     assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
     assert "ignored from here on, it has not the errors of this encoder" in caplog.text
 
@@ -137,7 +137,7 @@ def test_changed_weights_share_no_more(tmp_path: Path) -> None:
     memory(frames)
     before = only_file(tmp_path).read_bytes()
     memory.model.load_state_dict(build(1).state_dict())
-    assert same_bits(memory(frames), ErrorMemory(build(1))(frames))
+    assert same_bits(memory(frames), ErrorCache(build(1))(frames))
     assert only_file(tmp_path).read_bytes() == before
 
 
@@ -206,11 +206,11 @@ def test_errors_that_are_no_numbers_are_not_remembered(tmp_path: Path) -> None:
     broken.model.mask_token.data[0, 0, 0] = float("nan")  # no version counter tells of it
     assert not broken(frames).isfinite().all() and broken.nbytes < 5 * broken._frame_bytes
     assert not list(tmp_path.rglob("*.errors"))
-    assert same_bits(sharing(tmp_path)(frames), ErrorMemory(build())(frames))
+    assert same_bits(sharing(tmp_path)(frames), ErrorCache(build())(frames))
 
 
 def test_a_store_keeps_its_bytes(tmp_path: Path) -> None:
-    memory, mark = ErrorMemory(build()), stamp(build())
+    memory, mark = ErrorCache(build()), stamp(build())
     other = tmp_path / "0123456789abcdef" / "old.errors"  # of weights long gone
     other.parent.mkdir()
     other.write_bytes(bytes(20_000))
@@ -219,7 +219,7 @@ def test_a_store_keeps_its_bytes(tmp_path: Path) -> None:
         memory(noise(1, seed))
     old = only_file(log.folder)
     assert log.nbytes == 20_000 + old.stat().st_size <= 80_000
-    assert same_bits(memory(noise(1, 11)), ErrorMemory(build())(noise(1, 11)))
+    assert same_bits(memory(noise(1, 11)), ErrorCache(build())(noise(1, 11)))
     again = ErrorLog(tmp_path, mark, PATCH_BYTES, limit=80_000)
     assert again.nbytes == 0 and not old.exists() and not other.exists()  # half the room, at most
     memory(noise(20, 99))
@@ -252,7 +252,7 @@ def test_a_full_file_that_finds_no_room_for_the_next(
     memory._log.limit = limit
     memory(frames[3:])
     later = sharing(tmp_path)
-    assert same_bits(later(frames), ErrorMemory(build())(frames))
+    assert same_bits(later(frames), ErrorCache(build())(frames))
     assert later.misses == PATCHES  # the third frame's alone
 
 
@@ -264,7 +264,7 @@ def test_files_that_fail_cost_time_alone(
     fault: str,
 ) -> None:
     folder, frames = tmp_path / stamp(build()).hex()[:16], game(2 * LOOK)
-    expected = ErrorMemory(build())(frames)
+    expected = ErrorCache(build())(frames)
     folder.mkdir()
 
     def fail(*_: object, **__: object) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pretrain.modules.vit import MaskedViT, normalise
 from pretrain.spirl import select
-from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import FEW, error_map, errors_at, neighbourhoods
 
 
@@ -87,7 +87,7 @@ def test_any_grid_and_any_chunk(rows: int, columns: int, seed: int, centres: int
     errors = error_map(model, image, centres=centres)
     expected = torch.stack([plain_error(model, image, c) for c in range(model.patches)], dim=1)
     torch.testing.assert_close(errors, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(ErrorMemory(model)(image), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ErrorCache(model)(image), expected, atol=1e-5, rtol=0)
     cut = expected.mean(1, keepdim=True)  # what is above it is selected, ties aside
     tied = (expected - cut).abs() <= 2e-5
     assert ((errors > errors.mean(1, keepdim=True)) == (expected > cut))[~tied].all()

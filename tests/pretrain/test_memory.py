@@ -1,4 +1,4 @@
-"""Remembered errors: the same bits as computed ones, within bounds, and never another weights'."""
+"""Cached errors: the same bits as computed ones, within bounds, never those of other weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pretrain.encoders import mae
 from pretrain.modules.vit import MaskedViT
-from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import error_map
 
 SHAPE = (3, 32, 40)
@@ -49,7 +49,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 def test_equals_the_error_map() -> None:
     model, frames = build(), game(12)
-    memory = ErrorMemory(model)
+    memory = ErrorCache(model)
     for _ in range(2):
         torch.testing.assert_close(memory(frames), error_map(model, frames), atol=1e-5, rtol=0)
     assert memory(frames[:0]).shape == (0, PATCHES)
@@ -58,11 +58,11 @@ def test_equals_the_error_map() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_same_bits_in_any_order_batch_and_state(seed: int) -> None:
     model, frames = build(seed), game(15, seed)
-    alone = torch.cat([ErrorMemory(model)(frame[None]) for frame in frames])  # each one cold
-    warm, tight = ErrorMemory(model), ErrorMemory(model, limit=2 * FRAME)
+    alone = torch.cat([ErrorCache(model)(frame[None]) for frame in frames])  # each one cold
+    warm, tight = ErrorCache(model), ErrorCache(model, limit=2 * FRAME)
     assert same_bits(warm(frames), alone)
     assert same_bits(warm(frames), alone)
-    for memory in (warm, tight, ErrorMemory(model)):
+    for memory in (warm, tight, ErrorCache(model)):
         for start in range(2):
             order = torch.randperm(15, generator=torch.Generator().manual_seed(100 * seed + start))
             for part in torch.split(order, 4):
@@ -71,7 +71,7 @@ def test_the_same_bits_in_any_order_batch_and_state(seed: int) -> None:
 
 
 def test_only_what_is_new_is_computed() -> None:
-    memory, frame = ErrorMemory(build()), game(20)[-1:]
+    memory, frame = ErrorCache(build()), game(20)[-1:]
     memory(frame)
     assert (memory.hits, memory.misses) == (0, PATCHES)
     memory(frame)
@@ -85,7 +85,7 @@ def test_only_what_is_new_is_computed() -> None:
 
 
 def test_what_several_frames_of_a_batch_lack_is_computed_once() -> None:
-    memory, frame = ErrorMemory(build()), game(20)[-1:]
+    memory, frame = ErrorCache(build()), game(20)[-1:]
     changed = frame.clone()
     changed[0, 0, 8, 8] ^= 1
     memory(torch.cat([frame, changed, frame, changed]))
@@ -94,7 +94,7 @@ def test_what_several_frames_of_a_batch_lack_is_computed_once() -> None:
 
 def test_the_same_patches_elsewhere_are_no_hit() -> None:
     model = build()
-    memory = ErrorMemory(model)
+    memory = ErrorCache(model)
     plain = torch.full((1, *SHAPE), 7, dtype=torch.uint8)
     plain[..., 0] = 9  # patches that are not flat
     memory(plain)
@@ -104,7 +104,7 @@ def test_the_same_patches_elsewhere_are_no_hit() -> None:
 
 def _held() -> int:
     """Bytes that Python says were taken in memory.py and are still held."""
-    own = tracemalloc.Filter(True, str(inspect.getsourcefile(ErrorMemory)))
+    own = tracemalloc.Filter(True, str(inspect.getsourcefile(ErrorCache)))
     traces = tracemalloc.take_snapshot().filter_traces([own])
     return sum(line.size for line in traces.statistics("filename"))
 
@@ -112,7 +112,7 @@ def _held() -> int:
 def test_never_exceeds_its_bytes() -> None:
     generator = torch.Generator().manual_seed(0)
     limit = 20 * FRAME
-    memory = ErrorMemory(build(), limit=limit)
+    memory = ErrorCache(build(), limit=limit)
     memory(game(1))
     most = traced = 0
     tracemalloc.start()
@@ -128,7 +128,7 @@ def test_never_exceeds_its_bytes() -> None:
 
 def test_what_is_used_survives_and_the_rest_is_dropped() -> None:
     generator = torch.Generator().manual_seed(0)
-    memory = ErrorMemory(build(), limit=6 * FRAME)
+    memory = ErrorCache(build(), limit=6 * FRAME)
     used, unused = game(2, seed=1)[:1], game(3, seed=2)[2:]
     memory(torch.cat([used, unused]))
     for _ in range(10):
@@ -142,7 +142,7 @@ def test_what_is_used_survives_and_the_rest_is_dropped() -> None:
 
 def test_a_limit_below_two_frames_is_refused() -> None:
     with pytest.raises(ValueError, match=f"^limit: {2 * FRAME - 1} bytes, must be at least"):
-        ErrorMemory(build(), limit=2 * FRAME - 1)
+        ErrorCache(build(), limit=2 * FRAME - 1)
 
 
 def load(model: MaskedViT) -> None:
@@ -165,15 +165,15 @@ def step(model: MaskedViT) -> None:
 @pytest.mark.parametrize("change", [load, assign, swap, step])
 def test_other_weights_find_nothing(change: Callable[[MaskedViT], None]) -> None:
     model, frames = build(), game(5)
-    memory = ErrorMemory(model)
+    memory = ErrorCache(model)
     stale = memory(frames)
     for _ in range(3):
         change(model)
-        fresh = ErrorMemory(model)(frames)
+        fresh = ErrorCache(model)(frames)
         assert not same_bits(stale, fresh) and same_bits(memory(frames), fresh)
 
 
-def test_an_encoder_remembers_for_itself() -> None:
+def test_each_encoder_has_its_own_cache() -> None:
     frames = game(20)
     encoder = mae.Pretraining(SMALL, SHAPE).encoder()
     cold = encoder(frames)
@@ -193,3 +193,12 @@ def test_an_encoder_of_inference_tensors_works_too() -> None:
     with torch.inference_mode():
         encoder = mae.Pretraining(SMALL, SHAPE).encoder()
         assert encoder(game(2))["x"].shape == (2, encoder.max_tokens, 16)
+
+
+def test_maps_with_nan_are_not_cached() -> None:
+    """An encoder whose weights broke unnoticed does not fill the cache with it."""
+    memory, frames = ErrorCache(build()), game(5)
+    memory.model.mask_token.data[0, 0, 0] = float("nan")  # no version counter shows it
+    assert not memory(frames).isfinite().all() and memory.nbytes < 5 * memory._frame_bytes
+    memory.model.mask_token.data[0, 0, 0] = build().mask_token[0, 0, 0]
+    assert same_bits(memory(frames), ErrorCache(build())(frames))

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.error_map import random_frames
 from pretrain.modules.vit import MaskedViT, normalise
 from pretrain.spirl import select
-from pretrain.spirl.error_cache import ErrorMemory
+from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import error_map, neighbourhoods
 
 FRAMES, WHOLE = 64, 2  # frames of a game; those of them compared at all 144 centres
@@ -51,7 +51,7 @@ def trained_like() -> MaskedViT:
 @torch.no_grad()
 def test_maps_of_a_game_equal_the_definition(game: str) -> None:
     model, frames = trained_like(), random_frames(f"atari/{game}", FRAMES)
-    memory, random = ErrorMemory(model), np.random.default_rng(0)
+    memory, random = ErrorCache(model), np.random.default_rng(0)
     border = [c for c in range(144) if c // 12 in (0, 11) or c % 12 in (0, 11)]
     alone, together = torch.split(frames, FRAMES // 2)
     groups = [*torch.split(alone, 1), *torch.split(together, TOGETHER)]
