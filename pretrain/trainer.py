@@ -5,16 +5,14 @@ The order of the data and all noise are pure functions of (seed, epoch) and (see
 but the weights, the optimizer and the step number has to survive an interruption. A method is a
 module whose `loss` gets a dict of columns, cut to this process's share of the batch; what it draws
 at random comes from `schedule.noise(seed, step)`. Several processes (torchrun) share a batch of the
-same global size and the same noise. Only this file imports Lightning, which takes seconds: whoever
-uses an encoder does not pay for how it was trained.
+same global size and the same noise. Only this file and checkpoints.py import Lightning, which takes
+seconds: whoever uses an encoder does not pay for how it was trained.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,18 +22,16 @@ from typing import Any, Literal, Protocol, cast
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.plugins.io import CheckpointIO
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
-from datasets.sealed import DamagedError, read_sealed, remove_sealed, write_sealed
+from pretrain.checkpoints import CHECKPOINTS, AtomicCheckpoints, resumed
 from pretrain.modules.linear import fast_linear
 
 CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
-CHECKPOINTS = "step-*.ckpt"  # sealed; the last two stay, in case the last is damaged
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
@@ -132,44 +128,6 @@ class StepsFrom(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self._start, self._steps))
-
-
-class AtomicCheckpoints(CheckpointIO):
-    """Checkpoints that are whole or not there, and are read without unpickling code."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Write and flush beside `path`, then rename onto it; drop all but the one before."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_sealed(Path(path), buffer.getvalue())
-        for older in sorted(Path(path).parent.glob(CHECKPOINTS))[:-2]:
-            remove_sealed(older)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read tensors and plain values.
-
-        Raises DamagedError where the file is not as it was written, FoveaError where it holds
-        anything else.
-        """
-        data = io.BytesIO(read_sealed(Path(path)))
-        try:
-            checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
-        except (
-            Exception
-        ) as error:  # torch raises anything here: KeyError, RuntimeError, UnpicklingError
-            raise FoveaError(
-                f"{path}: not readable as a checkpoint ({type(error).__name__}); "
-                "delete it to start this training again"
-            ) from error
-        return checkpoint
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete the file if it is there."""
-        remove_sealed(Path(path))
 
 
 class Watch(L.Callback):
@@ -293,7 +251,7 @@ def fit(
         raise FoveaError(f"batch_size: {batch_size} does not divide among {processes} processes")
 
     checkpoints = AtomicCheckpoints()
-    start, checkpoint = _resumed(checkpoints, folder, steps)
+    start, checkpoint = resumed(checkpoints, folder, steps)
     watch = Watch(
         steps, seed, folder, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
     )
@@ -330,23 +288,3 @@ def fit(
                 raise KeyboardInterrupt from None
             raise
     return watch.losses.numpy()
-
-
-def _resumed(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tuple[int, Path | None]:
-    """The step to go on from and the newest sound checkpoint; 0 and None to begin anew."""
-    for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
-        try:
-            return _step_of(checkpoints.load_checkpoint(path), steps, path), path
-        except DamagedError as error:
-            print(f"note: {error}; going on from before it", file=sys.stderr, flush=True)
-    return 0, None
-
-
-def _step_of(checkpoint: dict[str, Any], steps: int, path: Path) -> int:
-    losses = checkpoint.get("callbacks", {}).get("Watch", {}).get("losses", torch.empty(0))
-    if len(losses) != steps:
-        raise FoveaError(
-            f"{path}: belongs to a run of {len(losses)} steps, this one has {steps}; "
-            "delete it to start again"
-        )
-    return int(checkpoint["global_step"])

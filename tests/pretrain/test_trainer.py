@@ -24,6 +24,7 @@ from torch import Tensor
 from datasets.errors import FoveaError
 from datasets.sealed import write_sealed
 from pretrain import schedule, trainer
+from pretrain.checkpoints import AtomicCheckpoints
 from pretrain.encoders import mae
 from pretrain.modules import linear
 from tests.datasets.test_shards import flip
@@ -185,7 +186,7 @@ def test_nan_loss_names_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(mae.Pretraining, "loss", poisoned)
     with pytest.raises(FoveaError, match="loss is nan at step 4 with seed 0"):
         train(tmp_path, checkpoint_every=1)
-    saved = trainer.AtomicCheckpoints().load_checkpoint(max(tmp_path.glob("step-*.ckpt")))
+    saved = AtomicCheckpoints().load_checkpoint(max(tmp_path.glob("step-*.ckpt")))
     assert saved["global_step"] == 3  # the last before it
 
 

@@ -1,0 +1,74 @@
+"""Checkpoints of a training run: whole or absent, and read without running code."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from datasets.errors import FoveaError
+from datasets.sealed import DamagedError, read_sealed, remove_sealed, write_sealed
+
+CHECKPOINTS = "step-*.ckpt"  # sealed; the last two stay, in case the last is damaged
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Checkpoints that are whole or not there, and are read without unpickling code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write and flush beside `path`, then rename onto it; drop all but the one before."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_sealed(Path(path), buffer.getvalue())
+        for older in sorted(Path(path).parent.glob(CHECKPOINTS))[:-2]:
+            remove_sealed(older)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read tensors and plain values.
+
+        Raises DamagedError where the file is not as it was written, FoveaError where it holds
+        anything else.
+        """
+        data = io.BytesIO(read_sealed(Path(path)))
+        try:
+            checkpoint: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        except (
+            Exception
+        ) as error:  # torch raises anything here: KeyError, RuntimeError, UnpicklingError
+            raise FoveaError(
+                f"{path}: not readable as a checkpoint ({type(error).__name__}); "
+                "delete it to start this training again"
+            ) from error
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete the file if it is there."""
+        remove_sealed(Path(path))
+
+
+def resumed(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tuple[int, Path | None]:
+    """The step to go on from and the newest sound checkpoint; 0 and None to begin anew."""
+    for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
+        try:
+            return _step_of(checkpoints.load_checkpoint(path), steps, path), path
+        except DamagedError as error:
+            print(f"note: {error}; going on from before it", file=sys.stderr, flush=True)
+    return 0, None
+
+
+def _step_of(checkpoint: dict[str, Any], steps: int, path: Path) -> int:
+    losses = checkpoint.get("callbacks", {}).get("Watch", {}).get("losses", torch.empty(0))
+    if len(losses) != steps:
+        raise FoveaError(
+            f"{path}: belongs to a run of {len(losses)} steps, this one has {steps}; "
+            "delete it to start again"
+        )
+    return int(checkpoint["global_step"])
