@@ -59,15 +59,14 @@ def annotate(
     Raises FoveaError for a game whose RAM is not known, and where fewer frames have an object.
     """
     points = _points(config, env, frames)
-    found: dict[int, Clicks] = {}
     usable = ((i, at) for i in order(frames, config.seed) if len(at := points(i)))
-    found.update(islice(usable, count))
-    if len(found) < count:
+    points_of = dict(islice(usable, count))
+    if len(points_of) < count:
         raise FoveaError(
-            f"annotator objects: {len(found) or 'no'} frames of {len(frames)} of {env} have an "
+            f"annotator objects: {len(points_of) or 'no'} frames of {len(frames)} of {env} have an "
             f"object, {count} are asked for; lower `count` or collect more"
         )
-    return {"objects": found}
+    return {"objects": points_of}
 
 
 def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Clicks]:
@@ -84,14 +83,14 @@ def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Click
     median = _median(frames.images) if config.visible else None
 
     def of_ram(i: int) -> Clicks:
-        kept = [
+        objects = [
             box
             for box in boxes(game, frames.info["ram"][i])
             if box.kind not in config.omit
             and (median is None or _visible(box, frames.images[i], median))
         ]
-        centres = np.array([box.centre for box in kept], np.float64).reshape(-1, 2)
-        return centres * CANVAS / SCREEN
+        centres = np.array([box.centre for box in objects], np.float64).reshape(-1, 2)
+        return np.asarray(centres * CANVAS / SCREEN)
 
     return of_ram
 
@@ -99,7 +98,7 @@ def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Click
 def _median(images: NDArray[np.uint8]) -> NDArray[np.int16]:
     """The median frame (H, W, C) of frames spread over all."""
     some = images[spread(len(images), MEDIAN_OF)]
-    return np.median(some, axis=0).astype(np.int16)
+    return np.asarray(np.median(some, axis=0), np.int16)
 
 
 def _visible(box: Box, image: NDArray[np.uint8], median: NDArray[np.int16]) -> bool:
