@@ -10,14 +10,14 @@ import torch
 
 from pretrain import figures
 from pretrain.saliency import motion
-from tests.contracts.words import SHAPE, images, of, small, words
+from tests.contracts.components import SHAPE, components, images, of, small
 
 GRAY = (1, *SHAPE[1:])
 COLOUR = "pretrain.encoders.multimae"  # its modalities are RGB and saliency
 SEEING = [
-    word
-    for word in words("pretrain.encoders")
-    if importlib.import_module(word).Encoder.info is None and word != COLOUR
+    component
+    for component in components("pretrain.encoders")
+    if importlib.import_module(component).Encoder.info is None and component != COLOUR
 ]
 
 
@@ -39,8 +39,8 @@ def batch(count: int) -> dict[str, Any]:
 
 
 @of("pretrain.saliency")
-def test_a_saliency_source_takes_gray_frames(word: str) -> None:
-    module = importlib.import_module(word)
+def test_a_saliency_source_takes_gray_frames(component: str) -> None:
+    module = importlib.import_module(component)
     config = small(module.Config)
     if module.Config.learns:
         method = module.Training(config, GRAY)
@@ -53,9 +53,9 @@ def test_a_saliency_source_takes_gray_frames(word: str) -> None:
     assert maps.min() >= 0 and maps.max() <= 1
 
 
-@pytest.mark.parametrize("word", SEEING)
-def test_an_encoder_takes_gray_frames(word: str) -> None:
-    module = importlib.import_module(word)
+@pytest.mark.parametrize("component", SEEING)
+def test_an_encoder_takes_gray_frames(component: str) -> None:
+    module = importlib.import_module(component)
     config = small(module.Config)
     carried = [motion.fit(motion.Config(), gray(7))] if config.needs_saliency else []
     panels = {}
