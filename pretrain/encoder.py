@@ -175,6 +175,12 @@ class Encoder(Component):
         """
         return None
 
+    def keypoints(self, image: Tensor) -> Tensor | None:
+        """Places (B, K, 2) of (x, y) in -1 to 1 of one that learns K of them; None of others, whose
+        keypoints are taken from their saliency map.
+        """
+        return None
+
     def panels(self, image: Tensor) -> dict[str, Picture]:
         """Pictures of how it reads one frame (1, C, H, W) uint8, by caption."""
         return {}

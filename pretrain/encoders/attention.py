@@ -102,8 +102,8 @@ class Encoder(encoder.Encoder):
     def panels(self, image: Tensor) -> dict[str, Picture]:
         """One frame (1, C, H, W), its mask, and keypoints (Figs. 8 and 9)."""
         frame, mask = picture(image[0]), self.saliency_map(image)
-        shown = mask[0, 0].cpu().numpy()
-        return {"frame": frame, "mask": heat_map(shown), "masked": overlay(frame, shown)} | {
+        values = mask[0, 0].cpu().numpy()
+        return {"frame": frame, "mask": heat_map(values), "masked": overlay(frame, values)} | {
             f"k = {k}": marked(frame, keypoints(mask, k)[0]) for k in MARKED
         }
 
@@ -141,18 +141,18 @@ class Pretraining(encoder.EncoderTraining):
     def panels(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
         """A pair: source, target, the target's mask, and both reconstructions."""
         source, target = _to_unit(batch["source"]), _to_unit(batch["image"])
-        made = self.model(source, target)
-        mask = F.interpolate(made.mask, target.shape[2:], mode="nearest")[0, 0]
-        drawn = {"source": source, "target": target, "reconstruction": made.target}
-        shown = {name: _picture(images[0]) for name, images in drawn.items()}
-        shown["mask of the target"] = heat_map(mask.cpu().numpy())
-        return shown | {"autoencoder": _picture(made.auto[0])}
+        output = self.model(source, target)
+        mask = F.interpolate(output.mask, target.shape[2:], mode="nearest")[0, 0]
+        images = {"source": source, "target": target, "reconstruction": output.target}
+        panels = {name: _picture(image[0]) for name, image in images.items()}
+        panels["mask of the target"] = heat_map(mask.cpu().numpy())
+        return panels | {"autoencoder": _picture(output.auto[0])}
 
     def encoder(self, features: Any = None, saliency: Any = None) -> Encoder:
         """The frozen encoder with the mask generator as it is now."""
-        made = Encoder(self.config, features or Features(), self.image_shape)
-        made.mask.load_state_dict(self.model.mask.state_dict())
-        return made
+        frozen = Encoder(self.config, features or Features(), self.image_shape)
+        frozen.mask.load_state_dict(self.model.mask.state_dict())
+        return frozen
 
 
 def _to_unit(images: Tensor) -> Tensor:

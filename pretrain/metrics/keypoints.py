@@ -50,10 +50,10 @@ def keypoints(maps: Tensor, k: int, cells: tuple[int, int] = CELLS) -> list[Poin
     return [centres(order[b, : count[b]].cpu().numpy(), cells) for b in range(len(maps))]
 
 
-def centres(chosen: NDArray[np.int64], cells: tuple[int, int] = CELLS) -> Points:
+def centres(numbers: NDArray[np.int64], cells: tuple[int, int] = CELLS) -> Points:
     """Where the centres of cells, row-major numbers (n,), lie: (n, 2)."""
     rows, columns = cells
-    x, y = chosen % columns, chosen // columns
+    x, y = numbers % columns, numbers // columns
     return np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=1) * 2 - 1
 
 
@@ -72,6 +72,13 @@ def uniform_grid(k: int) -> Points:
 def random_cells(k: int, rng: np.random.Generator, cells: tuple[int, int] = CELLS) -> Points:
     """A control: the centres of `k` different cells, drawn anew for each frame."""
     return centres(rng.permutation(cells[0] * cells[1])[:k], cells)
+
+
+def central_cells(k: int, cells: tuple[int, int] = CELLS) -> Points:
+    """A control: the centres of the `k` cells nearest to the frame's centre."""
+    everywhere: Points = centres(np.arange(cells[0] * cells[1]), cells)
+    nearest: Points = everywhere[np.linalg.norm(everywhere, axis=1).argsort(kind="stable")[:k]]
+    return nearest
 
 
 @dataclass(frozen=True)
@@ -95,24 +102,24 @@ class Detection:
 
 
 def detection(
-    found: Sequence[Points], objects: Sequence[Points], epsilons: Sequence[float] = EPSILONS
+    points: Sequence[Points], objects: Sequence[Points], epsilons: Sequence[float] = EPSILONS
 ) -> list[Detection]:
     """Keypoints against objects, frame by frame, at each ε.
 
     Raises ValueError where the frames are not as many.
     """
-    pairs = list(zip(found, objects, strict=True))
-    totals = sum(len(o) for o in objects), sum(len(f) for f in found)
+    pairs = list(zip(points, objects, strict=True))
+    totals = sum(len(o) for o in objects), sum(len(f) for f in points)
     return [Detection(e, sum(hits(f, o, e) for f, o in pairs), *totals) for e in epsilons]
 
 
-def hits(found: Points, objects: Points, epsilon: float) -> int:
+def hits(points: Points, objects: Points, epsilon: float) -> int:
     """How many keypoints are nearer than `epsilon` to an object of their own, at most: a matching
     of one to one at minimum cost, where a miss costs more than all hits together.
     """
-    if not len(found) or not len(objects):
+    if not len(points) or not len(objects):
         return 0
-    distance = np.linalg.norm(found[:, None] - objects[None], axis=2)
+    distance = np.linalg.norm(points[:, None] - objects[None], axis=2)
     near = distance < epsilon
     cost = np.where(near, distance, epsilon * (min(distance.shape) + 1))
     return int(near[linear_sum_assignment(cost)].sum())

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 # Filters, kernel and stride of each convolution, unpadded: A2C's own, so that the grids agree.
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (32, 3, 1))
-DRAWN = 16  # channels that the decoder's last convolution sees
+LAST = 16  # channels that the decoder's last convolution sees
 
 Shape = tuple[int, int, int]  # of an image: channels, height, width
 
@@ -39,13 +39,13 @@ def sizes(shape: Shape) -> list[tuple[int, int]]:
     Raises ValueError for an image that is too small for them.
     """
     height, width = shape[1:]
-    found = [(height, width)]
+    grids = [(height, width)]
     for _, kernel, stride in CONVOLUTIONS:
         if min(height, width) < kernel:
             raise ValueError(f"image_shape: {shape}, must be at least 36 pixels high and wide")
         height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        found.append((height, width))
-    return found
+        grids.append((height, width))
+    return grids
 
 
 def _convolutions(channels: int) -> Iterator[nn.Conv2d]:
@@ -80,7 +80,7 @@ class Decoder(nn.Sequential):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         channels, grids = CONVOLUTIONS[-1][0], sizes(shape)
-        outputs = [filters for filters, _, _ in CONVOLUTIONS[-2::-1]] + [DRAWN]
+        outputs = [filters for filters, _, _ in CONVOLUTIONS[-2::-1]] + [LAST]
         for (_, kernel, stride), grid, filters in zip(
             CONVOLUTIONS[::-1], grids[-2::-1], outputs, strict=True
         ):
@@ -130,7 +130,7 @@ class AttentionAutoencoder(nn.Module):
 
 
 def attention_loss(
-    made: Reconstruction,
+    output: Reconstruction,
     target: Tensor,
     *,
     delta: float,
@@ -144,11 +144,11 @@ def attention_loss(
     mean of the mask. With `sum`, as printed, each is a sum, averaged over the batch, and λ_m is the
     equivalent `sparsity` x pixels / cells, 0.144 at the defaults: the same loss, 7,056 times.
     """
-    error = (made.target - target).square()
-    kept = torch.where(error >= delta, error, 0)
-    plain = (made.auto - target).square()
+    error = (output.target - target).square()
+    foreground = torch.where(error >= delta, error, 0)
+    plain = (output.auto - target).square()
     if reduction == "mean":
-        return kept.mean() + plain.mean() + sparsity * made.mask.mean()
-    batch, pixels, cells = len(target), target[0].numel(), made.mask[0].numel()
+        return foreground.mean() + plain.mean() + sparsity * output.mask.mean()
+    batch, pixels, cells = len(target), target[0].numel(), output.mask[0].numel()
     equivalent = sparsity * pixels / cells
-    return (kept.sum() + plain.sum() + equivalent * made.mask.sum()) / batch
+    return (foreground.sum() + plain.sum() + equivalent * output.mask.sum()) / batch

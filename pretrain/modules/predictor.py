@@ -24,9 +24,16 @@ def to_unit(image: Tensor, size: int) -> Tensor:
     return resized(image.float() / 255, size)
 
 
+def frames_to_unit(image: Tensor, size: int) -> Tensor:
+    """Frames (B, C, H, W) uint8 -> (B, 3, size, size) float32 in [0, 1]; gray ones in three equal
+    channels.
+    """
+    return to_unit(image, size).expand(-1, 3, -1, -1)
+
+
 def predict(network: Callable[[Tensor], Tensor], image: Tensor, size: int) -> Tensor:
-    """Maps (B, 1, H, W) in [0, 1] of frames (B, 3, H, W) uint8, by a network from images
+    """Maps (B, 1, H, W) in [0, 1] of frames (B, C, H, W) uint8, by a network from images
     (B, 3, size, size) in [0, 1] to logits (B, 1, size, size).
     """
-    logits = torch.cat([network(to_unit(part, size)) for part in passes(image)])
+    logits = torch.cat([network(frames_to_unit(part, size)) for part in passes(image)])
     return resized(logits.sigmoid(), (image.shape[2], image.shape[3]))

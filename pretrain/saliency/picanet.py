@@ -42,7 +42,7 @@ from pretrain import encoder
 from pretrain.encoder import check_image
 from pretrain.images import channels_first
 from pretrain.modules.pixel_attention import Global, Local
-from pretrain.modules.predictor import predict, to_unit
+from pretrain.modules.predictor import frames_to_unit, predict, to_unit
 from pretrain.schedule import noise
 from pretrain.transforms.augmentation import colour_jitter, mirror
 
@@ -236,7 +236,7 @@ class Training(nn.Module):
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The cells' losses, weighted; batch: image (B, H, W, 3) and saliency (B, H, W), uint8."""
         rng, share = noise(self.config.seed, batch["step"]), batch["share"]
-        image = to_unit(channels_first(batch["image"]), self.config.size)
+        image = frames_to_unit(channels_first(batch["image"]), self.config.size)
         target = to_unit(batch["saliency"][:, None], self.config.size)
         image = colour_jitter(image, rng, share, **JITTER)
         both = mirror(torch.cat([image, target], 1), rng, share)

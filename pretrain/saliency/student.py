@@ -28,7 +28,7 @@ from datasets.checked import Count, Fraction, Natural, NonNegative, Width
 from pretrain import encoder
 from pretrain.encoder import check_image
 from pretrain.images import channels_first
-from pretrain.modules.predictor import predict, to_unit
+from pretrain.modules.predictor import frames_to_unit, predict, to_unit
 from pretrain.schedule import adamw, half_cosine
 
 
@@ -141,7 +141,7 @@ class Training(nn.Module):
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Cross-entropy with soft maps; batch: image (B, H, W, 3), saliency (B, H, W), uint8."""
-        image = to_unit(channels_first(batch["image"]), self.config.size)
+        image = frames_to_unit(channels_first(batch["image"]), self.config.size)
         target = to_unit(batch["saliency"][:, None], self.config.size)
         return F.binary_cross_entropy_with_logits(self.network(image).float(), target)
 

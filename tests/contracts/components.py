@@ -31,7 +31,7 @@ PACKAGES = (
 # Stand in a folder of components and are none.
 PARTS = {
     f"datasets.annotation.{part}"
-    for part in ("choice", "click_file", "heatmap_js", "maps", "server")
+    for part in ("choice", "click_file", "heatmap_js", "maps", "ram", "server")
 }
 GIVEN = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
 SHAPE = (3, 40, 40)

@@ -83,7 +83,7 @@ def test_impossible_settings_are_refused_by_name(component: str, config: Any) ->
         value = getattr(made, field.name)
         bad: Any = {int: -1, str: "no such thing"}.get(type(value))
         if bad is None and isinstance(value, tuple):
-            bad = (-1,) * len(value)
+            bad = (-1,) * max(1, len(value))
         if bad is not None:
             with pytest.raises(ValueError, match=r"^[a-z_0-9]+: ") as refused:
                 dataclasses.replace(made, **{field.name: bad})

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from datasets.annotation.choice import keys, order
 from datasets.annotation.maps import CANVAS, Clicks, heat_map, mean_map
-from datasets.annotation.simulated import GAMES, Config, Points, again, annotate, objects
+from datasets.annotation.ram import GAMES, boxes
+from datasets.annotation.simulated import Config, again, annotate
 from datasets.envs.atari import AtariGame
 from datasets.envs.atari import Config as Game
 from datasets.errors import FoveaError
@@ -59,14 +60,14 @@ def test_what_one_of_three_annotators_looks_at_counts_as_salient() -> None:
 
 def played(
     game: str, steps: int, pinned: Mapping[int, int] | None = None
-) -> Iterator[tuple[NDArray[np.uint8], Points]]:
+) -> Iterator[tuple[NDArray[np.uint8], list[tuple[float, float]]]]:
     """The maximum of two screens, and where the objects are said to be; RAM cells may be pinned."""
     env = AtariGame(Game(game), (0, 3))
     rng = np.random.default_rng(1)
     _, info = env.reset()
     for step in range(steps):
         if step > 40:
-            yield np.maximum(*env._screens), objects(game, info["ram"])
+            yield np.maximum(*env._screens), [box.centre for box in boxes(game, info["ram"])]
         for cell, value in (pinned or {}).items():
             env._ale.setRAM(cell, value)
         _, _, terminated, _, info = env.step(rng.integers(len(env._actions)))

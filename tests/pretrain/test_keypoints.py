@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pretrain.metrics.keypoints import (
     Points,
     ceiling,
+    central_cells,
     centres,
     detection,
     hits,
@@ -116,5 +117,8 @@ def test_controls_see_nothing() -> None:
     assert len({tuple(point) for point in grid.tolist()}) == 7
     drawn = random_cells(7, np.random.default_rng(0))
     assert len({tuple(point) for point in drawn.tolist()}) == 7
+    middle = central_cells(9)
+    np.testing.assert_allclose(middle[0], 0, atol=1e-12)
+    assert np.abs(middle).max() < 0.3, "the middle three by three"
     everywhere = {tuple(point) for point in centres(np.arange(49)).tolist()}
     assert {tuple(point) for point in drawn.tolist()} <= everywhere
