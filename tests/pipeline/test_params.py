@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -293,79 +290,3 @@ def test_recipes_are_good(name: str) -> None:
 
 def test_params_as_committed_is_the_quick_recipe() -> None:
     assert params.PARAMS.read_bytes() == recipes()["quick"].read_bytes()
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an empty project, to work in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_a_mistake_elsewhere_is_refused(here: Path) -> None:
-    """Also after the file was in order once."""
-    for text in (GOOD, GOOD.replace("patch: 16", "patches: 16")):
-        Path("params.yaml").write_text(text)
-        if text == GOOD:
-            assert params.entry_of("collect", "frames", "frostbite").keys.count == 2000
-        else:
-            with pytest.raises(FoveaError, match=r"encoders\.frostbite-mae\.patches: unknown key"):
-                params.entry_of("collect", "frames", "frostbite")
-
-
-def test_the_whole_file_is_checked_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again where code that an entry runs is another; entries read alone are equal."""
-    Path("params.yaml").write_text(recipes()["quick"].read_text())
-    checked = params.write_stamps()
-    load = params.load
-    monkeypatch.setattr(params, "load", lambda: pytest.fail("checked again"))
-    for entry in checked:
-        for stage in params.stages_of(entry):
-            assert params.entry_of(stage, entry.table, entry.name) == entry
-    stamp = params.STAMPS / "train-frostbite-der"
-    stamp.write_text("")
-    checks: list[Params] = []
-
-    def check() -> Params:
-        checks.append(load())
-        return checks[-1]
-
-    monkeypatch.setattr(params, "load", check)
-    params.entry_of("train", "policies", "frostbite-der")
-    assert len(checks) == 1 and stamp.read_text()
-    with pytest.raises(FoveaError, match=r"no entry 'drawr' in frames.*drawer"):
-        params.entry_of("collect", "frames", "drawr")
-
-
-def test_stamps_are_of_the_entries_that_there_are(here: Path) -> None:
-    Path("params.yaml").write_text(GOOD)
-    params.write_stamps()
-    there = {path.name for path in params.STAMPS.iterdir()}
-    assert there == {
-        "checked", "params.yaml", "report", "collect-frostbite", "pretrain-frostbite-mae",
-        "train-frostbite-spirl", "evaluate-frostbite-spirl",
-    }  # fmt: skip
-    Path("params.yaml").write_text(GOOD.replace("frostbite-spirl", "mine"))
-    params.write_stamps()
-    assert {path.name for path in params.STAMPS.iterdir()} - there == {
-        "train-mine", "evaluate-mine"
-    }  # fmt: skip
-    assert not (params.STAMPS / "train-frostbite-spirl").exists()
-
-
-def test_a_checked_file_imports_no_torch(here: Path) -> None:
-    Path("params.yaml").write_text(GOOD)
-    params.write_stamps()
-    code = (
-        "import sys, pipeline.collect, pipeline.annotate, pipeline.params as params; "
-        "params.entry_of('collect', 'frames', 'frostbite'); print('torch' in sys.modules)"
-    )
-    root = str(Path(params.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "False"
