@@ -20,8 +20,8 @@ from pipeline.config.tables import EVALUATION_KEYS, Entry
 from pipeline.parts.policies import fresh_policy, import_parts, open_encoder, spec_of
 from pipeline.runtime.parallel import side_by_side
 from pipeline.runtime.stage import Stage, main
-from rl import off_policy
-from rl.agent import Compilable
+from rl import off_policy, on_policy
+from rl.agent import Compilable, OnPolicyConfig
 from rl.policy import Spec, save_policy
 from rl.run import DONE, FAILED, DivergedError, is_done
 
@@ -42,12 +42,13 @@ class TrainSeed:
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train to the end, or to where a number that the seed lives on is NaN or infinite."""
         policy = fresh_policy(self.spec, open_encoder(self.entry, self.encoder), self.seed)
-        updates = self.spec.config.steps // self.spec.config.update_every
-        if updates >= COMPILED and isinstance(policy.agent, Compilable):
+        config = self.spec.config
+        train = on_policy.train if isinstance(config, OnPolicyConfig) else off_policy.train
+        if isinstance(policy.agent, Compilable) and config.steps >= COMPILED * config.update_every:
             policy.agent.compile()
         every = self.entry.keys.checkpoint_every
         with suppress(DivergedError):  # recorded in FAILED; the other seeds go on
-            off_policy.train(
+            train(
                 policy,
                 folder=self.folder,
                 checkpoint_every=every,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from datasets.checked import Checked, Count, Fraction
 from pretrain.encoder import Obs
+from rl.fast.precision import Precision
 from rl.net import Core, Extras, State
 
 
@@ -30,6 +31,25 @@ class Batch:
     next_obs: Obs  # stacked; without meaning where discount is 0
     weight: Tensor  # (B,) float32 importance weights, at most 1
     index: Tensor  # (B,) int64 replay rows, for new priorities
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """T steps of B environments side by side, in time order and in single frames.
+
+    `reward` has γ·V(true last frame) in it where an episode was truncated; `discount` is γ, or 0
+    where the episode ended either way: there is no `done`.
+    """
+
+    obs: Obs  # every key (T, B, ...)
+    first: Tensor  # (T, B) bool: obs begins an episode, and memory is reset before it
+    state: State  # every key (B, ...): the memory before obs[0]
+    action: Tensor  # (T, B) int64
+    reward: Tensor  # (T, B) float32
+    discount: Tensor  # (T, B) float32
+    log_prob: Tensor  # (T, B) log π of the actions when they were taken
+    value: Tensor  # (T, B) V of obs then
+    last_value: Tensor  # (B,) V of what the last action led to
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,25 @@ class OffPolicyConfig(Checked):
             yield f"learn_start: {self.learn_start}, must be below steps {self.steps}"
         if self.replay_capacity <= self.n_step + self.stack:
             yield f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(Checked):
+    """The hyperparameters that the loop of rl/on_policy.py reads; a base of agents' Configs."""
+
+    steps: Count  # of all environments together in a whole training
+    num_envs: Count  # environments side by side
+    unroll: Count  # steps of each between updates
+    stack: Count  # frames a state, of nets without a memory of their own
+    gamma: Fraction  # discount a step
+    rewards: Literal["sign", "raw"]  # what is learned from
+    precision: Precision  # "auto": bfloat16 products in training where the processor has them
+
+    def rules(self) -> Iterator[str]:
+        """Training is a whole number of rollouts."""
+        rollout = self.num_envs * self.unroll
+        if self.steps % rollout:
+            yield f"steps: {self.steps}, must be a multiple of num_envs * unroll ({rollout})"
 
 
 B = TypeVar("B", contravariant=True)  # what an agent learns from
@@ -117,6 +156,17 @@ class Agent(Protocol[B]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, bit for bit."""
+        ...
+
+
+class OnPolicyAgent(Agent[Rollout], Protocol):
+    """An agent that learns from rollouts of its present policy.
+
+    Extras of `act` hold `log_prob` (B,) of the actions and `value` (B,) of the observations.
+    """
+
+    def value(self, obs: Obs, state: State, first: Tensor) -> Tensor:
+        """V (B,) of one frame more, which no action follows."""
         ...
 
 

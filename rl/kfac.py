@@ -5,12 +5,12 @@ Martens and Grosse, "Optimizing Neural Networks with Kronecker-factored Approxim
 (2016). A layer's block of the Fisher matrix is taken for A ⊗ G: with inputs a (a one appended, so
 that the bias is a column of the weight) and ∂(-log p)/∂(output) g of N samples at T positions,
 
-    A = 1/N Σ_n Σ_t a aᵀ        G = 1/(N T) Σ_n Σ_t g gᵀ        (T is 1 for a linear layer)
+    A = 1/N Σ_n Σ_t a aᵀ        G = 1/(N T) Σ_n Σ_t g gᵀ
 
 Damping, clipping and step size are those of ACKTR (Wu et al. 2017, section 3 and released code):
 the step is v = (A ⊗ G + λ I)⁻¹ ∇, inverted exactly in the factors' eigenbases and scaled so that
-η² v·∇ stays within `kl_clip`; then SGD with momentum μ and rate η (1 - μ). Parameters of other
-layers take their plain gradient.
+η² v·∇ stays within `kl_clip`; then SGD with momentum μ and rate η (1 - μ). All other parameters
+take their plain gradient, those too of a layer whose weights are used without running it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KFAC:
 
     with optimizer.capture():
         output = module(x)
-    optimizer.observe(-log_probability_of_samples_from(output).mean())
+    optimizer.observe(-log_probability_of_samples_from(output).mean(), len(x))
     loss.backward()
     optimizer.step()
     """
@@ -85,15 +85,16 @@ class KFAC:
 
         return keep
 
-    def observe(self, loss: Tensor) -> None:
+    def observe(self, loss: Tensor, samples: int) -> None:
         """Take the captured pass into the factors.
 
-        `loss` is the mean of -log p over N samples drawn from what the pass gave. Its graph stays.
+        `loss` is the mean of -log p over so many samples drawn from what the pass gave. Its graph
+        stays.
         """
         names = list(self._outputs)
         gradients = torch.autograd.grad(loss, list(self._outputs.values()), retain_graph=True)
         for name, gradient in zip(names, gradients, strict=True):
-            observed = factors(self.layers[name], self._inputs[name], gradient)
+            observed = factors(self.layers[name], self._inputs[name], gradient, samples)
             if name in self.factors:
                 for average, new in zip(self.factors[name], observed, strict=True):
                     average.lerp_(new, 1 - self.decay)
@@ -109,12 +110,13 @@ class KFAC:
         self.steps += 1
         product = torch.zeros((), device=next(iter(self.layers.values())).weight.device)
         natural = {}
-        for name, layer in self.layers.items():
+        observed = {name: self.layers[name] for name in self.factors}
+        for name, layer in observed.items():
             gradient = joined(layer, lambda parameter: parameter.grad)
             natural[name] = self._precondition(name, gradient)
             product += (natural[name] * gradient).sum()
         scale = (self.kl_clip / (self.learning_rate**2 * product)).sqrt().clamp_max(1)
-        for name, layer in self.layers.items():
+        for name, layer in observed.items():
             step = natural[name] * scale
             if layer.bias is not None:
                 layer.bias.grad = step[:, -1].contiguous()
@@ -151,20 +153,20 @@ class KFAC:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def factors(layer: Layer, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """A and G of one pass: `x` is its input, `gradient` that of a mean over the N samples."""
+def factors(layer: Layer, x: Tensor, gradient: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """A and G of one pass: `x` is its input, `gradient` that of a mean over so many samples.
+
+    Whatever else a layer runs over, positions, time or tokens, counts as positions.
+    """
     x, gradient = x.to(layer.weight.dtype), gradient.to(layer.weight.dtype)
     if isinstance(layer, nn.Conv2d):
         assert not isinstance(layer.padding, str), layer
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        samples, positions = len(x), patches.shape[2]  # patches are (N, in, T)
-        x, gradient = patches.transpose(1, 2).flatten(0, 1), gradient.movedim(1, -1)
-    else:
-        samples, positions = x[..., 0].numel(), 1
+        x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        x, gradient = x.transpose(1, 2), gradient.movedim(1, -1)
     x, gradient = x.flatten(0, -2), gradient.flatten(0, -2) * samples
     if layer.bias is not None:
         x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-    return x.T @ x / samples, gradient.T @ gradient / (samples * positions)
+    return x.T @ x / samples, gradient.T @ gradient / len(x)
 
 
 def joined(layer: Layer, of: Callable[[Any], Any]) -> Tensor:

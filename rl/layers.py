@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,18 @@ def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
     values = normal.sign() * normal.abs().sqrt()
     for noise, part in zip(noises, values.split_with_sizes(sizes), strict=True):
         noise.copy_(part)
+
+
+L = TypeVar("L", nn.Linear, nn.Conv2d)
+RELU_GAIN = 2**0.5  # of weights before a ReLU, so that the variance stays
+
+
+def orthogonal_(layer: L, gain: float) -> L:
+    """The layer itself, with orthogonal weights and zero biases."""
+    nn.init.orthogonal_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:

@@ -94,6 +94,10 @@ class Run:
             success = (int(info["game_success"][row]),) if "game_success" in info else ()
             self.episodes.append((self.step, score, length, *success))
 
+    def look_back(self, step: int) -> None:
+        """Have `passed` count from `step` on, where several `advance` belong together."""
+        self._before = step
+
     def passed(self, every: int) -> bool:
         """Whether the last `advance` reached a multiple of `every` steps."""
         return self.step // every > self._before // every

@@ -46,6 +46,22 @@ class FrameStack(Core):
             {key: value.unflatten(0, shape) for key, value in extras.items()},
         )
 
+    def apart(self, obs: Obs, state: State, first: Tensor) -> tuple[Obs, State, Tensor]:
+        """T steps of B environments as T·B sequences of one step, each with the state before it.
+
+        Every key (T, B, ...) and `first` (T, B) to (1, T·B, ...) and (1, T·B); the state to every
+        key (T·B, S, ...). Then steps can be drawn in any order, one by one.
+        """
+        states = []
+        for step, begins in enumerate(first):
+            states.append(state)
+            state = push({key: value[step] for key, value in obs.items()}, state, begins)
+        return (
+            {key: value.flatten(0, 1)[None] for key, value in obs.items()},
+            {key: torch.cat([each[key] for each in states]) for key in state},
+            first.flatten()[None],
+        )
+
 
 def push(obs: Obs, stack: State, first: Tensor) -> State:
     """The stack after one more frame: every key (B, S, ...), zeros before an episode."""

@@ -67,7 +67,7 @@ def block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
     """Convolution, instance norm and ReLU; the frame is padded so that only the stride shrinks."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2),
-        nn.InstanceNorm2d(outputs, affine=True),
+        nn.GroupNorm(outputs, outputs),  # a group a channel: instance norm
         nn.ReLU(),
     )
 

@@ -41,6 +41,7 @@ SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
     stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=16,
+    num_envs=3, unroll=4, minibatches=2, epochs=2, invert_every=2,
 )  # fmt: skip
 
 

@@ -76,5 +76,5 @@ def test_an_encoder_takes_gray_frames(component: str) -> None:
 
 def test_multimae_refuses_gray_frames() -> None:
     module = importlib.import_module(COLOUR)
-    with pytest.raises(ValueError, match="sees RGB, not images of 1 channel"):
+    with pytest.raises(ValueError, match="takes RGB, not images of 1 channel"):
         module.Pretraining(small(module.Config), GRAY)

@@ -36,7 +36,7 @@ def optimizer(net: nn.Module, damping: float = 0.01, kl_clip: float = 1e9) -> KF
 def observe(kfac: KFAC, net: nn.Module, image: Tensor, label: Tensor) -> Tensor:
     with kfac.capture():
         output: Tensor = net(image)
-    kfac.observe(F.cross_entropy(output, label))
+    kfac.observe(F.cross_entropy(output, label), len(label))
     return output
 
 

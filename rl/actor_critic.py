@@ -1,0 +1,155 @@
+"""What on-policy agents share: a policy and a value head on a core, and how they act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.encoder import Obs
+from rl.agent import OnPolicyConfig, Rollout
+from rl.fast.precision import autocast
+from rl.layers import orthogonal_
+from rl.net import Core, Extras, State
+from rl.returns import discounted
+
+
+class ActorCritic(nn.Module):
+    """A core and two linear heads on its features: logits of the actions, and the value.
+
+    The heads' weights begin orthogonal, of gain 0.01 and 1, as in OpenAI Baselines.
+    """
+
+    def __init__(self, core: Core, actions: int) -> None:
+        super().__init__()
+        self.core = core
+        self.actor = orthogonal_(nn.Linear(core.width, actions), 0.01)
+        self.critic = orthogonal_(nn.Linear(core.width, 1), 1.0)
+
+    def forward(
+        self, obs: Obs, state: State, first: Tensor
+    ) -> tuple[Tensor, Tensor, State, Extras]:
+        """Every key (T, B, ...) to log π (T, B, actions), V (T, B), the state and extras."""
+        features, state, extras = self.core(obs, state, first)
+        log_policy = self.actor(features).float().log_softmax(-1)
+        return log_policy, self.critic(features).float()[..., 0], state, extras
+
+
+class ActorCriticAgent:
+    """The network and the generator that draws from it; an agent adds its optimizer and update.
+
+    Actions are drawn from the policy where they explore, else they are its likeliest.
+    """
+
+    optimizer: Any  # set by the agent
+
+    def __init__(
+        self, config: OnPolicyConfig, core: Core, *, actions: int, seed: int,
+        device: torch.device | str,
+    ) -> None:  # fmt: skip
+        self.device = torch.device(device)
+        self.policy = ActorCritic(core, actions).to(self.device)
+        self.core = self.policy.core
+        self.trained = [p for p in self.policy.parameters() if p.requires_grad]
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.updates = 0
+        self.precision = config.precision
+
+    def training(self) -> torch.autocast:
+        """The precision of rollouts and updates; finished policies act in float32."""
+        return autocast(self.precision, self.device)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Obs, state: State, first: Tensor, *, explore: bool
+    ) -> tuple[Tensor, State, Extras]:
+        """Actions (B,); extras are the core's, `log_prob` (B,) of the actions and `value` (B,)."""
+        with self.training() if explore else nullcontext():
+            log_policy, value, state, extras = self.policy(_one(obs), state, first[None])
+        action = self._draw(log_policy) if explore else log_policy.argmax(-1)
+        extras = extras | {"log_prob": chosen(log_policy, action), "value": value}
+        return action[0], state, {key: each[0] for key, each in extras.items()}
+
+    @torch.no_grad()
+    def value(self, obs: Obs, state: State, first: Tensor) -> Tensor:
+        """V (B,) of one frame more, which no action follows."""
+        value: Tensor
+        with self.training():
+            _, value, _, _ = self.policy(_one(obs), state, first[None])
+        return value[0]
+
+    def _draw(self, log_policy: Tensor) -> Tensor:
+        """Actions (...): the first events of Poisson processes whose rates are the probabilities.
+
+        Where these are NaN that gives an action too, and the loop says what is wrong.
+        """
+        wait = torch.empty_like(log_policy).exponential_(generator=self.generator)
+        return (log_policy.exp() / wait).argmax(-1)
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that the next update depends on."""
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, bit for bit."""
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.updates = state["updates"]
+
+
+class Weights(Protocol):
+    """What the parts of an actor-critic loss count."""
+
+    @property
+    def value_weight(self) -> float:
+        """Of the squared error of V."""
+        ...
+
+    @property
+    def entropy_weight(self) -> float:
+        """Of the entropy, which the loss falls with."""
+        ...
+
+
+def actor_critic_loss(
+    rollout: Rollout, log_policy: Tensor, value: Tensor, weights: Weights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of A2C (Mnih et al. 2016, section 4) on a rollout, and scalars for logging.
+
+    -A log π + c_v A² - c_e H, averaged, where A = R - V of the discounted returns R is a constant
+    in the first term. `log_policy` (T, B, actions) and `value` (T, B) carry gradients.
+    """
+    returns = discounted(rollout.reward, rollout.discount, rollout.last_value)
+    assert value.shape == returns.shape == rollout.action.shape
+    advantage = returns - value
+    policy_loss = -(advantage.detach() * chosen(log_policy, rollout.action)).mean()
+    value_loss, uncertainty = advantage.square().mean(), entropy(log_policy).mean()
+    loss = policy_loss + weights.value_weight * value_loss - weights.entropy_weight * uncertainty
+    return loss, {
+        "loss": loss.detach(),
+        "value_loss": value_loss.detach(),
+        "entropy": uncertainty.detach(),
+    }
+
+
+def chosen(log_policy: Tensor, action: Tensor) -> Tensor:
+    """log π (..., actions) to log π of the actions taken (...)."""
+    return log_policy.gather(-1, action[..., None])[..., 0]
+
+
+def entropy(log_policy: Tensor) -> Tensor:
+    """H (...) of log π (..., actions)."""
+    return -(log_policy.exp() * log_policy).sum(-1)
+
+
+def _one(obs: Obs) -> Obs:
+    return {key: value[None] for key, value in obs.items()}

@@ -1,0 +1,100 @@
+"""ACKTR: actor-critic with natural gradients by Kronecker factors.
+
+Wu et al., "Scalable trust-region method for deep reinforcement learning using Kronecker-factored
+approximation" (NeurIPS 2017). A2C's loss; the Fisher matrix is that of the actions taken and of a
+unit Gaussian around the value, over the whole network, and rl/kfac.py does the rest. The numbers
+are those of the code that Wu, Khetarpal and Precup (2021) released; it leaves the environments and
+the unroll open, which are the defaults of the code that it builds on (32 of 20 steps).
+
+Beside that code, biases share the factors of their weights, and layers that K-FAC does not know
+(a normalisation, a mask) go along their plain gradient, in the same SGD.
+
+The paper reports that it needs a half to a third of A2C's steps on most Atari games. On two cores
+a step costs several times A2C's: factors of 3,137² are inverted every tenth update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datasets.checked import Count, Fraction, NonNegative, Positive
+from rl.actor_critic import ActorCriticAgent, actor_critic_loss, chosen
+from rl.agent import OnPolicyConfig, Rollout
+from rl.fast.precision import Precision
+from rl.kfac import KFAC
+from rl.net import Core
+
+ACTIONS = "discrete"
+# kind of features -> net
+NETS = {
+    "pixels": "nature_cnn",
+    "masked": "masked_cnn",
+    "tokens": "tokens",
+    "vector": "vector",
+    "state": "vector",
+}
+
+
+@dataclass(frozen=True)
+class Config(OnPolicyConfig):
+    """Wu, Khetarpal and Precup 2021, released code."""
+
+    steps: Count = 10_000_000  # environment steps
+    num_envs: Count = 32
+    unroll: Count = 20
+    stack: Count = 4
+    gamma: Fraction = 0.99
+    rewards: Literal["sign", "raw"] = "sign"
+    precision: Precision = "auto"
+    learning_rate: Positive = 0.25
+    momentum: Fraction = 0.9
+    factor_decay: Fraction = 0.99  # of the factors' running averages
+    damping: Positive = 1e-2
+    kl_clip: Positive = 1e-3
+    invert_every: Count = 10  # updates
+    value_weight: NonNegative = 0.5
+    entropy_weight: NonNegative = 0.01
+
+
+class Agent(ActorCriticAgent):
+    """ACKTR: one natural-gradient step of a rollout."""
+
+    def __init__(
+        self, config: Config, core: Core, *, actions: int, seed: int, device: torch.device | str
+    ) -> None:
+        super().__init__(config, core, actions=actions, seed=seed, device=device)
+        self.config = config
+        self.optimizer = KFAC(
+            self.policy,
+            learning_rate=config.learning_rate,
+            momentum=config.momentum,
+            decay=config.factor_decay,
+            damping=config.damping,
+            kl_clip=config.kl_clip,
+            invert_every=config.invert_every,
+        )
+
+    def update(self, rollout: Rollout) -> dict[str, Tensor]:
+        """One step; scalars stay on the device."""
+        with self.training(), self.optimizer.capture():
+            log_policy, value, _, _ = self.policy(rollout.obs, rollout.state, rollout.first)
+        self.optimizer.observe(self.sampled_loss(log_policy, value, rollout.action), value.numel())
+        loss, scalars = actor_critic_loss(rollout, log_policy, value, self.config)
+        self.policy.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.updates += 1
+        return scalars
+
+    def sampled_loss(self, log_policy: Tensor, value: Tensor, action: Tensor) -> Tensor:
+        """The mean of -log p of outputs drawn from the network's own distributions.
+
+        The actions taken were drawn from π; the values are drawn here, from a unit Gaussian.
+        """
+        noise = torch.randn(value.shape, generator=self.generator, device=self.device)
+        drawn = value.detach() + noise
+        return (0.5 * (value - drawn).square() - chosen(log_policy, action)).mean()
