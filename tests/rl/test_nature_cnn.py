@@ -46,11 +46,10 @@ def test_it_has_as_many_parameters_as_the_papers(
 
 def test_it_is_the_plain_network() -> None:
     net, image = make(), frames(3, 4, 1, 84, 84)
-    first, _, second, _, third, _ = net.convolutions
     x = image[:, :, 0].float() / 255
-    x = F.relu(F.conv2d(x, first.weight, first.bias, stride=4))
-    x = F.relu(F.conv2d(x, second.weight, second.bias, stride=2))
-    x = F.relu(F.conv2d(x, third.weight, third.bias))
+    layers = [layer for layer in net.convolutions if isinstance(layer, nn.Conv2d)]
+    for layer, stride in zip(layers, (4, 2, 1), strict=True):
+        x = F.relu(F.conv2d(x, layer.weight, layer.bias, stride=stride))
     wanted = F.relu(net.project[0](x.flatten(1)))
     features, extras = net({"image": image})
     assert features.shape == (3, net.width) and extras == {}
