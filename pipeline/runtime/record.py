@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import sealed
-from datasets.files import write_atomic
+from datasets.files import parse_json, write_atomic
 from pipeline.runtime.artifact import ROOT
 from pipeline.runtime.parallel import uses_gpu
 
@@ -33,7 +33,7 @@ def attempt(folder: Path) -> tuple[float, int]:
     path = folder / ATTEMPTS
     seconds, runs = 0.0, 0
     if sealed.kept(path):
-        last = json.loads(sealed.read_sealed(path))
+        last = parse_json(sealed.read_sealed(path))
         wrote = max(file.stat().st_mtime for file in folder.rglob("*"))
         seconds, runs = last["seconds"] + max(0.0, wrote - last["began"]), last["runs"]
     begins = {"seconds": seconds, "runs": runs + 1, "began": time.time()}

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
-from datasets.files import sha256_file, write_atomic
-from datasets.sealed import kept, read_sealed, write_sealed
+from datasets.files import read_json, sha256_file, write_atomic
+from datasets.sealed import MANIFEST, kept, read_sealed, write_sealed
 from pipeline import params
 from pipeline.config import closure, tables
 from pipeline.runtime import artifact
@@ -100,7 +100,7 @@ def main(
             resolved = entry.resolved(without)
             artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
             artifact.publish(stage.out, label)
-            made = sha256_file(ROOT / label / artifact.MANIFEST)
+            made = sha256_file(ROOT / label / MANIFEST)
             first = folder / f"record-{made[:16]}.json"
             if kept(first):  # all of it was there already: the record is of the run that made it
                 write_atomic(RUNS / f"{name}-{entry.name}.json", read_sealed(first))
@@ -137,8 +137,8 @@ def carried(made: Artifact) -> list[str]:
     not resumed.
     """
     headers = [file for file in made.files if Path(file).name == "config.json"]
-    texts = [(made.folder / header).read_text() for header in headers]
-    return [module for text in texts for module in closure.carried(json.loads(text))]
+    read = [read_json(made.folder / header) for header in headers]
+    return [module for header in read for module in closure.carried(header)]
 
 
 def fingerprint(stage: str, entry: Mapping[str, Any], inputs: Iterable[Artifact], code: str) -> str:
