@@ -34,10 +34,11 @@ from torch import Tensor
 
 from bench import kept
 from bench.error_map import random_frames
+from datasets.sealed import MANIFEST
 from pipeline import pretrain
 from pipeline.commands.pretrained import CURVE, KEPT, SHARDS, shards
 from pipeline.runtime import stage
-from pipeline.runtime.artifact import MANIFEST, open_artifact
+from pipeline.runtime.artifact import open_artifact
 from pipeline.runtime.progress import Progress
 from pretrain import trainer
 from pretrain.encoders import mae, multimae

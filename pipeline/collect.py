@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.files import read_json
 from datasets.pictures import contact_sheet
 from datasets.shards import FrameSet, read_frames
 from pipeline.config.tables import component
@@ -50,7 +50,7 @@ def run(stage: Stage) -> dict[str, Any]:
     contact_sheet(frames.images[picked], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
     metrics = summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
     if given:
-        told = json.loads((learned / "metrics.json").read_text())
+        told = read_json(learned / "metrics.json")
         metrics |= {f"learner_{key}": value for key, value in told.items()}
     return metrics
 

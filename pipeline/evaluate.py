@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datasets.files import write_atomic
+from datasets.files import parse_json, read_json, write_atomic
 from datasets.sealed import kept, read_sealed, write_sealed
 from pipeline.config.tables import Entry
 from pipeline.parts.episodes import score_of
@@ -74,7 +74,7 @@ def run(stage: Stage) -> dict[str, Any]:
         # A failed seed is judged by what it kept before.
         results = {step: _kept_as(stage, weights) for step, weights in checkpoints(folder)}
         plays += [Play(stage.entry, policies, (seed, step), results[step]) for step in results]
-        why = json.loads(failed.read_text())["error"] if failed.exists() else None
+        why = read_json(failed)["error"] if failed.exists() else None
         seeds.append({"seed": seed, "failed": why, "results": results})
     waiting = [play for play in plays if not kept(play.result)]
     import_parts(read_spec(policies), policies / ENCODER)
@@ -102,7 +102,7 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     keys = stage.entry.keys
     for seed in seeds:
         seed["checkpoints"] = [
-            {"step": step, **json.loads(read_sealed(path))}
+            {"step": step, **parse_json(read_sealed(path))}
             for step, path in seed.pop("results").items()
         ]
     return {
@@ -116,7 +116,7 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "games": keys.games,
         "epsilon": keys.epsilon,
         "seeds": seeds,
-        "random": json.loads(read_sealed(stage.folder / RANDOM)),
+        "random": parse_json(read_sealed(stage.folder / RANDOM)),
     }
 
 

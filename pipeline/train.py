@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.files import write_atomic
+from datasets.files import read_json, write_atomic
 from pipeline.config.tables import EVALUATION_KEYS, Entry
 from pipeline.parts.policies import fresh_policy, import_parts, open_encoder, spec_of
 from pipeline.runtime.parallel import side_by_side
@@ -87,7 +87,7 @@ def run(stage: Stage) -> dict[str, Any]:
         shutil.copytree(folder, stage.out / folder.name)
     failed = sum((folder / FAILED).exists() for folder in folders.values())
     if failed == seeds:  # said, and no error: other policies and the ledger have to go on
-        error = json.loads((folders[0] / FAILED).read_text())["error"]
+        error = read_json(folders[0] / FAILED)["error"]
         print(f"policies.{entry.name}: every seed failed; the first: {error}", file=sys.stderr)
     return {"seeds": seeds, "failed": failed, "steps": entry.config.steps}
 

@@ -8,16 +8,16 @@ pretrain@NAME` records that. `pipeline/recipes/weights/README.md` has the time p
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
-from datasets.files import sha256_file
+from datasets.files import read_json, sha256_file
+from datasets.sealed import MANIFEST, read_manifest
 from pipeline.parts.encoders import keep, read_columns
-from pipeline.runtime.artifact import MANIFEST, Artifact
+from pipeline.runtime.artifact import Artifact
 from pipeline.runtime.stage import Stage, main
 from pretrain.frozen import CONFIG, WEIGHTS, load_encoder
 
@@ -37,7 +37,7 @@ def run(stage: Stage) -> dict[str, Any]:
             f"{stage.entry.resolved()}; {again}"
         )
     for artifact in stage.inputs.values():
-        if json.loads((folder / SHARDS).read_text("utf-8")) != {artifact.label: shards(artifact)}:
+        if read_json(folder / SHARDS) != {artifact.label: shards(artifact)}:
             raise FoveaError(
                 f"{folder}: learned from other shards than {artifact.folder}'s; {again}"
             )
@@ -60,7 +60,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not path.exists():
         names = sorted(other.parent.name for other in KEPT.glob(f"*/{MANIFEST}"))
         raise FoveaError(f"{path}: not there; weights are kept of {', '.join(names)}")
-    manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    manifest = read_manifest(path)
     for name in FILES:
         if not (folder / name).exists() or sha256_file(folder / name) != manifest["files"][name]:
             raise FoveaError(f"{folder / name}: missing or damaged; `git checkout {folder}`")

@@ -9,7 +9,6 @@ without DVC.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from ruamel.yaml import YAML
 
 from datasets import envs
 from datasets.errors import FoveaError
+from datasets.files import read_json
 from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config import tables
@@ -160,7 +160,7 @@ def smoke(name: str) -> Path:
 def _check_seeds(name: str, place: Path) -> None:
     """A policy of which every seed failed is published all the same; here that is a fault."""
     for path in sorted((place / ROOT / "policies").glob("*/manifest.json")):
-        metrics = json.loads(path.read_text("utf-8"))["metrics"]
+        metrics = read_json(path)["metrics"]
         if metrics["failed"] == metrics["seeds"]:
             policy = path.parent.name
             raise FoveaError(f"smoke of {name}: every seed of {policy} failed, in {place}")

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
+from datasets.files import read_json
 from pipeline.results.record import MEASURED, Record, check, read_records, write_record
 from pipeline.runtime import artifact
 
@@ -75,7 +75,7 @@ def keep(records: Sequence[Record], folder: Path = MEASURED) -> list[Path]:
 def run_record(root: Path, run: str, digest: str | None = None) -> dict[str, Any] | None:
     """The record of a stage's run; None where there is none, or it is of another artifact."""
     path = root / ".runs" / f"{run}.json"
-    record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    record: dict[str, Any] = read_json(path) if path.exists() else {}
     return record if record and record.get("digest", digest) == digest else None
 
 
@@ -109,7 +109,7 @@ def _seeds(label: str, root: Path) -> list[Record]:
     stage = f"pretrain-{encoder.partition('/')[2]}"
     pretraining = run_record(root, stage, record.made_from[encoder]["digest"])
     runs = record.runs | ({stage: pretraining} if pretraining else {})
-    evaluation = json.loads((played.folder / "evaluation.json").read_text("utf-8"))
+    evaluation = read_json(played.folder / "evaluation.json")
     shared = {key: evaluation[key] for key in ("games", "epsilon", "random")}
     return [
         replace(
@@ -129,7 +129,7 @@ def _measured(label: str, on: str | None, root: Path) -> Record:
     path = root / DRAFTS / f"{label}-on-{(on or '').partition('/')[2]}.json"
     if not path.exists():
         raise FoveaError(f"{path}: not there; `python -m pipeline.commands.{command}` writes it")
-    record = Record(**json.loads(path.read_text("utf-8")))
+    record = Record(**read_json(path))
     stage = artifact.STAGES[table]
     run = run_record(root, f"{stage}-{name}", record.made_from[label]["digest"])
     own = run_record(root, f"{command}-{name}")

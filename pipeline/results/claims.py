@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
+from datasets.files import read_json
 from pipeline import params
 from pipeline.commands.recipe import RECIPES, recipes
 from pipeline.results.verdict import PROTOCOLS, Gap
@@ -213,7 +213,7 @@ def quote(words: str, file: str) -> str:
     Raises FoveaError naming the file that is missing or malformed, or the key that it lacks.
     """
     try:
-        values = json.loads((ROOT / file).read_text("utf-8"))
+        values = read_json(ROOT / file)
         return f"{words.format_map(values)} (`{file}`)"
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise FoveaError(f"{file}: does not fill {words!r} ({error!r})") from error

@@ -1,8 +1,6 @@
 """What the report shows: the entries of params.yaml, their artifacts, scores and curves."""
 
 import csv
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +9,10 @@ from typing import Any, cast
 import numpy as np
 
 from datasets.errors import FoveaError
+from datasets.files import read_json
+from datasets.sealed import MANIFEST
 from pipeline.parts.episodes import Episodes, Floats, numbers, read_episodes
-from pipeline.runtime.artifact import STAGES
+from pipeline.runtime.artifact import STAGES, open_artifact
 from rl.statistics import bootstrap_interval, interquartile_mean
 
 Interval = tuple[float, float]
@@ -91,24 +91,20 @@ def gather(params: Mapping[str, Any], artifacts: Path) -> dict[str, list[Item]]:
 
 def _item(table: str, name: str, entry: Mapping[str, Any], artifacts: Path) -> Item:
     folder = artifacts / table / name
-    manifest = read_json(folder / "manifest.json")
-    if manifest is None:
+    if not (folder / MANIFEST).exists():
         return Item(table, name, folder, dict(entry), None, None)
-    for key in ("entry", "inputs", "metrics", "files"):
-        if not isinstance(manifest.get(key), dict):
-            raise FoveaError(f"{folder}/manifest.json: no {key}; build the artifact again")
-    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    return Item(table, name, folder, dict(manifest["entry"]), manifest, digest)
+    built = open_artifact(f"{table}/{name}", artifacts)
+    return Item(table, name, folder, dict(built.manifest["entry"]), built.manifest, built.digest)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file, None where there is no file."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise FoveaError(f"{path}: not JSON ({error}); build the artifact again") from error
+    except FoveaError as error:
+        raise FoveaError(f"{error}; build the artifact again") from error
     if not isinstance(value, dict):
         raise FoveaError(f"{path}: a JSON object was expected; build the artifact again")
     return cast(dict[str, Any], value)
@@ -120,7 +116,7 @@ def read_evaluation(folder: Path, of: str = "returns") -> Evaluation | None:
     `of` "successes" has 1 and 0 for returns; None where the environment reports no success.
     """
     path = folder / "evaluation.json"
-    value = read_json(path)
+    value = read_object(path)
     if value is None:
         return None
     try:
@@ -164,5 +160,5 @@ def score(episodes: list[Floats]) -> Score:
 
 def reference(env: str) -> dict[str, float]:
     """Published scores for an environment word: {"random": …, "human": …}, empty if unknown."""
-    games = (read_json(REFERENCES) or {}).get("games", {})
+    games = (read_object(REFERENCES) or {}).get("games", {})
     return dict(games.get(env.rpartition("/")[2], {}))

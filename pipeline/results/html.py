@@ -23,7 +23,7 @@ from pipeline.results.data import (
     gather,
     read_curve,
     read_evaluation,
-    read_json,
+    read_object,
     reference,
     score,
 )
@@ -57,7 +57,7 @@ def render(
         papers=papers,
         items=items,
         digests={item.key: item.digest for item in items},
-        reference_source=(read_json(REFERENCES) or {}).get("source", ""),
+        reference_source=(read_object(REFERENCES) or {}).get("source", ""),
     )
     metrics = {policy["name"]: _metrics(policy) for policy in judged}
     curves = out / "curves"
@@ -149,11 +149,6 @@ def _card(item: Item) -> dict[str, Any]:
         "facts": _settings(item.manifest["metrics"]),
         "picture": next((picture for picture in pictures if picture), None),
         "loss": plots.loss_curve(item.name, loss) if loss is not None and len(loss) else None,
-        "absent": [
-            name
-            for name in (*names, "curve.csv")
-            if name in item.manifest["files"] and not (item.folder / name).exists()
-        ],
     }
 
 

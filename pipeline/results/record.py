@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from datasets.errors import FoveaError
-from datasets.files import write_atomic
+from datasets.files import read_json, write_atomic
 from pipeline import params
 from pipeline.commands.recipe import RECIPES, recipes
 from pipeline.config.tables import EVALUATION_KEYS, Entry, Params
@@ -77,7 +77,7 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
     records: dict[str, list[Record]] = {}
     for path in sorted(folder.rglob("*.json")):
         try:
-            record = Record(**json.loads(path.read_text("utf-8")))
+            record = Record(**read_json(path))
         except (ValueError, TypeError) as error:
             raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
         if path != folder / record.path:

@@ -1,14 +1,15 @@
 """An artifact is a folder with a manifest: published whole or not at all, checked before use.
 
 `artifacts/<table>/<name>/manifest.json` holds the entry with all defaults written out, the digests
-of the inputs, the versions and metrics, and the sha256 of every other file. An artifact's own
-digest is its manifest's. Nothing in it varies from run to run (that is kept in `artifacts/.runs/`),
-so the same entry, inputs and versions give the same bytes, on one kind of processor: on another
-sums are rounded otherwise.
+of the inputs, the versions and metrics, and the SHA-256 of every other file and of itself. An
+artifact's own digest is its manifest's. Nothing in it varies from run to run (that is kept in
+`artifacts/.runs/`), so the same entry, inputs and versions give the same bytes, on one kind of
+processor: on another sums are rounded otherwise.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -19,15 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.errors import FoveaError
-from datasets.files import sha256_file, sync_folder, write_atomic
-from datasets.sealed import check_sealed, drop_digests
+from datasets.errors import FoveaError, quoted
+from datasets.files import inside, sha256_file, sync_folder, write_atomic
+from datasets.sealed import MANIFEST, check_sealed, drop_digests, read_manifest, write_manifest
 from pipeline.config.tables import COMMITTED
 
 FORMAT = "fovea/1"
 ROOT = Path("artifacts")
 CODE = Path(__file__).parents[2]
-MANIFEST = "manifest.json"
+KEYS = {  # of a manifest, and their types
+    "format": str,
+    "table": str,
+    "name": str,
+    "entry": dict,
+    "inputs": dict,
+    "versions": dict,
+    "metrics": dict,
+    "files": dict,
+}
 # What can change the bytes of an artifact; a manifest says which of each made it.
 PACKAGES = (
     "ale-py",
@@ -90,6 +100,7 @@ def open_artifact(label: str, root: Path = ROOT) -> Artifact:
     Raises:
         FoveaError: the artifact is missing, or a file of it is missing, damaged or not listed;
             names the file and the command that builds it again. Or `label` is none.
+            A manifest must be that of `label`.
     """
     table, _, name = label.partition("/")
     if table not in STAGES or not name:
@@ -104,23 +115,55 @@ def open_artifact(label: str, root: Path = ROOT) -> Artifact:
     if not path.exists():
         raise FoveaError(f"{folder}: not there yet; {builds}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = manifest["files"]
-        known = manifest["format"] == FORMAT and all(isinstance(v, str) for v in files.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FoveaError(f"{path}: not a manifest ({error}); {again}") from error
-    if not known:
-        raise FoveaError(f"{path}: format {manifest['format']!r}, not {FORMAT!r}; {again}")
-    for file, digest in files.items():
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise FoveaError(f"{path}: names a file outside its folder, {file!r}; {again}")
-        if not (folder / file).is_file():
-            raise FoveaError(f"{folder / file}: missing from the artifact; {again}")
+        manifest = read_manifest(path)
+    except FoveaError as error:
+        raise FoveaError(f"{error}; {again}") from error
+    wrong = _misfit(manifest, label) or _unlisted(folder, manifest["files"])
+    if wrong:
+        raise FoveaError(f"{wrong[0] or path}: {wrong[1]}; {again}")
+    for file, digest in manifest["files"].items():
         if sha256_file(folder / file) != digest:
+            heals = _heals(folder / file, stage) or again
             raise FoveaError(
-                f"{folder / file}: not the bytes the manifest names (damaged); {again}"
+                f"{folder / file}: not the bytes the manifest names (damaged); {heals}"
             )
     return Artifact(label, folder, manifest, sha256_file(path))
+
+
+def _misfit(manifest: Mapping[str, Any], label: str) -> tuple[Path | None, str] | None:
+    """What keeps a manifest from being that of the artifact `label`."""
+    for key, kind in KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            return None, f"{key} {quoted(manifest.get(key))}, must be a {kind.__name__}"
+    if manifest["format"] != FORMAT:
+        return None, f"format {quoted(manifest['format'])}, not {FORMAT!r}"
+    named = f"{manifest['table']}/{manifest['name']}"
+    return None if named == label else (None, f"the manifest of {quoted(named)}, not of {label}")
+
+
+def _unlisted(folder: Path, files: Mapping[str, Any]) -> tuple[Path | None, str] | None:
+    """A name that is no file inside its folder, a listed file that is not there, or another."""
+    for name in files:
+        try:
+            if not inside(folder, name).is_file():
+                return folder / name, "missing from the artifact"
+        except ValueError as error:
+            return None, str(error)
+    listed = {folder / name for name in files} | {folder / MANIFEST}
+    for path in sorted(folder.rglob("*")):
+        if path not in listed and (path.is_symlink() or not path.is_dir()):
+            return path, "not in the artifact's manifest, remove it"
+    return None
+
+
+def _heals(file: Path, stage: str) -> str:
+    """What brings back a file that DVC's cache shares, by a hard link, and has damaged too."""
+    if file.stat().st_nlink == 1:
+        return ""
+    return (
+        f"DVC's cache shares it: `find .dvc/cache -samefile {file} -delete` takes it out, "
+        f"`dvc repro -f {stage}` builds it again"
+    )
 
 
 def lineage(label: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
@@ -173,20 +216,33 @@ def seal(
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    write_atomic(
-        folder / MANIFEST, (json.dumps(manifest | {"files": files}, indent=1) + "\n").encode()
-    )
+    write_manifest(folder / MANIFEST, manifest | {"files": files})
 
 
 def publish(folder: Path, label: str, root: Path = ROOT) -> None:
     """Put a sealed folder in its place with one rename.
 
     An artifact that stood there before (a stage run without DVC) is moved aside first and deleted
-    after, so a reader finds the old one, none, or the new one, never a mixture.
+    after, so a reader finds the old one, none, or the new one, never a mixture. Where a
+    table's folder is on another file system than the work, a copy is renamed there.
     """
-    place = root / label
+    place, name = root / label, label.rpartition("/")[2]
     place.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(folder.name + ".old")
+    try:
+        _swap(folder, place, folder.with_name(f"{folder.name}.old"))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        near = place.with_name(f".{name}.tmp")  # a copy on the file system of the place
+        shutil.rmtree(near, ignore_errors=True)
+        shutil.copytree(folder, near)
+        os.sync()
+        _swap(near, place, place.with_name(f".{name}.old"))
+        shutil.rmtree(folder)
+
+
+def _swap(folder: Path, place: Path, aside: Path) -> None:
+    """Rename a folder into its place, and what was there aside, where it is deleted."""
     shutil.rmtree(aside, ignore_errors=True)
     if place.exists():
         os.replace(place, aside)

@@ -31,7 +31,6 @@ class Reader:
     files: str  # globs below the project's folder, with spaces between them
     read: Callable[[Path], object]  # project's folder -> what is compared
     writes: str | None = None  # the folder of the project that reading changes, put back each time
-    but: str = ""  # the name of files that are another reader's
 
     def paths(self, project: Path) -> list[Path]:
         """All files with any bits. Raises FileNotFoundError where a glob has none."""
@@ -40,7 +39,7 @@ class Reader:
             some = [path for path in sorted(project.glob(pattern)) if path.is_file()]
             if not some:
                 raise FileNotFoundError(f"{self.name}: no file is {pattern}")
-            paths += [path for path in some if path.stat().st_size and path.name != self.but]
+            paths += [path for path in some if path.stat().st_size]
         return paths
 
 

@@ -18,7 +18,7 @@ from datasets.sealed import check_sealed, drop_digests
 from datasets.shards import read_frames
 from pipeline import params
 from pipeline.results.html import render
-from pipeline.runtime.artifact import MANIFEST, open_artifact, seal
+from pipeline.runtime.artifact import open_artifact, seal
 from pipeline.runtime.stage import Stage
 from pretrain.encoders import mae
 from pretrain.frozen import load_encoder, load_saliency
@@ -142,8 +142,8 @@ PLAYED, EPISODES = "evaluations/breakout-spirl", "work/evaluate"
 FROZEN = "artifacts/{0}/config.json artifacts/{0}/model.safetensors"
 # What the project of the tests has built, and milliseconds suffice for: these stay sound.
 QUICK = [
-    Reader("frames opened", f"artifacts/{FRAMES}/*", opened(FRAMES), but=MANIFEST),
-    Reader("encoder opened", f"artifacts/{ENCODER}/*", opened(ENCODER), but=MANIFEST),
+    Reader("frames opened", f"artifacts/{FRAMES}/*", opened(FRAMES)),
+    Reader("encoder opened", f"artifacts/{ENCODER}/*", opened(ENCODER)),
     Reader("frames without a manifest", f"artifacts/{FRAMES}/*.tar", frames),
     Reader("click file", CLICKS, lambda project: read_clicks(Path(CLICKS))),
     Reader("load_encoder", FROZEN.format(ENCODER), tensors(load_encoder, ENCODER)),
@@ -152,11 +152,9 @@ QUICK = [
 ]  # fmt: skip
 # What takes a whole project, or longer.
 WHOLE = [
-    Reader("manifest of frames", f"artifacts/{FRAMES}/{MANIFEST}", opened(FRAMES)),
-    Reader("manifest of a policy", f"artifacts/{POLICY}/{MANIFEST}", opened(POLICY)),
-    Reader("maps opened", f"artifacts/{MAPS}/**/*", opened(MAPS), but=MANIFEST),
-    Reader("policy opened", f"artifacts/{POLICY}/**/*", opened(POLICY), but=MANIFEST),
-    Reader("evaluation opened", f"artifacts/{PLAYED}/*", opened(PLAYED), but=MANIFEST),
+    Reader("maps opened", f"artifacts/{MAPS}/**/*", opened(MAPS)),
+    Reader("policy opened", f"artifacts/{POLICY}/**/*", opened(POLICY)),
+    Reader("evaluation opened", f"artifacts/{PLAYED}/*", opened(PLAYED)),
     Reader("maps without a manifest", f"artifacts/{MAPS}/*.tar", maps),
     Reader("load_saliency", FROZEN.format(STUDENT), tensors(load_saliency, STUDENT)),
     Reader("report", "artifacts/*/*/*", report),

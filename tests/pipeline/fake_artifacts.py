@@ -1,6 +1,5 @@
 """A whole artifacts tree for the report's tests: real PNGs, a real MP4, plausible scores."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.files import sha256_file
+from datasets.sealed import MANIFEST, read_manifest, write_manifest
 from pipeline.parts.video import write_video
 from rl.play import EpisodeFrame
 
@@ -66,14 +67,26 @@ def write_json(path: Path, value: object) -> None:
 def manifest(
     root: Path, key: str, entry: Mapping[str, Any], inputs: list[str], metrics: Mapping[str, Any]
 ) -> None:
-    """The manifest of `key`, its inputs' digests taken from their manifests."""
-    digests = {
-        i: hashlib.sha256((root / i / "manifest.json").read_bytes()).hexdigest() for i in inputs
-    }
+    """The manifest of `key`, whose files are all there, and whose inputs have theirs."""
     table, name = key.split("/")
     content = {"format": "fovea/1", "table": table, "name": name, "entry": dict(entry)}
-    content |= {"inputs": digests, "versions": {}, "metrics": dict(metrics), "files": {}}
-    write_json(root / key / "manifest.json", content)
+    digests = {label: sha256_file(root / label / MANIFEST) for label in inputs}
+    content |= {"inputs": digests, "versions": {}, "metrics": dict(metrics)}
+    (root / key).mkdir(parents=True, exist_ok=True)
+    write_manifest(root / key / MANIFEST, content | {"files": digests_in(root / key)})
+
+
+def digests_in(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of an artifact but its manifest."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    named = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    return {name: digest for name, digest in named.items() if name != MANIFEST}
+
+
+def reseal(folder: Path, **changes: object) -> None:
+    """The manifest anew, for the files that are there now and with other values."""
+    content = read_manifest(folder / MANIFEST) | {"files": digests_in(folder)} | changes
+    write_manifest(folder / MANIFEST, content)
 
 
 def run_record(root: Path, stage: str, name: str, seconds: float, mebibytes: int) -> None:
@@ -120,26 +133,29 @@ def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     frames, mae, pixels = "frames/frostbite", "encoders/frostbite-mae", "encoders/frostbite-pixels"
     motion, maps = "predictors/frostbite-motion", "saliency/frostbite-motion"
     counts = {"frames": 2000, "episodes": 7, "shards": 8}
-    manifest(root, frames, PARAMS["frames"]["frostbite"] | {"streams": 8}, [], counts)
     sheet = np.concatenate(
         [np.concatenate([picture(96, 96, 9 * (6 * r + c)) for c in range(6)], 1) for r in range(4)]
     )
+    (root / frames).mkdir(parents=True)
     Image.fromarray(sheet).save(root / frames / "contact_sheet.png")
+    manifest(root, frames, PARAMS["frames"]["frostbite"] | {"streams": 8}, [], counts)
     run_record(root, "collect", "frostbite", 3.4, 212)
 
     manifest(root, motion, PARAMS["predictors"]["frostbite-motion"], [frames], {})
     run_record(root, "fit", "frostbite-motion", 1.2, 240)
-    manifest(root, maps, PARAMS["saliency"]["frostbite-motion"], [frames, motion], {"frames": 2000})
+    (root / maps).mkdir(parents=True)
     Image.fromarray(sheet[:96]).save(root / maps / "overlay.png")
+    manifest(root, maps, PARAMS["saliency"]["frostbite-motion"], [frames, motion], {"frames": 2000})
 
     entry = PARAMS["encoders"]["frostbite-mae"] | {"batch_size": 64, "base_lr": 1e-3}
-    manifest(root, mae, entry, [frames], {"final_loss": 0.4312, "parameters": 790_784})
     panels = np.concatenate([sheet[:192], 255 - sheet[:192] // 2])
+    (root / mae).mkdir(parents=True)
     Image.fromarray(panels).save(root / mae / "panels.png")
     steps = np.arange(1, 321)
     losses = 0.42 + 0.6 * np.exp(-steps / 60) + rng.normal(0, 0.012, 320)
     rows = "".join(f"{s},{v:.5f}\n" for s, v in zip(steps, losses, strict=True))
     (root / mae / "curve.csv").write_text("step,loss\n" + rows)
+    manifest(root, mae, entry, [frames], {"final_loss": 0.4312, "parameters": 790_784})
     run_record(root, "pretrain", "frostbite-mae", 196.0, 1410)
     manifest(root, pixels, PARAMS["encoders"]["frostbite-pixels"], [frames], {"parameters": 0})
     run_record(root, "pretrain", "frostbite-pixels", 2.0, 300)
@@ -148,7 +164,6 @@ def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     for order, (name, level) in enumerate(levels.items()):
         entry = PARAMS["policies"][name]
         policy, encoder = f"policies/{name}", f"encoders/{entry['encoder']}"
-        manifest(root, policy, entry | {"steps": 3000, "lr": 1e-4}, [encoder], {"seeds": 2})
         for seed in range(2):
             rows = "".join(
                 f"{s},{rng.gamma(4, (60 + (level - 60) * s / 3000) / 4):.0f},150\n"
@@ -157,14 +172,15 @@ def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
             path = root / policy / f"seed-{seed}" / "curve.csv"
             path.parent.mkdir(parents=True)
             path.write_text("step,return,length\n" + rows)
+        manifest(root, policy, entry | {"steps": 3000, "lr": 1e-4}, [encoder], {"seeds": 2})
         evaluated = f"evaluations/{name}"
         shows = None if name == "frostbite-der" else "patches"
         metrics = {"video_seed": 1, "video_step": 3000, "video_shows": shows}
-        manifest(root, evaluated, entry, [policy, encoder], metrics)
         content = evaluation(order, level, failed=name == "frostbite-mae-all")
         write_json(root / evaluated / "evaluation.json", content)
         filmed = game(patches=shows is not None)
         write_video(root / evaluated / "video.mp4", filmed, patch=16)
+        manifest(root, evaluated, entry, [policy, encoder], metrics)
         run_record(root, "train", name, 3725.0, 2860)
         if name != "frostbite-der":
             run_record(root, "evaluate", name, 41.0, 512)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from datasets.errors import FoveaError
+from datasets.sealed import read_manifest, write_manifest
 from pipeline.runtime import artifact
 
 
@@ -52,26 +54,53 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
     assert not (tmp_path / "work.old").exists()
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "format", "outside"])
+def rewrite(folder: Path, **changes: object) -> None:
+    """The manifest with other values and a digest that fits them."""
+    manifest = read_manifest(folder / "manifest.json")
+    write_manifest(folder / "manifest.json", manifest | changes)
+
+
+def link_out(folder: Path) -> None:
+    (folder / "seed-1").symlink_to("/etc")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flip": (lambda f: (f / "seed-0/data.bin").write_bytes(b"fraMes"), "data.bin: not the bytes"),
+    "truncate": (lambda f: (f / "seed-0/data.bin").write_bytes(b"fra"), "data.bin: not the bytes"),
+    "remove": (lambda f: (f / "seed-0/data.bin").unlink(), "data.bin: missing"),
+    "planted": (lambda f: (f / "seed-0/failed.json").touch(), "failed.json: not in the artifact's"),
+    "planted link": (link_out, "seed-1: not in the artifact's"),
+    "cut manifest": (lambda f: (f / "manifest.json").write_text("{"), "not readable as JSON"),
+    "format": (lambda f: rewrite(f, format="other/1"), "format 'other/1'"),
+    "another's": (lambda f: rewrite(f, name="y"), "manifest of 'frames/y', not of frames/x"),
+    "no inputs": (lambda f: rewrite(f, inputs=None), "inputs None, must be a dict"),
+    "outside": (lambda f: rewrite(f, files={"../../secret": "0"}), "'../../secret' names no file"),
+    "long name": (lambda f: rewrite(f, files={"a" * 100_000: "0"}), "names no file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
     folder = publish(tmp_path)
-    data, manifest = folder / "seed-0" / "data.bin", folder / "manifest.json"
-    if damage == "flip":
-        data.write_bytes(b"fraMes")
-    elif damage == "truncate":
-        data.write_bytes(b"fra")
-    elif damage == "remove":
-        data.unlink()
-    elif damage == "manifest":
-        manifest.write_text("{")
-    else:
-        written = json.loads(manifest.read_text())
-        if damage == "format":
-            written["format"] = "other/1"
-        else:
-            written["files"]["../../secret"] = "0"
-        manifest.write_text(json.dumps(written))
-    with pytest.raises(FoveaError, match=r"(data\.bin|manifest\.json).*dvc repro -f collect@x"):
+    spoil, says = DAMAGES[damage]
+    spoil(folder)
+    with pytest.raises(FoveaError, match=f"{re.escape(says)}.*dvc repro -f collect@x") as caught:
+        artifact.open_artifact("frames/x", tmp_path)
+    assert len(str(caught.value)) < 600 and str(folder) in str(caught.value)
+
+
+def test_one_changed_value_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    manifest = publish(tmp_path) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"frames": 1', '"frames": 3'))
+    with pytest.raises(FoveaError, match=r"manifest\.json: does not match the SHA-256 in it"):
+        artifact.open_artifact("frames/x", tmp_path)
+
+
+def test_damage_that_dvc_s_cache_shares_is_said_with_what_heals_it(tmp_path: Path) -> None:
+    data = publish(tmp_path) / "seed-0" / "data.bin"
+    data.write_bytes(b"fraMes")
+    (tmp_path / "cached").hardlink_to(data)
+    with pytest.raises(FoveaError, match=r"find \.dvc/cache -samefile \S+ -delete`.*repro -f"):
         artifact.open_artifact("frames/x", tmp_path)
 
 

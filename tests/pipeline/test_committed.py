@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datasets.files import sha256_file
+from datasets.sealed import MANIFEST, write_manifest
 from pipeline.config.tables import COMMITTED, committed, component
 from pipeline.runtime import artifact
 from pretrain.frozen import save_encoder
@@ -28,7 +28,7 @@ def write(name: str, folder: Path) -> None:
         "metrics": {"frames": 0, "parameters": 0},
         "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
     }
-    (folder / artifact.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    write_manifest(folder / MANIFEST, manifest)
 
 
 @pytest.mark.parametrize("name", COMMITTED)

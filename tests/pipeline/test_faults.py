@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from datasets.files import sha256_file
+from datasets.sealed import read_manifest, write_manifest
 from pipeline.runtime.artifact import open_artifact
 from pretrain.encoders import mae
 from pretrain.frozen import save_encoder
@@ -196,12 +197,11 @@ def test_an_input_that_is_not_built(warm: Warm, project: Project) -> None:
 def reseal(project: Project, file: Path) -> None:
     """Write the manifest anew for a changed file, as whoever meant harm would."""
     folder = project.artifacts.joinpath(*file.parts[:2])
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder / "manifest.json")
     manifest["files"][file.relative_to(*file.parts[:2]).name] = sha256_file(
         project.artifacts / file
     )
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    open_artifact("/".join(file.parts[:2]), project.artifacts)  # it is good as far as that shows
+    write_manifest(folder / "manifest.json", manifest)
 
 
 def flip(data: bytes) -> bytes:
@@ -278,10 +278,7 @@ def test_an_encoder_of_another_image_size(warm: Warm, on_built: Project) -> None
     save_encoder(other, on_built.artifacts / "encoders/breakout-mae")
     for name in ("model.safetensors", "config.json"):
         file = WEIGHTS.with_name(name)
-        manifest = on_built.artifacts / file.with_name("manifest.json")
-        written = json.loads(manifest.read_text())
-        written["files"][name] = sha256_file(on_built.artifacts / file)
-        manifest.write_text(json.dumps(written))
+        reseal(on_built, file)
     says = ("encoder", "(3, 48, 48)", "(3, 96, 96)", "use an encoder pretrained on frames of")
     refused(warm, on_built, "train", "breakout-spirl", *says)
 
@@ -361,7 +358,7 @@ def test_the_same_entry_twice_at_once(project: Project) -> None:
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
     assert open_artifact("frames/breakout", project.artifacts).manifest["metrics"]["frames"] == 4000
-    assert not list(project.artifacts.glob(".work/collect-breakout-*"))
+    assert not list(project.artifacts.glob(".work/collect-breakout-*/out"))
 
 
 @pytest.mark.slow

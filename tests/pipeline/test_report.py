@@ -21,7 +21,7 @@ from pipeline.results import data, html, plots
 from pipeline.results.html import data_uri, render
 from pipeline.results.plots import number, percent
 from rl.statistics import bootstrap_interval
-from tests.pipeline.fake_artifacts import PARAMS, build, manifest, picture, write_json
+from tests.pipeline.fake_artifacts import PARAMS, build, manifest, picture, reseal, write_json
 
 REFERENCES = {"source": "A table.", "games": {"Frostbite": {"random": 65.2, "human": 4334.7}}}
 
@@ -66,7 +66,7 @@ def test_success_is_shown_where_episodes_can_succeed(copied: Report) -> None:
     for seed in value["seeds"]:
         for index, point in enumerate(seed["checkpoints"]):
             point["successes"] = [True] * (4 * index) + [False] * (10 - 4 * index)
-    write_json(path, value)
+    edit(path, **value)
     metrics = render(PARAMS, copied.artifacts, copied.out)
     values = metrics["frostbite-spirl"]
     assert (values["success"], values["random_success"]) == pytest.approx((0.8, 0.1))
@@ -75,13 +75,18 @@ def test_success_is_shown_where_episodes_can_succeed(copied: Report) -> None:
     assert copied.page.count("<dt>Success</dt>") == 1 and "<dd>80\N{NO-BREAK SPACE}%" in copied.page
     assert "Mean success of frostbite-spirl: 0.8 after 3,000 steps" in copied.page
     del value["seeds"][0]["checkpoints"][0]["successes"]
-    write_json(path, value)
+    edit(path, **value)
     with pytest.raises(FoveaError, match=r"evaluation\.json.*run evaluate again"):
         render(PARAMS, copied.artifacts, copied.out)
 
 
 def edit(path: Path, **changes: object) -> None:
-    write_json(path, json.loads(path.read_text("utf-8")) | changes)
+    """Change values of a JSON file in an artifact, whose manifest then fits it."""
+    if path.name == "manifest.json":
+        reseal(path.parent, **changes)
+    else:
+        write_json(path, json.loads(path.read_text("utf-8")) | changes)
+        reseal(path.parent)
 
 
 # Numbers
@@ -168,6 +173,7 @@ def test_where_the_policy_looks_is_shown_as_the_paper_s_figure(copied: Report) -
     assert "Fig. 6" not in copied.page
     sheet = copied.artifacts / "evaluations" / "frostbite-spirl" / "attention.png"
     shutil.copy(copied.artifacts / "encoders" / "frostbite-mae" / "panels.png", sheet)
+    reseal(sheet.parent)
     render(PARAMS, copied.artifacts, copied.out)
     assert copied.page.count("SPIRL, Fig. 6") == 1
     assert str(data_uri(sheet, "image/png")) in copied.page.split("SPIRL, Fig. 6")[0]
@@ -199,10 +205,11 @@ def test_simulated_clicks_are_labelled(copied: Report) -> None:
     folder = copied.artifacts / "annotations" / "clicks"
     for simulated, badges in ((False, 0), (True, 2)):
         metrics = {"frames": 30, "simulated_clicks": simulated}
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(96, 96)).save(folder / "overlay.png")
         manifest(copied.artifacts, "annotations/clicks", params["annotations"]["clicks"],
                  ["frames/frostbite"], metrics)  # fmt: skip
         edit(copied.artifacts / "predictors/frostbite-motion/manifest.json", metrics=metrics)
-        Image.fromarray(picture(96, 96)).save(folder / "overlay.png")
         render(params, copied.artifacts, copied.out)
         assert copied.page.count(">Simulated clicks</span>") == badges
         assert "Clicks, as Gaussians, over their frames (clicks)" in copied.page
@@ -212,6 +219,7 @@ def test_maps_and_loss_of_a_predictor_are_shown(copied: Report) -> None:
     folder = copied.artifacts / "predictors" / "frostbite-motion"
     Image.fromarray(picture(96, 96)).save(folder / "overlay.png")
     (folder / "curve.csv").write_text("step,loss\n1,0.9\n2,0.5\n")
+    reseal(folder)
     render(PARAMS, copied.artifacts, copied.out)
     assert "over held-out frames (frostbite-motion)" in copied.page
     assert "Training loss of frostbite-motion" in copied.page
@@ -254,19 +262,28 @@ def test_empty_tables_are_fine(tmp_path: Path) -> None:
 )
 def test_what_is_missing_is_named(copied: Report, gone: str, said: str) -> None:
     path = copied.artifacts / gone
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+        reseal(path.parent)
     render(PARAMS, copied.artifacts, copied.out)
     assert said in copied.page
 
 
-@pytest.mark.parametrize("name", ["panels.png", "curve.csv"])
-def test_a_file_that_the_manifest_lists_is_missed(copied: Report, name: str) -> None:
-    folder = copied.artifacts / "encoders" / "frostbite-mae"
-    (folder / name).unlink()
-    edit(folder / "manifest.json", files={name: "00"})
-    render(PARAMS, copied.artifacts, copied.out)
-    assert f"artifacts/encoders/frostbite-mae/{name}" in copied.page
-    assert f"frostbite-pixels/{name}" not in copied.page  # it never had one
+@pytest.mark.parametrize(
+    "file", ["encoders/frostbite-mae/panels.png", "evaluations/frostbite-spirl/evaluation.json"]
+)
+def test_what_is_not_as_its_manifest_says_is_refused_by_name(copied: Report, file: str) -> None:
+    path = copied.artifacts / file
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    for says in ("not the bytes the manifest names", "missing from the artifact"):
+        with pytest.raises(FoveaError, match=f"{file}: {says}.*dvc repro -f"):
+            render(PARAMS, copied.artifacts, copied.out)
+        path.unlink(missing_ok=True)
+    assert not copied.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +299,10 @@ def test_a_file_that_the_manifest_lists_is_missed(copied: Report, name: str) -> 
     ],
 )
 def test_what_is_malformed_is_refused_by_name(copied: Report, file: str, content: str) -> None:
-    (copied.artifacts / file).write_text(content)
+    path = copied.artifacts / file
+    path.write_text(content)
+    if path.name != "manifest.json":  # so that it is refused for what it holds
+        reseal(path.parent)
     with pytest.raises(FoveaError, match=Path(file).name.replace(".", r"\.")):
         render(PARAMS, copied.artifacts, copied.out)
     assert not copied.out.exists()
