@@ -43,8 +43,7 @@ lock: setup ## pin requirements.lock anew from pyproject.toml, keeping the pins 
 
 .PHONY: repro
 repro: setup ## build what params.yaml asks for and has changed (STAGE=train@frostbite-spirl: only that and what it needs)
-	python -m pipeline.params
-	python -m dvc repro $(STAGE)
+	python -m pipeline.commands.repro $(STAGE)
 
 .PHONY: annotate
 annotate: setup ## click on the frames of an entry of annotations, in the browser (NAME=drawer-open AS=alice PORT=8080)

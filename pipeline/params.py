@@ -88,6 +88,16 @@ def entry_of(stage: str, table: str, name: str) -> Entry:
     return _known(stage, table, name) or write_stamps().entry(table, name)
 
 
+def entry_now(table: str, name: str) -> Entry | None:
+    """An entry of params.yaml as it is now, None where it isn't there or has mistakes."""
+    try:
+        written = read_yaml(PARAMS)
+        content = written[table][name]
+    except (FoveaError, LookupError, TypeError):
+        return None
+    return _read_entry(table, name, content, _encoders(written))[0]
+
+
 def write_stamps() -> Params:
     """Check params.yaml and write the stamps of all its stage instances, and of no others."""
     content = PARAMS.read_bytes() if PARAMS.exists() else b""
@@ -134,10 +144,7 @@ def _known(stage: str, table: str, name: str) -> Entry | None:
         return None
     if copy.read_bytes() != PARAMS.read_bytes():
         return None
-    written = read_yaml(PARAMS)
-    if name not in written[table]:
-        return None
-    entry, _ = _read_entry(table, name, written[table][name], _encoders(written))
+    entry = entry_now(table, name)
     return entry if entry and closure.stamp(stage, entry) == stamp.read_text() else None
 
 

@@ -206,7 +206,12 @@ def upgraded(header: Header, weights: Weights, source: Path) -> tuple[Header, We
 
 def _load(header: Header, folder: Path, features: Mapping[str, object] | None = None) -> Any:
     header, weights = upgraded(header, _weights(folder), folder / CONFIG)
-    component = build(header, folder, features)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # the caller's may be another
+    try:
+        component = build(header, folder, features)
+    finally:
+        torch.set_default_dtype(default)
     _fill(component, weights, folder)
     return component
 
@@ -242,7 +247,7 @@ def _file_of(header: Mapping[str, Any], source: Path) -> ModuleType:
             "give the folder of a predictor or an encoder"
         )
     parent = importlib.import_module(package)
-    known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem != "__init__")
+    known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem[0] not in "._")
     if model not in known:
         raise FoveaError(
             f"{source}: model {model!r} is not known here; known are {', '.join(known)}"

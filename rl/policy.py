@@ -175,7 +175,7 @@ def _component(part: Any, package: str, source: Path) -> tuple[str, Any]:
     settings = dict(part) if isinstance(part, dict) else {}
     name = settings.pop("name", None)
     parent = import_module(package)
-    known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem != "__init__")
+    known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem[0] not in "._")
     if name not in known:
         raise FoveaError(f"{source}: {name!r} is no file of {package}: {', '.join(known)}")
     config = import_module(f"{package}.{name}").Config

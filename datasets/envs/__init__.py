@@ -137,7 +137,7 @@ def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:
 
 
 def _suite(name: str) -> ModuleType:
-    suites = [module.name for module in pkgutil.iter_modules(__path__)]
+    suites = [m.name for m in pkgutil.iter_modules(__path__) if m.name.isidentifier()]
     if name not in suites:
         known = ", ".join(suites)
         raise FoveaError(f"environment suite {name!r}: there is none; the suites are: {known}")

@@ -32,12 +32,14 @@ PLUMBING = frozenset(
     for name in (
         "datasets/checked",
         "datasets/errors",
+        "pipeline/__init__",
         "pipeline/config/closure",
         "pipeline/config/tables",
         "pipeline/config/typed",
         "pipeline/params",
         "pipeline/runtime/artifact",
         "pipeline/runtime/parallel",
+        "pipeline/runtime/process",
         "pipeline/runtime/progress",
         "pipeline/runtime/record",
         "pipeline/runtime/stage",
@@ -62,6 +64,16 @@ def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> s
         clicks = sorted((CLICKS / entry.keys.frames).glob("*.json"))
         lines += [f"{sha256_file(path)} {path.as_posix()}" for path in clicks]
     return "".join(f"{line}\n" for line in lines)
+
+
+def changed(code: str) -> list[str]:
+    """The files of a stamp that are no longer as it says."""
+    lines = (line.split(" ", 1) for line in code.splitlines())
+    return [
+        path
+        for digest, path in lines
+        if not (CODE / path).is_file() or sha256_file(CODE / path) != digest
+    ]
 
 
 def files(roots: Iterable[str], base: Path) -> list[Path]:

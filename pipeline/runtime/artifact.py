@@ -9,6 +9,7 @@ processor: on another sums are rounded otherwise.
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -222,11 +223,26 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
     """Put a sealed folder in its place with one rename.
 
     An artifact that stood there before (a stage run without DVC) is moved aside first and deleted
-    after, so a reader finds the old one, none, or the new one, never a mixture.
+    after, so a reader finds the old one, none, or the new one, never a mixture. Where a
+    table's folder is on another file system than the work, a copy is renamed there.
     """
-    place = root / label
+    place, name = root / label, label.rpartition("/")[2]
     place.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(folder.name + ".old")
+    try:
+        _swap(folder, place, folder.with_name(f"{folder.name}.old"))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        near = place.with_name(f".{name}.tmp")  # a copy on the file system of the place
+        shutil.rmtree(near, ignore_errors=True)
+        shutil.copytree(folder, near)
+        os.sync()
+        _swap(near, place, place.with_name(f".{name}.old"))
+        shutil.rmtree(folder)
+
+
+def _swap(folder: Path, place: Path, aside: Path) -> None:
+    """Rename a folder into its place, and what was there aside, where it is deleted."""
     shutil.rmtree(aside, ignore_errors=True)
     if place.exists():
         os.replace(place, aside)

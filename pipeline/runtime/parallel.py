@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,12 +17,13 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
 from typing import Protocol
 
-from datasets.errors import FoveaError
+from datasets.errors import FoveaError, brief
+from pipeline.runtime.process import die_with_parent
 from pipeline.runtime.progress import Progress
 
 USER_ERROR = 3  # exit status of a worker that passed on what the user can put right
+REFUSED = re.compile("allocate memory|out of memory|bad_alloc")  # what torch says of memory
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, or the limit on a file's size
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Task(Protocol):
@@ -31,12 +32,6 @@ class Task(Protocol):
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Do it, telling `progress` how many more units are done each time."""
         ...
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux): no stage runs on orphaned."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def one_thread() -> None:
@@ -140,19 +135,35 @@ def _work(
             if number >= len(tasks):
                 return
             tasks[number](report)
-    except (FoveaError, OSError) as error:
-        messages.put(explain(error))
-        os._exit(USER_ERROR)
+    except Exception as error:
+        if message := explain(error):
+            messages.put(message)
+            os._exit(USER_ERROR)
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
 
 
-def explain(error: FoveaError | OSError) -> str:
-    """One line for the user: what is wrong with which file or key, and what to do about it."""
+def explain(error: Exception) -> str:
+    """One line for the user: what is wrong with which file or key, and what to do about it.
+
+    Nothing where it is no one's to put right but ours.
+    """
     if isinstance(error, FoveaError):
         return str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and REFUSED.search(str(error))
+    ):
+        return (
+            f"out of memory ({brief(error) or 'no amount is known'}); lower `batch_size`, "
+            "`replay_capacity` or `seeds`, or raise the limit; finished parts are kept"
+        )
+    if not isinstance(error, OSError):
+        return ""
     if isinstance(error, FileNotFoundError) and not error.filename:
         return str(error)  # our own words, of pretrain/frozen.py
     what = str(error) if error.filename else f"artifacts/: {error}"

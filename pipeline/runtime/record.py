@@ -97,15 +97,22 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit at work, `+` appended where tracked files differ from it; "" outside git.
+    """The commit at work, `+` appended where tracked files differ from it.
+
+    "unknown" outside git, without it, or where it trusts no checkout of another user's.
 
     What is built is recorded anyway, so params.yaml and dvc.lock may differ.
     """
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        except OSError:
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
     others = (":/", ":(top,exclude)params.yaml", ":(top,exclude)dvc.lock")
-    return head + ("+" if head and git("status", "--porcelain", "-uno", "--", *others) else "")
+    if not head:
+        return "unknown"
+    return head + ("+" if git("status", "--porcelain", "-uno", "--", *others) else "")

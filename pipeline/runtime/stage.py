@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import shutil
+import os
 import signal
 import sys
 import time
@@ -27,10 +27,11 @@ from datasets.files import read_json, sha256_file, write_atomic
 from datasets.sealed import MANIFEST, kept, read_sealed, write_sealed
 from pipeline import params
 from pipeline.config import closure, tables
-from pipeline.runtime import artifact
+from pipeline.runtime import artifact, finished
 from pipeline.runtime.artifact import ROOT, Artifact
-from pipeline.runtime.parallel import die_with_parent, explain, one_thread
-from pipeline.runtime.record import ATTEMPTS, RUNS, attempt, record
+from pipeline.runtime.parallel import explain, one_thread
+from pipeline.runtime.process import TORCHRUN, interruptible
+from pipeline.runtime.record import RUNS, attempt, record
 
 WORK = ROOT / ".work"
 
@@ -79,26 +80,33 @@ def main(
     parser = argparse.ArgumentParser(prog=program, description=run.__doc__)
     parser.add_argument("entry", help=f"the name of an entry of `{table}` in params.yaml")
     arguments = parser.parse_args()
-    die_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # The same bytes whatever the number of cores. And two threads take two thirds of the time of
     # one, but four and a half times as long where another stage has two of its own (MAE on two
     # cores): they spin.
     one_thread()
     with told_plainly():
+        if TORCHRUN in os.environ:
+            raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
         entry = params.entry_of(name, table, arguments.entry)
         opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
         settled = [made for key, made in opened.items() if key not in more_of]
         code = closure.stamp(name, entry, [m for made in opened.values() for m in carried(made)])
+        finished.forget_recorded(WORK)
         print_ = fingerprint(name, entry.resolved(without | more_of), settled, code)
         label = f"{publish_as or table}/{entry.name}"
         with workspace(f"{name}-{entry.name}", print_) as folder:
             began, earlier = time.time(), attempt(folder)
             stage = Stage(name, entry, opened, folder)
-            metrics = handed_down(run(stage), opened.values())
-            digests = {made.label: made.digest for made in opened.values()}
-            resolved = entry.resolved(without)
-            artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
+            metrics = finished.take(folder, stage.out, label)
+            if metrics is None:
+                metrics = handed_down(run(stage), opened.values())
+                digests = {made.label: made.digest for made in opened.values()}
+                resolved = entry.resolved(without)
+                artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
+                check_unchanged(stage, code, without)
+                if not more_of:  # what is kept for more suffices
+                    finished.keep(folder, stage.out, label)
             artifact.publish(stage.out, label)
             made = sha256_file(ROOT / label / MANIFEST)
             first = folder / f"record-{made[:16]}.json"
@@ -106,11 +114,29 @@ def main(
                 write_atomic(RUNS / f"{name}-{entry.name}.json", read_sealed(first))
             else:
                 write_sealed(first, record(name, entry.name, began, earlier, made))
-            if more_of:
-                (folder / ATTEMPTS).unlink()
-            else:
-                shutil.rmtree(folder)
+            finished.clear(folder, more_of)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
+
+
+def check_unchanged(stage: Stage, code: str, without: frozenset[str]) -> None:
+    """Raise FoveaError, and publish nothing, if what decides the artifact is not what it was.
+
+    DVC would record what is there now with what was made of something else.
+    """
+    changed = closure.changed(code)
+    entry = stage.entry
+    now = params.entry_now(entry.table, entry.name)
+    if now is None or now.resolved(without) != entry.resolved(without):
+        changed.append(f"{params.PARAMS} ({entry.table}.{entry.name})")
+    for made in stage.inputs.values():
+        path = made.folder / MANIFEST
+        if not path.is_file() or sha256_file(path) != made.digest:
+            changed.append(str(path))
+    if changed:
+        raise FoveaError(
+            f"{', '.join(changed)}: changed while the stage worked, so nothing was published; "
+            "its work is kept for when that is as it was, run the stage again"
+        )
 
 
 def handed_down(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[str, Any]:
@@ -122,10 +148,13 @@ def handed_down(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[
 @contextlib.contextmanager
 def told_plainly() -> Iterator[None]:
     """What the user can put right is one message and exit status 1, without a traceback."""
+    interruptible()
     try:
         yield
-    except (FoveaError, OSError) as error:  # OSError: disk full, no permission
-        sys.exit(f"error: {explain(error)}")
+    except (FoveaError, OSError, MemoryError, RuntimeError) as error:  # OSError: disk full
+        if message := explain(error):
+            sys.exit(f"error: {message}")
+        raise
     except KeyboardInterrupt:
         sys.exit("interrupted; run the stage again to go on from here")
 
@@ -171,7 +200,8 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
             ) from None
         folder = WORK / f"{label}-{print_}"
         pattern = f"{label}-{'[0-9a-f]' * 16}"
-        if not folder.exists() and any(WORK.glob(pattern)):  # hours of work, it may be
+        others = (work for work in WORK.glob(pattern) if not (work / finished.FINISHED).exists())
+        if not folder.exists() and any(others):  # hours of work, it may be
             print(
                 f"note: {label}: the entry, its inputs or the code changed, so this begins anew; "
                 f"earlier progress stays in {WORK / label}-* until you remove it",

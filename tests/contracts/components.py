@@ -48,7 +48,7 @@ SMALL: dict[str, Any] = dict(
 def components(package: str) -> list[str]:
     """Every component of a folder, as `package.component`."""
     files = (CODE / package.replace(".", "/")).glob("*.py")
-    names = [f"{package}.{path.stem}" for path in sorted(files) if path.stem != "__init__"]
+    names = [f"{package}.{path.stem}" for path in sorted(files) if path.stem[0] not in "._"]
     return [name for name in names if name not in PARTS]
 
 

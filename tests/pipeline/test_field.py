@@ -1,0 +1,246 @@
+"""What machines and people do to a stage at work: it refuses by name, or goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.commands import repro
+from pipeline.config import closure
+from pipeline.runtime import artifact, finished, record, stage
+from pipeline.runtime.parallel import explain
+from pipeline.runtime.stage import Stage
+from tests.pipeline.conftest import CODE, Project, fresh_clone
+
+Edit = Callable[[], object]
+
+
+@pytest.fixture
+def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project is where this process works, and what it changes of itself is put back."""
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(sys, "argv", ["collect", "breakout"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return project
+
+
+def collect(meanwhile: Edit = lambda: None) -> list[str]:
+    """Run the stage `collect`, whose work is one file; what was done of it, and not found done."""
+    done: list[str] = []
+
+    def work(running: Stage) -> Mapping[str, Any]:
+        if not (running.out / "data.bin").exists():
+            (running.out / "data.bin").write_bytes(b"frames")
+            done.append("frames")
+        meanwhile()
+        return {"frames": 96}
+
+    stage.main("collect", "frames", work)
+    return done
+
+
+LABEL, OUT = "frames/breakout", Path("artifacts/frames/breakout")
+
+
+def test_what_changes_while_a_stage_works_is_not_published(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither params.yaml nor a source file; another entry, or how it was before, is no matter."""
+    here.edit("epochs: 8", "epochs: 9")
+    says = r"params\.yaml \(frames\.breakout\): changed while the stage worked.*work is kept"
+    with pytest.raises(SystemExit, match=says):
+        collect(lambda: here.edit("count: 96", "count: 97"))
+    assert not OUT.exists()
+    here.edit("count: 97", "count: 96")
+    source, digests = "datasets/sources/random.py", closure.changed
+    monkeypatch.setattr(closure, "changed", lambda code: [source])
+    with pytest.raises(SystemExit, match=f"{source}: changed while the stage worked"):
+        collect()
+    assert not OUT.exists()
+    monkeypatch.setattr(closure, "changed", digests)
+    assert collect(lambda: here.edit("epochs: 9", "epochs: 10")) == []  # the work was kept
+    assert artifact.open_artifact(LABEL).manifest["metrics"] == {"frames": 96}
+
+
+def test_the_files_of_a_stamp_that_changed_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_clone(tmp_path)
+    monkeypatch.setattr(closure, "CODE", tmp_path)
+    code = closure.stamp("collect")
+    assert closure.changed(code) == []
+    (tmp_path / "pipeline/collect.py").write_text("half an ed(")
+    (tmp_path / "datasets/shards.py").unlink()
+    assert closure.changed(code) == ["datasets/shards.py", "pipeline/collect.py"]
+
+
+def test_finished_work_is_kept_until_dvc_has_recorded_it(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collect() == ["frames"]
+    first = artifact.open_artifact(LABEL).digest
+    shutil.rmtree(OUT)  # as DVC does before a run
+    assert collect() == []
+    assert artifact.open_artifact(LABEL).digest == first
+    assert collect() == ["frames"], "by hand, over what is there, it runs"
+    shutil.rmtree(OUT)
+    [kept] = Path("artifacts/.work").glob(f"*/{finished.FINISHED}/{LABEL}/data.bin")
+    kept.write_bytes(b"fraMes")
+    assert collect() == ["frames"]
+    assert "data.bin: not the bytes the manifest names (damaged), so it is made again" in (
+        capsys.readouterr().err
+    )
+    shutil.rmtree(OUT)
+    Path("dvc.lock").touch()
+    assert collect() == ["frames"], "DVC had recorded it, and runs it again: `dvc repro -f`"
+
+
+def test_a_table_on_another_file_system(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rename leads there from artifacts/.work; first none is there, then one."""
+    rename = os.replace
+
+    def replace(source: Path | str, target: Path | str) -> None:
+        if len({("frames" in Path(p).parts, Path(p).parts[0]) for p in (source, target)}) > 1:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    for _ in range(2):
+        assert collect() == ["frames"]
+        assert [path.name for path in OUT.parent.iterdir()] == ["breakout"]
+        assert artifact.open_artifact(LABEL).files.keys() == {"README.md", "data.bin"}
+    assert not list(Path("artifacts/.work").glob("*/out*"))
+
+
+def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert record.commit() == "unknown"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert record.commit() == "unknown"
+
+
+def test_a_group_of_processes_is_refused_and_what_one_left_is_no_matter(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(SystemExit, match="TORCHELASTIC_RUN_ID: set, but a stage is one process"):
+        collect()
+
+
+SURROUNDINGS = """
+import getpass, os, signal, sys
+os.getuid = lambda: 4_000_000
+sys.argv[0] = "-m"
+import pipeline
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+assert os.fstat(2) and open("file", "w").fileno() > 2
+print("\\u2026", file=sys.stderr)
+print("\\u2026", "WORLD_SIZE" in os.environ, getpass.getuser())
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "2>&-", "2>/dev/full"])
+def test_any_surroundings_will_do(tmp_path: Path, closed: str) -> None:
+    """A C locale, no name for the user, a left-over WORLD_SIZE, and a bad standard error."""
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, SURROUNDINGS],
+        env={
+            "PYTHONPATH": str(CODE), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+            "WORLD_SIZE": "2",
+        },
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "\\u2026 False uid-4000000\n"), done.stderr
+
+
+PARENT = """
+import os, subprocess, sys, time
+code = 'import sys, time; sys.argv[0] = "-m"; import pipeline; print(1, flush=True); time.sleep(60)'
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("dvc", [True, False])
+def test_a_stage_dies_with_dvc_and_with_no_other_parent(dvc: bool) -> None:
+    """From before its imports on; a shell may go."""
+    environment = os.environ | {"PYTHONPATH": str(CODE)} | ({"DVC_STAGE": "x"} if dvc else {})
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    child, deadline = int(done.stdout), time.monotonic() + (20 if dvc else 0.3)
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert alive(child) != dvc
+    if not dvc:
+        os.kill(child, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_memory_does_not_suffice_for_is_one_line() -> None:
+    for ask in (
+        lambda: np.empty(1 << 60, np.uint8), lambda: torch.empty(1 << 60, dtype=torch.uint8)
+    ):  # fmt: skip
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            ask()
+        said = explain(caught.value)
+        assert "1152921504606846976" in said or "1.00 EiB" in said
+        assert "lower `batch_size`" in said and "\n" not in said
+    assert explain(RuntimeError("a bug")) == ""
+
+
+def test_a_torn_lock_of_dvc_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "rwlock"
+    repro.remove_torn_lock(path)
+    path.write_text('{"write": {}, "read": {}}')
+    repro.remove_torn_lock(path)
+    assert path.exists()
+    path.write_text('{"write": {"/')
+    script = tmp_path / "dvc"  # at work in this folder
+    script.write_text("import time; print(flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        repro.remove_torn_lock(path)
+        other.kill()
+    assert path.exists() and not capsys.readouterr().err
+    repro.remove_torn_lock(path)
+    assert not path.exists() and "torn by a DVC that was killed" in capsys.readouterr().err
+
+
+def test_what_is_not_in_dvc_s_cache_is_named(tmp_path: Path) -> None:
+    lock, objects = tmp_path / "dvc.lock", tmp_path / "files/md5"
+    assert repro.uncached(tmp_path, lock) == []
+    outs = [{"path": "artifacts/frames/x", "md5": "abcd.dir"}, {"path": "page", "md5": "ef01"}]
+    stamps = {"outs": [{"path": "artifacts/.code", "md5": "2345.dir"}]}
+    lock.write_text(json.dumps({"schema": "2.0", "stages": {"a": {"outs": outs}, "code": stamps}}))
+    for place in ("ab/cd.dir", "ef/01", "67/89"):
+        (objects / place).parent.mkdir(parents=True)
+        (objects / place).write_text(json.dumps([{"md5": "6789", "relpath": "000.tar"}]))
+    assert repro.uncached(tmp_path, lock) == []
+    (objects / "67/89").unlink()
+    (objects / "ef/01").unlink()
+    assert repro.uncached(tmp_path, lock) == ["artifacts/frames/x", "page"]
