@@ -141,10 +141,10 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     """The first evaluation episode of the seed whose last checkpoint did best."""
-    kept = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
-    if not kept:
+    finished = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
+    if not finished:
         return {}
-    best = max(kept, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
+    best = max(finished, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
     policies, seed = stage.inputs["policy"].folder, best["seed"]
     step = best["checkpoints"][-1]["step"]
     policy = trained_policy(policies, seed, step)

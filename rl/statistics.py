@@ -47,11 +47,11 @@ def bootstrap_interval(
         raise ValueError(f"games_per_seed: {counts.tolist()} games, each seed needs at least one")
     scores, starts = np.concatenate(seeds), counts.cumsum() - counts
     generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(seeds), size=(resamples, len(seeds)))
+    seed_indices = generator.integers(len(seeds), size=(resamples, len(seeds)))
     # A game for every place of the largest seed; places that the drawn seed lacks are left out.
-    played, most = counts[drawn][..., None], counts.max()
-    place = generator.integers(played, size=(*drawn.shape, most))
-    resampled = scores[starts[drawn][..., None] + place]
+    played, most = counts[seed_indices][..., None], counts.max()
+    place = generator.integers(played, size=(*seed_indices.shape, most))
+    resampled = scores[starts[seed_indices][..., None] + place]
     values = [
         statistic(row[real]) for row, real in zip(resampled, np.arange(most) < played, strict=True)
     ]
@@ -126,10 +126,10 @@ def _resampled(
     """The seeds' mean statistic in each resample, (resamples,)."""
     if not games_per_seed or not all(len(games) for games in games_per_seed):
         raise ValueError("games_per_seed: each side needs a seed, each seed a game")
-    drawn = generator.integers(len(games_per_seed), size=(resamples, len(games_per_seed)))
-    values = np.empty(drawn.shape)
+    seed_indices = generator.integers(len(games_per_seed), size=(resamples, len(games_per_seed)))
+    values = np.empty(seed_indices.shape)
     for index, games in enumerate(games_per_seed):
-        places = drawn == index
+        places = seed_indices == index
         size = (int(places.sum()), len(games))
         played = generator.choice(np.asarray(games, dtype=np.float64), size)
         values[places] = [statistic(row) for row in played]
