@@ -35,7 +35,7 @@ def run(stage: Stage) -> dict[str, Any]:
     keys = stage.entry.keys
     source = component("datasets.sources", keys.source)
     learned = stage.folder / "learner"
-    learner = {"learned": learned} if hasattr(source, "LEARNED") else {}
+    learner = {"learned": learned} if source.LEARNED else {}
     streams = source.streams(stage.entry.config, keys.env, keys.count, **learner)
     if learner:
         _learn(stage, learned, source.LEARNED)

@@ -147,7 +147,7 @@ SUITES = {f"datasets.sources.{component}": "metaworld/reach" for component in ("
 def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
     """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
     module, inputs = importlib.import_module(component), {}
-    if hasattr(module, "LEARNED"):
+    if module.LEARNED:
         actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
         with closing(envs.single(env, seed=0, index=0, draw=False)) as played:
             played.reset()
