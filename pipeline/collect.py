@@ -71,7 +71,7 @@ def _learn(stage: Stage, folder: Path, name: str) -> None:
 
 
 def summary(frames: FrameSet) -> dict[str, Any]:
-    """Counts that a card shows: frames, ended games, mean reward a step, image shape."""
+    """Counts that a card shows: frames, ended episodes, mean reward a step, image shape."""
     return {
         "frames": len(frames),
         "games_ended": int((frames.terminated | frames.truncated).sum()),

@@ -163,7 +163,7 @@ class Network(nn.Module):
         self.stages, self.cells = nn.ModuleList(stages), nn.ModuleList(cells)
 
     def initialise(self, seed: int, *, keep_vgg: bool) -> None:
-        """Draw the weights (He et al. 2015), VGG's too unless they are to be kept."""
+        """Sample the weights (He et al. 2015), VGG's too unless they are pretrained."""
         generator = torch.Generator().manual_seed(seed)
         pretrained = set(self.stages[:5].modules()) if keep_vgg else set()
         for module in self.modules():
