@@ -2,8 +2,8 @@
 
 The plain one takes one frame at a time in three passes (4 corner, 40 edge and 100 inside centres at
 patch 8), embeds every neighbour again and runs the whole decoder on all tokens, of which it uses
-one a centre. Ours is timed twice: without a cache, and with a cache of the game's earlier frames. Same
-weights and frames; the maps are compared. How many centres are new differs much from frame to
+one a centre. Ours is timed twice: without a cache, and with a cache of the game's earlier frames.
+Same weights and frames; the maps are compared. How many centres are new differs much from frame to
 frame, so the cached one is timed on all frames of a stretch, the others on some of them between.
 Ours also multiplies by `pretrain/modules/linear.py`, torch's other library; what is left of the
 ratio where the plain one does too (`shortcuts_ratio`) is what the shortcuts alone save.
