@@ -1,20 +1,20 @@
 """The error map of real frames against the released procedure, which knows no shortcut.
 
 The plain one takes one frame at a time in three passes (4 corner, 40 edge and 100 inside centres at
-patch 8), embeds every neighbour anew and runs the whole decoder on all tokens, of which it uses one
-a centre. Ours is timed twice: remembering nothing, and remembering the game's earlier frames. Same
-weights and frames; the maps are compared. How many centres are new differs much from frame to
-frame, so what remembers is timed on all frames of a stretch, the others on some of them between.
+patch 8), embeds every neighbour again and runs the whole decoder on all tokens, of which it uses
+one a centre. Ours is timed twice: without a cache, and with a cache of the game's earlier frames.
+Same weights and frames; the maps are compared. How many centres are new differs much from frame to
+frame, so the cached one is timed on all frames of a stretch, the others on some of them between.
 Ours also multiplies by `pretrain/modules/linear.py`, torch's other library; what is left of the
 ratio where the plain one does too (`shortcuts_ratio`) is what the shortcuts alone save.
 
 Multiply-accumulates a centre at the defaults: 107 million by the definition, 63 in ours. A table of
 what the first layer's mask tokens see of one another would leave 58 (tried: a tenth to a sixth less
 time in passes of 16, none in passes of 8). Fewer by more than 1.8 times is not to be had exactly
-without remembering: in the first layer each mask token sees the neighbours, and is another from
+without a cache: in the first layer each mask token sees the neighbours, and is another from
 there on.
 
-The targets of what remembers are for 9,600 earlier frames, minutes a game: `python -m
+The targets with the cache are for 9,600 earlier frames, minutes a game: `python -m
 bench.error_map 9600`, whose figures `make bench` shows when it was run. `make bench` itself
 remembers few frames.
 """
@@ -105,7 +105,7 @@ def measure(env: str, earlier: int) -> dict[str, float]:
 
 
 def _hit_rate(memory: ErrorCache) -> float:
-    """The share of centres that were remembered since this was last asked."""
+    """The share of cache hits among the centres since the last call."""
     rate = memory.hits / (memory.hits + memory.misses)
     memory.hits = memory.misses = 0
     return rate

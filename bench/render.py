@@ -1,7 +1,7 @@
-"""Drawing Meta-World: without shadows and reflections against with them, and one process a core.
+"""Rendering Meta-World: without shadows and reflections against with them, and one process a core.
 
-Frames/s of whole steps, the simulation included: what a policy waits for. Each process draws in one
-thread; left to itself, Mesa takes the other cores for one process too.
+Frames/s of whole steps, the simulation included: what a policy waits for. Each process renders in
+one thread; left to itself, Mesa takes the other cores for one process too.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ def run(stage: Stage) -> dict[str, Any]:
     keys = stage.entry.keys
     source = component("datasets.sources", keys.source)
     learned = stage.folder / "learner"
-    given = {"learned": learned} if hasattr(source, "LEARNED") else {}
-    streams = source.streams(stage.entry.config, keys.env, keys.count, **given)
-    if given:
+    learner = {"learned": learned} if source.LEARNED else {}
+    streams = source.streams(stage.entry.config, keys.env, keys.count, **learner)
+    if learner:
         _learn(stage, learned, source.LEARNED)
     side_by_side(
         [Collect(stream, stage.out) for stream in streams],
@@ -49,9 +49,9 @@ def run(stage: Stage) -> dict[str, Any]:
     picked = range(0, len(frames), max(1, len(frames) // SHEET_FRAMES))[:SHEET_FRAMES]
     contact_sheet(frames.images[picked], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
     metrics = summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
-    if given:
-        told = read_json(learned / "metrics.json")
-        metrics |= {f"learner_{key}": value for key, value in told.items()}
+    if learner:
+        learner_metrics = read_json(learned / "metrics.json")
+        metrics |= {f"learner_{key}": value for key, value in learner_metrics.items()}
     return metrics
 
 
@@ -71,7 +71,7 @@ def _learn(stage: Stage, folder: Path, name: str) -> None:
 
 
 def summary(frames: FrameSet) -> dict[str, Any]:
-    """Counts that a card shows: frames, ended games, mean reward a step, image shape."""
+    """Counts that a card shows: frames, ended episodes, mean reward a step, image shape."""
     return {
         "frames": len(frames),
         "games_ended": int((frames.terminated | frames.truncated).sum()),

@@ -1,9 +1,9 @@
 """Stage `evaluate`: policies -> whole episodes. `python -m pipeline.evaluate NAME`.
 
 Every kept checkpoint of every seed plays `games` whole episodes, noise off, and so does the uniform
-random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). Where the environment can
-tell, each episode says whether it succeeded at any of its steps. One episode of the best last
-checkpoint becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL,
+random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). An environment with tasks also
+reports whether an episode succeeded at any of its steps. One episode of the best last checkpoint
+becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL,
 Fig. 6).
 """
 
@@ -141,10 +141,10 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     """The first evaluation episode of the seed whose last checkpoint did best."""
-    kept = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
-    if not kept:
+    finished = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
+    if not finished:
         return {}
-    best = max(kept, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
+    best = max(finished, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
     policies, seed = stage.inputs["policy"].folder, best["seed"]
     step = best["checkpoints"][-1]["step"]
     policy = trained_policy(policies, seed, step)
@@ -157,14 +157,14 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marks(frame: play.EpisodeFrame) -> str | None:
-    """What is marked of where the policy looks, for the report to say."""
+    """What the video marks: the selected patches, the saliency map, or nothing."""
     if frame.selected is not None:
         return "patches"
     return "saliency" if frame.saliency is not None else None
 
 
 def _salient(policy: Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:
-    """What the policy's encoder finds salient in an image (H, W, 3), if it can tell."""
+    """The patches that the encoder finds salient in an image (H, W, 3), if it selects any."""
     encoder, device = policy.encoder, policy.agent.device
     if not encoder.selects:
         return None

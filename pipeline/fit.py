@@ -80,8 +80,8 @@ def _taught(
 def _on_taught(source: SaliencySource, labelled: Labelled, taught: Indices) -> dict[str, float]:
     """Scores on frames that taught. The others are of the same episodes, so much alike."""
     some = taught[spread(len(taught), JUDGED)]
-    found = predict(source, labelled.columns(some)["image"])
-    return scored(found, labelled.maps[some], "taught_")
+    maps = predict(source, labelled.columns(some)["image"])
+    return scored(maps, labelled.maps[some], "taught_")
 
 
 if __name__ == "__main__":

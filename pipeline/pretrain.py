@@ -14,7 +14,7 @@ from pretrain.transforms.pairs import Pairs
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Pretrain one entry's encoder, save it, export it, and picture what it sees."""
+    """Pretrain one entry's encoder, save it, export it, and save its panels."""
     module = component("pretrain.encoders", stage.entry.keys.model)
     config = stage.entry.config
     columns, frames = read_columns(stage, config.needs_saliency)

@@ -78,15 +78,15 @@ def tint(picture: Picture, patches: Sequence[int], patch: int) -> Picture:
     return tinted
 
 
-def line_chart(curve: NDArray[np.floating], kept: int, like: Picture, *, scale: int = 4) -> Picture:
-    """A curve in [0, 1] in blue, a dashed red line where the last `kept` of its steps begin."""
+def line_chart(curve: NDArray[np.floating], tail: int, like: Picture, *, scale: int = 4) -> Picture:
+    """A curve in [0, 1] in blue, a dashed red line where its last `tail` steps begin."""
     height, width = like.shape[0] * scale, like.shape[1] * scale
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     x = np.linspace(0, width - 1, len(curve))
     y = (height - 1) * (1 - np.clip(curve, 0, 1))
     draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_BLUE, width=3)
-    cut = float(x[len(curve) - 1 - kept])
+    cut = float(x[len(curve) - 1 - tail])
     for top in range(0, height, 16):
         draw.line((cut, top, cut, top + 8), fill=_RED, width=2)
     return np.asarray(image)

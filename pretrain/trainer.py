@@ -3,8 +3,8 @@ checkpoint, the same bytes either way.
 
 The order of the data and all noise are pure functions of (seed, epoch) and (seed, step), so nothing
 but the weights, the optimizer and the step number has to survive an interruption. A method is a
-module whose `loss` gets a dict of columns, cut to this process's share of the batch; what it draws
-at random comes from `schedule.noise(seed, step)`. Several processes (torchrun) share a batch of the
+module whose `loss` gets a dict of columns, cut to this process's share of the batch; what it
+samples comes from `schedule.noise(seed, step)`. Several processes (torchrun) share a batch of the
 same global size and the same noise. Only this file and checkpoints.py import Lightning, which takes
 seconds: whoever uses an encoder does not pay for how it was trained.
 """
@@ -110,7 +110,7 @@ class Batches(Dataset[dict[str, Any]]):
         if self._rows is not None:
             rows = self._rows[rows]
         item: dict[str, Any] = {"step": step, "share": self._share}
-        if self._partners is not None:  # drawn for all processes alike, then shared out
+        if self._partners is not None:  # sampled for all processes alike, then shared out
             source = self._partners(rows, step)[self._share]
             item["source"] = torch.from_numpy(self._columns["image"][source])
         rows = rows[self._share]

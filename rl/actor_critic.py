@@ -39,9 +39,9 @@ class ActorCritic(nn.Module):
 
 
 class ActorCriticAgent:
-    """The network and the generator that draws from it; an agent adds its optimizer and update.
+    """The network and the generator that samples actions; an agent adds its optimizer and update.
 
-    Actions are drawn from the policy where they explore, else they are its likeliest.
+    Actions are sampled from the policy where they explore, else they are its likeliest.
     """
 
     optimizer: Any  # set by the agent

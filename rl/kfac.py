@@ -88,8 +88,8 @@ class KFAC:
     def observe(self, loss: Tensor, samples: int) -> None:
         """Take the captured pass into the factors.
 
-        `loss` is the mean of -log p over so many samples drawn from what the pass gave. Its graph
-        stays.
+        `loss` is the mean of -log p over so many samples of the distributions that the pass gave.
+        Its graph stays.
         """
         names = list(self._outputs)
         gradients = torch.autograd.grad(loss, list(self._outputs.values()), retain_graph=True)

@@ -113,14 +113,14 @@ def train(
 
 def make_environment(policy: Policy) -> SyncVectorEnv:
     """The environment of a seed; not rendered where the encoder sees no images."""
-    made = envs.make(
+    env = envs.make(
         policy.spec.env,
         num_envs=1,
         seed=policy.seed,
         life_loss_ends=True,
         draw=policy.encoder.info is None,
     )
-    return cast(SyncVectorEnv, made)
+    return cast(SyncVectorEnv, env)
 
 
 def make_replay(policy: Policy) -> Replay:

@@ -81,14 +81,14 @@ def train(
 
 def make_environment(policy: Policy) -> SyncVectorEnv:
     """The environments of a seed; not rendered where the encoder sees no images."""
-    made = envs.make(
+    env = envs.make(
         policy.spec.env,
         num_envs=policy.agent.config.num_envs,
         seed=policy.seed,
         life_loss_ends=True,
         draw=policy.encoder.info is None,
     )
-    return cast(SyncVectorEnv, made)
+    return cast(SyncVectorEnv, env)
 
 
 def collect(run: Run, environment: SyncVectorEnv, actor: Actor, agent: OnPolicyAgent) -> Rollout:

@@ -29,9 +29,10 @@ Shown = tuple[NDArray[np.uint8], Mapping[str, Any]]  # an image and its info
 
 
 class Scores(TypedDict):
-    """What whole episodes came to, in the order of their seeds: raw returns, agent steps, and
-    whether they succeeded, where the environment can tell. Those whose simulation became unstable
-    ended there and count as they stood; so many did.
+    """Results of whole episodes, in the order of their seeds.
+
+    Raw returns; lengths in agent steps; successes, of environments that report them. Episodes whose
+    simulation became unstable ended there and count as they stood: `unstable` is their number.
     """
 
     returns: list[float]
@@ -42,7 +43,7 @@ class Scores(TypedDict):
 
 @dataclass(frozen=True)
 class EpisodeFrame:
-    """One step of a recorded episode: what was seen and where the policy looked.
+    """One step of a recorded episode: the observation, and where the policy attended.
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
     patches that the encoder selects, `attention` (K,) the policy's weight on each, averaged over
@@ -64,7 +65,7 @@ class Player:
     def __init__(self, env: str, seed: int, index: int, *, rendered: bool) -> None:
         self.index = index
         self.environment: Env[Any, Any] = envs.single(env, seed=seed, index=index, draw=rendered)
-        # [seed, index] itself is the environment's, which draws the no-ops from it.
+        # [seed, index] itself is the environment's, which samples the no-ops from it.
         self.random = np.random.default_rng([seed, index, 1])
         self.shown: Shown = self.environment.reset()
         self.end: Mapping[str, Any] | None = None  # the last info, once it is over

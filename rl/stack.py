@@ -50,7 +50,7 @@ class FrameStack(Core):
         """T steps of B environments as T·B sequences of one step, each with the state before it.
 
         Every key (T, B, ...) and `first` (T, B) to (1, T·B, ...) and (1, T·B); the state to every
-        key (T·B, S, ...). Then steps can be drawn in any order, one by one.
+        key (T·B, S, ...). Then steps can be sampled in any order, one by one.
         """
         states = []
         for step, begins in enumerate(first):

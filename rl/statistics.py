@@ -1,9 +1,9 @@
-"""Aggregate scores: interquartile mean, and bootstrap intervals over seeds and their games.
+"""Aggregate scores: interquartile mean, and bootstrap intervals over seeds and their episodes.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
-section 4. They resample runs; here each run (seed) also has many games, which are resampled within
-it, so that the interval has both spreads. Where there are no games, but numbers that are no sample,
-an interval is Student's, over the seeds.
+section 4. They resample runs. Here each run (seed) also has many episodes, which are resampled
+within it, so that the interval has both spreads. Where there are no episodes, an interval is
+Student's, over the seeds.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of `statistic` over all scores, by the two-level bootstrap.
 
-    Each resample draws as many seeds as there are, with replacement, then as many games from each
-    drawn seed as that one played. With a single seed the interval tells nothing of how seeds
-    differ, with one game a seed nothing of how games do: say so beside it.
+    Each resample has as many seeds as there are, sampled with replacement, and of each of these as
+    many episodes as that one played. With a single seed the interval has no spread of the seeds,
+    with one episode a seed none of the episodes: say so beside it.
     """
     seeds = [np.asarray(games, dtype=np.float64).ravel() for games in games_per_seed]
     counts = np.array([len(games) for games in seeds])
@@ -47,11 +47,11 @@ def bootstrap_interval(
         raise ValueError(f"games_per_seed: {counts.tolist()} games, each seed needs at least one")
     scores, starts = np.concatenate(seeds), counts.cumsum() - counts
     generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(seeds), size=(resamples, len(seeds)))
-    # A game for every place of the largest seed; places that the drawn seed lacks are left out.
-    played, most = counts[drawn][..., None], counts.max()
-    place = generator.integers(played, size=(*drawn.shape, most))
-    resampled = scores[starts[drawn][..., None] + place]
+    seed_indices = generator.integers(len(seeds), size=(resamples, len(seeds)))
+    # An episode for each place of the largest seed; places that a smaller seed lacks are left out.
+    played, most = counts[seed_indices][..., None], counts.max()
+    place = generator.integers(played, size=(*seed_indices.shape, most))
+    resampled = scores[starts[seed_indices][..., None] + place]
     values = [
         statistic(row[real]) for row, real in zip(resampled, np.arange(most) < played, strict=True)
     ]
@@ -68,8 +68,8 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the seeds' mean `statistic`, by the two-level bootstrap.
 
-    For means of equally many games this is `bootstrap_interval`'s; a mean of the seeds' medians is
-    not the median of all games.
+    For means of equally many episodes this is `bootstrap_interval`'s; a mean of the seeds' medians
+    is not the median of all episodes.
     """
     generator = np.random.default_rng(seed)
     return _percentiles(_resampled(games_per_seed, statistic, resamples, generator), level)
@@ -126,10 +126,10 @@ def _resampled(
     """The seeds' mean statistic in each resample, (resamples,)."""
     if not games_per_seed or not all(len(games) for games in games_per_seed):
         raise ValueError("games_per_seed: each side needs a seed, each seed a game")
-    drawn = generator.integers(len(games_per_seed), size=(resamples, len(games_per_seed)))
-    values = np.empty(drawn.shape)
+    seed_indices = generator.integers(len(games_per_seed), size=(resamples, len(games_per_seed)))
+    values = np.empty(seed_indices.shape)
     for index, games in enumerate(games_per_seed):
-        places = drawn == index
+        places = seed_indices == index
         size = (int(places.sum()), len(games))
         played = generator.choice(np.asarray(games, dtype=np.float64), size)
         values[places] = [statistic(row) for row in played]

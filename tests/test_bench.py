@@ -61,14 +61,14 @@ def test_what_was_measured_apart_met_its_targets() -> None:
     """And it can say no."""
     rows = [page.error_maps(), *page.bfloat16(), *page.runs(read_records())]
     assert [row[-1] for row in rows] == ["yes"] * 6
-    found = json.loads(Path("bench/measured/half.json").read_text())
-    for figures in (found["half"]["figures"], found["whole"]["figures"]):
+    measurements = json.loads(Path("bench/measured/half.json").read_text())
+    for figures in (measurements["half"]["figures"], measurements["whole"]["figures"]):
         worse = {"overlap_with_float32": figures["bfloat16"]["overlap_with_float32"] - 0.1}
         assert strays(figures | {"bfloat16": figures["bfloat16"] | worse})
         worse = {"loss": figures["bfloat16"]["loss"] * 1.006}
         assert strays(figures | {"bfloat16": figures["bfloat16"] | worse})
         assert not strays(figures)
-    assert not strays(found["multimae"]["figures"])
+    assert not strays(measurements["multimae"]["figures"])
 
 
 def test_the_kept_maps_are_the_definitions() -> None:

@@ -19,10 +19,7 @@ KINDS = (".py", ".md", ".yaml", ".html")
 PLACES = ("datasets", "pretrain", "rl", "pipeline", "bench", "tools", "tests", "docs", "*.*")
 EXEMPT = (GLOSSARY, "tests/test_terms.py")  # which say what must not be written
 # Not yet gone through.
-WAITING = (
-    *("pretrain/", "rl/", "pipeline/", "tests/", "docs/", "RESULTS.md", "dvc.yaml"),
-    *("params.yaml",),
-)
+WAITING: tuple[str, ...] = ("pipeline/runtime/", "pipeline/params.py", "pipeline/config/")
 
 
 def glossary(text: str) -> tuple[dict[str, str], dict[str, str]]:

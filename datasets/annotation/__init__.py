@@ -1,1 +1,3 @@
-"""Where clicks come from: `annotator:` names a file that exports `Config` and `annotate`."""
+"""Where clicks come from: `annotator:` names a file that exports `Config`, `annotate` and
+`again`: the clicks of a second annotator on the same frames, None where none is simulated.
+"""

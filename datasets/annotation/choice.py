@@ -1,8 +1,8 @@
 """Which frames of a set are annotated: random ones, as ViSaRL's 30, and the same ones ever after.
 
 The order is that of a hash of seed and key. So the first ten frames of thirty are those that ten
-would have been, and neither another version of a library nor a set that grew draws all anew. (Of a
-set that grew the simulated annotator clicks anew: its clicks are drawn by the index.)
+would have been, and neither another version of a library nor a set that grew samples other ones.
+(On a set that grew the simulated annotator clicks elsewhere: its clicks are sampled by the index.)
 """
 
 from __future__ import annotations

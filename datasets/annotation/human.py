@@ -6,6 +6,7 @@ clicked on it, and brought back to a maximum of 255 (maps.py says why).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,3 +53,7 @@ def annotate(
             "simulated` does without people"
         )
     return annotations
+
+
+def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> None:
+    """None: no second person is simulated."""

@@ -12,7 +12,7 @@ out kinds: Frostbite's twelve floes are more than seven keypoints can find.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,6 +67,10 @@ def annotate(
             f"object, {count} are asked for; lower `count` or collect more"
         )
     return {"objects": points_of}
+
+
+def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> None:
+    """None: the RAM says where the objects are, whoever asks."""
 
 
 def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Clicks]:

@@ -2,7 +2,7 @@
 
 The cells and offsets were compared with rendered pixels (centres within about 2.5 pixels) and with
 OCAtari's (tests/datasets/ocatari.json). That also has Berzerk's robots between two rooms, when none
-is drawn, and the rest of a player of Frostbite's who has sunk by more than half. The RAM of the
+is rendered, and the rest of a player of Frostbite's who has sunk by more than half. The RAM of the
 other papers' ground truth, Anand et al. (2019), has the same cells without sizes and offsets, and
 of Frostbite's rows no height.
 

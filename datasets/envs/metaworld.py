@@ -40,7 +40,7 @@ FRAME_INFO = ("state", "points", "success")
 ACTIONS, OPTIONS = "continuous", ("view", "render", "camera")
 POINTS = ("tip", "object", "goal")  # what the rows of info["points"] are
 NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
-UNSTABLE = [  # MuJoCo's warnings after which it begins anew, or ignores a control
+UNSTABLE = [  # MuJoCo's warnings after which it resets itself, or ignores a control
     int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}"))
     for what in ("QPOS", "QVEL", "QACC", "CTRL")
 ]

@@ -16,6 +16,8 @@ from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
 from datasets.streams import Act, Stream, Streams, shared_out
 
+LEARNED = None
+
 
 @dataclass(frozen=True)
 class Config(Checked):

@@ -44,10 +44,10 @@ def second_annotator(
     agreement; None where nobody can be simulated.
     """
     annotator = component("datasets.annotation", entry["annotator"])
-    if not hasattr(annotator, "again"):
-        return None
     config = annotator.Config(**{own.name: entry[own.name] for own in fields(annotator.Config)})
     again = annotator.again(config, env, labelled.frames, labelled.indices.tolist())
+    if again is None:
+        return None
     maps = [heat_map(clicks, *labelled.maps.shape[1:]) for clicks in again]
     shares: NDArray[np.float32] = np.divide(maps, 255, dtype=np.float32)
     return shares

@@ -52,19 +52,19 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with told_plainly():
-        found = measure(arguments.encoder, arguments.slope, arguments.frames)
+        stats = measure(arguments.encoder, arguments.slope, arguments.frames)
         folder = RUNS / f"ratio-{arguments.encoder}"
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "ratio.json", (json.dumps(found) + "\n").encode())
-        marks = {f"mr* {found['mr_star']} %": found["patches"] * found["mr_star"] / 100}
-        name = f"salient patches in a frame ({found['frames']:,} frames of {arguments.encoder})"
-        bars = bar_chart(found["histogram"], marks, name=name)
+        write_atomic(folder / "ratio.json", (json.dumps(stats) + "\n").encode())
+        marks = {f"mr* {stats['mr_star']} %": stats["patches"] * stats["mr_star"] / 100}
+        name = f"salient patches in a frame ({stats['frames']:,} frames of {arguments.encoder})"
+        bars = bar_chart(stats["histogram"], marks, name=name)
         Image.fromarray(bars).save(folder / "ratio.png")
     print(
-        f"{arguments.encoder}: {found['mean']:.1f} of {found['patches']} patches are salient at "
-        f"slope {found['slope']:g} ({found['least']} to {found['most']} in {found['frames']:,} "
-        f"frames)\nmr* {found['mr_star']} %: {margin(found)}\nmax_ratio to try: "
-        f"{', '.join(f'{ratio / 100:g}' for ratio in found['try'])}\n{folder / 'ratio.png'}"
+        f"{arguments.encoder}: {stats['mean']:.1f} of {stats['patches']} patches are salient at "
+        f"slope {stats['slope']:g} ({stats['least']} to {stats['most']} in {stats['frames']:,} "
+        f"frames)\nmr* {stats['mr_star']} %: {margin(stats)}\nmax_ratio to try: "
+        f"{', '.join(f'{ratio / 100:g}' for ratio in stats['try'])}\n{folder / 'ratio.png'}"
     )
 
 
@@ -128,10 +128,10 @@ def summary(counts: NDArray[np.int64], patches: int) -> dict[str, Any]:
     }
 
 
-def margin(found: dict[str, Any]) -> str:
+def margin(stats: dict[str, Any]) -> str:
     """By how many frames mr* is enough, and the next smaller ratio is not."""
-    frames, best, needed = found["frames"], found["mr_star"], found["needed"]
-    enough = {0: 0, 100: frames} | {r: round(s * frames) for r, s in found["covered"].items()}
+    frames, best, needed = stats["frames"], stats["mr_star"], stats["needed"]
+    enough = {0: 0, 100: frames} | {r: round(s * frames) for r, s in stats["covered"].items()}
     return (
         f"the smallest that is enough for more than 99.9 % of the frames, that is {needed:,} of "
         f"{frames:,}; it is for {enough[best]:,}, and {best - STEP} % is for "

@@ -31,7 +31,7 @@ def keep(
     columns: Columns,
     pairs: Pairs | None = None,
 ) -> None:
-    """Save a trained method's encoder, export it, and picture what it sees."""
+    """Save a trained method's encoder, export it, and save its panels."""
     save_encoder(encoder, stage.out)
     if encoder.info is None:  # of an entry of info there is nothing to compute
         export(encoder, stage.out / "encoder.pt2")

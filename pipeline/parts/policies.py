@@ -62,5 +62,5 @@ def trained_policy(folder: Path, seed: int, step: int) -> Policy:
 
 
 def paper_steps(agent: str) -> int:
-    """The environment steps of the paper's setting: runs shorter than this are smoke tests."""
+    """The environment steps of the paper's setting. A shorter run is a smoke test."""
     return int(component("rl.agents", agent).Config().steps)

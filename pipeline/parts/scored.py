@@ -31,7 +31,7 @@ def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[
     )
 
 
-def scored(found: NDArray[np.float32], truth: NDArray[np.uint8], of: str = "") -> dict[str, float]:
+def scored(maps: NDArray[np.float32], truth: NDArray[np.uint8], of: str = "") -> dict[str, float]:
     """Scores of maps (N, H, W), by their names with `of` in front; without those that are none."""
-    named = asdict(scores(found, truth)).items()
+    named = asdict(scores(maps, truth)).items()
     return {f"{of}{name}": value for name, value in named if value is not None}

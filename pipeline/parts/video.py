@@ -103,7 +103,7 @@ def sheet(
     were selected: Fig. 6's row of MAE-All.
     """
     shown = [frames[i] for i in spread(len(frames), SHOWN)]
-    drawn = [
+    pictures = [
         draw(
             frame,
             patch=patch,
@@ -112,11 +112,11 @@ def sheet(
         )
         for frame in shown
     ]
-    height, width = drawn[0].shape[:2]
+    height, width = pictures[0].shape[:2]
     gap = 8
-    columns, rows = min(COLUMNS, len(drawn)), -(-len(drawn) // COLUMNS)
+    columns, rows = min(COLUMNS, len(pictures)), -(-len(pictures) // COLUMNS)
     whole = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
-    for place, picture in enumerate(drawn):
+    for place, picture in enumerate(pictures):
         row, column = divmod(place, COLUMNS)
         whole.paste(Image.fromarray(picture), (column * (width + gap), row * (height + gap)))
     return whole

@@ -196,8 +196,8 @@ class Encoder(encoder.Encoder):
         chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
         latent = self.model.encode(self.model.embed(chosen, index), mask)[:, 1:]
         x = (latent + self.model.positions[index]).masked_fill(~mask[..., None], 0)
-        # NaN where the map is no number: sorting gives that some place or other, and the tokens
-        # would look sound.
+        # A map with NaN or infinite errors makes the tokens NaN: its patches still sort into some
+        # order, and the tokens would look sound.
         x = x + (0 * error.sum(1))[:, None, None]
         return {"x": x, "mask": mask, "pos": index}
 

@@ -1,5 +1,4 @@
-"""The frames as they are: what a policy that learns its own eyes gets. Nothing is trained and
-nothing is lost.
+"""The frames as they are, for a policy that learns its own features. Nothing is trained.
 
 The control that every pretrained encoder is measured against; SPIRL's DE-Rainbow rows (Tables 2 and
 11) stand on it.

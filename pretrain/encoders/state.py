@@ -1,7 +1,7 @@
-"""The environment's own state in place of an image: what a policy reaches that need not see.
+"""The environment's own state in place of an image: the bound on a policy that learns from images.
 
 Nothing is trained. ViSaRL's frames come from the replay of such a policy (sec. II-C), and what it
-reaches bounds what a policy of images can. The environment is then not even drawn.
+reaches bounds what a policy of images can. The environment is then not even rendered.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def uniform_grid(k: int) -> Points:
 
 
 def random_cells(k: int, rng: np.random.Generator, cells: tuple[int, int] = CELLS) -> Points:
-    """A control: the centres of `k` different cells, drawn anew for each frame."""
+    """A control: the centres of `k` different cells, sampled for each frame."""
     return centres(rng.permutation(cells[0] * cells[1])[:k], cells)
 
 

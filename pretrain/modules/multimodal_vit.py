@@ -89,8 +89,8 @@ class MultiViT(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Draws the patches of one modality from the tokens of all, through one cross-attention without
-    a residual, and `depth` blocks over its own patches.
+    """Reconstructs the patches of one modality from the tokens of all, through one cross-attention
+    without a residual, and `depth` blocks over its own patches.
     """
 
     positions: Tensor
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         return patches
 
     def _places(self) -> Tensor:
-        """What tells the decoder where each token belongs: (M * N, D)."""
+        """The positional and modality embeddings of all tokens: (M * N, D)."""
         return torch.cat([self.positions + self.modality[name] for name in self.names])
 
     def _attend(self, query: Tensor, context: Tensor) -> Tensor:

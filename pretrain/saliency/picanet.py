@@ -163,11 +163,11 @@ class Network(nn.Module):
         self.stages, self.cells = nn.ModuleList(stages), nn.ModuleList(cells)
 
     def initialise(self, seed: int, *, keep_vgg: bool) -> None:
-        """Draw the weights (He et al. 2015), VGG's too unless they are to be kept."""
+        """Sample the weights (He et al. 2015), VGG's too unless they are pretrained."""
         generator = torch.Generator().manual_seed(seed)
-        kept = set(self.stages[:5].modules()) if keep_vgg else set()
+        pretrained = set(self.stages[:5].modules()) if keep_vgg else set()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module not in kept:
+            if isinstance(module, nn.Conv2d) and module not in pretrained:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(cast(Tensor, module.bias))
             if isinstance(module, nn.LSTM):

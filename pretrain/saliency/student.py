@@ -82,7 +82,7 @@ class Network(nn.Module):
         self.predict = nn.Conv2d(half, 4, 1)  # the four pixels of each half-size one
 
     def initialise(self, seed: int) -> None:
-        """Draw the weights (He et al. 2015)."""
+        """Sample the weights (He et al. 2015)."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

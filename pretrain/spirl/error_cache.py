@@ -3,8 +3,8 @@
 A patch's reconstruction error depends on the weights, its place and the bytes of nine patches, and
 an Atari game shows the same nine again and again: under a random policy about nine in ten. The
 distinct patches are numbered as they come, and an error is kept under its centre and the nine
-numbers. Both dictionaries compare whole keys and no number is used twice, so a wrong hit is
-impossible.
+numbers. Both dictionaries compare whole keys and no number is used twice, so a false cache
+hit is impossible.
 
 No result depends on the cache: `errors_at` computes a centre to the same bits in any company, so an
 entry that was dropped costs time alone. An interrupted run that starts with an empty cache ends in

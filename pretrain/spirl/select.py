@@ -1,4 +1,4 @@
-"""Which patches to keep, from their errors: as many as the frame deserves, or as many as asked for.
+"""Selection of patches by their errors: dynamic masking (SPIRL §4.2), or a fixed number.
 
 SPIRL §4.2 sorts the errors and sums them from the smallest, both axes running from 0 to 1: the
 absolute Lorenz curve. Its slope at a patch is that patch's error over the mean error. The patches

@@ -1,8 +1,8 @@
 """Pairs of frames of one episode: which source a target is reconstructed from.
 
 As Transporter (Kulkarni et al. 2019) and self-supervised attention (Wu et al. 2021) train: two
-different frames, at most `max_gap` steps apart, either one first. Wu et al. draw both from a buffer
-of the last 60 steps, which may hold the end of an episode; here a pair never does.
+different frames, at most `max_gap` steps apart, either one first. Wu et al. sample both from a
+buffer of the last 60 steps, which may hold the end of an episode; here a pair never does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 
 class Pairs:
-    """The frames (N,) of a data set that have a partner, and a partner for each, drawn by step."""
+    """The frames (N,) of a data set that have a partner, and a partner of each, by the step."""
 
     def __init__(self, frames: FrameSet, max_gap: int, seed: int) -> None:
         """Raises FoveaError where no frame has a partner."""

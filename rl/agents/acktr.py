@@ -91,10 +91,10 @@ class Agent(ActorCriticAgent):
         return scalars
 
     def sampled_loss(self, log_policy: Tensor, value: Tensor, action: Tensor) -> Tensor:
-        """The mean of -log p of outputs drawn from the network's own distributions.
+        """The mean of -log p of outputs sampled from the network's own distributions.
 
-        The actions taken were drawn from π; the values are drawn here, from a unit Gaussian.
+        The actions taken were sampled from π; the values are sampled here, from a unit Gaussian.
         """
         noise = torch.randn(value.shape, generator=self.generator, device=self.device)
-        drawn = value.detach() + noise
-        return (0.5 * (value - drawn).square() - chosen(log_policy, action)).mean()
+        target = value.detach() + noise
+        return (0.5 * (value - target).square() - chosen(log_policy, action)).mean()

@@ -64,7 +64,7 @@ class Config(OnPolicyConfig):
     gradient_norm: Positive = 0.5
 
     def rules(self) -> Iterator[str]:
-        """Minibatches are of one size, and of environments where these are what is drawn."""
+        """Minibatches are of one size, and of environments where these are what is sampled."""
         yield from super().rules()
         size = self.num_envs * self.unroll
         if size % self.minibatches:
@@ -117,7 +117,7 @@ class Agent(ActorCriticAgent):
         return {name: torch.stack([each[name] for each in logged]).mean() for name in logged[0]}
 
     def samples(self, rollout: Rollout) -> Samples:
-        """A rollout as what minibatches are drawn from."""
+        """A rollout as what minibatches are sampled from."""
         advantage = gae(
             rollout.reward, rollout.discount, rollout.value, rollout.last_value, self.config.lam
         )

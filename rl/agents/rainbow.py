@@ -6,7 +6,7 @@ prioritised replay; van Hasselt et al. (2019) for the data-efficient setting; SP
 400,000 and update_every 4.
 
 The noise σ of a bias starts at σ0/√inputs, as that of a weight does (Fortunato et al.). The target
-network draws noise of its own at each update.
+network samples noise of its own at each update.
 
 645,042 parameters on SPIRL's aggregator with 18 actions, 409,116 with 9; 1,149,810 on the
 data-efficient CNN. Expect from SPIRL's features

@@ -60,21 +60,21 @@ def of(package: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("component", components(package))
 
 
-def small(config: Callable[..., Any], **given: Any) -> Any:
+def small(config: Callable[..., Any], **required: Any) -> Any:
     """A Config with what SMALL says of the fields it has."""
     known = inspect.signature(config).parameters
-    return config(**given, **{key: value for key, value in SMALL.items() if key in known})
+    return config(**required, **{key: value for key, value in SMALL.items() if key in known})
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
     """Frames (count, *SHAPE) of noise; the last is one thing on an even ground, so that little is
     selected of it."""
     generator = torch.Generator().manual_seed(seed)
-    made = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
-    thing = made[-1, :, 8:16, 8:16].clone()
-    made[-1] = 90
-    made[-1, :, 8:16, 8:16] = thing
-    return made
+    noise = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+    thing = noise[-1, :, 8:16, 8:16].clone()
+    noise[-1] = 90
+    noise[-1, :, 8:16, 8:16] = thing
+    return noise
 
 
 def make_encoder(component: str) -> Any:

@@ -32,11 +32,11 @@ ENCODERS = [*components("pretrain.encoders"), "pretrain.encoders.multimae:none"]
 
 # Every agent with every encoder that it has a net for.
 MATRIX = pytest.mark.parametrize(
-    ("component", "encoder"),
+    ("component", "encoder_name"),
     [
-        (agent, encoder)
-        for agent, encoder in itertools.product(components("rl.agents"), ENCODERS)
-        if kind(encoder) in importlib.import_module(agent).NETS
+        (agent, encoder_name)
+        for agent, encoder_name in itertools.product(components("rl.agents"), ENCODERS)
+        if kind(encoder_name) in importlib.import_module(agent).NETS
     ],
 )
 
@@ -63,50 +63,50 @@ def test_every_net_is_somebodys() -> None:
 
 
 @MATRIX
-def test_params_know_the_net_without_the_encoder(component: str, encoder: str) -> None:
+def test_params_know_the_net_without_the_encoder(component: str, encoder_name: str) -> None:
     """The encoder's Features say their kind, by which the agent has a net that takes it."""
-    features = make_encoder(encoder).features
-    assert features.kind == kind(encoder)
+    features = make_encoder(encoder_name).features
+    assert features.kind == kind(encoder_name)
     net = agents.net_for(component.rsplit(".", 1)[1], features.kind)
     assert features.kind in importlib.import_module(f"rl.nets.{net}").KINDS
 
 
 @MATRIX
-def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder: str) -> None:
+def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder_name: str) -> None:
     """One finite vector a state, each state on its own; every parameter learns; kept weights act
     the same."""
-    eyes, depth = make_encoder(encoder), 2
-    stack, example = stacked(eyes(given(eyes, 6)), 3, depth), eyes(given(eyes, 1))
-    net = agents.net_for(component.rsplit(".", 1)[1], kind(encoder))
+    encoder, depth = make_encoder(encoder_name), 2
+    stack, example = stacked(encoder(given(encoder, 6)), 3, depth), encoder(given(encoder, 1))
+    net = agents.net_for(component.rsplit(".", 1)[1], kind(encoder_name))
     config = small(nets.config_for(net))
     torch.manual_seed(0)
-    made, other = (net_of(nets.make(net, config, example, depth)) for _ in range(2))
-    vectors, extras = made(stack)
-    assert vectors.shape == (3, made.width) and vectors.dtype == torch.float32
+    module, other = (net_of(nets.make(net, config, example, depth)) for _ in range(2))
+    vectors, extras = module(stack)
+    assert vectors.shape == (3, module.width) and vectors.dtype == torch.float32
     assert vectors.isfinite().all()
-    alone, _ = made({key: value[1:2] for key, value in stack.items()})
+    alone, _ = module({key: value[1:2] for key, value in stack.items()})
     torch.testing.assert_close(alone, vectors[1:2])
     if "attention" in extras:
         attention = extras["attention"]
         assert attention.min() >= 0 and len(attention) == 3
-        if eyes.max_tokens:
-            assert attention.ndim == 3 and attention.shape[2] == eyes.max_tokens
+        if encoder.max_tokens:
+            assert attention.ndim == 3 and attention.shape[2] == encoder.max_tokens
             assert attention.sum(-1).max() <= 1 + 1e-5
         else:
             assert attention.ndim == 4 and attention.max() <= 1
-    if list(made.parameters()):
+    if list(module.parameters()):
         vectors.square().sum().backward()
         assert not torch.equal(other(stack)[0], vectors)
-    for name, parameter in made.named_parameters():
+    for name, parameter in module.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, f"{name} never learns"
-    other.load_state_dict(made.state_dict())
+    other.load_state_dict(module.state_dict())
     assert torch.equal(other(stack)[0], vectors)
 
 
 def continuous(agent: Agent[Any]) -> bool:
-    found: str = importlib.import_module(type(agent).__module__).ACTIONS
-    assert found in ("discrete", "continuous")
-    return found == "continuous"
+    space: str = importlib.import_module(type(agent).__module__).ACTIONS
+    assert space in ("discrete", "continuous")
+    return space == "continuous"
 
 
 def make_batch(agent: Agent[Any], pool: Obs, seed: int) -> Batch | Rollout:
@@ -146,11 +146,11 @@ def make_rollout(agent: Agent[Any], pool: Obs, generator: torch.Generator) -> Ro
 
 
 @MATRIX
-def test_a_core_gives_the_same_in_one_go_as_step_by_step(component: str, encoder: str) -> None:
+def test_a_core_gives_the_same_in_one_go_as_step_by_step(component: str, encoder_name: str) -> None:
     """And where an episode begins, what it would give at the very first frame."""
-    eyes, steps, batch = make_encoder(encoder), 5, 3
-    core = make_agent(component, eyes).core
-    frames = [eyes(given(eyes, batch, seed=n)) for n in range(steps)]
+    encoder, steps, batch = make_encoder(encoder_name), 5, 3
+    core = make_agent(component, encoder).core
+    frames = [encoder(given(encoder, batch, seed=n)) for n in range(steps)]
     obs = {key: torch.stack([frame[key] for frame in frames]) for key in frames[0]}
     first = torch.zeros(steps, batch, dtype=torch.bool)
     first[0] = first[2, 1] = first[4, 2] = True
@@ -174,13 +174,13 @@ def test_a_core_gives_the_same_in_one_go_as_step_by_step(component: str, encoder
 
 
 @MATRIX
-def test_an_agent_acts(component: str, encoder: str) -> None:
+def test_an_agent_acts(component: str, encoder_name: str) -> None:
     """Actions that exist, the same for the same frames where it does not explore."""
-    eyes = make_encoder(encoder)
-    agent = make_agent(component, eyes)
+    encoder = make_encoder(encoder_name)
+    agent = make_agent(component, encoder)
     state, first = agent.core.initial(4), torch.tensor([True] * 4)
     for number in range(3):
-        obs = eyes(given(eyes, 4, seed=number))
+        obs = encoder(given(encoder, 4, seed=number))
         action, state, extras = agent.act(obs, state, first, explore=number % 2 == 0)
         if continuous(agent):
             assert action.shape == (4, ACTIONS) and action.dtype == torch.float32
@@ -196,14 +196,14 @@ def test_an_agent_acts(component: str, encoder: str) -> None:
 
 @MATRIX
 def test_an_agent_learns_and_goes_on_bit_for_bit(
-    component: str, encoder: str, tmp_path: Path
+    component: str, encoder_name: str, tmp_path: Path
 ) -> None:
     """Its state dict, written and read without pickle, is all that the next updates depend on."""
-    eyes = make_encoder(encoder)
-    agent, other = make_agent(component, eyes), make_agent(component, eyes, seed=1)
-    pool = eyes(given(eyes, 8))
+    encoder = make_encoder(encoder_name)
+    agent, other = make_agent(component, encoder), make_agent(component, encoder, seed=1)
+    pool = encoder(given(encoder, 8))
     start = {key: value.clone() for key, value in agent.policy.state_dict().items()}
-    assert equal(make_agent(component, eyes).policy.state_dict(), start), (
+    assert equal(make_agent(component, encoder).policy.state_dict(), start), (
         "made twice is not the same"
     )
     for number in range(3):
@@ -223,22 +223,22 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(
         batch = make_batch(agent, pool, number)
         assert equal(agent.update(batch), other.update(batch))
     assert flat(agent.state_dict()) == flat(other.state_dict())
-    obs, first = eyes(given(eyes)), torch.ones(4).bool()
+    obs, first = encoder(given(encoder)), torch.ones(4).bool()
     actions = [a.act(obs, a.core.initial(4), first, explore=True)[0] for a in (agent, other)]
     assert torch.equal(*actions)
 
 
 @MATRIX
 def test_an_agent_learns_as_one_weight_after_the_other(
-    component: str, encoder: str, monkeypatch: pytest.MonkeyPatch
+    component: str, encoder_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Adam's fused form deals a gradient to the wrong weights where its strides are others."""
-    eyes = make_encoder(encoder)
-    pool, fused = eyes(given(eyes, 8)), make_agent(component, eyes)
+    encoder = make_encoder(encoder_name)
+    pool, fused = encoder(given(encoder, 8)), make_agent(component, encoder)
     for name, faster in {"Adam": ("fused", "foreach"), "RMSprop": ("foreach",)}.items():
         plain = partial(without, getattr(torch.optim, name), faster)
         monkeypatch.setattr(torch.optim, name, plain)
-    slow = make_agent(component, eyes)
+    slow = make_agent(component, encoder)
     for number in range(3):
         batch = make_batch(fused, pool, number)
         fused.update(batch), slow.update(batch)

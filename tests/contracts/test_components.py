@@ -51,8 +51,8 @@ CONFIGS = pytest.mark.parametrize(("component", "config"), list(configs()))
 
 def default(component: str, config: Any) -> Any:
     """The Config at its defaults; the given fields filled in."""
-    given = {"game": game_of(component)} if component.startswith("datasets.envs.") else {}
-    return config(**given)
+    required = {"game": game_of(component)} if component.startswith("datasets.envs.") else {}
+    return config(**required)
 
 
 @CONFIGS
@@ -65,27 +65,27 @@ def test_settings_are_a_flat_frozen_dataclass_of_defaults(component: str, config
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
     assert required == GIVEN.get(component.rsplit(".", 1)[0], set())
-    made = default(component, config)
+    defaults = default(component, config)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.anything = 1
-    written = json.loads(json.dumps(dataclasses.asdict(made), allow_nan=False))
+        defaults.anything = 1
+    written = json.loads(json.dumps(dataclasses.asdict(defaults), allow_nan=False))
     assert not any(isinstance(value, dict) for value in written.values())
     mistakes: list[str] = []
-    assert typed.read_into([config], written, mistakes) == [made]
+    assert typed.read_into([config], written, mistakes) == [defaults]
     assert mistakes == []
 
 
 @CONFIGS
 def test_impossible_settings_are_refused_by_name(component: str, config: Any) -> None:
     """A negative count and a name that is none, in every field that holds one."""
-    made = default(component, config)
+    defaults = default(component, config)
     for field in dataclasses.fields(config):
-        value = getattr(made, field.name)
+        value = getattr(defaults, field.name)
         bad: Any = {int: -1, str: "no such thing"}.get(type(value))
         if bad is None and isinstance(value, tuple):
             bad = (-1,) * max(1, len(value))
         if bad is not None:
             with pytest.raises(ValueError, match=r"^[a-z_0-9]+: ") as refused:
-                dataclasses.replace(made, **{field.name: bad})
+                dataclasses.replace(defaults, **{field.name: bad})
             known = {other.name for other in dataclasses.fields(config)}
             assert str(refused.value).split(":")[0] in known

@@ -144,11 +144,11 @@ def test_an_encoder_is_exported(component: str, tmp_path: Path) -> None:
     export(encoder, tmp_path / "encoder.pt2")
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     for count in (1, 4):
-        expected, found = encoder(images(count)), program(images(count))
-        assert found.keys() == expected.keys()
+        expected, exported = encoder(images(count)), program(images(count))
+        assert exported.keys() == expected.keys()
         for key, value in expected.items():
-            assert found[key].dtype == value.dtype and found[key].shape == value.shape
-            assert (found[key].double() - value.double()).abs().max() <= 1e-5, key
+            assert exported[key].dtype == value.dtype and exported[key].shape == value.shape
+            assert (exported[key].double() - value.double()).abs().max() <= 1e-5, key
 
 
 @SEEING

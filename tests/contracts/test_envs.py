@@ -23,8 +23,8 @@ from tests.contracts.components import SMALL, game_of, of, same_files, small
 def make_env(component: str, num_envs: int = 2, seed: int = 0) -> VectorEnv[Any, Any, Any]:
     module = importlib.import_module(component)
     config = small(module.Config, game=game_of(component), num_envs=num_envs)
-    made: VectorEnv[Any, Any, Any] = module.make(config, seed)
-    return made
+    env: VectorEnv[Any, Any, Any] = module.make(config, seed)
+    return env
 
 
 def make_single(component: str, seed: int, index: int) -> Any:
@@ -42,11 +42,11 @@ def action(space: Space[Any], number: int) -> Any:
 def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
     """What the same actions in every environment lead to."""
     with closing(env):
-        seen: list[Any] = [env.reset()]
+        results: list[Any] = [env.reset()]
         for number in range(steps):
             one = action(env.single_action_space, number)
-            seen.append(env.step(np.stack([one] * env.num_envs)))
-        return seen
+            results.append(env.step(np.stack([one] * env.num_envs)))
+        return results
 
 
 @of("datasets.envs")
@@ -62,14 +62,14 @@ def test_a_suite_is_a_vector_env_with_same_step_resets(component: str) -> None:
         "discrete" if discrete else "continuous"
     )
     shape = envs.image_shape(f"{suite}/{game_of(component)}")
-    seen = play(env, SMALL["horizon"])
-    for obs, *_ in seen:
+    results = play(env, SMALL["horizon"])
+    for obs, *_ in results:
         assert obs.shape == (2, *shape[1:], shape[0]) and obs.dtype == np.uint8
-    for _, reward, terminated, truncated, info in seen[1:-1]:
+    for _, reward, terminated, truncated, info in results[1:-1]:
         assert reward.shape == (2,) and not terminated.any() and not truncated.any()
         assert "final_obs" not in info
         assert all(len(info[name]) == 2 for name in module.FRAME_INFO)
-    obs, _, terminated, truncated, info = seen[-1]
+    obs, _, terminated, truncated, info = results[-1]
     assert truncated.all() and not terminated.any()
     assert set(module.FRAME_INFO) <= info["final_info"].keys()
     for index in range(2):
@@ -88,23 +88,23 @@ def test_an_environment_depends_on_seed_and_index_alone(component: str) -> None:
     for index in range(2):
         with closing(make_single(component, 0, index)) as single:
             actions = [action(single.action_space, number) for number in range(6)]
-            found = [single.reset()[0]] + [single.step(one)[0] for one in actions]
-        assert np.array_equal(np.stack(found), pair[:7, index])
+            observations = [single.reset()[0]] + [single.step(one)[0] for one in actions]
+        assert np.array_equal(np.stack(observations), pair[:7, index])
 
 
 @of("datasets.envs")
 def test_an_environment_that_is_not_drawn_is_the_same_one(component: str) -> None:
     name = f"{component.rsplit('.', 1)[1]}/{game_of(component)}"
-    drawn, black = (envs.single(name, seed=0, index=1, draw=draw) for draw in (True, False))
-    (image, info), (nothing, same) = drawn.reset(), black.reset()
+    rendered, black = (envs.single(name, seed=0, index=1, draw=draw) for draw in (True, False))
+    (image, info), (nothing, same) = rendered.reset(), black.reset()
     for number in range(3):
         assert image.any() and not nothing.any() and image.shape == nothing.shape
         assert all(np.array_equal(info[key], same[key]) for key in envs.frame_info(name))
-        one = action(drawn.action_space, number)
-        image, *rest, info = drawn.step(one)
+        one = action(rendered.action_space, number)
+        image, *rest, info = rendered.step(one)
         nothing, *others, same = black.step(one)
         assert rest == others
-    drawn.close()
+    rendered.close()
     black.close()
 
 
@@ -146,8 +146,8 @@ SUITES = {f"datasets.sources.{component}": "metaworld/reach" for component in ("
 
 def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
     """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
-    module, given = importlib.import_module(component), {}
-    if hasattr(module, "LEARNED"):
+    module, inputs = importlib.import_module(component), {}
+    if module.LEARNED:
         actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
         with closing(envs.single(env, seed=0, index=0, draw=False)) as played:
             played.reset()
@@ -156,8 +156,8 @@ def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
         learned = {"action": actions, "reward": rewards, "end": ends}
         folder.mkdir(exist_ok=True)
         save_file(learned, folder / module.LEARNED)
-        given = {"learned": folder}
-    return module.streams(small(module.Config), env, count, **given)
+        inputs = {"learned": folder}
+    return module.streams(small(module.Config), env, count, **inputs)
 
 
 @of("datasets.sources")
@@ -169,12 +169,12 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
     env = SUITES.get(component, "atari/Pong")
 
     def run(folder: Path, order: int) -> FrameSet:
-        made = streams_of(component, env, count, tmp_path / "learned")
-        told: list[int] = []
+        streams = streams_of(component, env, count, tmp_path / "learned")
+        counts: list[int] = []
         folder.mkdir(exist_ok=True)
-        for stream in pickle.loads(pickle.dumps(made))[::order]:
-            stream.run(folder, told.append)
-        assert sum(told) == count
+        for stream in pickle.loads(pickle.dumps(streams))[::order]:
+            stream.run(folder, counts.append)
+        assert sum(counts) == count
         return read_frames(folder)
 
     frames = run(tmp_path / "a", 1)

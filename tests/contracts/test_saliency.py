@@ -42,8 +42,8 @@ def test_a_saliency_source_keeps_its_promises(component: str, tmp_path: Path) ->
     assert torch.equal(source(image), maps), "twice is not the same"
     assert torch.equal(source(image[1:2]), maps[1:2]), "a map depends on the other frames"
     assert not any(parameter.requires_grad for parameter in source.parameters())
-    for number, made in enumerate((source, make_source(component))):
-        save_saliency(made, tmp_path / str(number))
+    for number, each in enumerate((source, make_source(component))):
+        save_saliency(each, tmp_path / str(number))
     assert same_files(tmp_path / "0", tmp_path / "1")
     loaded = load_saliency(tmp_path / "0")
     assert isinstance(loaded, module.Saliency)
@@ -57,31 +57,35 @@ def test_a_saliency_source_keeps_its_promises(component: str, tmp_path: Path) ->
 
 @of("datasets.annotation")
 def test_an_annotator_clicks_on_frames(component: str, tmp_path: Path) -> None:
-    """Up to as many as asked, drawn at random, the same ones every time; inside the picture."""
+    """As many sampled frames as asked, the same ones every time, with clicks inside the picture."""
     module, frames = importlib.import_module(component), read_frames(clicked_frames(tmp_path))
-    found = module.annotate(module.Config(), "metaworld/reach", frames, 5, tmp_path)
-    assert found and all(annotator == annotator.lower() for annotator in found)
-    for clicks in found.values():
+    by_name = module.annotate(module.Config(), "metaworld/reach", frames, 5, tmp_path)
+    assert by_name and all(annotator == annotator.lower() for annotator in by_name)
+    for clicks in by_name.values():
         assert 0 < len(clicks) <= 5 and set(clicks) <= set(range(len(frames)))
         for places in clicks.values():
             assert places.ndim == 2 and places.shape[1] == 2 and places.dtype == np.float64
             assert len(places) and places.min() >= 0 and places.max() <= CANVAS
+    second = module.again(module.Config(), "metaworld/reach", frames, [3, 1])
+    assert second is None or [clicks.shape[1:] for clicks in second] == [(2,), (2,)]
     fewer = module.annotate(module.Config(), "metaworld/reach", frames, 2, tmp_path)
-    assert {name: len(clicks) for name, clicks in fewer.items()} == dict.fromkeys(found, 2)
+    assert {name: len(clicks) for name, clicks in fewer.items()} == dict.fromkeys(by_name, 2)
     for name, clicks in fewer.items():
-        assert list(clicks) == list(found[name])[:2], "fewer are not the first of more"
-        assert all(np.array_equal(clicks[index], found[name][index]) for index in clicks)
+        assert list(clicks) == list(by_name[name])[:2], "fewer are not the first of more"
+        assert all(np.array_equal(clicks[index], by_name[name][index]) for index in clicks)
     other = module.annotate(module.Config(seed=1), "metaworld/reach", frames, 5, tmp_path)
-    assert {*other} == {*found} and all(list(other[name]) != list(found[name]) for name in found)
+    assert {*other} == {*by_name} and all(
+        list(other[name]) != list(by_name[name]) for name in by_name
+    )
 
 
 def clicked_frames(folder: Path) -> Path:
     """A shard of frames, and a file with clicks on each of them."""
     points = np.array([[2, 2], [9, 3], [5, 12]], np.float32)
     noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
-    made = [Frame(image, 0, 0.0, False, False, 0, n, {"points": points})
+    rows = [Frame(image, 0, 0.0, False, False, 0, n, {"points": points})
             for n, image in enumerate(noise)]  # fmt: skip
-    write_shard(folder / "000-00000.tar", made, stream=0, start=0)
+    write_shard(folder / "000-00000.tar", rows, stream=0, start=0)
     frames = read_frames(folder)
     clicked = {key: Clicked(choice.digest(frames, n), ((n, 2.5), (400.0, 0.0)))
                for n, key in enumerate(choice.keys(frames))}  # fmt: skip

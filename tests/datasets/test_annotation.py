@@ -143,9 +143,9 @@ def test_seaquest_sprites_are_all_listed_at_their_centres(
         for name, x, y in whole_sprites(image):
             nearest = min((math.dist((x, y), point) for point in points), default=math.inf)
             distances[name].append(nearest)
-        drawn = (image != np.median(image[:, 8::8], axis=1, keepdims=True)).any(axis=-1)
+        marked = (image != np.median(image[:, 8::8], axis=1, keepdims=True)).any(axis=-1)
         for x, y in points:
-            hits.append(drawn[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3].any())
+            hits.append(marked[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3].any())
     assert {name for name, pixels in distances.items() if len(pixels) >= 10} >= shown
     far = {name: np.mean(np.array(pixels) > 2.6) for name, pixels in distances.items()}
     assert max(far.values()) < 0.03, far  # a shot and what it hits, in the last of the two frames
@@ -189,10 +189,10 @@ def simulate(env: str, frames: FrameSet, count: int, **words: int) -> dict[int, 
 
 def test_frames_are_drawn_at_random_and_the_same_ones_ever_after() -> None:
     frames = some_frames(300)
-    drawn = order(frames, 0)
-    assert sorted(drawn) == list(range(300)) and drawn != order(frames, 1)
-    assert drawn[:4] == [195, 83, 135, 112]  # click files hang on it: it must never change
-    assert abs(np.mean(drawn[:100]) - 150) < 25
+    positions = order(frames, 0)
+    assert sorted(positions) == list(range(300)) and positions != order(frames, 1)
+    assert positions[:4] == [195, 83, 135, 112]  # click files hang on it: it must never change
+    assert abs(np.mean(positions[:100]) - 150) < 25
     assert keys(frames)[98:102] == ["000-00000098", "000-00000099", "001-00000000", "001-00000001"]
 
 

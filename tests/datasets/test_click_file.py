@@ -155,8 +155,8 @@ def test_processes_at_one_file_lose_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ADDING, str(path)]
     running = [subprocess.Popen([*command, str(n)]) for n in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
-    found = read_clicks(path)[KEYS[0]].points
-    assert len(found) == 180 and set(found) == {(float(a), float(b))
+    points = read_clicks(path)[KEYS[0]].points
+    assert len(points) == 180 and set(points) == {(float(a), float(b))
                                                 for a in range(3) for b in range(60)}  # fmt: skip
 
 
@@ -198,10 +198,13 @@ def test_several_people_side_by_side(tmp_path: Path) -> None:
     frames = some_frames(50)
     clicked(frames, tmp_path, "alice")
     clicked(frames, tmp_path, "bo", slice(0, 3))
-    found = annotate(Config(), "atari/Pong", frames, 5, tmp_path)
+    by_name = annotate(Config(), "atari/Pong", frames, 5, tmp_path)
     shown = choice.order(frames, 0)[:5]
-    assert {who: list(clicks) for who, clicks in found.items()} == {"alice": shown, "bo": shown[:3]}
-    np.testing.assert_array_equal(found["bo"][shown[0]], [[2.0, 9.0]])
+    assert {who: list(clicks) for who, clicks in by_name.items()} == {
+        "alice": shown,
+        "bo": shown[:3],
+    }
+    np.testing.assert_array_equal(by_name["bo"][shown[0]], [[2.0, 9.0]])
     clicked(frames, tmp_path, "carol", slice(6, 9))  # on none of the five
     assert list(annotate(Config(), "atari/Pong", frames, 5, tmp_path)) == ["alice", "bo"]
 
@@ -226,9 +229,9 @@ def test_clicks_on_other_frames_are_refused(tmp_path: Path) -> None:
     images[index, 0, 0, 0] ^= 1
     key, was = choice.keys(frames)[index], choice.digest(frames, index)[:12]
     for other in (dataclasses.replace(frames, images=images), some_frames(index)):
-        with pytest.raises(FoveaError, match=r"alice\.json: frame .* \(SHA-256 .*, here ") as told:
+        with pytest.raises(FoveaError, match=r"alice\.json: frame .* \(SHA-256 .*, here ") as error:
             annotate(Config(), "atari/Pong", other, 5, tmp_path)
-        assert "bring those frames back" in str(told.value)
+        assert "bring those frames back" in str(error.value)
     with pytest.raises(FoveaError, match=f"frame {key} was another picture .*{was}"):
         annotate(Config(), "atari/Pong", dataclasses.replace(frames, images=images), 5, tmp_path)
 
@@ -245,8 +248,8 @@ def test_clicks_of_heatmap_js_are_read(tmp_path: Path) -> None:
     (tmp_path / "annotations_000.txt").write_text(heatmap((10, 20, 1), (399, 400, 2)))
     (tmp_path / "annotations_011.txt").write_text(heatmap())
     (tmp_path / "frame_000.png").touch()
-    found = heatmap_js.read(tmp_path, 12)
-    assert found == {0: ((10.0, 20.0), (399.0, 400.0), (399.0, 400.0)), 11: ()}
+    clicks = heatmap_js.read(tmp_path, 12)
+    assert clicks == {0: ((10.0, 20.0), (399.0, 400.0), (399.0, 400.0)), 11: ()}
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def served(path: Path, port: int = 0, idle: float = 60) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("clicks") / "alice.json") as made:
-        yield made
+    with served(tmp_path_factory.mktemp("clicks") / "alice.json") as session:
+        yield session
 
 
 @pytest.fixture(autouse=True)
@@ -184,11 +184,11 @@ def test_whoever_is_not_the_page_changes_nothing(page: Served, name: str) -> Non
 )
 def test_without_the_token_nothing_is_told(page: Served, token: str) -> None:
     mine, change = page.url.split("/")[3], {"before": [], "after": [[1, 1]]}
-    told = token.format(mine, mine[:-1])
+    request = token.format(mine, mine[:-1])
     for place in ("", "/", "/state", "/frames/0"):
-        code, text, _ = page.ask("GET", f"/{told}{place}")
+        code, text, _ = page.ask("GET", f"/{request}{place}")
         assert code == 403 and b"html" not in text and mine.encode() not in text
-        assert page.ask("PUT", f"/{told}{place}", change)[0] == 403
+        assert page.ask("PUT", f"/{request}{place}", change)[0] == 403
     assert not page.path.exists()
 
 
@@ -302,26 +302,26 @@ def test_killed_in_mid_work_it_loses_nothing_that_it_acknowledged(
     tmp_path: Path, number: int
 ) -> None:
     path, acknowledged = tmp_path / "alice.json", 0
-    with served(path) as made:
-        kill = threading.Timer(0.003 * number, made.process.send_signal, [signal.SIGKILL])
+    with served(path) as session:
+        kill = threading.Timer(0.003 * number, session.process.send_signal, [signal.SIGKILL])
         clicks = [[float(n), 1.0] for n in range(300)]
         with suppress(OSError, http.client.HTTPException):
             while acknowledged < len(clicks):
                 if acknowledged == 10 * number:
                     kill.start()
-                code, _, _ = made.save(3, clicks[:acknowledged], clicks[: acknowledged + 1])
+                code, _, _ = session.save(3, clicks[:acknowledged], clicks[: acknowledged + 1])
                 assert code == 200
                 acknowledged += 1
-        made.process.wait()
+        session.process.wait()
     assert 10 * number <= acknowledged < len(clicks), "killed before or after the work"
-    kept = read_clicks(path)
-    found = kept[KEYS[3]].points if kept else ()
-    assert len(found) in (acknowledged, acknowledged + 1)  # the last may be there, unanswered
-    assert list(map(list, found)) == clicks[: len(found)]
+    stored = read_clicks(path)
+    points = stored[KEYS[3]].points if stored else ()
+    assert len(points) in (acknowledged, acknowledged + 1)  # the last may be there, unanswered
+    assert list(map(list, points)) == clicks[: len(points)]
     with served(path) as again:
         state = json.loads(again.ask("GET", again.below("state"))[1])
-        assert len(state["frames"][3]["clicks"]) == len(found)
-        assert again.save(3, clicks[: len(found)], [])[0] == 200
+        assert len(state["frames"][3]["clicks"]) == len(points)
+        assert again.save(3, clicks[: len(points)], [])[0] == 200
 
 
 def test_clicks_on_other_frames_are_told_at_once(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_json_that_is_refused(tmp_path: Path, name: str) -> None:
     path, (text, says) = tmp_path / "config.json", BAD[name]
     path.write_bytes(text)
     began = time.monotonic()
-    with pytest.raises(FoveaError) as told:
+    with pytest.raises(FoveaError) as error:
         read_json(path)
-    message = str(told.value)
+    message = str(error.value)
     assert message.startswith(f"{path}: not readable as JSON (") and says in message
     assert len(message) < 400 and time.monotonic() - began < 1
 
@@ -61,9 +61,9 @@ NAMES: list[object] = [
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_that_are_no_files_of_a_folder(tmp_path: Path, name: object) -> None:
-    with pytest.raises(ValueError, match="names no file inside its folder") as told:
+    with pytest.raises(ValueError, match="names no file inside its folder") as error:
         inside(tmp_path, name)
-    assert len(str(told.value)) < 120
+    assert len(str(error.value)) < 120
 
 
 @pytest.mark.parametrize("name", ["a", "seed-0/curve.csv", "a" * 255, "ä" * 127, ".a", "..a"])

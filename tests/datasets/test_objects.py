@@ -84,8 +84,8 @@ def test_objects_of_gray_frames_are_on_the_canvas(tmp_path: Path) -> None:
         np.testing.assert_allclose(places, np.array(centres) * 400 / (160, 210))
     some = annotate(Config(visible=True), env, frames, 100)["objects"]
     pairs = [(len(some[i]), len(points[i])) for i in some if i in points]
-    seen, known = np.array(pairs).sum(0)
-    assert 0.85 < seen / known < 0.99
+    visible, known = np.array(pairs).sum(0)
+    assert 0.85 < visible / known < 0.99
     alone = annotate(Config(omit=("ghost",)), env, frames, 50)["objects"]
     assert {len(places) for places in alone.values()} == {1}
 
@@ -99,9 +99,9 @@ def test_a_blank_frame_shows_no_object(tmp_path: Path) -> None:
         left, top = int(box.x * 84 / 160), int(box.y * 84 / 210)
         image[top : top + 8, left : left + 5] = 200
     background = np.zeros_like(image)
-    made = [Frame(each, 0, 0.0, False, False, 0, step, {"ram": ram})
+    rows = [Frame(each, 0, 0.0, False, False, 0, step, {"ram": ram})
             for step, each in enumerate([background] * 4 + [image])]  # fmt: skip
-    write_shard(tmp_path / "000-00000.tar", made, stream=0, start=0)
+    write_shard(tmp_path / "000-00000.tar", rows, stream=0, start=0)
     frames, env = read_frames(tmp_path), "atari/Berzerk?screen=gray84"
     shown = annotate(Config(visible=True), env, frames, 1)["objects"]
     assert list(shown) == [4] and len(shown[4]) == len(at) - 1
@@ -114,8 +114,8 @@ def test_points_of_metaworld_are_those_within_the_frame(tmp_path: Path) -> None:
     places[2] = np.nan
     frame = Frame(np.zeros((16, 16, 3), np.uint8), 0, 0.0, False, False, 0, 0, {"points": places})
     write_shard(tmp_path / "000-00000.tar", [frame], stream=0, start=0)
-    found = annotate(Config(), "metaworld/reach", read_frames(tmp_path), 1)["objects"]
-    np.testing.assert_allclose(found[0], [[50.0, 50.0]])
+    points = annotate(Config(), "metaworld/reach", read_frames(tmp_path), 1)["objects"]
+    np.testing.assert_allclose(points[0], [[50.0, 50.0]])
 
 
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ def test_frames_come_back_in_time_order(
             if played[5:]:
                 write_shard(folder / f"{stream:03d}-00001.tar", played[5:], stream=stream, start=5)
             expected += played
-        found = read_frames(folder)
-    assert_equal_frames(list(found), expected)
-    assert found.stream.tolist() == [i for i, n in enumerate(counts) for _ in range(n)]
-    assert len(found) == sum(counts) and found.images.dtype == np.uint8
+        frame_set = read_frames(folder)
+    assert_equal_frames(list(frame_set), expected)
+    assert frame_set.stream.tolist() == [i for i, n in enumerate(counts) for _ in range(n)]
+    assert len(frame_set) == sum(counts) and frame_set.images.dtype == np.uint8
 
 
 def test_continuous_actions_come_back(tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_continuous_actions_come_back(tmp_path: Path) -> None:
     action = np.array([0.5, -1.0], np.float32)
     frame = Frame(np.zeros((4, 4, 3), np.uint8), action, 0.0, False, True, 0, 0)
     write_shard(tmp_path / "000-00000.tar", [frame], stream=0, start=0)
-    found = read_frames(tmp_path)
-    assert found.action.dtype == np.float32 and found.info == {}
-    np.testing.assert_array_equal(next(iter(found)).action, action)
+    frame_set = read_frames(tmp_path)
+    assert frame_set.action.dtype == np.float32 and frame_set.info == {}
+    np.testing.assert_array_equal(next(iter(frame_set)).action, action)
 
 
 def test_bytes_depend_on_frames_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,11 +261,11 @@ def test_any_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
     for bit in np.random.default_rng(0).integers(0, 8 * len(good), size=300):
         path.write_bytes(flip(good, int(bit)))
         try:
-            found = list(read_frames(tmp_path))
+            frame_set = list(read_frames(tmp_path))
         except FoveaError:
             refused += 1
         else:
-            assert_equal_frames(found, expected)
+            assert_equal_frames(frame_set, expected)
     assert refused > 0
 
 
@@ -289,9 +289,9 @@ def test_missing_and_extra_shards_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "001-00000.tar", frames(1), stream=1, start=0)
     with pytest.raises(FoveaError, match=r"001-00000\.tar: is not in the manifest"):
         read_frames(tmp_path, digests)
-    with pytest.raises(FoveaError, match=r"/0{50}.*: is missing") as told:
+    with pytest.raises(FoveaError, match=r"/0{50}.*: is missing") as error:
         read_frames(tmp_path, digests | {"0" * 100_000 + ".tar": "0" * 64})
-    assert len(str(told.value)) < 600
+    assert len(str(error.value)) < 600
     with pytest.raises(FoveaError, match="holds no shards"):
         read_frames(tmp_path / "nowhere")
 
@@ -333,5 +333,5 @@ def test_join_is_concatenation() -> None:
 def test_a_frame_set_is_iterated_twice_the_same(tmp_path: Path) -> None:
     """FrameSource's promise."""
     sealed(tmp_path)
-    found: FrameSet = read_frames(tmp_path)
-    assert_equal_frames(list(found), list(found))
+    frame_set: FrameSet = read_frames(tmp_path)
+    assert_equal_frames(list(frame_set), list(frame_set))

@@ -120,15 +120,15 @@ def _outcome(reader: Reader, project: Path, path: Path, expected: object) -> tup
 
 def _quietly(reader: Reader, project: Path) -> tuple[object, str]:
     """The reader's value, and what it printed."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as printed, contextlib.chdir(project):
         os.dup2(printed.fileno(), 2)  # that of processes it starts too
         try:
             value = reader.read(project)
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
         printed.seek(0)
         return value, printed.read().decode(errors="replace")
 

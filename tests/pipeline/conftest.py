@@ -166,9 +166,9 @@ def fresh_clone(folder: Path) -> None:
         shutil.copy(CODE / name, folder)
     (folder / ARTIFACTS).mkdir()
     shutil.copy(CODE / ARTIFACTS / ".gitignore", folder / ARTIFACTS)
-    for kept in (CODE / ARTIFACTS).glob("*/.keep"):
-        (folder / ARTIFACTS / kept.parent.name).mkdir()
-        shutil.copy(kept, folder / ARTIFACTS / kept.parent.name)
+    for marker in (CODE / ARTIFACTS).glob("*/.keep"):
+        (folder / ARTIFACTS / marker.parent.name).mkdir()
+        shutil.copy(marker, folder / ARTIFACTS / marker.parent.name)
     for name in COMMITTED:
         label = f"{ARTIFACTS}/encoders/{name}"
         shutil.copytree(CODE / label, folder / label)

@@ -24,8 +24,8 @@ from tests.pipeline.clicking import click, fresh, near, on_disk, saved
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path / "alice.json") as made:
-        yield made
+    with served(tmp_path / "alice.json") as session:
+        yield session
 
 
 @pytest.fixture
@@ -128,10 +128,10 @@ def test_the_map_is_drawn_as_the_stage_makes_it(page: Page, server: Served) -> N
     for x, y in ((100, 50), (100, 50), (300, 350)):
         click(page, x, y)
     saved(page)
-    drawn = np.array(page.locator("#heat").evaluate(ALPHA)).reshape(200, 200) / 255
-    made = heat_map(np.array(on_disk(server)), 200, 200) / 255
-    assert made[175, 150] == pytest.approx(0.5, abs=0.02)
-    np.testing.assert_allclose(drawn, np.minimum(0.72, 2.4 * made), atol=0.02)
+    rendered = np.array(page.locator("#heat").evaluate(ALPHA)).reshape(200, 200) / 255
+    expected = heat_map(np.array(on_disk(server)), 200, 200) / 255
+    assert expected[175, 150] == pytest.approx(0.5, abs=0.02)
+    np.testing.assert_allclose(rendered, np.minimum(0.72, 2.4 * expected), atol=0.02)
     page.keyboard.press("h")
     expect(page.locator("#heat")).to_be_hidden()
     page.get_by_role("button", name="Map").click()
@@ -308,11 +308,11 @@ def test_the_server_killed_in_mid_work(browser: Browser, tmp_path: Path) -> None
     with fresh(browser) as context, served(tmp_path / "alice.json") as server:
         page = context.new_page()
         page.goto(server.url)
-        made = [click(page, 40 + 30 * n, 100) for n in range(8)]
+        points = [click(page, 40 + 30 * n, 100) for n in range(8)]
         saved(page)
         server.process.kill()
         server.process.wait()
-        assert near(on_disk(server), made)
+        assert near(on_disk(server), points)
         click(page, 200, 300)
         expect(page.locator("#saved")).to_have_text("Not saved")
         expect(page.locator("#note")).to_contain_text("the server does not answer")
@@ -350,12 +350,12 @@ def test_a_click_file_damaged_while_the_page_is_open(browser: Browser, tmp_path:
 
 def test_a_server_that_pauses_gets_every_click_in_the_end(page: Page, server: Served) -> None:
     server.process.send_signal(signal.SIGSTOP)
-    made = [click(page, 40 + 30 * n, 100) for n in range(8)]
+    points = [click(page, 40 + 30 * n, 100) for n in range(8)]
     expect(page.locator("#saved")).to_have_text("Saving")
     assert not server.path.exists()
     server.process.send_signal(signal.SIGCONT)
     saved(page)
-    assert near(on_disk(server), made)
+    assert near(on_disk(server), points)
 
 
 def test_a_full_disk(browser: Browser, tmp_path: Path) -> None:

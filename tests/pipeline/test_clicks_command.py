@@ -73,9 +73,9 @@ def test_from_no_clicks_to_maps(
 ) -> None:
     """The stage says how to make clicks; page and import make them; the stage makes their maps."""
     warm = Warm()
-    code, told = warm.run(reach, "annotate", "reach")
-    assert code == 1 and "datasets/clicks/reach: none of 3 frames have clicks" in told, told
-    assert "`make annotate NAME=" in told and not (reach.artifacts / "annotations").exists()
+    code, message = warm.run(reach, "annotate", "reach")
+    assert code == 1 and "datasets/clicks/reach: none of 3 frames have clicks" in message, message
+    assert "`make annotate NAME=" in message and not (reach.artifacts / "annotations").exists()
     process = reach.start("commands.clicks", "reach", "--as", "alice")
     assert process.stdout is not None
     url = process.stdout.readline().split()[1]
@@ -100,19 +100,19 @@ def test_from_no_clicks_to_maps(
     assert "3 of 3 frames have clicks, in datasets/clicks/reach/alice.json" in output
     theirs = of_heatmap_js(reach, 3)
     assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--import", theirs) is None
-    code, told = warm.run(reach, "annotate", "reach")
-    assert code == 0, told
-    made = open_artifact("annotations/reach", reach.artifacts)
-    assert made.manifest["metrics"] == {
+    code, message = warm.run(reach, "annotate", "reach")
+    assert code == 0, message
+    artifact = open_artifact("annotations/reach", reach.artifacts)
+    assert artifact.manifest["metrics"] == {
         "frames": 3, "simulated_clicks": False, "annotators": "alice, bob", "clicks_per_frame": 1.5
     }  # fmt: skip
     frames = read_frames(reach.artifacts / "frames/reach")
-    maps = read_saliency(made.folder, frames, made.files)[1]
+    maps = read_saliency(artifact.folder, frames, artifact.files)[1]
     assert maps.shape == (3, 64, 64) and (maps.max((1, 2)) == 255).all()  # each is alone there
     assert (maps[:, 16, 16] > 220).all() and (maps[:, 48, 48] > 220).all()
-    assert len(json.loads((made.folder / "clicks.json").read_text())["bob"]) == 3
-    code, told = warm.run(reach, "annotate", "reach-simulated")
-    assert code == 0, told
+    assert len(json.loads((artifact.folder / "clicks.json").read_text())["bob"]) == 3
+    code, message = warm.run(reach, "annotate", "reach-simulated")
+    assert code == 0, message
     metrics = open_artifact("annotations/reach-simulated", reach.artifacts).manifest["metrics"]
     assert metrics["simulated_clicks"] and metrics["annotators"] == "simulated"
     warm.process.communicate("")
@@ -143,9 +143,9 @@ def test_frames_go_to_another_tool(reach: Project, monkeypatch: pytest.MonkeyPat
     assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--export", "pictures") is None
     frames = read_frames(reach.artifacts / "frames/reach")
     shown = order(frames, 0)[:3]
-    found = sorted((reach.folder / "pictures").iterdir())
-    assert [path.name for path in found] == ["000.png", "001.png", "002.png"]
-    for path, index in zip(found, shown, strict=True):
+    pictures = sorted((reach.folder / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["000.png", "001.png", "002.png"]
+    for path, index in zip(pictures, shown, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), frames.images[index])
 
 

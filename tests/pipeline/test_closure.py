@@ -77,11 +77,11 @@ for roots in json.load(sys.stdin):
 def test_a_stamp_covers_what_the_interpreter_imports() -> None:
     """Of every stage with every choice of components in the recipes; what runs nothing aside."""
     checked = [params.load(path) for path in recipes().values()]
-    found = {
+    modules = {
         (closure.module_of(stage), *closure.components(entry))
         for recipe in checked for entry in recipe for stage in params.stages_of(entry)
     }  # fmt: skip
-    choices = [("pipeline.runtime.stage",), *sorted({("pipeline.report",), *found})]
+    choices = [("pipeline.runtime.stage",), *sorted({("pipeline.report",), *modules})]
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], input=json.dumps(choices), cwd=closure.CODE,
         capture_output=True, text=True, check=True,
@@ -107,12 +107,12 @@ def test_what_an_artifact_needs_to_be_loaded() -> None:
 def test_what_its_inputs_are_loaded_with_decides_what_a_run_makes(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/config.json").write_text('{"model": "mae"}')
-    made = Artifact("saliency/x", tmp_path, {"files": {"source/config.json": ""}}, "")
-    modules = carried(made)
+    artifact = Artifact("saliency/x", tmp_path, {"files": {"source/config.json": ""}}, "")
+    modules = carried(artifact)
     assert "pretrain.encoders.mae" in modules
     entry = QUICK.entry("policies", "frostbite-spirl")
     codes = [closure.stamp("train", entry, also) for also in (modules, [])]
-    assert len({fingerprint("train", {}, [made], code) for code in codes}) == 2
+    assert len({fingerprint("train", {}, [artifact], code) for code in codes}) == 2
 
 
 def test_clicks_are_in_the_stamp_of_their_frames_annotations(

@@ -138,12 +138,12 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
 
 def _running_in(folder: Path) -> list[int]:
     """Processes at work in a folder, zombies aside."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             zombie = process.joinpath("stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
             if Path(os.readlink(process / "cwd")) == folder and not zombie:
-                found.append(int(process.name))
+                pids.append(int(process.name))
         except OSError:  # it ended while we looked
             continue
-    return found
+    return pids

@@ -1,4 +1,4 @@
-"""A seed whose error map is no number any more ends; the others go on, and later stages say so."""
+"""A seed whose error map becomes NaN or infinite ends; others go on, and later stages say so."""
 
 from __future__ import annotations
 

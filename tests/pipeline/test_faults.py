@@ -98,9 +98,9 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[Warm]:
-    made = Warm()
-    yield made
-    made.process.communicate("")
+    process = Warm()
+    yield process
+    process.process.communicate("")
 
 
 def refused(warm: Warm, project: Project, stage: str, name: str, *says: str) -> None:

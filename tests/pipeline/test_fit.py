@@ -148,14 +148,14 @@ def test_every_source_is_fitted_judged_and_labels(project: Path, name: str) -> N
         if name == "centre":
             assert {metrics[key] == metrics[f"centre_{key}"] for key in SCORES} == {True}
     build(f"saliency/by-{name}", label.run)
-    made = open_artifact(f"saliency/by-{name}")
+    artifact = open_artifact(f"saliency/by-{name}")
     frames = read_frames(Path("artifacts/frames/spots"))
-    indices, maps = read_saliency(made.folder, frames)
+    indices, maps = read_saliency(artifact.folder, frames)
     assert np.array_equal(indices, np.arange(40))
-    source = load_saliency(made.folder / "source")
+    source = load_saliency(artifact.folder / "source")
     expected = source(torch.from_numpy(frames.images).permute(0, 3, 1, 2).contiguous())[:, 0]
     assert np.abs(maps / 255 - expected.numpy()).max() <= 0.5 / 255 + 1e-6
-    assert (made.folder / "overlay.png").stat().st_size > 1000
+    assert (artifact.folder / "overlay.png").stat().st_size > 1000
 
 
 def test_four_fifths_teach_and_one_fifth_judges() -> None:
@@ -176,9 +176,11 @@ def test_maps_of_frames_that_were_built_anew_are_refused(project: Path) -> None:
     Path("work/frames/spots").rmdir()
     build("frames/spots", collect(41, 16))
     after = open_artifact("frames/spots").digest
-    with pytest.raises(FoveaError, match=rf"annotations/spots: .*{before}.*{after}.*build") as told:
+    with pytest.raises(
+        FoveaError, match=rf"annotations/spots: .*{before}.*{after}.*build"
+    ) as error:
         read_labelled(open_artifact("annotations/spots"))
-    assert "frames/spots" in str(told.value)
+    assert "frames/spots" in str(error.value)
 
 
 def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
@@ -214,12 +216,12 @@ def test_predictors_are_judged_on_other_annotations(
     assert scores["second_f_max"] == pytest.approx(0.75)  # three of four columns
     with Image.open("artifacts/.runs/measured/annotations/spots.png") as picture:
         assert picture.width < 4 * 210 and picture.height > judge.PICTURED * 192
-    for wrong, told in (
+    for wrong, message in (
         ("predictors/none", "predictors/none: not there yet"),
         ("predictors/motion", "motion: learned from annotations of frames/spots itself"),
     ):
         monkeypatch.setattr("sys.argv", [*words, wrong])
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(SystemExit, match=message):
             judge.main()
 
 
@@ -238,19 +240,19 @@ def test_maps_of_judged_predictors_stand_side_by_side(
         labelled.frames.images[labelled.indices[shown]],
     )
     assert (len(rows), columns) == (judge.PICTURED, 3)
-    for row, at, found in zip(rows, shown, maps, strict=True):
+    for row, at, saliency in zip(rows, shown, maps, strict=True):
         image = labelled.frames.images[labelled.indices[at]]
-        drawn = figures.heat_map(labelled.maps[at] / 255.0)
+        picture = figures.heat_map(labelled.maps[at] / 255.0)
         assert np.array_equal(row["frame"], image)
-        assert np.array_equal(row["annotation"], drawn)
-        assert np.array_equal(row["random"], figures.heat_map(found))
+        assert np.array_equal(row["annotation"], picture)
+        assert np.array_equal(row["random"], figures.heat_map(saliency))
 
 
 def test_a_second_annotator_clicks_elsewhere_on_the_same_objects(project: Path) -> None:
     """Its maps are near the first one's, but not the same; people have no second annotator."""
-    kept = open_artifact("frames/spots")
+    artifact = open_artifact("frames/spots")
     points = np.random.default_rng(0).uniform(2, 14, (40, 3, 2))
-    frames = replace(read_frames(kept.folder, kept.files), info={"points": points})
+    frames = replace(read_frames(artifact.folder, artifact.files), info={"points": points})
     config = simulated.Config(seed=3)
     clicks = simulated.annotate(config, "metaworld/reach", frames, 40)["simulated"]
     maps = np.stack([heat_map(clicks[index], 16, 16) for index in range(40)])

@@ -87,13 +87,13 @@ def test_a_renderer_that_is_killed(project: Project) -> None:
     project.edit("frames:\n", DRAWN)
     process = project.start("collect", "reach")
     deadline = time.monotonic() + 120
-    while not (found := drawing(process)):
+    while not (workers := drawing(process)):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
-    os.kill(found[0], signal.SIGKILL)
-    told = process.communicate(timeout=60)[0]
-    assert process.returncode == 1 and "Traceback" not in told, told
-    assert "collect reach: a worker was killed by SIGKILL; run the stage again" in told
+    os.kill(workers[0], signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert "collect reach: a worker was killed by SIGKILL; run the stage again" in output
     assert not (project.artifacts / "frames/reach").exists()
     project.built("collect", "reach")
     assert len(read_frames(project.artifacts / "frames/reach")) == 600

@@ -47,31 +47,37 @@ def stage(name: str) -> Stage:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of kept weights, after an encoder was pretrained and its files put there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pretrained, "KEPT", Path("kept"))
     Path("params.yaml").write_text(PARAMS)
     shards = {"000-00000.tar": collect(seed=0).files["000-00000.tar"]}
-    made = stage("pretrain")
-    metrics = pretrain.run(made)
-    seal(made.out, "encoders/small", entry=made.entry.resolved(), inputs={}, metrics=metrics)
+    pretraining = stage("pretrain")
+    metrics = pretrain.run(pretraining)
+    seal(
+        pretraining.out,
+        "encoders/small",
+        entry=pretraining.entry.resolved(),
+        inputs={},
+        metrics=metrics,
+    )
     folder = Path("kept/small")
     folder.mkdir(parents=True)
     for name in (*FILES, "manifest.json"):
-        shutil.copyfile(made.out / name, folder / name)
+        shutil.copyfile(pretraining.out / name, folder / name)
     (folder / SHARDS).write_text(json.dumps({"frames/pong": shards}))
     return folder
 
 
-def test_the_artifact_is_the_pretrained_one(kept: Path) -> None:
+def test_the_artifact_is_the_pretrained_one(folder: Path) -> None:
     again = stage("pretrained")
     metrics = pretrained.run(again)
     names = sorted(path.name for path in again.out.iterdir())
     assert names == ["config.json", "curve.csv", "encoder.pt2", "model.safetensors", "panels.png"]
     for name in names:
         assert (again.out / name).read_bytes() == (Path("pretrain/out") / name).read_bytes(), name
-    assert metrics == json.loads((kept / "manifest.json").read_text())["metrics"]
+    assert metrics == json.loads((folder / "manifest.json").read_text())["metrics"]
 
 
 def other_settings(_: Path) -> None:
@@ -82,18 +88,18 @@ def other_frames(_: Path) -> None:
     collect(seed=1)
 
 
-def damage(kept: Path) -> None:
-    path = kept / "model.safetensors"
+def damage(folder: Path) -> None:
+    path = folder / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
 
-def remove(kept: Path) -> None:
-    kept.rename(kept.with_name("other"))
+def remove(folder: Path) -> None:
+    folder.rename(folder.with_name("other"))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (other_settings, r"kept/small: pretrained with .*'epochs': 1.* pretrain@small"),
         (other_frames, "kept/small: learned from other shards than artifacts/frames/pong's"),
@@ -101,9 +107,11 @@ def remove(kept: Path) -> None:
         (remove, "kept/small/manifest.json: not there; weights are kept of other"),
     ],
 )
-def test_what_does_not_fit_is_refused(kept: Path, spoil: Callable[[Path], None], told: str) -> None:
-    spoil(kept)
-    with pytest.raises(FoveaError, match=told):
+def test_what_does_not_fit_is_refused(
+    folder: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(FoveaError, match=message):
         pretrained.run(stage("pretrained"))
 
 

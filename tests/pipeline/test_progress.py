@@ -27,41 +27,41 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def run(told: progress.Progress, clock: Clock, seconds: int, a_second: int) -> None:
+def run(bar: progress.Progress, clock: Clock, seconds: int, a_second: int) -> None:
     for _ in range(seconds):
         clock.now += 1
-        told(a_second)
+        bar(a_second)
 
 
 def test_rate_and_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    told = progress.Progress("train", 3_000, "steps")
+    bar = progress.Progress("train", 3_000, "steps")
     assert last_line(capsys) == "train: 0/3,000 steps"
-    run(told, clock, 10, 20)
+    run(bar, clock, 10, 20)
     assert last_line(capsys) == "train: 200/3,000 steps, 20.0/s, 2:20 left"
-    run(told, clock, 140, 20)
-    told.finish()
+    run(bar, clock, 140, 20)
+    bar.finish()
     assert last_line(capsys) == "train: 3,000/3,000 steps, 20.0/s, in 2:30"
 
 
 def test_what_was_done_before_is_no_speed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    told = progress.Progress("train", 100_000, "steps")
+    bar = progress.Progress("train", 100_000, "steps")
     clock.now += 3  # reading the checkpoint
-    told(62_000)
-    run(told, clock, 10, 5)
+    bar(62_000)
+    run(bar, clock, 10, 5)
     assert last_line(capsys).endswith(", 5.0/s, 2:06:33 left")
 
 
 def test_the_rate_is_that_of_the_last_minute(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = progress.Progress("train", 100_000, "steps")
-    run(told, clock, 100, 400)  # random steps: nothing learned yet
-    run(told, clock, 80, 10)
+    bar = progress.Progress("train", 100_000, "steps")
+    run(bar, clock, 100, 400)  # random steps: nothing learned yet
+    run(bar, clock, 80, 10)
     assert ", 10.0/s, " in last_line(capsys)
 
 
 def test_nothing_to_do_is_said_at_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    told = progress.Progress("train", 500, "steps")
-    told(500)
-    told.finish()
+    bar = progress.Progress("train", 500, "steps")
+    bar(500)
+    bar.finish()
     assert last_line(capsys) == "train: 500/500 steps, in 0:00"

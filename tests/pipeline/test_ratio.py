@@ -39,19 +39,19 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
     code, output = on_built.run("commands.ratio", "breakout-mae", "--frames", "6")
     assert code == 0, output
     folder = on_built.folder / "artifacts/.runs/ratio-breakout-mae"
-    found = json.loads((folder / "ratio.json").read_text())
-    found["covered"] = {int(ratio): share for ratio, share in found["covered"].items()}
+    stats = json.loads((folder / "ratio.json").read_text())
+    stats["covered"] = {int(ratio): share for ratio, share in stats["covered"].items()}
     encoder = load_encoder(on_built.folder / "artifacts/encoders/breakout-mae")
     images = read_frames(on_built.folder / "artifacts/frames/breakout").images
     picked = torch.from_numpy(images[np.linspace(0, len(images) - 1, 6).round().astype(int)])
     assert isinstance(encoder, mae.Encoder)
     error = encoder.errors(picked.permute(0, 3, 1, 2).contiguous())
     counts = (error > error.mean(1, keepdim=True)).sum(1)
-    assert found["mean"] == pytest.approx(float(counts.float().mean()))
-    assert found["histogram"] == np.bincount(counts, minlength=37).tolist()
-    assert (found["frames"], found["patches"], found["slope"]) == (6, 36, 1)
+    assert stats["mean"] == pytest.approx(float(counts.float().mean()))
+    assert stats["histogram"] == np.bincount(counts, minlength=37).tolist()
+    assert (stats["frames"], stats["patches"], stats["slope"]) == (6, 36, 1)
     assert Image.open(folder / "ratio.png").size == (640, 340)
-    assert f"mr* {found['mr_star']} %: {margin(found)}" in output
+    assert f"mr* {stats['mr_star']} %: {margin(stats)}" in output
 
 
 @pytest.mark.slow
@@ -70,9 +70,9 @@ def test_wrong_options_are_refused_before_any_work(option: str, value: str) -> N
 
 
 def test_what_to_try_is_a_step_to_either_side() -> None:
-    found = summary(np.array([3, 3, 5]), 20)
-    assert found["histogram"] == [0, 0, 0, 2, 0, 1] + [0] * 15
-    assert (found["mr_star"], found["try"]) == (25, [20, 25, 30])
+    stats = summary(np.array([3, 3, 5]), 20)
+    assert stats["histogram"] == [0, 0, 0, 2, 0, 1] + [0] * 15
+    assert (stats["mr_star"], stats["try"]) == (25, [20, 25, 30])
     assert summary(np.array([1]), 20)["try"] == [5, 10]
     assert summary(np.array([20]), 20)["try"] == [95, 100]
 
@@ -84,9 +84,9 @@ def test_the_margin_says_how_many_frames_decide() -> None:
     """
     measured = json.loads((CODE / "bench/measured/ratio-frostbite.json").read_text())
     counts = np.repeat(np.arange(145), measured["histogram"])
-    found = summary(counts, 144)
-    assert found["mr_star"] == measured["mr_star"] == 40 and found["needed"] == 4_996
-    assert margin(found).endswith("it is for 5,000, and 35 % is for 4,995, 1 too few")
+    stats = summary(counts, 144)
+    assert stats["mr_star"] == measured["mr_star"] == 40 and stats["needed"] == 4_996
+    assert margin(stats).endswith("it is for 5,000, and 35 % is for 4,995, 1 too few")
     counts[-1] = 50
     assert summary(counts, 144)["mr_star"] == 35
 

@@ -29,9 +29,9 @@ def test_without_a_name_every_recipe_is_told(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["recipe"])
     recipe.main()
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in recipe.recipes():
-        assert re.search(rf"^{name}: \w", told, re.MULTILINE), name
+        assert re.search(rf"^{name}: \w", output, re.MULTILINE), name
 
 
 def test_edits_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
@@ -214,29 +214,31 @@ def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> Non
     """And none has seen the frames that it is probed on."""
     tables = params.load(recipe.recipes()["visarl-probe"]).tables
     arms = ("rgb", "untrained", "picanet", "error", "motion", "centre", "random")
-    found = {
+    entries = {
         (arm, seed): tables["encoders"][f"{task}-small-{arm}-s{seed}"]
         for arm in arms
         for seed in range(3)
     }
     free = ("data", "modalities", "seed", "base_lr")
-    assert all(settings(e, *free) == settings(found["rgb", 0], *free) for e in found.values())
-    for (arm, seed), entry in found.items():
+    assert all(settings(e, *free) == settings(entries["rgb", 0], *free) for e in entries.values())
+    for (arm, seed), entry in entries.items():
         assert entry.config.seed == seed
-        assert entry.config.base_lr == (0 if arm == "untrained" else found["rgb", 0].config.base_lr)
+        assert entry.config.base_lr == (
+            0 if arm == "untrained" else entries["rgb", 0].config.base_lr
+        )
         assert (entry.config.modalities == "rgb") == (arm in ("rgb", "untrained"))
         if arm in ("rgb", "untrained"):
             assert entry.keys.data == f"frames/{TASKS[task]}"
             continue
         kind, labelled = entry.keys.data.split("/")
-        made = tables[kind][labelled].keys
+        keys = tables[kind][labelled].keys
         by = {"picanet": f"predictors/{TASKS[task]}-30", "error": f"encoders/{task}-small-mae"}
         by["motion"] = f"predictors/{TASKS[task]}-motion"
-        assert made.by == by.get(arm, f"predictors/{task}-small-{arm}")
-        assert made.frames == TASKS[task]
-    seen, unseen = tables["frames"][TASKS[task]], tables["frames"][f"{task}-unseen"]
-    assert seen.keys.env == unseen.keys.env and seen.config.seed != unseen.config.seed
-    assert settings(seen, "seed", "streams", "count") == settings(
+        assert keys.by == by.get(arm, f"predictors/{task}-small-{arm}")
+        assert keys.frames == TASKS[task]
+    training, unseen = tables["frames"][TASKS[task]], tables["frames"][f"{task}-unseen"]
+    assert training.keys.env == unseen.keys.env and training.config.seed != unseen.config.seed
+    assert settings(training, "seed", "streams", "count") == settings(
         unseen, "seed", "streams", "count"
     )
     assert unseen.keys.count / unseen.config.streams >= 100  # steps in which things are moved

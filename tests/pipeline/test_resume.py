@@ -96,9 +96,9 @@ def test_killed_and_resumed(
             stopped += 1
     assert stopped, "it was always faster than the kill: nothing was shown"
     project.built(stage, name)
-    found = content(project.artifacts / folder)
-    assert found.keys() == expected.keys()
-    assert [key for key in expected if found[key] != expected[key]] == []
+    files = content(project.artifacts / folder)
+    assert files.keys() == expected.keys()
+    assert [key for key in expected if files[key] != expected[key]] == []
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_work_that_cannot_be_gone_on_from_is_told_of(
 ) -> None:
     """Once, with the place, and never of another entry's whose name begins alike."""
     monkeypatch.setattr(stage, "WORK", tmp_path)
-    for label, print_, told in (
+    for label, print_, warns in (
         ("train-x", "0" * 16, False),
         ("train-x-long", "1" * 16, False),
         ("train-x", "0" * 16, False),
@@ -117,7 +117,7 @@ def test_work_that_cannot_be_gone_on_from_is_told_of(
         with stage.workspace(label, print_):
             pass
         said = capsys.readouterr().err
-        assert (f"earlier progress stays in {tmp_path}/train-x-*" in said) == told, (label, said)
+        assert (f"earlier progress stays in {tmp_path}/train-x-*" in said) == warns, (label, said)
 
 
 def test_what_dvc_made_read_only_can_be_copied_twice(on_built: Project) -> None:
@@ -136,7 +136,7 @@ def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     project.built("train", "breakout-spirl")
     first = content(project.artifacts / "policies/breakout-spirl/seed-0")
     record = project.artifacts / ".runs/train-breakout-spirl.json"
-    told = record.read_bytes()
+    record_bytes = record.read_bytes()
     played = project.built("evaluate", "breakout-spirl")
     one, two = (f"seeds: {n},\n                   steps: 70" for n in (1, 2))
     project.edit(one, two)
@@ -145,11 +145,11 @@ def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     assert "1 of 2 seeds" in output
     assert content(project.artifacts / "policies/breakout-spirl/seed-0") == first
     assert (project.artifacts / "policies/breakout-spirl/seed-1/metrics.json").exists()
-    assert record.read_bytes() != told
+    assert record.read_bytes() != record_bytes
     again = project.built("evaluate", "breakout-spirl")
     whole, rest = (re.search(r" 0/(\d+) games", output) for output in (played, again))
     assert whole and rest and int(rest[1]) < int(whole[1])  # seed 0 and random play are kept
     project.edit(two, one)
     shutil.rmtree(project.artifacts / "policies")
     project.built("train", "breakout-spirl")
-    assert record.read_bytes() == told  # nothing was trained: it is of the run that did
+    assert record.read_bytes() == record_bytes  # nothing was trained: it is of the run that did

@@ -89,11 +89,11 @@ def test_where_all_are_selected_the_salient_ones_are_outlined() -> None:
         draw(frame, patch=16, salient=[7, 8]),
         np.asarray(sheet([frame], patch=16, scale=4, salient=lambda image: [7, 8])),
     ):
-        seen = picture[STRIP:]
-        assert seen[0, 0].tolist() == seen[32, 32].tolist() == mixed  # attended, nothing else
-        assert seen[64, 64].tolist() == list(ORANGE[:3])
-        assert seen[64, 128].tolist() == list(RED[:3])
-        assert seen[96, 160].tolist() == [100, 100, 100]
+        body = picture[STRIP:]
+        assert body[0, 0].tolist() == body[32, 32].tolist() == mixed  # attended, nothing else
+        assert body[64, 64].tolist() == list(ORANGE[:3])
+        assert body[64, 128].tolist() == list(RED[:3])
+        assert body[96, 160].tolist() == [100, 100, 100]
     assert mixed[0] > 100 > mixed[2]
     plain = draw(frame, patch=16)[STRIP:]
     assert not (plain == RED[:3]).all(-1).any() and not (plain == ORANGE[:3]).all(-1).any()

@@ -42,8 +42,8 @@ def test_sizes_are_the_released_networks() -> None:
 @pytest.mark.parametrize("shape", [(1, 84, 84), (3, 96, 96), (3, 210, 160), (1, 36, 41)])
 def test_what_is_reconstructed_has_the_frames_shape(shape: tuple[int, int, int]) -> None:
     model = AttentionAutoencoder(shape)
-    made = model(torch.rand(2, *shape), torch.rand(2, *shape))
-    assert made.target.shape == made.auto.shape == (2, *shape)
+    output = model(torch.rand(2, *shape), torch.rand(2, *shape))
+    assert output.target.shape == output.auto.shape == (2, *shape)
     with pytest.raises(ValueError, match="must be at least 36 pixels"):
         AttentionAutoencoder((1, 35, 84))
 
@@ -54,14 +54,14 @@ def test_features_are_mixed_as_in_equation_1() -> None:
     source, target = torch.rand(2, 3, *GRAY)
     psi_s, psi_t = model.mask(source), model.mask(target)
     mixed = (1 - psi_s) * (1 - psi_t) * model.features(source) + psi_t * model.features(target)
-    made = model(source, target)
-    torch.testing.assert_close(made.target, model.decoder(mixed))
-    torch.testing.assert_close(made.auto, model.decoder(model.features(target)))
-    torch.testing.assert_close(made.mask, psi_t)
+    output = model(source, target)
+    torch.testing.assert_close(output.target, model.decoder(mixed))
+    torch.testing.assert_close(output.auto, model.decoder(model.features(target)))
+    torch.testing.assert_close(output.mask, psi_t)
 
 
-def backward(made: Reconstruction, target: Tensor) -> None:
-    torch.autograd.backward(attention_loss(made, target, delta=0.01, sparsity=1e-3))
+def backward(output: Reconstruction, target: Tensor) -> None:
+    torch.autograd.backward(attention_loss(output, target, delta=0.01, sparsity=1e-3))
 
 
 def test_the_source_side_gets_no_gradient() -> None:
@@ -70,43 +70,43 @@ def test_the_source_side_gets_no_gradient() -> None:
     model.initialise(1)
     source, target = torch.rand(2, 2, *GRAY)
     source.requires_grad_()
-    made = model(source, target)
-    backward(made, target)
+    output = model(source, target)
+    backward(output, target)
     assert source.grad is None
-    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
     behind = (model.features(source) * (1 - model.mask(source))).detach()
     features, mask = model.features(target), model.mask(target)
-    drawn = model.decoder((1 - mask) * behind + mask * features)
-    again = Reconstruction(drawn, model.decoder(features), mask)
+    image = model.decoder((1 - mask) * behind + mask * features)
+    again = Reconstruction(image, model.decoder(features), mask)
     backward(again, target)
     expected = [p.grad for p in model.parameters() if p.grad is not None]
-    assert len(found) == len(expected) == len(list(model.parameters()))
-    for one, other in zip(found, expected, strict=True):
+    assert len(gradients) == len(expected) == len(list(model.parameters()))
+    for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
-def plain_loss(made: Reconstruction, target: Tensor, delta: float, sparsity: float) -> float:
+def plain_loss(output: Reconstruction, target: Tensor, delta: float, sparsity: float) -> float:
     """Eq. 2 and 3 pixel by pixel, as means."""
     first, second = 0.0, 0.0
-    for drawn, auto, true in zip(
-        made.target.flatten(), made.auto.flatten(), target.flatten(), strict=True
+    for image, auto, true in zip(
+        output.target.flatten(), output.auto.flatten(), target.flatten(), strict=True
     ):
-        squared = (drawn.item() - true.item()) ** 2
+        squared = (image.item() - true.item()) ** 2
         first += squared if squared >= delta else 0.0
         second += (auto.item() - true.item()) ** 2
-    return (first + second) / target.numel() + sparsity * made.mask.mean().item()
+    return (first + second) / target.numel() + sparsity * output.mask.mean().item()
 
 
 def test_the_loss_is_equation_2_and_sums_are_the_same_times_the_pixels() -> None:
     """The threshold is of the squared error: 0.1 off is counted, 0.05 is not."""
     target = torch.rand(2, 1, 6, 5, dtype=torch.float64)
     off = torch.tensor([0.0, 0.05, 0.1000001, 0.3], dtype=torch.float64)
-    drawn = target + off[torch.randint(4, target.shape)]
-    made = Reconstruction(drawn, torch.rand_like(target), torch.rand(2, 1, 2, 2).double())
-    mean = attention_loss(made, target, delta=0.01, sparsity=0.7)
-    assert mean.item() == pytest.approx(plain_loss(made, target, 0.01, 0.7))
-    summed = attention_loss(made, target, delta=0.01, sparsity=0.7, reduction="sum")
+    images = target + off[torch.randint(4, target.shape)]
+    output = Reconstruction(images, torch.rand_like(target), torch.rand(2, 1, 2, 2).double())
+    mean = attention_loss(output, target, delta=0.01, sparsity=0.7)
+    assert mean.item() == pytest.approx(plain_loss(output, target, 0.01, 0.7))
+    summed = attention_loss(output, target, delta=0.01, sparsity=0.7, reduction="sum")
     assert summed.item() == pytest.approx(30 * mean.item())
 
 
@@ -139,12 +139,12 @@ def test_pairs_are_of_one_episode_and_near(tmp_path: Path, gap: int) -> None:
     frames = recorded(tmp_path, [[5, 1, 9], [1, 7]], gap=gap)
     pairs = Pairs(frames, 3 * gap, seed=1)
     assert pairs.targets.tolist() == [i for i in range(23) if i not in (5, 15)]
-    drawn: dict[int, list[int]] = {int(t): [] for t in pairs.targets}
+    sources_by_target: dict[int, list[int]] = {int(t): [] for t in pairs.targets}
     for step in range(300):
         sources = pairs.sources(pairs.targets, step)
         for target, source in zip(pairs.targets.tolist(), sources.tolist(), strict=True):
-            drawn[target].append(source)
-    for target, counted in drawn.items():
+            sources_by_target[target].append(source)
+    for target, counted in sources_by_target.items():
         allowed = [
             other
             for other in range(len(frames))

@@ -47,8 +47,8 @@ def source(word: str) -> nn.Module:
     if word == "picanet":
         return picanet.Training(picanet.Config(size=8), SHAPE).saliency()
     module: Any = {"motion": motion, "centre": centre, "random": random}[word]
-    made: nn.Module = module.fit(module.Config(), frames(7, seed=1))
-    return made
+    saliency: nn.Module = module.fit(module.Config(), frames(7, seed=1))
+    return saliency
 
 
 def looking(word: str, features: multimae.Features | None = None) -> multimae.Encoder:
@@ -63,10 +63,10 @@ def seen(word: str, kind: Any) -> channels.Encoder:
 
 @pytest.mark.parametrize("word", SOURCES)
 def test_config_and_weights_are_all_that_is_needed(word: str, tmp_path: Path) -> None:
-    image, made = frames(), looking(word)
-    save_encoder(made, tmp_path / "a")
+    image, encoder = frames(), looking(word)
+    save_encoder(encoder, tmp_path / "a")
     loaded: Any = load_encoder(tmp_path / "a")
-    assert torch.equal(loaded(image)["x"], made(image)["x"])
+    assert torch.equal(loaded(image)["x"], encoder(image)["x"])
     assert torch.equal(loaded.saliency_map(image), source(word)(image))
     assert torch.equal(load_saliency(tmp_path / "a")(image), source(word)(image))
     save_encoder(loaded, tmp_path / "b")
@@ -79,9 +79,9 @@ def test_an_encoder_on_disk_is_a_source_to_carry(word: str, tmp_path: Path) -> N
     """As in `source/` of a set that an encoder labelled."""
     labeller: Any = source(word)
     save_encoder(labeller.encoder, tmp_path)
-    made = multimae.Pretraining(SMALL, SHAPE).encoder(None, load_saliency(tmp_path))
-    assert made.saliency is not None
-    assert torch.equal(made.saliency(frames()), labeller(frames()))
+    encoder = multimae.Pretraining(SMALL, SHAPE).encoder(None, load_saliency(tmp_path))
+    assert encoder.saliency is not None
+    assert torch.equal(encoder.saliency(frames()), labeller(frames()))
 
 
 def test_the_source_decides_what_is_seen_unless_it_is_not_used() -> None:
@@ -125,17 +125,17 @@ def test_channels_against_their_formulas(word: str) -> None:
         "rgbs": np.concatenate([rgb, plane], axis=1),
     }
     for kind, channel in expected.items():
-        found = seen(word, kind)(image)["image"]
-        assert found.dtype == torch.uint8 and found.shape == channel.shape
-        assert np.abs(found.numpy().astype(int) - channel).max() <= 1  # a tie in float32
-        assert (found.numpy() != channel).mean() < 1e-3
-        assert found.max() > 200, "on the scale of RGB"
+        planes = seen(word, kind)(image)["image"]
+        assert planes.dtype == torch.uint8 and planes.shape == channel.shape
+        assert np.abs(planes.numpy().astype(int) - channel).max() <= 1  # a tie in float32
+        assert (planes.numpy() != channel).mean() < 1e-3
+        assert planes.max() > 200, "on the scale of RGB"
 
 
 def test_rgb_is_the_frame() -> None:
     image = frames()
-    made = seen("motion", "rgb")(image)["image"]
-    assert torch.equal(made, image) and made.data_ptr() != image.data_ptr()
+    planes = seen("motion", "rgb")(image)["image"]
+    assert torch.equal(planes, image) and planes.data_ptr() != image.data_ptr()
 
 
 @pytest.mark.parametrize(("kind", "pictures"), [("rgb", 2), ("saliency", 2), ("rgbs", 3)])
@@ -154,12 +154,12 @@ def test_channels_without_a_source_are_refused() -> None:
 @pytest.mark.parametrize("word", ["centre", "random", "mae", "student", "picanet"])
 def test_exported_with_its_source(word: str, tmp_path: Path) -> None:
     """Of any batch; motion is in the contracts of every encoder."""
-    image, made = frames(), looking(word)
-    export(made, tmp_path / "encoder.pt2")
+    image, encoder = frames(), looking(word)
+    export(encoder, tmp_path / "encoder.pt2")
     program = torch.export.load(tmp_path / "encoder.pt2").module()
     for count in (1, 3, 5):
-        found = program(image[:count])["x"]
-        assert (found - made(image[:count])["x"]).abs().max() <= 1e-5
+        tokens = program(image[:count])["x"]
+        assert (tokens - encoder(image[:count])["x"]).abs().max() <= 1e-5
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -208,7 +208,7 @@ def test_what_cannot_label_is_not_carried(tmp_path: Path) -> None:
 
 
 def test_a_loaded_source_is_frozen(tmp_path: Path) -> None:
-    made: Any = source("motion")
-    save_saliency(made, tmp_path)
+    saliency: Any = source("motion")
+    save_saliency(saliency, tmp_path)
     loaded = load_saliency(tmp_path)
     assert not any(part.training for part in loaded.modules())

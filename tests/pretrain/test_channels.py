@@ -28,8 +28,8 @@ def test_channels_pixel_by_pixel(channels: Any) -> None:
     saliency = Ramp()(image).numpy()
     config = Config(channels=channels)
     encoder = Encoder(config, Features(), SHAPE, Ramp() if config.needs_saliency else None)
-    found = encoder(image)["image"]
-    assert found.dtype == torch.uint8
+    planes = encoder(image)["image"]
+    assert planes.dtype == torch.uint8
     for frame in range(2):
         for y in range(SHAPE[1]):
             for x in range(SHAPE[2]):
@@ -41,4 +41,4 @@ def test_channels_pixel_by_pixel(channels: Any) -> None:
                     "rgbxs": [value * share for value in pixel],
                     "rgbs": [*pixel, share * 255],
                 }[channels]
-                np.testing.assert_allclose(found[frame, :, y, x].tolist(), wanted, atol=0.501)
+                np.testing.assert_allclose(planes[frame, :, y, x].tolist(), wanted, atol=0.501)

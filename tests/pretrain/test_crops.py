@@ -18,14 +18,14 @@ def test_a_crop_is_torchvisions(size: tuple[int, int]) -> None:
     boxes = torch.from_numpy(crops.boxes(rng, 40, size))
     boxes[0] = torch.tensor([0, 0, *size])  # nothing cut away
     mirrored = torch.arange(40) % 2 == 1
-    found = crops.crop(images, boxes, mirrored)
-    for image, box, flip, own in zip(images, boxes.tolist(), mirrored, found, strict=True):
+    cropped = crops.crop(images, boxes, mirrored)
+    for image, box, flip, own in zip(images, boxes.tolist(), mirrored, cropped, strict=True):
         expected = vision.resized_crop(
             image, *box, list(size), InterpolationMode.BILINEAR, antialias=False
         )
         expected = vision.hflip(expected) if flip else expected
         torch.testing.assert_close(own, expected, atol=2e-5, rtol=0)
-    torch.testing.assert_close(found[0], images[0], atol=2e-5, rtol=0)
+    torch.testing.assert_close(cropped[0], images[0], atol=2e-5, rtol=0)
 
 
 def test_boxes_are_spread_as_torchvisions() -> None:
@@ -53,8 +53,8 @@ def test_where_no_box_fits_it_is_the_middle(
 ) -> None:
     monkeypatch.setattr(crops, "SCALE", (1.5, 2.0))
     expected = RandomResizedCrop.get_params(torch.zeros(3, *size), [1.5, 2.0], [0.75, 4 / 3])
-    found = crops.boxes(np.random.default_rng(0), 3, size)
-    assert found.tolist() == [list(expected)] * 3
+    regions = crops.boxes(np.random.default_rng(0), 3, size)
+    assert regions.tolist() == [list(expected)] * 3
 
 
 def test_boxes_depend_on_the_generator_alone() -> None:

@@ -70,12 +70,12 @@ def test_tokens_are_the_selection_encoded_together(features: mae.Features, token
     model = encoder.model
     for b in range(3):
         frame = image[b : b + 1]
-        index, kept = {
+        index, selected = {
             "dynamic": lambda e: select.dynamic(e, 1.0, tokens),
             "fixed": lambda e: select.fixed(e, tokens),
             "all": lambda e: select.every(1, 36, e.device),
         }[features.select](error_map(model, frame))
-        chosen = index[kept]
+        chosen = index[selected]
         assert pos[b][mask[b]].tolist() == chosen.tolist()
         patches = model.to_patches(frame)[:, chosen]
         alone = model.encode(model.embed(patches, chosen[None]))[0, 1:] + model.positions[chosen]

@@ -279,6 +279,6 @@ def test_files_that_fail_cost_time_alone(
     if fault == "forbidden":
         monkeypatch.setattr(Path, "mkdir", fail)
     assert same_bits(sharing(tmp_path)(frames), expected)
-    told = {"gone": "", "folder": "folder.errors: ignored from here on, it cannot be read"}
-    assert told.get(fault, "errors are no longer shared") in caplog.text
+    messages = {"gone": "", "folder": "folder.errors: ignored from here on, it cannot be read"}
+    assert messages.get(fault, "errors are no longer shared") in caplog.text
     assert caplog.text.count("no longer shared") <= 1

@@ -18,15 +18,15 @@ def plain_error(model: MaskedViT, image: Tensor, centre: int) -> Tensor:
     """One centre: its existing neighbours in, the prediction at the centre out."""
     rows, columns = model.grid
     row, column = divmod(centre, columns)
-    seen = [
+    visible = [
         r * columns + c
         for r in range(max(0, row - 1), min(rows, row + 2))
         for c in range(max(0, column - 1), min(columns, column + 2))
         if (r, c) != (row, column)
     ]
     patches = model.to_patches(image)
-    drawn = model(patches, torch.tensor(seen, dtype=torch.int64).repeat(len(image), 1))
-    error: Tensor = (drawn[:, centre] - normalise(patches)[:, centre]).square().mean(-1)
+    reconstruction = model(patches, torch.tensor(visible, dtype=torch.int64).repeat(len(image), 1))
+    error: Tensor = (reconstruction[:, centre] - normalise(patches)[:, centre]).square().mean(-1)
     return error
 
 
@@ -119,8 +119,8 @@ def test_single_centres_have_the_same_bits_in_any_company() -> None:
         for centre, error in zip(watched, alone, strict=True):
             company = torch.randint(0, 144, (FEW + 3,))
             company[row] = centre
-            found = errors_at(model, patches, company, near)
-            assert found.shape == company.shape and torch.equal(found[row : row + 1], error)
+            errors = errors_at(model, patches, company, near)
+            assert errors.shape == company.shape and torch.equal(errors[row : row + 1], error)
 
 
 def test_depends_on_nothing_but_the_nine_patches() -> None:

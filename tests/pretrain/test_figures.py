@@ -17,29 +17,29 @@ def test_heat_map_rises_from_dark_to_light() -> None:
 
 def test_outline_lights_the_chosen_patches_and_frames_them() -> None:
     picture = np.full((16, 16, 3), 200, np.uint8)
-    drawn = figures.outline(picture, [1], 8, scale=4)  # row 0, column 1
-    assert drawn.shape == (64, 64, 3)
-    assert drawn[16, 48].tolist() == [200, 200, 200]
-    assert drawn[16, 16].tolist() == drawn[48, 48].tolist() == [90, 90, 90]
-    assert drawn[31, 48].tolist() == drawn[16, 32].tolist() == [255, 40, 40]
+    outlined = figures.outline(picture, [1], 8, scale=4)  # row 0, column 1
+    assert outlined.shape == (64, 64, 3)
+    assert outlined[16, 48].tolist() == [200, 200, 200]
+    assert outlined[16, 16].tolist() == outlined[48, 48].tolist() == [90, 90, 90]
+    assert outlined[31, 48].tolist() == outlined[16, 32].tolist() == [255, 40, 40]
 
 
 def test_neighbouring_patches_share_no_border() -> None:
-    drawn = figures.outline(np.full((16, 16, 3), 200, np.uint8), [0, 1], 8, scale=4)
-    assert drawn[16, 31].tolist() == drawn[16, 32].tolist() == [200, 200, 200]
+    outlined = figures.outline(np.full((16, 16, 3), 200, np.uint8), [0, 1], 8, scale=4)
+    assert outlined[16, 31].tolist() == outlined[16, 32].tolist() == [200, 200, 200]
 
 
 def test_tint_reddens_the_chosen_patches() -> None:
-    drawn = figures.tint(np.full((16, 24, 3), 100, np.uint8), [1, 5], 8)
-    red = (drawn == (160, 65, 65)).all(-1)
-    assert (drawn[~red] == 100).all()
+    tinted = figures.tint(np.full((16, 24, 3), 100, np.uint8), [1, 5], 8)
+    red = (tinted == (160, 65, 65)).all(-1)
+    assert (tinted[~red] == 100).all()
     assert red[:8, 8:16].all() and red[8:, 16:].all() and red.sum() == 2 * 64
 
 
 def test_overlay_dims_what_does_not_matter() -> None:
     picture = np.full((2, 2, 3), 90, np.uint8)
-    drawn = figures.overlay(picture, np.array([[0.0, 0.5], [1.0, 1.0]]))
-    assert drawn[..., 0].tolist() == [[30, 60], [90, 90]]
+    bright = figures.overlay(picture, np.array([[0.0, 0.5], [1.0, 1.0]]))
+    assert bright[..., 0].tolist() == [[30, 60], [90, 90]]
 
 
 def test_line_chart_draws_the_curve_and_the_cut() -> None:

@@ -20,16 +20,16 @@ KINDS = [torch.float32, *([torch.bfloat16] if linear.has_bfloat16() else [])]
 @pytest.fixture
 def faster(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """As on a processor where oneDNN is faster; the shapes that came to it."""
-    seen: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     real = linear.linear
 
     def record(x: Tensor, weight: Tensor, bias: Tensor | None, kind: torch.dtype) -> Tensor:
-        seen.append(tuple(x.shape))
+        shapes.append(tuple(x.shape))
         return real(x, weight, bias, kind)
 
     monkeypatch.setattr(linear, "is_faster", lambda: True)
     monkeypatch.setattr(linear, "linear", record)
-    yield seen
+    yield shapes
 
 
 @pytest.mark.parametrize("shape", [(5, 12), (2, 7, 12), (12,), (1, 1, 12)])
@@ -59,12 +59,12 @@ def test_what_goes_in_and_what_comes_out_is_rounded(
     rounded = [part.detach().to(kind).float().requires_grad_() for part in parts]
     y = linear.linear(x, layer.weight, layer.bias, kind)
     expected = F.linear(rounded[0], rounded[1], rounded[2] if bias else None)
-    found = [y, *torch.autograd.grad(y, parts, gradient)]
+    gradients = [y, *torch.autograd.grad(y, parts, gradient)]
     wanted = [expected, *torch.autograd.grad(expected, rounded, gradient.to(kind).float())]
     if bias:  # its gradient is no product
-        torch.testing.assert_close(found.pop(), gradient.sum((0, 1)))
+        torch.testing.assert_close(gradients.pop(), gradient.sum((0, 1)))
         wanted.pop()
-    for ours, theirs in zip(found, wanted, strict=True):
+    for ours, theirs in zip(gradients, wanted, strict=True):
         assert ours.dtype == torch.float32 and ours.is_contiguous()
         assert torch.equal(ours, ours.to(kind).float())
         torch.testing.assert_close(ours, theirs.to(kind).float(), atol=1e-5, rtol=2**-7)
@@ -86,8 +86,8 @@ def test_only_training_and_only_where_it_can_is_in_bfloat16(
 
 def test_without_gradients_it_is_float32() -> None:
     x, weight = torch.randn(4, 6), torch.randn(3, 6)
-    found = linear.linear(x, weight, None, torch.bfloat16)
-    torch.testing.assert_close(found, F.linear(x, weight))
+    output = linear.linear(x, weight, None, torch.bfloat16)
+    torch.testing.assert_close(output, F.linear(x, weight))
 
 
 def test_strided_inputs_and_frozen_parts() -> None:

@@ -40,27 +40,27 @@ def batch_of(count: int = 6, seed: int = 0, share: slice = ALL) -> dict[str, Any
 
 def method(**changes: Any) -> Pretraining:
     """With norms and tokens that are not one and zero, so that a mix-up shows."""
-    made = Pretraining(replace(SMALL, **changes), SHAPE)
+    training = Pretraining(replace(SMALL, **changes), SHAPE)
     generator = torch.Generator().manual_seed(1)
-    for parameter in made.parameters():
+    for parameter in training.parameters():
         if parameter.ndim == 1:
             parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return made
+    return training
 
 
 @pytest.mark.parametrize(
-    ("config", "parameters", "kept"),
+    ("config", "parameters", "acting"),
     [
         (Config(), 13_018_816, 3_225_344),
         (Config(norm_rgb=False), 9_743_360, 3_225_344),
         (Config(modalities="rgb"), 9_759_104, 3_208_704),
     ],
 )
-def test_parameters_as_the_papers(config: Config, parameters: int, kept: int) -> None:
-    made = Pretraining(config, (3, 64, 64))
-    assert sum(p.numel() for p in made.parameters()) == parameters
-    encoder = made.encoder(None, nn.Identity()) if config.needs_saliency else made.encoder()
-    assert sum(p.numel() for p in encoder.parameters()) == kept
+def test_parameters_as_the_papers(config: Config, parameters: int, acting: int) -> None:
+    training = Pretraining(config, (3, 64, 64))
+    assert sum(p.numel() for p in training.parameters()) == parameters
+    encoder = training.encoder(None, nn.Identity()) if config.needs_saliency else training.encoder()
+    assert sum(p.numel() for p in encoder.parameters()) == acting
 
 
 # The network, an image and a head at a time
@@ -100,35 +100,35 @@ def through(x: Tensor, block: Any, heads: int) -> Tensor:
     return x + perceptron(normed(x, block.norm2), block.mlp)
 
 
-def patches_of(made: Pretraining, images: Tensor) -> dict[str, Tensor]:
+def patches_of(training: Pretraining, images: Tensor) -> dict[str, Tensor]:
     """(B, 4, H, W) in [0, 1]: RGB by ImageNet's statistics, saliency as it is."""
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    found = {"rgb": patchify((images[:, :3] - mean) / std, 8)}
+    patches = {"rgb": patchify((images[:, :3] - mean) / std, 8)}
     return (
-        found
-        if made.config.modalities == "rgb"
-        else found | {"saliency": patchify(images[:, 3:], 8)}
+        patches
+        if training.config.modalities == "rgb"
+        else patches | {"saliency": patchify(images[:, 3:], 8)}
     )
 
 
-def encoded(made: Pretraining, patches: dict[str, Tensor], b: int, keep: list[int]) -> Tensor:
+def encoded(training: Pretraining, patches: dict[str, Tensor], b: int, keep: list[int]) -> Tensor:
     """The tokens of one image at `keep`, then the global one."""
     tokens, names = [], list(patches)
     for token in keep:
         name, n = names[token // 16], token % 16
-        layer: Any = made.model.project[name]
+        layer: Any = training.model.project[name]
         place = sincos_positions(16, 4, 4)[n]
         tokens.append(layer.weight @ patches[name][b, n] + layer.bias + place)
-    x = torch.stack([*tokens, made.model.global_token])
-    for block in made.model.blocks:
+    x = torch.stack([*tokens, training.model.global_token])
+    for block in training.model.blocks:
         x = through(x, block, 2)
     return x
 
 
-def drawn(made: Pretraining, name: str, own: int, latent: Tensor, keep: list[int]) -> Tensor:
+def drawn(training: Pretraining, name: str, own: int, latent: Tensor, keep: list[int]) -> Tensor:
     """What a decoder draws of all 16 patches of modality number `own`."""
-    d: Any = made.decoders[name]
+    d: Any = training.decoders[name]
     places, vectors = sincos_positions(24, 4, 4), list(d.modality.values())
     rows = F.linear(latent, d.embed_latent.weight, d.embed_latent.bias)
     context = [
@@ -153,10 +153,10 @@ def drawn(made: Pretraining, name: str, own: int, latent: Tensor, keep: list[int
 @pytest.mark.parametrize("modalities", ["rgb+saliency", "rgb"])
 def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One image sees all of RGB and one all of saliency: of these nothing is left to draw."""
-    made = method(modalities=modalities, mask=0.5)
+    training = method(modalities=modalities, mask=0.5)
     batch, names = batch_of(), modalities.split("+")
     visible = 8 * len(names)
-    assert made._visible == visible
+    assert training._visible == visible
     rng = noise(0, 3)
     boxes, mirrored = crops.boxes(rng, 6, (32, 32)), rng.random(6) < 0.5
     keep = budgets.sample(rng, 6, len(names), 16, visible)
@@ -166,79 +166,79 @@ def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.Monke
     assert mirrored.any() and not mirrored.all()
     planes = torch.cat([batch["image"], batch["saliency"][..., None]], -1).permute(0, 3, 1, 2) / 255
     images = crops.crop(planes, torch.from_numpy(boxes), torch.from_numpy(mirrored))
-    patches = patches_of(made, images)
+    patches = patches_of(training, images)
     expected = torch.zeros(())
     with torch.no_grad():
-        latents = [encoded(made, patches, b, keep[b].tolist()) for b in range(6)]
+        latents = [encoded(training, patches, b, keep[b].tolist()) for b in range(6)]
         for name in ("rgb", "norm_rgb", "saliency")[: 1 + len(names)]:
             own = int(name == "saliency")
             means = []
             for b in range(6):
                 hidden = [n for n in range(16) if 16 * own + n not in keep[b]]
-                found = drawn(made, name, own, latents[b], keep[b].tolist())
+                rows = drawn(training, name, own, latents[b], keep[b].tolist())
                 errors = []
                 for n in hidden:
                     target = patches[names[own]][b, n]
                     if name == "norm_rgb":
                         target = (target - target.mean()) / (target.var() + 1e-6).sqrt()
-                    error = (found[n] - target) ** 2
+                    error = (rows[n] - target) ** 2
                     errors.append(error / (1.05 - target) if own else error)
                 if hidden:
                     means.append(torch.stack(errors).mean())
             assert len(means) == (5 if len(names) == 2 else 6)
             expected = expected + torch.stack(means).mean()
-        torch.testing.assert_close(made.loss(batch), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(training.loss(batch), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_shares_of_two_processes_make_the_whole() -> None:
-    made = method()
-    whole = made.loss(batch_of())
-    halves = [made.loss(batch_of(share=slice(rank, None, 2))) for rank in range(2)]
+    training = method()
+    whole = training.loss(batch_of())
+    halves = [training.loss(batch_of(share=slice(rank, None, 2))) for rank in range(2)]
     torch.testing.assert_close(sum(halves) / 2, whole, atol=1e-5, rtol=1e-5)
     torch.autograd.backward(whole)
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in made.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in training.parameters())
 
 
 def test_crops_and_masks_change_with_the_step() -> None:
-    made = method()
-    losses = [made.loss(batch_of() | {"step": step}).item() for step in (0, 1, 0)]
+    training = method()
+    losses = [training.loss(batch_of() | {"step": step}).item() for step in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert made.loss(batch_of() | {"step": 0}).item() == pytest.approx(losses[0], rel=0.02)
+        assert training.loss(batch_of() | {"step": 0}).item() == pytest.approx(losses[0], rel=0.02)
 
 
 # Training
 
 
 def test_initialisation_treats_queries_keys_and_values_apart() -> None:
-    made = Pretraining(Config(), (3, 64, 64))
-    names = [name for name, part in made.named_modules() if isinstance(part, nn.Linear)]
+    training = Pretraining(Config(), (3, 64, 64))
+    names = [name for name, part in training.named_modules() if isinstance(part, nn.Linear)]
     assert sum(name.endswith("qkv") for name in names) == 4 + 3 * 3
     for name in names:
-        layer: Any = made.get_submodule(name)
+        layer: Any = training.get_submodule(name)
         assert not layer.bias.any()
         parts = {"qkv": 3, "key_value": 2}.get(name.rpartition(".")[2], 1)
         for matrix in layer.weight.chunk(parts):
             bound = math.sqrt(6 / sum(matrix.shape))
             assert 0.98 * bound < matrix.abs().max() <= bound, name
-    for decoder in made.decoders.values():
+    for decoder in training.decoders.values():
         assert not decoder.get_parameter("mask_token").any()
         vectors = torch.cat([decoder.get_parameter(f"modality.{m}") for m in multimae.MODALITIES])
         assert 0.016 < vectors.std() < 0.024
-    assert 0.016 < made.model.global_token.std() < 0.024
+    assert 0.016 < training.model.global_token.std() < 0.024
     again, other = (Pretraining(Config(seed=s), (3, 64, 64)).state_dict() for s in (0, 1))
-    assert all(torch.equal(t, again[k]) for k, t in made.state_dict().items())
+    assert all(torch.equal(t, again[k]) for k, t in training.state_dict().items())
     assert not torch.equal(again["model.global_token"], other["model.global_token"])
 
 
 def test_the_optimizer_is_the_papers() -> None:
     """2e-4 at batch 512 after 40 of 200 epochs; no decay on biases, norms, tokens and vectors."""
-    made = Pretraining(Config(), (3, 64, 64))
-    optimizer, schedule = made.optimizer(1000)
+    training = Pretraining(Config(), (3, 64, 64))
+    optimizer, schedule = training.optimizer(1000)
     decayed, bare = optimizer.param_groups
     assert (decayed["weight_decay"], bare["weight_decay"]) == (0.05, 0.0)
     assert decayed["betas"] == (0.9, 0.95) and decayed["eps"] == 1e-8
-    names = {id(p): name for name, p in made.named_parameters()}
+    names = {id(p): name for name, p in training.named_parameters()}
     assert all(names[id(p)].endswith("weight") for p in decayed["params"])
     free = {names[id(p)] for p in bare["params"]}
     assert {"model.global_token", "decoders.rgb.mask_token"} <= free
@@ -270,9 +270,9 @@ def fit(
     progress: Callable[[int, int], None] | None = None,
     every: int | None = None,
 ) -> tuple[Pretraining, np.ndarray]:
-    made = Pretraining(config, (3, 16, 16))
+    training = Pretraining(config, (3, 16, 16))
     losses = trainer.fit(
-        made,
+        training,
         things(48, 0),
         batch_size=config.batch_size,
         epochs=config.epochs,
@@ -281,7 +281,7 @@ def fit(
         progress=progress,
         checkpoint_every=every,
     )
-    return made, losses
+    return training, losses
 
 
 def test_stopped_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -317,19 +317,19 @@ def test_it_learns_one_modality_from_the_other(
         norm_rgb=False, dim=32, depth=1, heads=2, decoder_dim=32, decoder_depth=1, decoder_heads=2,
         batch_size=24, epochs=200, warmup_epochs=5, base_lr=0.06, mask=0.5,
     )  # fmt: skip
-    made, losses = fit(tmp_path, config)
+    training, losses = fit(tmp_path, config)
     assert losses[-20:].mean() < 0.25 * losses[:20].mean()
     batch = {key: torch.from_numpy(rows) for key, rows in things(256, 1).items()}
-    patches = made.patches(made._images(batch))
+    patches = training.patches(training._images(batch))
 
     def errors(name: str, keep: np.ndarray) -> tuple[float, float]:
         """Of what is drawn of the hidden patches, and of their mean."""
         hidden = budgets.hidden(keep, 2, 4)
         with torch.no_grad():
-            rows, found = made._reconstruct(patches, keep, hidden)[name]
+            rows, reconstruction = training._reconstruct(patches, keep, hidden)[name]
         target = patches[name].flatten(0, 1)[rows]
         mean = patches[name].mean(0).repeat(256, 1)[rows]
-        return F.mse_loss(found, target).item(), F.mse_loss(mean, target).item()
+        return F.mse_loss(reconstruction, target).item(), F.mse_loss(mean, target).item()
 
     ours, trivial = errors("saliency", budgets.sample(np.random.default_rng(0), 256, 2, 4, 4))
     assert ours < 0.93 * trivial
@@ -341,9 +341,13 @@ def test_it_learns_one_modality_from_the_other(
 
 
 def encoder(features: Features | None = None, **changes: Any) -> multimae.Encoder:
-    made = method(**changes)
+    training = method(**changes)
     source = centre.Saliency(centre.Config(), SHAPE)
-    return made.encoder(features, source) if made.config.needs_saliency else made.encoder(features)
+    return (
+        training.encoder(features, source)
+        if training.config.needs_saliency
+        else training.encoder(features)
+    )
 
 
 @pytest.mark.parametrize("looks", [True, False])
@@ -362,11 +366,11 @@ def test_features_are_all_tokens_or_their_pool(modalities: str, looks: bool) -> 
     torch.testing.assert_close(mean(image)["x"][:, 0], tokens["x"].mean(1))
     assert torch.equal(last(image)["x"][:, 0], tokens["x"][:, -1])
     maps = centre.Saliency(centre.Config(), SHAPE)(image)
-    made = method(modalities=modalities)
-    patches = patches_of(made, torch.cat([image / 255, maps], 1))
-    seen = {name: rows for name, rows in patches.items() if both or name == "rgb"}
+    training = method(modalities=modalities)
+    patches = patches_of(training, torch.cat([image / 255, maps], 1))
+    visible = {name: rows for name, rows in patches.items() if both or name == "rgb"}
     with torch.no_grad():
-        expected = encoded(made, seen, 1, list(range(count - 1)))
+        expected = encoded(training, visible, 1, list(range(count - 1)))
     torch.testing.assert_close(tokens["x"][1], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -395,17 +399,17 @@ def test_what_cannot_be_is_named(make: Any, message: str) -> None:
 
 @pytest.mark.parametrize(("modalities", "pictures"), [("rgb+saliency", 14), ("rgb", 7)])
 def test_panels_are_pictures_and_repeat(modalities: str, pictures: int) -> None:
-    made = method(modalities=modalities)
+    training = method(modalities=modalities)
     one = {key: value[:1] for key, value in batch_of().items() if key in ("image", "saliency")}
-    first, second = made.panels(one), made.panels(one)
+    first, second = training.panels(one), training.panels(one)
     assert len(first) == pictures
     for caption, picture in first.items():
         assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
         assert np.array_equal(picture, second[caption])
     assert np.array_equal(first["rgb"], one["image"][0].numpy())
-    seen = first[next(caption for caption in first if caption.endswith("seen"))]
-    kept = (seen == one["image"][0].numpy()).all(-1)
-    grey = (seen == multimae.PAPER).all(-1)
-    assert (kept | grey).all() and kept.sum() == 64 * (7 if pictures == 14 else 4)
-    again = first["rgb 1: drawn"][kept]
-    assert np.array_equal(again, one["image"][0].numpy()[kept])
+    visible = first[next(caption for caption in first if caption.endswith("seen"))]
+    shown = (visible == one["image"][0].numpy()).all(-1)
+    grey = (visible == multimae.PAPER).all(-1)
+    assert (shown | grey).all() and shown.sum() == 64 * (7 if pictures == 14 else 4)
+    again = first["rgb 1: drawn"][shown]
+    assert np.array_equal(again, one["image"][0].numpy()[shown])

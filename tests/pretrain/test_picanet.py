@@ -89,12 +89,12 @@ def test_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_imagenets_vgg_is_kept_and_the_rest_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = picanet.vgg16(pretrained=False)
-    for parameter in made.parameters():
+    vgg = picanet.vgg16(pretrained=False)
+    for parameter in vgg.parameters():
         nn.init.constant_(parameter, 0.25)
 
     class Downloaded:
-        features = made
+        features = vgg
 
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: Downloaded)
     for attention in ("LLL", "GGLLL"):
@@ -119,14 +119,14 @@ def test_frames_of_another_size_are_seen_nearest_and_mapped_back(word: ModuleTyp
     source = word.Training(word.Config(size=16), (3, 24, 48)).saliency()
     image = torch.randint(0, 256, (1, 3, 24, 48), dtype=torch.uint8)
     maps = source(image)
-    seen = image[:, :, [i * 24 // 16 for i in range(16)]][..., [3 * i for i in range(16)]]
+    scaled = image[:, :, [i * 24 // 16 for i in range(16)]][..., [3 * i for i in range(16)]]
     same = word.Saliency(word.Config(size=16), (3, 16, 16))
     same.load_state_dict(source.state_dict())
-    small = same(seen)
+    small = same(scaled)
     expected = small[:, :, [i * 16 // 24 for i in range(24)]][..., [i // 3 for i in range(48)]]
     assert torch.equal(maps, expected)
     with pytest.raises(ValueError, match="image: wants uint8"):
-        source(seen)
+        source(scaled)
 
 
 # Training
@@ -139,20 +139,20 @@ def test_the_loss_weighs_scales_against_maxima_of_the_map(monkeypatch: pytest.Mo
     logits = [torch.randn(2, 1, side, side) for side in (1, 2, 4, 8)]
     for loss in ("bce", "weighted_mse"):
         method = picanet.Training(picanet.Config(size=8, loss=loss), (3, 8, 8))
-        seen: list[Tensor] = []
+        inputs: list[Tensor] = []
         turned = []
 
-        def network(x: Tensor, seen: list[Tensor] = seen) -> list[Tensor]:
-            seen.append(x)
+        def network(x: Tensor, inputs: list[Tensor] = inputs) -> list[Tensor]:
+            inputs.append(x)
             return logits
 
         monkeypatch.setattr(method.network, "forward", network)
-        found = method.loss(batch(columns, step=2))
+        value = method.loss(batch(columns, step=2))
         expected = 0.0
         for frame in range(2):
             image = torch.from_numpy(columns["image"][frame]).permute(2, 0, 1) / 255
-            mirrored = torch.allclose(seen[0][frame], image.flip(2), atol=1e-6)
-            assert mirrored or torch.allclose(seen[0][frame], image, atol=1e-6)
+            mirrored = torch.allclose(inputs[0][frame], image.flip(2), atol=1e-6)
+            assert mirrored or torch.allclose(inputs[0][frame], image, atol=1e-6)
             turned.append(mirrored)
             target = columns["saliency"][frame].astype(float) / 255
             target = target[:, ::-1] if mirrored else target
@@ -171,7 +171,7 @@ def test_the_loss_weighs_scales_against_maxima_of_the_map(monkeypatch: pytest.Mo
                             total += (p - t) ** 2 / (1.05 - t)
                 expected += weight * total / side**2 / 2
         assert turned == [False, True]
-        assert found.item() == pytest.approx(expected, rel=1e-5)
+        assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_rate_falls_tenfold_at_35_and_70_percent() -> None:
@@ -186,9 +186,9 @@ def test_the_rate_falls_tenfold_at_35_and_70_percent() -> None:
 
 def test_mirrors_turn_half_of_the_frames_and_nothing_else() -> None:
     images = torch.rand(400, 4, 2, 6)
-    found = mirror(images, np.random.default_rng(0), ALONE)
-    turned = torch.tensor([torch.equal(f, i.flip(2)) for f, i in zip(found, images, strict=True)])
-    assert torch.equal(found[~turned], images[~turned])
+    output = mirror(images, np.random.default_rng(0), ALONE)
+    turned = torch.tensor([torch.equal(f, i.flip(2)) for f, i in zip(output, images, strict=True)])
+    assert torch.equal(output[~turned], images[~turned])
     assert 160 < turned.sum() < 240
 
 
@@ -209,12 +209,12 @@ def test_processes_share_what_is_drawn() -> None:
 
 def test_jitter_multiplies_brightness_within_its_strength() -> None:
     grey = torch.full((300, 3, 2, 2), 0.5)
-    found = colour_jitter(
+    jittered = colour_jitter(
         grey, np.random.default_rng(0), ALONE, brightness=0.4, contrast=0, saturation=0, hue=0
     )
-    factors = found[:, 0, 0, 0] / 0.5
+    factors = jittered[:, 0, 0, 0] / 0.5
     assert 0.6 <= factors.min() < 0.65 and 1.35 < factors.max() <= 1.4
-    assert found.std((1, 2, 3)).max() < 1e-6
+    assert jittered.std((1, 2, 3)).max() < 1e-6
 
 
 @pytest.mark.slow

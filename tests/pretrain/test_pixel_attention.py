@@ -44,11 +44,11 @@ def test_halves_are_summed_as_floats() -> None:
     expected = attend(features.float(), weights.float()).bfloat16()
     assert torch.equal(attend(features, weights), expected)
     apply: Callable[..., Tensor] = Attend.apply
-    found = [
+    outputs = [
         torch.autograd.grad(apply(x, weights.to(x.dtype)).float().square().sum(), x)[0].float()
         for x in (features.requires_grad_(), features.detach().float().requires_grad_())
     ]
-    torch.testing.assert_close(*found, atol=0.05, rtol=0.02)
+    torch.testing.assert_close(*outputs, atol=0.05, rtol=0.02)
 
 
 def test_the_written_gradient_is_the_gradient() -> None:
@@ -78,8 +78,8 @@ def test_global_attention_weighs_a_grid_of_the_whole_map() -> None:
         context = module(x)
         columns = module.down(x.permute(0, 3, 2, 1).reshape(24, 12, 6))[0]  # down every column
         rows = columns.reshape(2, 12, 12, 512).transpose(1, 2).reshape(24, 12, 512)
-        seen = module.across(rows)[0].reshape(2, 12, 12, 512).permute(0, 3, 1, 2)
-        weights = module.norm(module.weigh(seen)).softmax(1)
+        row_output = module.across(rows)[0].reshape(2, 12, 12, 512).permute(0, 3, 1, 2)
+        weights = module.norm(module.weigh(row_output)).softmax(1)
         expected = torch.zeros_like(x)
         for tap in range(36):
             there = x[:, :, 2 * (tap // 6), 2 * (tap % 6)]
@@ -99,10 +99,10 @@ def test_what_the_released_code_did_is_something_else() -> None:
     unfolded = F.unfold(features.permute(0, 3, 1, 2), 7, dilation=2, padding=6)
     channels_first = weights.permute(0, 3, 1, 2)
     correct = (unfolded.view(1, 3, 49, 64) * channels_first.reshape(1, 1, 49, 64)).sum(2)
-    found = attend(features, weights).permute(0, 3, 1, 2).reshape(1, 3, 64)
-    torch.testing.assert_close(found, correct, atol=1e-6, rtol=0)
+    attended = attend(features, weights).permute(0, 3, 1, 2).reshape(1, 3, 64)
+    torch.testing.assert_close(attended, correct, atol=1e-6, rtol=0)
     mixed = (unfolded.reshape(1, 3, 64, 49) * channels_first.reshape(1, 1, 64, 49)).sum(-1)
-    assert (found - mixed).abs().max() > 0.1
+    assert (attended - mixed).abs().max() > 0.1
 
 
 def test_parameters_learn() -> None:

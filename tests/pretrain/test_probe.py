@@ -35,7 +35,7 @@ def test_from_noise_nothing_is_read_off() -> None:
     noise = generator.normal(size=(FRAMES, 30))
     parts = split(EPISODE, 0)
     (score,), (mean,) = (
-        found.values() for found in (Probe(noise).score({"tip": place}, parts),
+        scores.values() for scores in (Probe(noise).score({"tip": place}, parts),
                                      score_mean({"tip": place}, parts))
     )  # fmt: skip
     assert score.r2 is not None and mean.r2 is not None
@@ -134,8 +134,8 @@ def test_a_place_that_never_moves_has_no_r2() -> None:
 def test_features_that_are_all_alike_tell_the_mean() -> None:
     _, place = scene()
     parts = split(EPISODE, 0)
-    found = Probe(np.ones((FRAMES, 3))).score({"tip": place}, parts)["tip"]
-    assert found.r2 == pytest.approx(score_mean({"tip": place}, parts)["tip"].r2)
+    scores = Probe(np.ones((FRAMES, 3))).score({"tip": place}, parts)["tip"]
+    assert scores.r2 == pytest.approx(score_mean({"tip": place}, parts)["tip"].r2)
 
 
 @pytest.mark.parametrize("features", [np.ones(3), np.full((4, 2), np.nan)])

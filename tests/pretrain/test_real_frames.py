@@ -31,8 +31,8 @@ def definition(model: MaskedViT, image: Tensor, centres: list[int]) -> Tensor:
     target = normalise(patches)[0]
     errors = []
     for centre in centres:
-        drawn = model(patches, index[centre][real[centre]][None])[0, centre]
-        errors.append((drawn - target[centre]).square().mean())
+        reconstruction = model(patches, index[centre][real[centre]][None])[0, centre]
+        errors.append((reconstruction - target[centre]).square().mean())
     return torch.stack(errors)
 
 
@@ -56,27 +56,27 @@ def test_maps_of_a_game_equal_the_definition(game: str) -> None:
     alone, together = torch.split(frames, FRAMES // 2)
     groups = [*torch.split(alone, 1), *torch.split(together, TOGETHER)]
     maps = torch.cat([memory(group) for group in groups])
-    for number, (frame, found) in enumerate(zip(frames, maps, strict=True)):
+    for number, (frame, errors) in enumerate(zip(frames, maps, strict=True)):
         corner = (0, 11, 132, 143)[number % 4]
         centres = [corner, int(random.choice(border)), int(random.integers(144))]
         torch.testing.assert_close(
-            found[centres], definition(model, frame, centres), atol=CLOSE, rtol=0
+            errors[centres], definition(model, frame, centres), atol=CLOSE, rtol=0
         )
         if number % (FRAMES // WHOLE) == FRAMES // WHOLE - 1:
             expected = definition(model, frame, list(range(144)))
-            torch.testing.assert_close(found, expected, atol=CLOSE, rtol=0)
+            torch.testing.assert_close(errors, expected, atol=CLOSE, rtol=0)
             torch.testing.assert_close(
                 error_map(model, frame[None])[0], expected, atol=CLOSE, rtol=0
             )
-            assert same_selection(found, expected)
+            assert same_selection(errors, expected)
     assert memory.hits > 0.3 * FRAMES * 144 or game == "BattleZone"
 
 
-def same_selection(found: Tensor, expected: Tensor) -> bool:
+def same_selection(actual: Tensor, expected: Tensor) -> bool:
     """Whether both maps select the same patches, those on the brink aside."""
-    kept = []
-    for error in (found, expected):
+    selections = []
+    for error in (actual, expected):
         index, mask = select.dynamic(error[None], 1.0, 144)
-        kept.append(set(index[mask].tolist()))
+        selections.append(set(index[mask].tolist()))
     brink = float(expected.mean())
-    return all(abs(float(expected[p]) - brink) < CLOSE for p in kept[0] ^ kept[1])
+    return all(abs(float(expected[p]) - brink) < CLOSE for p in selections[0] ^ selections[1])

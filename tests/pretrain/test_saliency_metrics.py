@@ -14,10 +14,10 @@ def f(precision: float, recall: float) -> float:
     return 1.3 * precision * recall / (0.3 * precision + recall) if precision + recall else 0.0
 
 
-def one(found: np.ndarray, wanted: np.ndarray, threshold: float) -> tuple[float, float]:
+def one(predicted: np.ndarray, wanted: np.ndarray, threshold: float) -> tuple[float, float]:
     """Precision and recall of a frame, pixel by pixel."""
     hits = chosen = marked = 0
-    for p, t in zip(found.ravel().tolist(), wanted.ravel().tolist(), strict=True):
+    for p, t in zip(predicted.ravel().tolist(), wanted.ravel().tolist(), strict=True):
         chosen += p >= threshold
         marked += t >= 127.5
         hits += p >= threshold and t >= 127.5
@@ -48,9 +48,9 @@ def maps(seed: int, count: int = 3, side: int = 5) -> tuple[Predicted, Truth]:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
 def test_scores_against_loops(seed: int) -> None:
-    found = scores(*maps(seed))
+    actual = scores(*maps(seed))
     expected = by_loops(*maps(seed))
-    assert (found.f_max, found.f_adaptive, found.mae) == pytest.approx(expected, abs=1e-6)
+    assert (actual.f_max, actual.f_adaptive, actual.mae) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_perfect_map_and_its_opposite() -> None:

@@ -20,8 +20,8 @@ def brute_force(errors: list[float], slope: float, k_max: int) -> list[int]:
     curve /= curve[-1]
     step = 1 / len(errors)
     past = [i for i in range(len(errors)) if (curve[i + 1] - curve[i]) / step > slope]
-    kept = [int(order[i]) for i in past] or [int(order[-1])]
-    return sorted(kept[-k_max:])
+    chosen = [int(order[i]) for i in past] or [int(order[-1])]
+    return sorted(chosen[-k_max:])
 
 
 def released(errors: list[float], slope: float, k_max: int) -> list[int]:

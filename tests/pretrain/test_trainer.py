@@ -106,9 +106,9 @@ def test_lightning_step_equals_a_plain_loop(
         x = torch.from_numpy(frames[rows]).permute(0, 3, 1, 2).float() / 255
         patches = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 4, 5, 1).reshape(8, 16, 48)
         draws = torch.from_numpy(np.random.default_rng([0, 1, step]).random((8, 16), np.float32))
-        drawn = plain(patches, draws.argsort(1)[:, :4])
+        reconstruction = plain(patches, draws.argsort(1)[:, :4])
         mean, std = patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-        loss = ((drawn - (patches - mean) / std) ** 2).mean()
+        loss = ((reconstruction - (patches - mean) / std) ** 2).mean()
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * 8 / 256 * schedule.half_cosine(step, steps=10, warmup=10)
         optimizer.zero_grad()

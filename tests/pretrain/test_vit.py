@@ -134,7 +134,7 @@ def test_forward_against_a_plain_masked_autoencoder() -> None:
     model.initialise(1)
     patches = torch.rand(2, 24, 192)
     index = torch.stack([torch.randperm(24)[:6] for _ in range(2)])
-    drawn = model(patches, index)
+    reconstruction = model(patches, index)
     for b in range(2):
         tokens = model.embed_patch(patches[b]) + sincos_positions(64, 4, 6)
         x = torch.cat([model.cls[0], tokens[index[b]]])[None]
@@ -148,7 +148,7 @@ def test_forward_against_a_plain_masked_autoencoder() -> None:
         for block in model.decoder_blocks:
             x = block(x)
         expected = model.predict(model.decoder_norm(x))[0, 1:]
-        torch.testing.assert_close(drawn[b], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(reconstruction[b], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_patch_that_does_not_divide_is_refused() -> None:

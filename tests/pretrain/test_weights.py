@@ -32,6 +32,6 @@ def test_frostbites_encoder_selects_some_patches_of_every_frame() -> None:
     """The paper keeps 50 at most; without that limit 33 to 51 are salient in 5,000 frames."""
     encoder = load_encoder(RECIPES / "weights" / "frostbite-mae")
     frames = random_frames("atari/Frostbite", 60)[::10]
-    kept = torch.cat([encoder(frame[None])["mask"].sum(1) for frame in frames])
+    counts = torch.cat([encoder(frame[None])["mask"].sum(1) for frame in frames])
     assert encoder.max_tokens == 50
-    assert (kept >= 20).all() and kept.float().std() > 0, kept
+    assert (counts >= 20).all() and counts.float().std() > 0, counts

@@ -85,16 +85,16 @@ def single_point(word: str, *, seed: int, index: int, draw: bool = True) -> Poin
     return Point((seed, index), draw)
 
 
-EYES = state.Encoder(state.Config(4), state.Features(), (3, 25, 25))
+STATES = state.Encoder(state.Config(4), state.Features(), (3, 25, 25))
 
 
-def policy(config: Config = SMALL, encoder: Any = EYES, seed: int = 0, **choices: Any) -> Policy:
+def policy(config: Config = SMALL, encoder: Any = STATES, seed: int = 0, **choices: Any) -> Policy:
     return fakes.policy(
         config, encoder, seed, agent="sac", env="fake/Point", **{"actions": ACTIONS} | choices
     )
 
 
-def make(config: Config = SMALL, encoder: Any = EYES, seed: int = 0, **choices: Any) -> Agent:
+def make(config: Config = SMALL, encoder: Any = STATES, seed: int = 0, **choices: Any) -> Agent:
     agent = policy(config, encoder, seed, **choices).agent
     assert isinstance(agent, Agent)
     return agent

@@ -86,8 +86,8 @@ class Told(Core):
     def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
         sums = []
         for step, begins in enumerate(first):
-            told = obs["action"][step].float().view(len(begins), -1).sum(1) + obs["reward"][step]
-            state = {"sum": state["sum"] * ~begins + told}
+            inputs = obs["action"][step].float().view(len(begins), -1).sum(1) + obs["reward"][step]
+            state = {"sum": state["sum"] * ~begins + inputs}
             sums.append(state["sum"][:, None])
         return torch.stack(sums), state, {}
 

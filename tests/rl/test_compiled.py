@@ -23,9 +23,9 @@ pytestmark = pytest.mark.slow
 
 
 def agent(encoder: fakes.Fake) -> Agent:
-    made = fakes.policy(encoder=encoder).agent
-    assert isinstance(made, Agent)
-    return made
+    learner = fakes.policy(encoder=encoder).agent
+    assert isinstance(learner, Agent)
+    return learner
 
 
 def test_a_compiled_update_is_the_plain_one() -> None:

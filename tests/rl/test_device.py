@@ -32,12 +32,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # is torch's
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        found = function(*args, **(kwargs or {}))
+        output = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
         if name.startswith("index") and any(t.dtype == torch.bool for t in tensors(args[1:])):
             name = "index by mask"
-        self.seen.append((name, [tuple(tensor.shape) for tensor in tensors((args, found))]))
-        return found
+        self.seen.append((name, [tuple(tensor.shape) for tensor in tensors((args, output))]))
+        return output
 
 
 def tensors(values: Any) -> list[Tensor]:

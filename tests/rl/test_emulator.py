@@ -59,8 +59,8 @@ def test_a_stopped_training_ends_in_the_same_bytes(kind: str, tmp_path: Path) ->
     for until in (95, 290):  # in the second life and in a later game
         with pytest.raises(StopError):
             train(policy(kind), parts, until=until)
-        kept = torch.load(max((parts / "resume").glob("state-*.pt")), weights_only=True)
-        assert kept["step"] == until // 40 * 40
+        state = torch.load(max((parts / "resume").glob("state-*.pt")), weights_only=True)
+        assert state["step"] == until // 40 * 40
     train(policy(kind), parts)
     assert contents(parts) == contents(whole)
     assert contents(whole)["curve.csv"].count(b"\n") > 2  # whole games were played

@@ -28,35 +28,35 @@ def example(count: int = 5, dim: int = 64, batch: int = 2, stack: int = 4) -> Ob
 
 def net(config: tokens.Config | None = None) -> tokens.Net:
     torch.manual_seed(0)
-    made = tokens.Net(config or tokens.Config(), {k: v[:, 0] for k, v in example().items()}, 4)
-    for parameter in made.parameters():  # biases that are zero would hide mistakes
+    network = tokens.Net(config or tokens.Config(), {k: v[:, 0] for k, v in example().items()}, 4)
+    for parameter in network.parameters():  # biases that are zero would hide mistakes
         nn.init.normal_(parameter, std=0.3)
-    return made
+    return network
 
 
-def full_block(made: tokens.Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def full_block(network: tokens.Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """The whole block on CLS + tokens with torch's attention: all rows, weights per head."""
-    width = made.config.width
-    attention = nn.MultiheadAttention(width, made.config.heads, batch_first=True)
-    weight = torch.cat([made.query.weight, made.key_value.weight])
-    bias = torch.cat([made.query.bias, made.key_value.bias])
+    width = network.config.width
+    attention = nn.MultiheadAttention(width, network.config.heads, batch_first=True)
+    weight = torch.cat([network.query.weight, network.key_value.weight])
+    bias = torch.cat([network.query.bias, network.key_value.bias])
     attention.load_state_dict(
         {
             "in_proj_weight": weight,
             "in_proj_bias": bias,
-            "out_proj.weight": made.out.weight,
-            "out_proj.bias": made.out.bias,
+            "out_proj.weight": network.out.weight,
+            "out_proj.bias": network.out.bias,
         }
     )
-    x = torch.cat([made.cls.expand(len(x), -1, -1), made.project(x)], dim=1)
-    normed = made.norm1(x)
+    x = torch.cat([network.cls.expand(len(x), -1, -1), network.project(x)], dim=1)
+    normed = network.norm1(x)
     mask = torch.cat([hidden.new_zeros(len(x), 1), hidden], dim=1)
     attended, weights = attention(
         normed, normed, normed, key_padding_mask=mask, average_attn_weights=False
     )
-    x = x + attended if made.config.residual else attended
-    update = made.mlp(made.norm2(x))
-    return made.norm(x + update if made.config.residual else update), weights
+    x = x + attended if network.config.residual else attended
+    update = network.mlp(network.norm2(x))
+    return network.norm(x + update if network.config.residual else update), weights
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -65,34 +65,34 @@ def full_block(made: tokens.Net, x: Tensor, hidden: Tensor) -> tuple[Tensor, Ten
 def test_both_forms_of_the_aggregator_are_the_pooled_rows_of_torchs_block(
     pool: Any, pad: Any, residual: bool
 ) -> None:
-    made = net(tokens.Config(aggregate=pool, pad=pad, residual=residual))
+    network = net(tokens.Config(aggregate=pool, pad=pad, residual=residual))
     obs = example()
     x, mask = obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1)
-    parameters = [p for name, p in made.named_parameters() if name in ("cls", "project.weight")]
-    gradient = torch.randn(len(x), made.config.width)
-    forms = [made.aggregate(x, mask), aggregator.aggregate(made, x, mask)]
+    parameters = [p for name, p in network.named_parameters() if name in ("cls", "project.weight")]
+    gradient = torch.randn(len(x), network.config.width)
+    forms = [network.aggregate(x, mask), aggregator.aggregate(network, x, mask)]
     if pad == "learned":
         x = x.clone()
-        x[~mask] = made.pad
-    rows, weights = full_block(made, x, ~mask if pad == "masked" else torch.zeros_like(mask))
+        x[~mask] = network.pad
+    rows, weights = full_block(network, x, ~mask if pad == "masked" else torch.zeros_like(mask))
     if pool == "cls":
-        want, seen = rows[:, 0], weights[:, :, 0, 1:]
+        want, expected_attention = rows[:, 0], weights[:, :, 0, 1:]
     else:
-        kept = rows[:, 1:-2] if pad == "masked" else rows[:, 1:]
-        want, seen = kept.mean(1), weights[:, :, 1:, 1:].mean(2)
+        pooled_rows = rows[:, 1:-2] if pad == "masked" else rows[:, 1:]
+        want, expected_attention = pooled_rows.mean(1), weights[:, :, 1:, 1:].mean(2)
     slopes = torch.autograd.grad(want, parameters, gradient)
     for pooled, attention in forms:
         torch.testing.assert_close(pooled, want)
-        torch.testing.assert_close(attention, seen)
+        torch.testing.assert_close(attention, expected_attention)
         ours = torch.autograd.grad(pooled, parameters, gradient)
         for one, other in zip(ours, slopes, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_a_state_is_its_frames_rows_and_the_newest_ones_attention() -> None:
-    made, obs = net(), example()
-    features, extras = made(obs)
-    pooled, attention = made.aggregate(obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1))
+    network, obs = net(), example()
+    features, extras = network(obs)
+    pooled, attention = network.aggregate(obs["x"].flatten(0, 1), obs["mask"].flatten(0, 1))
     torch.testing.assert_close(features, pooled.reshape(2, -1))
     torch.testing.assert_close(extras["attention"], attention.view(2, 4, 8, 5)[:, -1])
 
@@ -103,8 +103,8 @@ def test_only_masked_ignores_what_padding_holds() -> None:
     other["x"][~obs["mask"]] = 3.0
     expected: dict[Any, bool] = {"masked": True, "learned": True, "zero": False}
     for pad, same in expected.items():
-        made = net(tokens.Config(pad=pad))
-        assert torch.allclose(made(obs)[0], made(other)[0]) is same
+        network = net(tokens.Config(pad=pad))
+        assert torch.allclose(network(obs)[0], network(other)[0]) is same
 
 
 def test_masked_stays_finite_on_an_empty_frame() -> None:
@@ -115,12 +115,12 @@ def test_masked_stays_finite_on_an_empty_frame() -> None:
 
 
 def test_the_order_of_the_patches_does_not_matter_and_that_of_the_frames_does() -> None:
-    made, obs = net(), example()
+    network, obs = net(), example()
     swapped = {k: v[:, :, [2, 0, 1, 3, 4]] for k, v in obs.items()}
-    torch.testing.assert_close(made(obs)[0], made(swapped)[0])
+    torch.testing.assert_close(network(obs)[0], network(swapped)[0])
     later = {k: v[:, [1, 0, 2, 3]] for k, v in obs.items()}
-    torch.testing.assert_close(made(later)[0][:, 64:], made(obs)[0][:, 64:])
-    assert not torch.allclose(made(later)[0], made(obs)[0])
+    torch.testing.assert_close(network(later)[0][:, 64:], network(obs)[0][:, 64:])
+    assert not torch.allclose(network(later)[0], network(obs)[0])
 
 
 def test_parameter_counts_are_the_papers() -> None:

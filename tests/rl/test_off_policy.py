@@ -229,10 +229,10 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(
 def test_a_finished_seed_is_not_trained_again(tmp_path: Path) -> None:
     train(tmp_path, fakes.policy())
     before = contents(tmp_path)
-    told: list[int] = []
-    off_policy.train(fakes.policy(), folder=tmp_path, checkpoint_every=60, progress=told.append)
+    counts: list[int] = []
+    off_policy.train(fakes.policy(), folder=tmp_path, checkpoint_every=60, progress=counts.append)
     assert contents(tmp_path) == before
-    assert told == [160]
+    assert counts == [160]
 
 
 def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
@@ -254,8 +254,8 @@ def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
 def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path) -> None:
     class Broken(fakes.Tokens):
         def forward(self, image: Tensor) -> Obs:
-            found = super().forward(image)
-            return found | {"x": found["x"] * (torch.nan if self.frames == 30 else 1)}
+            features = super().forward(image)
+            return features | {"x": features["x"] * (torch.nan if self.frames == 30 else 1)}
 
     # The first frame, one a step, and three true last ones.
     with pytest.raises(DivergedError, match=r"seed 3.*features.*step 26.*pretrain"):

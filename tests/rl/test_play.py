@@ -1,4 +1,4 @@
-"""Evaluation games: whole, one an environment, reproducible one by one, and one to look at."""
+"""Evaluation: whole episodes, one an environment, each reproducible alone, and one recorded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def evaluate_random(games: int) -> play.Scores:
 
 
 def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
-    told: list[int] = []
-    scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=told.append)
-    assert told == [1] * 8
+    counts: list[int] = []
+    scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=counts.append)
+    assert counts == [1] * 8
     assert set(scores["returns"]) <= {0.0, 3.0, 6.0}
     alone = play.evaluate_random("fake/Chain", games=3, seed=5, progress=fakes.ignore)
     assert scores["returns"][:3] == alone["returns"]  # a game depends on its own seeds alone
@@ -53,11 +53,11 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
     whole = play.evaluate_random("fake/Chain", games=8, seed=5, progress=fakes.ignore)
     assert "unstable" not in whole and whole["lengths"][0] > 2
     first = fakes.single_chain("fake/Chain", seed=5, index=0).random.bit_generator.state
-    made, real = fakes.single_chain, fakes.Chain.step
+    make_chain, real = fakes.single_chain, fakes.Chain.step
     broken: list[fakes.Chain] = []
 
     def single(word: str, *, seed: int, index: int, draw: bool = True) -> fakes.Chain:
-        chain = made(word, seed=seed, index=index, draw=draw)
+        chain = make_chain(word, seed=seed, index=index, draw=draw)
         if chain.random.bit_generator.state == first:
             broken.append(chain)
         return chain
@@ -69,11 +69,11 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
 
     monkeypatch.setattr("datasets.envs.single", single)
     monkeypatch.setattr(fakes.Chain, "step", step)
-    told: list[int] = []
-    found = play.evaluate_random("fake/Chain", games=8, seed=5, progress=told.append)
-    assert found["unstable"] == 1 and sum(told) == 8
-    assert (found["returns"][0], found["lengths"][0]) == (1.5, 3)
-    assert found["returns"][1:] == whole["returns"][1:]
+    counts: list[int] = []
+    results = play.evaluate_random("fake/Chain", games=8, seed=5, progress=counts.append)
+    assert results["unstable"] == 1 and sum(counts) == 8
+    assert (results["returns"][0], results["lengths"][0]) == (1.5, 3)
+    assert results["returns"][1:] == whole["returns"][1:]
     assert len(play.record(fakes.policy(), seed=5, epsilon=1.0)) == 3
 
 
@@ -112,12 +112,12 @@ def test_a_pool_of_environments_plays_the_same_episodes(
     policy = fakes.policy()
     settings: Any = dict(games=7, seed=5, epsilon=0.3, progress=fakes.ignore)
     whole, random = play.evaluate(policy, **settings), evaluate_random(games=7)
-    made, closed = fakes.single_chain, fakes.Chain.close
+    make_chain, closed = fakes.single_chain, fakes.Chain.close
     opened: list[int] = [0]
 
     def single(word: str, **keys: Any) -> fakes.Chain:
         opened.append(opened[-1] + 1)
-        return made(word, **keys)
+        return make_chain(word, **keys)
 
     def close(self: fakes.Chain) -> None:
         opened.append(opened[-1] - 1)
@@ -148,12 +148,12 @@ def test_a_recorded_game_is_the_first_one_evaluated() -> None:
     assert len(frames) == scores["lengths"][0]
     assert [frame.step for frame in frames] == list(range(len(frames)))
     assert frames[0].score == 0
-    seen = frames[-1]
-    assert seen.selected is not None
-    assert seen.attention is not None
-    assert seen.selected.tolist() == [7, 3]  # without padding
-    assert seen.attention.shape == (2,)
-    assert 0 < seen.attention.sum() < 1
+    last = frames[-1]
+    assert last.selected is not None
+    assert last.attention is not None
+    assert last.selected.tolist() == [7, 3]  # without padding
+    assert last.attention.shape == (2,)
+    assert 0 < last.attention.sum() < 1
     assert len(play.record(policy, seed=2, epsilon=0.5, limit=3)) == 3
     without = play.record(fakes.policy(encoder=fakes.Pixels()), seed=2, epsilon=0.5, limit=1)
     assert without[0].selected is None

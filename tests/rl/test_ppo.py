@@ -114,18 +114,18 @@ def test_single_transitions_are_what_they_were_in_the_rollout() -> None:
 
 def test_every_transition_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make(replace(SMALL, epochs=3))
-    seen: list[Tensor] = []
+    updates: list[Tensor] = []
 
     def step(batch: Samples) -> dict[str, Tensor]:
-        seen.append(batch.advantage[0])
+        updates.append(batch.advantage[0])
         return {"loss": torch.zeros(())}
 
     monkeypatch.setattr(agent, "_step", step)
     whole = rollout(agent)
     agent.update(whole)
     advantage = gae(whole.reward, whole.discount, whole.value, whole.last_value, 0.95).flatten()
-    assert [len(part) for part in seen] == [6] * 12
-    epochs = [torch.cat(seen[start : start + 4]) for start in (0, 4, 8)]
+    assert [len(part) for part in updates] == [6] * 12
+    epochs = [torch.cat(updates[start : start + 4]) for start in (0, 4, 8)]
     for epoch in epochs:
         assert torch.equal(epoch.sort().values, advantage.sort().values)
     assert not torch.equal(epochs[0], epochs[1])

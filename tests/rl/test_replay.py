@@ -115,14 +115,14 @@ def test_transitions_are_those_of_the_episodes() -> None:
     replay = make()
     model = fill(replay, 150)
     batch = replay.sample(4_000, 0.4)
-    seen = {check(batch, row, model) for row in range(4_000)}
+    states = {check(batch, row, model) for row in range(4_000)}
     ready = {
         step.frame
         for e, episode in enumerate(model.episodes)
         for t, step in enumerate(episode)
         if e + 1 < len(model.episodes) or t + STEPS < len(episode)
     }
-    assert seen == ready
+    assert states == ready
 
 
 @pytest.mark.parametrize("count", [37, 61, 100, 333])
@@ -130,10 +130,10 @@ def test_the_ring_may_have_wrapped(count: int) -> None:
     replay = make(capacity=30)
     model = fill(replay, count, seed=count)
     batch = replay.sample(500, 0.4)
-    seen = {check(batch, row, model) for row in range(500)}
-    assert min(seen) > count - 30
+    states = {check(batch, row, model) for row in range(500)}
+    assert min(states) > count - 30
     assert (
-        len(seen) >= 30 - STACK - STEPS - 6
+        len(states) >= 30 - STACK - STEPS - 6
     )  # all but the ends and the truncated ones' extra rows
 
 
@@ -183,8 +183,8 @@ def test_a_new_row_has_priority_one() -> None:
     for number in (1, 2):
         replay.add(frame(number), 0, 0.0, terminated=True, truncated=False)
     replay.reprioritise(torch.tensor([0]), torch.tensor([3.0]))
-    drawn = replay.sample(40_000, 0.4).index
-    assert (drawn == 0).float().mean().item() == pytest.approx(0.75, abs=0.02)
+    indices = replay.sample(40_000, 0.4).index
+    assert (indices == 0).float().mean().item() == pytest.approx(0.75, abs=0.02)
 
 
 def test_without_priorities_every_row_that_may_be_is_drawn_alike() -> None:
@@ -217,11 +217,11 @@ def test_continuous_actions_and_states_come_back_as_they_were() -> None:
             truncated=cut, final={"state": states[8:]} if cut else None,
         )  # fmt: skip
     batch = replay.sample(200, 1.0)
-    drawn = batch.reward.long()
-    assert sorted(set(drawn.tolist())) == list(range(8))
-    assert torch.equal(batch.action, actions[drawn])
-    assert torch.equal(batch.obs["state"][:, 0], states[drawn])
-    assert torch.equal(batch.next_obs["state"][:, 0], states[drawn + 1])
+    rewards = batch.reward.long()
+    assert sorted(set(rewards.tolist())) == list(range(8))
+    assert torch.equal(batch.action, actions[rewards])
+    assert torch.equal(batch.obs["state"][:, 0], states[rewards])
+    assert torch.equal(batch.next_obs["state"][:, 0], states[rewards + 1])
     torch.testing.assert_close(batch.discount, torch.full((200,), GAMMA))
 
 

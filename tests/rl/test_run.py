@@ -68,11 +68,11 @@ def test_every_part_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         return run
 
     def go_on(environment: Any, generator: Any, module: Any) -> list[Any]:
-        seen: list[Any] = [*module.parameters()]
+        values: list[Any] = [*module.parameters()]
         for _ in range(20):
             images, *rest, _ = environment.step(generator.integers(3, size=2))
-            seen += [images.copy(), *(value.copy() for value in rest)]
-        return seen
+            values += [images.copy(), *(value.copy() for value in rest)]
+        return values
 
     first = parts()
     run = begin(tmp_path, *first)

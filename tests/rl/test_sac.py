@@ -23,8 +23,8 @@ from tests.rl.point import ACTIONS, SMALL, make, random_batch
 
 def log_prob(distribution: Any, value: Tensor) -> Tensor:
     """What torch says, whose method has no types."""
-    found: Tensor = distribution.log_prob(value)
-    return found
+    density: Tensor = distribution.log_prob(value)
+    return density
 
 
 # The squashed Gaussian
@@ -38,30 +38,30 @@ def test_the_density_of_actions_integrates_to_one_and_gives_the_entropy(
 
     def density(action: float) -> float:
         raw = torch.tensor([[math.atanh(action)]], dtype=torch.float64)
-        given = (torch.full((1, 1), each, dtype=torch.float64) for each in (mean, log_std))
-        return math.exp(log_density(raw, *given).item())
+        moments = (torch.full((1, 1), each, dtype=torch.float64) for each in (mean, log_std))
+        return math.exp(log_density(raw, *moments).item())
 
     edge = 1 - 1e-12
     total, error = integrate.quad(density, -edge, edge, limit=400, points=[math.tanh(mean)])
     assert total == pytest.approx(1, abs=1e-3 + error)
     torch.manual_seed(0)
     raw = mean + math.exp(log_std) * torch.randn(200_000, 1, dtype=torch.float64)
-    found = -log_density(raw, torch.tensor(mean), torch.tensor(log_std)).mean().item()
+    entropy = -log_density(raw, torch.tensor(mean), torch.tensor(log_std)).mean().item()
     expected, _ = integrate.quad(
         lambda a: -density(a) * math.log(max(density(a), 1e-300)), -edge, edge, limit=400,
         points=[math.tanh(mean)],
     )  # fmt: skip
-    assert found == pytest.approx(expected, abs=0.02)
+    assert entropy == pytest.approx(expected, abs=0.02)
 
 
 def test_the_density_stays_finite_and_exact_far_out() -> None:
     """Where 1 - tanh² is 0 in float32: against float64 and its exact complement."""
     raw = torch.tensor([[0.0], [5.0], [12.0], [-30.0]])
-    found = log_density(raw, torch.zeros(4, 1), torch.zeros(4, 1))
+    density = log_density(raw, torch.zeros(4, 1), torch.zeros(4, 1))
     wide = raw.double()
     normal = log_prob(Normal(0.0, 1.0), wide)
     complement = math.log(4) - 2 * wide.abs() - 2 * torch.log1p(torch.exp(-2 * wide.abs()))
-    torch.testing.assert_close(found, (normal - complement)[:, 0].float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(density, (normal - complement)[:, 0].float(), rtol=1e-5, atol=1e-5)
 
 
 def test_drawn_actions_carry_torchs_own_log_probability() -> None:
@@ -92,15 +92,15 @@ def test_bounds_of_log_std_are_reached_by_tanh() -> None:
 
 def plain_critics(twin: TwinCritic) -> list[nn.Sequential]:
     """The same weights in two ordinary perceptrons."""
-    made = []
+    networks = []
     for number in range(2):
         layers: list[nn.Module] = []
         for weight, bias in zip(twin.weights, twin.biases, strict=True):
             layer = nn.Linear(*weight.shape[1:])
             layer.load_state_dict({"weight": weight[number].T, "bias": bias[number, 0]})
             layers += [layer, nn.ReLU()]
-        made.append(nn.Sequential(*layers[:-1]))
-    return made
+        networks.append(nn.Sequential(*layers[:-1]))
+    return networks
 
 
 def test_the_twin_critic_is_two_perceptrons() -> None:
@@ -135,7 +135,7 @@ def test_an_update_is_the_papers_losses_descended_by_adam() -> None:
         return raw.tanh(), (normal - torch.log(1 - raw.tanh() ** 2)).sum(1, keepdim=True)
 
     for number, batch in enumerate(batches, 1):
-        found = agent.update(batch)
+        scalars = agent.update(batch)
         obs, following = batch.obs["state"][:, 0], batch.next_obs["state"][:, 0]
         with torch.no_grad():
             action, log_pi = sample(following)
@@ -147,12 +147,12 @@ def test_an_update_is_the_papers_losses_descended_by_adam() -> None:
             nn.functional.mse_loss(each(torch.cat([obs, batch.action], 1)), goal)
             for each in critics
         ]
-        torch.testing.assert_close(found["loss"], (losses[0] + losses[1]).detach())
+        torch.testing.assert_close(scalars["loss"], (losses[0] + losses[1]).detach())
         for loss, optimizer in zip(losses, critic_adams, strict=True):
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
-        assert ("actor_loss" in found) == (number == 2)
+        assert ("actor_loss" in scalars) == (number == 2)
         if number == 2:
             action, log_pi = sample(obs)
             value = torch.min(*(each(torch.cat([obs, action], 1)) for each in critics))
@@ -164,11 +164,11 @@ def test_an_update_is_the_papers_losses_descended_by_adam() -> None:
             alpha_loss = (-log_alpha.exp() * (log_pi.detach() - ACTIONS)).mean()
             torch.autograd.backward(alpha_loss)
             alpha_adam.step()
-            torch.testing.assert_close(found["actor_loss"], actor_loss.detach())
-            assert found["temperature"].item() == pytest.approx(0.1)
+            torch.testing.assert_close(scalars["actor_loss"], actor_loss.detach())
+            assert scalars["temperature"].item() == pytest.approx(0.1)
             for old, new in zip(targets, critics, strict=True):
-                for kept, fresh in zip(old.parameters(), new.parameters(), strict=True):
-                    kept.data = 0.995 * kept.data + 0.005 * fresh.data
+                for average, fresh in zip(old.parameters(), new.parameters(), strict=True):
+                    average.data = 0.995 * average.data + 0.005 * fresh.data
     for ours, plain in ((agent.critic, critics), (agent.target, targets)):
         for each, expected in zip(plain_critics(ours), plain, strict=True):
             for one, other in zip(each.parameters(), expected.parameters(), strict=True):
@@ -202,7 +202,7 @@ def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
     """The same net step whether the actor is updated with it or not."""
     encoder = fakes.Pixels()
     obs = {"image": torch.randint(0, 256, (8, 1, 3, 25, 25), dtype=torch.uint8)}
-    kept = []
+    states = []
     for every in (1, 1_000):
         config = replace(SMALL, actor_every=every)
         net = deep_cnn.Config(layers=3, filters=4, width=8)
@@ -211,8 +211,8 @@ def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
         agent.update(random_batch(obs=obs))
         after = list(agent.policy.net.parameters())
         assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
-        kept.append(after)
-    assert all(torch.equal(*pair) for pair in zip(*kept, strict=True))
+        states.append(after)
+    assert all(torch.equal(*pair) for pair in zip(*states, strict=True))
 
 
 # Sizes and nets
@@ -260,10 +260,10 @@ def test_the_eleven_convolutions() -> None:
     assert isinstance(net.convolutions[-1], nn.Conv2d), "no ReLU after the last"
     four = {"image": torch.randint(0, 256, (2, 1, 4, 64, 64), dtype=torch.uint8)}
     wide = deep_cnn.Net(deep_cnn.Config(), {"image": four["image"][:1, 0]}, 1)
-    found, _ = wide(four)
-    assert found.shape == (2, 512) and found.abs().max() <= 1
+    vectors, _ = wide(four)
+    assert vectors.shape == (2, 512) and vectors.abs().max() <= 1
     scaled = wide.project(wide.convolutions(four["image"][:, 0] / 255).flatten(1))
-    torch.testing.assert_close(found, scaled)
+    torch.testing.assert_close(vectors, scaled)
 
 
 def test_pictures_too_small_for_the_convolutions_are_refused() -> None:
@@ -277,7 +277,7 @@ def test_a_vector_is_the_stacked_frames_one_after_the_other(
 ) -> None:
     stack = torch.randn(shape)
     net = vector.Net(vector.Config(), {key: stack[:, 0]}, 3)
-    found, _ = net({key: stack})
-    assert net.width == 12 and found.shape == (2, 12)
+    vectors, _ = net({key: stack})
+    assert net.width == 12 and vectors.shape == (2, 12)
     for s in range(3):
-        assert torch.equal(found[:, 4 * s : 4 * s + 4], stack[:, s].reshape(2, 4))
+        assert torch.equal(vectors[:, 4 * s : 4 * s + 4], stack[:, s].reshape(2, 4))

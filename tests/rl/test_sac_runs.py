@@ -59,16 +59,16 @@ def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
 def test_pixels_train_as_states_do(tmp_path: Path) -> None:
     encoder, net = fakes.Pixels(), deep_cnn.Config(layers=3, filters=4, width=8)
     config = replace(SMALL, steps=50)
-    kept = train(tmp_path, policy(config, encoder, net=net))
-    assert {"weights-0000050.safetensors", "metrics.json"} <= kept.keys()
+    files = train(tmp_path, policy(config, encoder, net=net))
+    assert {"weights-0000050.safetensors", "metrics.json"} <= files.keys()
 
 
 @pytest.mark.parametrize("at", [1, 59, 76, 160])
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
     """The file of actions that a source of frames asks for included."""
-    kept = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
-    whole = train(tmp_path / "whole", policy(), resume_every=90, log=ActionLog(kept["whole"]))
-    learned = load_file(kept["whole"])
+    logs = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
+    whole = train(tmp_path / "whole", policy(), resume_every=90, log=ActionLog(logs["whole"]))
+    learned = load_file(logs["whole"])
     assert learned["action"].shape == (160, ACTIONS)
     assert learned["end"][[0, -1]].tolist() == [10, 160]
     assert whole["curve.csv"].startswith(b"step,return,length,success\n10,")
@@ -87,28 +87,28 @@ def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: 
     with pytest.raises(StopError):
         off_policy.train(
             policy(), folder=folder, checkpoint_every=60, resume_every=25, progress=stop,
-            log=ActionLog(kept["stopped"]),
+            log=ActionLog(logs["stopped"]),
         )  # fmt: skip
-    assert train(folder, policy(), log=ActionLog(kept["stopped"])) == whole
+    assert train(folder, policy(), log=ActionLog(logs["stopped"])) == whole
 
 
 def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Path) -> None:
-    seen: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     learner = policy(replace(SMALL, steps=45))
     real = Replay.add
 
     def add(self: Any, obs: Obs, action: Any, reward: float, **ends: Any) -> None:
-        seen.append((obs["state"][0], action, reward, ends))
+        rows.append((obs["state"][0], action, reward, ends))
         real(self, obs, action, reward, **ends)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Replay, "add", add)
         train(tmp_path, learner)
-    for number, (now, action, reward, ends) in enumerate(seen):
+    for number, (now, action, reward, ends) in enumerate(rows):
         assert action.shape == (2,) and action.dtype == np.float32
         assert not ends["terminated"] and ends["truncated"] == (number % 10 == 9)
-        following = ends["final"]["state"][0] if ends["truncated"] else seen[number + 1][0] \
-            if number + 1 < len(seen) else None  # fmt: skip
+        following = ends["final"]["state"][0] if ends["truncated"] else rows[number + 1][0] \
+            if number + 1 < len(rows) else None  # fmt: skip
         if following is not None:
             moved = np.clip(now[:2].numpy() + 0.3 * action, -1, 1)
             np.testing.assert_allclose(following[:2], moved, atol=1e-6)
@@ -117,27 +117,27 @@ def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Pa
 
 
 def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
+    flags = []
     real = Point.__init__
 
     def note(self: Point, seed: Sequence[int], draw: bool) -> None:
-        drawn.append(draw)
+        flags.append(draw)
         real(self, seed, draw)
 
     monkeypatch.setattr(Point, "__init__", note)
     play.evaluate(policy(), games=2, seed=0, epsilon=0.0, progress=fakes.ignore)
     play.evaluate_random("fake/Point", games=2, seed=0, progress=fakes.ignore)
-    assert drawn == [False] * 4
+    assert flags == [False] * 4
     frames = play.record(policy(), seed=0, epsilon=0.0)
-    assert drawn[4:] == [True] and len(frames) == 10 and frames[3].image.any()
+    assert flags[4:] == [True] and len(frames) == 10 and frames[3].image.any()
 
 
 def test_random_actions_are_uniform_and_epsilon_mixes_them_in() -> None:
     space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     random = np.random.default_rng(0)
-    drawn = np.stack([random_action(space, random) for _ in range(2_000)])
-    assert drawn.dtype == np.float32 and np.abs(drawn).max() <= 1
-    assert np.abs(drawn.mean(0)).max() < 0.05 and np.abs(drawn.std(0) - 3**-0.5).max() < 0.02
+    actions = np.stack([random_action(space, random) for _ in range(2_000)])
+    assert actions.dtype == np.float32 and np.abs(actions).max() <= 1
+    assert np.abs(actions.mean(0)).max() < 0.05 and np.abs(actions.std(0) - 3**-0.5).max() < 0.02
     uniform = play.evaluate_random("fake/Point", games=3, seed=5, progress=fakes.ignore)
     mixed = play.evaluate(policy(), games=3, seed=5, epsilon=1.0, progress=fakes.ignore)
     assert mixed == uniform and len(uniform["successes"]) == 3

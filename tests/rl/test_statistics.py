@@ -39,10 +39,10 @@ def test_bootstrap_is_the_plain_loop_with_the_same_draws() -> None:
     """Seeds of 3, 1 and 4 games; a seed that played fewer uses the first of its row's draws."""
     seeds = [np.array([1.0, 5.0, 2.0]), np.array([40.0]), np.array([7.0, 8.0, 20.0, 9.0])]
     generator, values = np.random.default_rng(3), []
-    drawn = generator.integers(3, size=(200, 3))
-    most = np.array([[[len(seeds[index])] for index in row] for row in drawn])
+    indices = generator.integers(3, size=(200, 3))
+    most = np.array([[[len(seeds[index])] for index in row] for row in indices])
     places = generator.integers(most, size=(200, 3, 4))
-    for row, place in zip(drawn, places, strict=True):
+    for row, place in zip(indices, places, strict=True):
         games: list[float] = []
         for index, game in zip(row, place, strict=True):
             for number in game[: len(seeds[index])]:
@@ -161,8 +161,8 @@ def test_the_mean_interval_is_the_plain_loop_over_seeds_of_unequal_games() -> No
     seeds = [np.array([1.0, 5.0, 2.0]), np.array([40.0]), np.array([7.0, 8.0, 20.0, 9.0])]
     random, values = np.random.default_rng(1), []
     for _ in range(5_000):
-        drawn = [seeds[i] for i in random.integers(3, size=3)]
-        values.append(np.mean([np.median(random.choice(games, len(games))) for games in drawn]))
+        resample = [seeds[i] for i in random.integers(3, size=3)]
+        values.append(np.mean([np.median(random.choice(games, len(games))) for games in resample]))
     got = statistics.mean_interval(seeds, median, resamples=20_000)
     assert got == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1.0)
 

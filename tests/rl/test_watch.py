@@ -74,16 +74,18 @@ def test_recorded_actions_and_rewards_are_those_before_a_frame(
 ) -> None:
     frames = recorded(np.zeros((4, 25, 25, 3), np.uint8), [0, 2])
     frames = replace(frames, action=np.arange(5), reward=np.arange(5, dtype=np.float32))
-    seen: list[tuple[int, float, bool]] = []
+    calls: list[tuple[int, float, bool]] = []
     real = Actor.observe
 
     def observe(self: Actor, *shown: object, **done: object) -> None:
-        seen.append(tuple(np.asarray(done[key])[0].item() for key in ("action", "reward", "first")))
+        calls.append(
+            tuple(np.asarray(done[key])[0].item() for key in ("action", "reward", "first"))
+        )
         real(self, *shown, **done)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Actor, "observe", observe)
     list(watch(fakes.policy(encoder=Patches()), frames, 1))
-    assert seen == [(1, 1.0, False), (2, 2.0, True), (3, 3.0, False)]
+    assert calls == [(1, 1.0, False), (2, 2.0, True), (3, 3.0, False)]
 
 
 def test_a_policy_without_attention_is_refused() -> None:
