@@ -15,7 +15,6 @@ from pipeline.results.claims import Cell, Claims, Sources, Table
 from pipeline.results.data import reference
 from pipeline.results.judged import (
     NOT_RUN,
-    WORDS,
     Comparison,
     Records,
     compare,
@@ -28,7 +27,7 @@ from pipeline.results.judged import (
 )
 from pipeline.results.plots import learning_curve, standalone
 from pipeline.results.record import home_of
-from pipeline.results.verdict import UNDER_POWERED, Verdict
+from pipeline.results.verdict import UNDER_POWERED, WORDS, Verdict
 
 RESULTS, PAGES = Path("RESULTS.md"), Path("docs/results")
 PROVENANCE = PAGES / "provenance.csv"
