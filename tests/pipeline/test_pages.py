@@ -60,7 +60,7 @@ def test_a_page_with_seeds_shows_them() -> None:
         assert "| SPIRL | Frostbite | 669.5 (731.7) | 705.5 [704.6, 706.3] |" in text
         assert "<script" not in text
     assert "| Frostbite | SPIRL − DE-Rainbow-P | +185.8 |  |  | not run: DE-Rainbow-P |" in page
-    assert "Frostbite 1.5 here, 65.2 random, published, 4,334.7 human, published" in page
+    assert "Frostbite 1.5 random here, 65.2 random published, 4,334.7 human published" in page
     assert "| SimPLe | Frostbite | 254.7 | not in Fovea |" in page
     for block in page.split("\n\n"):
         rows = [line.replace("\\|", "").count("|") for line in block.splitlines()]
@@ -75,7 +75,7 @@ def test_success_rates_stand_beside_the_random_policy_s(tmp_path: Path) -> None:
         seed.scores["checkpoints"][0]["successes"] = fifty([0.0, 1.0])
     page = rendered(read_claims(written(tmp_path, text)), by_label(*seeds))
     assert "| SPIRL | Frostbite | 669.50 (731.70) | 0.50 [" in page
-    assert "human reference: Frostbite 0.20 here" in page
+    assert "Reference scores: Frostbite 0.20 random here" in page
 
 
 def test_failed_seeds_are_counted() -> None:

@@ -44,6 +44,12 @@ def r2(
     return f"{mean(Cell('', '', names, reading=reading, points=points), 'probe'):.2f}"
 
 
+def r2_of_pixels() -> str:
+    """Of probes of the pixels themselves: nothing is trained, so there are no seeds."""
+    cells = [Cell("", "", ((f"{task}-small-pixels",),), reading="pixels") for task in TASKS]
+    return f"{np.mean([mean(cell, 'probe') for cell in cells]):.2f}"
+
+
 def score(kind: str, name: str = "f_max") -> float:
     """The mean of a kind of predictors over the four tasks."""
     scores = [records()[f"predictors/{task}-{kind}"] for task in LONG]
@@ -78,6 +84,7 @@ def test_probes() -> None:
         f"| {of['picanet']} with PiCANet's maps |",
         f"| {of['rgb']} frames alone; {of['centre']} centre prior; {of['random']} random maps; "
         f"{of['untrained']} untrained |",
+        f"; raw pixels give {r2_of_pixels()} |",
     )
     puck = {
         (arm, way): r2(arm, "reach", reading=f"{way}, all frames", points=("object",))
