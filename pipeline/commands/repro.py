@@ -38,8 +38,8 @@ def uncached(cache: Path, lock: Path = LOCK) -> list[str]:
     stages = params.read_yaml(lock).get("stages", {}) if lock.exists() else {}
     outs = [out for stage in stages.values() for out in stage.get("outs", []) if "md5" in out]
     # The stamps are in no cache: dvc.yaml says so.
-    kept = [out for out in outs if out["path"] != str(params.STAMPS)]
-    return [out["path"] for out in kept if not _cached(cache / "files/md5", out["md5"])]
+    cached = [out for out in outs if out["path"] != str(params.STAMPS)]
+    return [out["path"] for out in cached if not _cached(cache / "files/md5", out["md5"])]
 
 
 def _cached(cache: Path, md5: str) -> bool:

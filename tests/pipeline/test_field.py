@@ -97,8 +97,8 @@ def test_finished_work_is_kept_until_dvc_has_recorded_it(
     assert artifact.open_artifact(LABEL).digest == first
     assert collect() == ["frames"], "by hand, over what is there, it runs"
     shutil.rmtree(OUT)
-    [kept] = Path("artifacts/.work").glob(f"*/{finished.FINISHED}/{LABEL}/data.bin")
-    kept.write_bytes(b"fraMes")
+    [copy] = Path("artifacts/.work").glob(f"*/{finished.FINISHED}/{LABEL}/data.bin")
+    copy.write_bytes(b"fraMes")
     assert collect() == ["frames"]
     assert "data.bin: not the bytes the manifest names (damaged), so it is made again" in (
         capsys.readouterr().err
