@@ -116,7 +116,7 @@ FAULTS = [Fault(*row) for row in (
      "torch.addcmul(_, self.weight_sigma, _1)", "torch.addcmul(_, self.weight_sigma.detach(), _1)",
      "rl/test_layers.py"),
     ("a gradient given to the fused Adam with strides of its own", "rl/layers.py:set_gradients",
-     "_.contiguous()", "_", "contracts/test_agents.py::test_an_agent_learns_as_with_adam"),
+     "_.contiguous()", "_", "contracts/test_agents.py::test_an_agent_learns_as_one_weight"),
     ("noise left on in evaluation", "rl/agents/rainbow.py:act",
      "self.policy.train(_)", "self.policy.train()", "rl/test_rainbow.py"),
     ("target network never copied", "rl/agents/rainbow.py",

@@ -63,7 +63,7 @@ def of(package: str) -> pytest.MarkDecorator:
 def small(config: Callable[..., Any], **required: Any) -> Any:
     """A Config with what SMALL says of the fields it has."""
     known = inspect.signature(config).parameters
-    return config(**required, **{key: value for key, value in SMALL.items() if key in known})
+    return config(**{key: value for key, value in SMALL.items() if key in known} | required)
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
