@@ -18,7 +18,7 @@ from pipeline.config import closure
 from pipeline.config.tables import COMMITTED, Params
 from pipeline.runtime.artifact import ROOT as ARTIFACTS
 from pipeline.runtime.artifact import seal
-from tests.pipeline.some_records import small_recipe
+from tests.pipeline.results.some_records import small_recipe
 
 CODE = Path(__file__).parent.parent.parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from datasets.annotation.maps import heat_map
 from tests.datasets.test_click_server import FRAMES, Served, served
-from tests.pipeline.clicking import click, fresh, near, on_disk, saved
+from tests.pipeline.commands.clicking import click, fresh, near, on_disk, saved
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_torch_has_one_thread_whenever_it_comes(first: str) -> None:
     environment = {key: value for key, value in os.environ.items() if "THREADS" not in key}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
         check=True,
@@ -75,7 +75,7 @@ def test_a_failure_stops_the_others(tmp_path: Path, fails: str, says: str) -> No
 PARENT = """
 from pathlib import Path
 from pipeline.runtime.parallel import side_by_side
-from tests.pipeline.test_parallel import Touch
+from tests.pipeline.runtime.test_parallel import Touch
 if __name__ == "__main__":
     side_by_side([Touch(Path({path!r}), "sleep")], label="x", total=1, unit="files")
 """

@@ -17,7 +17,7 @@ from pipeline.commands.recipe import recipes
 from pipeline.config.tables import Params
 from pipeline.results import record
 from pipeline.results.record import FREE, Record, differences, read_records
-from tests.pipeline.some_records import SMALL, SPIRL, keep, probe_of, saliency_of, seed_of
+from tests.pipeline.results.some_records import SMALL, SPIRL, keep, probe_of, saliency_of, seed_of
 
 SEED = seed_of("frostbite-spirl", 0, [[1.0]])
 

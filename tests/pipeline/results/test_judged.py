@@ -12,7 +12,7 @@ from pipeline.config.tables import Params
 from pipeline.results.claims import Cell, Claims, Sources, Table
 from pipeline.results.judged import Records, compare, count, ours, paired, samples
 from pipeline.results.record import Record
-from tests.pipeline.some_records import by_label, fifty, probe_of, saliency_of, seed_of
+from tests.pipeline.results.some_records import by_label, fifty, probe_of, saliency_of, seed_of
 
 SPIRL = Cell("SPIRL", "Frostbite", (("frostbite-spirl",),), 669.5, 731.7)
 DER = Cell("DE-Rainbow", "Frostbite", (("frostbite-der",),), 341.4, 277.8)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pretrain.spirl import error_log
 from pretrain.spirl.error_cache import LOOK, ErrorCache
 from pretrain.spirl.error_log import HEAD, MAGIC, ErrorLog, stamp
-from tests.pretrain.test_memory import PATCHES, SHAPE, build, game, same_bits
+from tests.pretrain.spirl.test_memory import PATCHES, SHAPE, build, game, same_bits
 
 PATCH_BYTES = 3 * 8 * 8
 

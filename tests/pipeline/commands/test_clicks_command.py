@@ -22,7 +22,7 @@ from pipeline.commands import clicks
 from pipeline.runtime.artifact import Artifact, open_artifact, publish, seal
 from pipeline.runtime.stage import handed_down
 from tests.datasets.test_click_server import served
-from tests.pipeline.clicking import click, fresh, saved
+from tests.pipeline.commands.clicking import click, fresh, saved
 from tests.pipeline.conftest import Project
 from tests.pipeline.test_faults import Warm
 

@@ -15,8 +15,8 @@ from pipeline.results.judged import Records
 from pipeline.results.pages import CURVE, PROVENANCE, RESULTS, against_papers, pages
 from pipeline.results.record import read_records
 from pipeline.results.verdict import Gap
-from tests.pipeline.some_records import by_label, fifty, probe_of, saliency_of, seed_of
-from tests.pipeline.test_claims import SMALL, written
+from tests.pipeline.results.some_records import by_label, fifty, probe_of, saliency_of, seed_of
+from tests.pipeline.results.test_claims import SMALL, written
 
 PAPER = read_claims(CLAIMS / "spirl.yaml")
 PAGE = Path("docs/results/spirl.md")

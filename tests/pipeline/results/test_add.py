@@ -19,7 +19,7 @@ from pipeline.results.add import DRAFTS, add, keep, write_draft
 from pipeline.results.pages import pages
 from pipeline.results.record import MEASURED, Record, read_records
 from pipeline.runtime import artifact
-from tests.pipeline.some_records import RUN, probe_of, saliency_of, seed_of
+from tests.pipeline.results.some_records import RUN, probe_of, saliency_of, seed_of
 
 LABEL = "policies/frostbite-spirl"
 
