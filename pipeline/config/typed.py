@@ -10,6 +10,8 @@ import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from datasets.errors import quoted
+
 
 def read_into(
     kinds: Sequence[type],
@@ -85,7 +87,7 @@ def convert(value: Any, hint: Any) -> tuple[Any, str]:
     ]
     if literals and isinstance(value, str):
         near = closest(value, [str(v) for v in literals])
-    return value, f"{value!r} ({type(value).__name__}) where {_name(hint)} is asked{near}"
+    return value, f"{quoted(value)} ({type(value).__name__}) where {_name(hint)} is asked{near}"
 
 
 def closest(name: str, known: Iterable[str]) -> str:

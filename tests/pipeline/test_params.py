@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,32 @@ def test_recipes_are_good(name: str) -> None:
 
 def test_params_as_committed_is_the_quick_recipe() -> None:
     assert params.PARAMS.read_bytes() == recipes()["quick"].read_bytes()
+
+
+LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+FRAMES = "frames:\n  x: {env: atari/Breakout, source: random, count: %s}\n"
+HOSTILE = {
+    "billion laughs": ("a0: &a0 [lol, lol]\n" + LAUGHS + FRAMES % "*a8", "alias written out"),
+    "a few laughs": (FRAMES % f"[{', '.join(['[1, 2, 3]'] * 3000)}]", "frames.x.count: "),
+    "holds itself": ("frames: &a {x: *a}\n", "frames.x.x.x.*: nested more than 32 deep"),
+    "deep": (FRAMES % ("[" * 100_000 + "]" * 100_000), "nested more than 32 deep"),
+    "deep in a block": ("frames:\n" + "- " * 20_000 + "x\n", "nested more than 32 deep"),
+    "digits": (FRAMES % ("9" * 5_000), "not valid YAML"),
+    "letters": (FRAMES % ("x" * 100_000), "frames.x.count: a text of 100000 characters"),
+    "a long key": (
+        "frames:\n  ? %s\n  : {}\n" % ("x" * 100_000),
+        "frames: a key of 100000 characters",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_no_person_writes_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    """In a message of a few lines; Python itself allows 4,300 digits and a thousand levels."""
+    text, says = HOSTILE[name]
+    (tmp_path / "params.yaml").write_text(text)
+    began = time.monotonic()
+    with pytest.raises(FoveaError, match=says) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert len(str(caught.value)) < 2_000 and str(tmp_path) in str(caught.value)
+    assert time.monotonic() - began < 3  # a tenth of it, but for a busy machine
