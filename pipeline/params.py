@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ CHECKED = STAMPS / "checked"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")  # also a file's name, and an argument of a command
 MAX_YAML, MAX_TEXT = 1 << 22, 1 << 13  # characters of a file, of a key or value
 VALUES = 100_000  # of a file, with each alias written out
+BRACKETS = re.compile(r"[\[{\]}]")
 NESTED = {"encoders": {"features"}, "policies": {"features", "net"}}  # keys of their own dataclass
 
 
@@ -138,11 +140,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         if len(text) > MAX_YAML:
             raise ValueError(f"longer than {MAX_YAML} characters")
-        depth = 0
-        for bracket in re.findall(r"[\[{\]}]", text):
-            depth += 1 if bracket in "[{" else -1
-            if depth > 10 * DEPTH:
-                raise RecursionError
+        deepest = max(accumulate(1 if b in "[{" else -1 for b in BRACKETS.findall(text)), default=0)
+        if deepest > 10 * DEPTH:  # a parser works for seconds before it gives up
+            raise RecursionError
         written = YAML(typ="safe", pure=True).load(text)
         _check_bounds(written)
     except RecursionError as error:

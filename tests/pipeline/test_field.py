@@ -23,6 +23,8 @@ from pipeline.config import closure
 from pipeline.runtime import artifact, finished, record, stage
 from pipeline.runtime.parallel import explain
 from pipeline.runtime.stage import Stage
+from pretrain.encoders import mae
+from pretrain.frozen import load_encoder, save_encoder
 from tests.pipeline.conftest import CODE, Project, fresh_clone
 
 Edit = Callable[[], object]
@@ -196,6 +198,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_an_encoder_is_loaded_whatever_the_caller_s_default_type(tmp_path: Path) -> None:
+    method = mae.Pretraining(mae.Config(patch=8, dim=16, depth=1, heads=2), (3, 16, 16))
+    save_encoder(method.encoder(), tmp_path)
+    torch.set_default_dtype(torch.float64)
+    try:
+        encoder = load_encoder(tmp_path)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 
 def test_what_memory_does_not_suffice_for_is_one_line() -> None:
