@@ -19,7 +19,7 @@ KINDS = (".py", ".md", ".yaml", ".html")
 PLACES = ("datasets", "pretrain", "rl", "pipeline", "bench", "tools", "tests", "docs", "*.*")
 EXEMPT = (GLOSSARY, "tests/test_terms.py")  # which say what must not be written
 # Not yet gone through.
-WAITING: tuple[str, ...] = ("pipeline/runtime/",)
+WAITING = tuple(f"pipeline/runtime/{name}.py" for name in ("artifact", "finished", "stage"))
 
 
 def glossary(text: str) -> tuple[dict[str, str], dict[str, str]]:
