@@ -85,13 +85,13 @@ class Artifact:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that an artifact's bytes can depend on."""
-    found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    installed = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            installed[package] = "absent"
+    return installed
 
 
 def open_artifact(label: str, root: Path = ROOT) -> Artifact:
@@ -171,20 +171,20 @@ def lineage(label: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
 
     Raises FoveaError where one was made from another version than the one that is there now.
     """
-    found: dict[str, dict[str, Any]] = {}
+    parts: dict[str, dict[str, Any]] = {}
     todo: list[tuple[str, Artifact | None]] = [(label, None)]
     while todo:
         name, user = todo.pop(0)
-        made = open_artifact(name, root)
-        if user and user.manifest["inputs"][name] != made.digest:
+        part = open_artifact(name, root)
+        if user and user.manifest["inputs"][name] != part.digest:
             table, entry = user.label.split("/")
             raise FoveaError(
                 f"{user.folder}: not made from the {name} that is there now; "
                 f"`dvc repro {STAGES[table]}@{entry}` builds it anew"
             )
-        found[name] = {"digest": made.digest, "entry": made.manifest["entry"]}
-        todo += [(source, made) for source in made.manifest["inputs"]]
-    return found
+        parts[name] = {"digest": part.digest, "entry": part.manifest["entry"]}
+        todo += [(name, part) for name in part.manifest["inputs"]]
+    return parts
 
 
 def seal(

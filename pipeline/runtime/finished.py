@@ -56,9 +56,9 @@ def take(folder: Path, out: Path, label: str) -> dict[str, Any] | None:
 def forget_recorded(work: Path) -> None:
     """Forget all that was finished before DVC last wrote `dvc.lock`."""
     if LOCK.exists():
-        for kept in work.glob(f"*/{FINISHED}"):
-            if kept.stat().st_mtime < LOCK.stat().st_mtime:
-                shutil.rmtree(kept.parent, ignore_errors=True)
+        for copy in work.glob(f"*/{FINISHED}"):
+            if copy.stat().st_mtime < LOCK.stat().st_mtime:
+                shutil.rmtree(copy.parent, ignore_errors=True)
 
 
 def clear(folder: Path, more_of: Iterable[str]) -> None:

@@ -90,8 +90,10 @@ def main(
             raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
         entry = params.entry_of(name, table, arguments.entry)
         opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
-        settled = [made for key, made in opened.items() if key not in more_of]
-        code = closure.stamp(name, entry, [m for made in opened.values() for m in carried(made)])
+        settled = [source for key, source in opened.items() if key not in more_of]
+        code = closure.stamp(
+            name, entry, [module for source in opened.values() for module in carried(source)]
+        )
         finished.forget_recorded(WORK)
         print_ = fingerprint(name, entry.resolved(without | more_of), settled, code)
         label = f"{publish_as or table}/{entry.name}"
@@ -101,19 +103,19 @@ def main(
             metrics = finished.take(folder, stage.out, label)
             if metrics is None:
                 metrics = handed_down(run(stage), opened.values())
-                digests = {made.label: made.digest for made in opened.values()}
+                digests = {source.label: source.digest for source in opened.values()}
                 resolved = entry.resolved(without)
                 artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
                 check_unchanged(stage, code, without)
                 if not more_of:  # what is kept for more suffices
                     finished.keep(folder, stage.out, label)
             artifact.publish(stage.out, label)
-            made = sha256_file(ROOT / label / MANIFEST)
-            first = folder / f"record-{made[:16]}.json"
+            digest = sha256_file(ROOT / label / MANIFEST)
+            first = folder / f"record-{digest[:16]}.json"
             if kept(first):  # all of it was there already: the record is of the run that made it
                 write_atomic(RUNS / f"{name}-{entry.name}.json", read_sealed(first))
             else:
-                write_sealed(first, record(name, entry.name, began, earlier, made))
+                write_sealed(first, record(name, entry.name, began, earlier, digest))
             finished.clear(folder, more_of)
     print(f"{ROOT / label}: {', '.join(f'{k} {v}' for k, v in metrics.items())}", file=sys.stderr)
 
@@ -128,9 +130,9 @@ def check_unchanged(stage: Stage, code: str, without: frozenset[str]) -> None:
     now = params.entry_now(entry.table, entry.name)
     if now is None or now.resolved(without) != entry.resolved(without):
         changed.append(f"{params.PARAMS} ({entry.table}.{entry.name})")
-    for made in stage.inputs.values():
-        path = made.folder / MANIFEST
-        if not path.is_file() or sha256_file(path) != made.digest:
+    for source in stage.inputs.values():
+        path = source.folder / MANIFEST
+        if not path.is_file() or sha256_file(path) != source.digest:
             changed.append(str(path))
     if changed:
         raise FoveaError(
@@ -141,7 +143,7 @@ def check_unchanged(stage: Stage, code: str, without: frozenset[str]) -> None:
 
 def handed_down(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[str, Any]:
     """The metrics, and in them whether anything that this was made from has simulated clicks."""
-    simulated = any(made.manifest.get("metrics", {}).get("simulated_clicks") for made in inputs)
+    simulated = any(part.manifest.get("metrics", {}).get("simulated_clicks") for part in inputs)
     return {**metrics, **({"simulated_clicks": True} if simulated else {})}
 
 
@@ -159,14 +161,14 @@ def told_plainly() -> Iterator[None]:
         sys.exit("interrupted; run the stage again to go on from here")
 
 
-def carried(made: Artifact) -> list[str]:
+def carried(source: Artifact) -> list[str]:
     """The modules that it takes to load an artifact, or the source of saliency within it.
 
     They are in no stamp, but in the fingerprint: work that was done with another version of them is
     not resumed.
     """
-    headers = [file for file in made.files if Path(file).name == "config.json"]
-    read = [read_json(made.folder / header) for header in headers]
+    headers = [file for file in source.files if Path(file).name == "config.json"]
+    read = [read_json(source.folder / header) for header in headers]
     return [module for header in read for module in closure.carried(header)]
 
 
@@ -175,7 +177,7 @@ def fingerprint(stage: str, entry: Mapping[str, Any], inputs: Iterable[Artifact]
     decides = {
         "stage": stage,
         "entry": entry,
-        "inputs": {made.label: made.digest for made in inputs},
+        "inputs": {source.label: source.digest for source in inputs},
         "code": code,
         "versions": artifact.versions(),
     }
