@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.sealed import read_sealed, write_sealed
+from pipeline.runtime.record import ATTEMPTS
 from pretrain.frozen import load_encoder
 from tests.pipeline.conftest import TINY, Project, dvc, fresh_clone, with_python
 
@@ -124,8 +126,10 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
         time.sleep(0.05)
     assert left == []
     sealed = {p.name: p.read_bytes() for p in tmp_path.glob("artifacts/.work/collect*/out/*.tar")}
-    (runs,) = tmp_path.glob("artifacts/.work/collect-breakout-*/runs")
-    runs.write_text(f"{float(runs.read_text()) - 1000:.3f}\n")  # as if it had begun long before
+    (attempts,) = tmp_path.glob(f"artifacts/.work/collect-breakout-*/{ATTEMPTS}")
+    begun = json.loads(read_sealed(attempts))
+    begun["began"] -= 1000  # as if it had begun long before
+    write_sealed(attempts, json.dumps(begun).encode())
     dvc(tmp_path, "repro", "collect@breakout")
     built = {p.name: p.read_bytes() for p in (tmp_path / "artifacts/frames/breakout").glob("*.tar")}
     assert len(built) == 36
