@@ -13,13 +13,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from datasets import envs
-from datasets.errors import FoveaError, brief, quoted
-from datasets.files import DEPTH, write_atomic
+from datasets.errors import FoveaError, quoted
+from datasets.files import write_atomic
 from pipeline.config import closure
 from pipeline.config.misfits import misfits
 from pipeline.config.tables import (
@@ -33,15 +32,13 @@ from pipeline.config.tables import (
     label_of,
 )
 from pipeline.config.typed import closest, convert, flatten, read_into
+from pipeline.config.yaml_file import read_yaml
 from pipeline.runtime import artifact
 
 PARAMS = Path("params.yaml")
 STAMPS = artifact.ROOT / ".code"
 CHECKED = STAMPS / "checked"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")  # also a file's name, and an argument of a command
-MAX_YAML, MAX_TEXT = 1 << 22, 1 << 13  # characters of a file, of a key or value
-VALUES = 100_000  # of a file, with each alias written out
-BRACKETS = re.compile(r"[\[{\]}]")
 NESTED = {"encoders": {"features"}, "policies": {"features", "net"}}  # keys of their own dataclass
 
 
@@ -123,63 +120,6 @@ def write_stamps() -> Params:
 def stages_of(entry: Entry) -> list[str]:
     """The stages that work on an entry, in order."""
     return [artifact.STAGES[entry.table], *(["evaluate"] if entry.table == "policies" else [])]
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping, as DVC reads it (`1e-4` is a number).
-
-    Bounded in depth, in the length of a text, and in values with each alias written out. Raises
-    FoveaError naming the file where it is anything else.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    if not path.exists():
-        raise FoveaError(f"{path}: no such file; `make recipe NAME=quick` writes one")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > MAX_YAML:
-            raise ValueError(f"longer than {MAX_YAML} characters")
-        deepest = max(accumulate(1 if b in "[{" else -1 for b in BRACKETS.findall(text)), default=0)
-        if deepest > 10 * DEPTH:  # a parser works for seconds before it gives up
-            raise RecursionError
-        written = YAML(typ="safe", pure=True).load(text)
-        _check_bounds(written)
-    except RecursionError as error:
-        raise FoveaError(f"{path}: nested more than {DEPTH} deep") from error
-    except (YAMLError, ValueError) as error:
-        raise FoveaError(f"{path}: not valid YAML: {brief(error, 300)}") from error
-    if not isinstance(written, dict):
-        raise FoveaError(f"{path}: holds no tables; `make recipe NAME=quick` writes a good one")
-    return written
-
-
-def _check_bounds(written: object) -> None:
-    """Raise ValueError where aliases, depth or texts are of no file that a person writes."""
-    left, todo = VALUES, [("", written, 0)]
-    while todo:
-        key, value, depth = todo.pop()
-        left -= 1
-        if left < 0:
-            raise ValueError(f"{key}: more than {VALUES} values, with each alias written out")
-        if depth > DEPTH:
-            raise ValueError(f"{key}: nested more than {DEPTH} deep")
-        if isinstance(value, str) and len(value) > MAX_TEXT:
-            raise ValueError(f"{key}: a text of {len(value)} characters, {quoted(value)}")
-        if isinstance(value, dict):
-            for name, part in value.items():
-                if isinstance(name, str) and len(name) > MAX_TEXT:
-                    raise ValueError(f"{key}: a key of {len(name)} characters, {quoted(name)}")
-                where = f"{key}.{_short(name)}" if key else _short(name)
-                todo.append((where, part, depth + 1))
-        elif isinstance(value, (list, tuple)):
-            todo += [(key, part, depth + 1) for part in value]
-
-
-def _short(name: object) -> str:
-    """A key as a message names it."""
-    text = name if isinstance(name, str) else repr(name)
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _known(stage: str, table: str, name: str) -> Entry | None:

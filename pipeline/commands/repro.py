@@ -14,6 +14,7 @@ from pathlib import Path
 from datasets.errors import FoveaError
 from datasets.files import parse_json, read_json
 from pipeline import params
+from pipeline.config.yaml_file import read_yaml
 from pipeline.runtime.process import die_with_parent
 from pipeline.runtime.stage import told_plainly
 
@@ -35,7 +36,7 @@ def remove_torn_lock(path: Path = TORN) -> None:
 
 def uncached(cache: Path, lock: Path = LOCK) -> list[str]:
     """The outs in `dvc.lock` that DVC's `cache` lacks, or lacks a file of."""
-    stages = params.read_yaml(lock).get("stages", {}) if lock.exists() else {}
+    stages = read_yaml(lock).get("stages", {}) if lock.exists() else {}
     outs = [out for stage in stages.values() for out in stage.get("outs", []) if "md5" in out]
     # The stamps are in no cache: dvc.yaml says so.
     cached = [out for out in outs if out["path"] != str(params.STAMPS)]

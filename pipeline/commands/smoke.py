@@ -26,6 +26,7 @@ from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config import tables
 from pipeline.config.typed import closest
+from pipeline.config.yaml_file import read_yaml
 from pipeline.runtime.artifact import ROOT, STAGES
 from pipeline.runtime.stage import told_plainly
 
@@ -133,7 +134,7 @@ def smoke(name: str) -> Path:
     if name not in known:
         raise FoveaError(f"no recipe {name!r} in pipeline/recipes{closest(name, known)}")
     checked = params.load(known[name])
-    small = shrink(params.read_yaml(known[name]), checked)
+    small = shrink(read_yaml(known[name]), checked)
     place = (ROOT / ".smoke" / name).absolute()
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)

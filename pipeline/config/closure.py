@@ -36,6 +36,7 @@ PLUMBING = frozenset(
         "pipeline/config/closure",
         "pipeline/config/tables",
         "pipeline/config/typed",
+        "pipeline/config/yaml_file",
         "pipeline/params",
         "pipeline/runtime/artifact",
         "pipeline/runtime/parallel",

@@ -10,8 +10,8 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import read_json
-from pipeline import params
 from pipeline.commands.recipe import RECIPES, recipes
+from pipeline.config.yaml_file import read_yaml
 from pipeline.results.verdict import PROTOCOLS, Gap
 
 CLAIMS = RECIPES / "claims"  # one file a paper
@@ -105,7 +105,7 @@ def read_claims(path: Path) -> Claims:
     Raises FoveaError naming the file where it is malformed, where a line quotes what was not
     measured, and where no recipe has a policy, an encoder or a predictor that it names.
     """
-    written = params.read_yaml(path)
+    written = read_yaml(path)
     try:
         claims = Claims(
             name=str(written["name"]),
@@ -228,4 +228,4 @@ def _predictors(names: Sequence[str]) -> tuple[str, ...]:
 
 @functools.cache  # each of them is asked for once a table
 def _read(recipe: Path) -> dict[str, Any]:
-    return params.read_yaml(recipe)
+    return read_yaml(recipe)

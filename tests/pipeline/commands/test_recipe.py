@@ -15,6 +15,7 @@ from datasets.errors import FoveaError
 from pipeline import params
 from pipeline.commands import recipe, smoke
 from pipeline.config.tables import Entry
+from pipeline.config.yaml_file import read_yaml
 
 
 def test_switching_between_recipes_is_no_edit(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_an_unknown_recipe_is_refused_with_near_misses(tmp_path: Path) -> None:
 
 def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     path = recipe.recipes()["spirl"]
-    small = smoke.shrink(params.read_yaml(path), params.load(path))
+    small = smoke.shrink(read_yaml(path), params.load(path))
     assert small["frames"]["frostbite"]["count"] == smoke.TINY["count"]
     assert small["policies"]["frostbite-spirl"]["seeds"] == 1
     assert small["policies"]["frostbite-spirl"]["epsilon"] == 1.0
@@ -70,7 +71,7 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
     assert small["policies"]["frostbite-spirl"]["steps"] == smoke.TINY["steps"]
     assert small["policies"]["frostbite-spirl"]["features"] == {"max_ratio": 0.35}
     path = recipe.recipes()["visarl"]
-    small = smoke.shrink(params.read_yaml(path), params.load(path))
+    small = smoke.shrink(read_yaml(path), params.load(path))
     assert small["predictors"]["reach-picanet"]["size"] == 64
 
 
@@ -78,7 +79,7 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
 def test_a_recipe_made_small_is_still_a_good_one(tmp_path: Path, name: str) -> None:
     path, small = recipe.recipes()[name], tmp_path / "params.yaml"
     with small.open("w") as file:
-        YAML().dump(smoke.shrink(params.read_yaml(path), params.load(path)), file)
+        YAML().dump(smoke.shrink(read_yaml(path), params.load(path)), file)
     assert len(list(params.load(small)))
 
 
@@ -86,7 +87,7 @@ def test_a_recipe_made_small_is_still_a_good_one(tmp_path: Path, name: str) -> N
 def test_smoke_builds_one_of_entries_that_differ_in_numbers_or_the_game(name: str) -> None:
     checked = params.load(recipe.recipes()[name])
     alike = smoke.repeats(checked)
-    small = smoke.shrink(params.read_yaml(recipe.recipes()[name]), checked)
+    small = smoke.shrink(read_yaml(recipe.recipes()[name]), checked)
     built = {f"{table}/{entry}" for table, entries in small.items() for entry in entries}
     assert built.isdisjoint(alike) and built | set(alike) == {entry.label for entry in checked}
     assert set(alike.values()) <= built

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from datasets.errors import FoveaError
-from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config.tables import Params
+from pipeline.config.yaml_file import read_yaml
 from pipeline.results import claims
 from pipeline.results.claims import CLAIMS, Claims, read_claims, read_papers
 
@@ -109,7 +109,7 @@ def test_every_policy_of_the_papers_recipes_has_a_claim() -> None:
     cells = [cell for table in read_claims(PAPER).tables for cell in table.cells]
     claimed = {name for cell in cells for part in cell.names for name in part}
     for name in ("frostbite", "spirl", "spirl-400k", "spirl-ablations"):
-        assert set(params.read_yaml(recipes()[name])["policies"]) <= claimed
+        assert set(read_yaml(recipes()[name])["policies"]) <= claimed
 
 
 def said(paper: Claims) -> str:
