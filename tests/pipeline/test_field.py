@@ -165,6 +165,7 @@ def test_any_surroundings_will_do(tmp_path: Path, closed: str) -> None:
             "WORLD_SIZE": "2",
         },
         cwd=tmp_path, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored under nohup
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "\\u2026 False uid-4000000\n"), done.stderr
 
