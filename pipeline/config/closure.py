@@ -68,13 +68,14 @@ def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> s
 
 
 def changed(code: str) -> list[str]:
-    """The files of a stamp that are no longer as it says."""
-    lines = (line.split(" ", 1) for line in code.splitlines())
-    return [
-        path
-        for digest, path in lines
-        if not (CODE / path).is_file() or sha256_file(CODE / path) != digest
-    ]
+    """The files of a stamp that are no longer as it says: code, or clicks of this folder."""
+    paths = []
+    for line in code.splitlines():
+        digest, path = line.split(" ", 1)
+        place = Path(path) if CLICKS in Path(path).parents else CODE / path
+        if not place.is_file() or sha256_file(place) != digest:
+            paths.append(path)
+    return paths
 
 
 def files(roots: Iterable[str], base: Path) -> list[Path]:
