@@ -18,10 +18,10 @@ PLANTED = """
 import runpy, torch
 from pipeline.parts import policies
 
-made = policies.fresh_policy
+original = policies.fresh_policy
 
 def planted(spec, encoder, seed):
-    policy = made(spec, encoder, seed)
+    policy = original(spec, encoder, seed)
     errors, maps = policy.encoder.errors, []
     def spoilt(image):
         maps.append(image)
