@@ -20,9 +20,9 @@ import torch
 
 from bench import kept
 from pretrain.encoders import pixels
+from pretrain.modules.precision import Precision
 from rl import on_policy
 from rl.agents import a2c, ppo
-from rl.fast.precision import Precision
 from rl.nets import nature_cnn
 from rl.policy import Spec, make_policy
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.encoder import Obs
+from pretrain.modules.precision import autocast
 from rl.agent import OnPolicyConfig, Rollout
-from rl.fast.precision import autocast
 from rl.layers import orthogonal_
 from rl.net import Core, Extras, State
 from rl.returns import discounted

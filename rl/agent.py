@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from datasets.checked import Checked, Count, Fraction
 from pretrain.encoder import Obs
-from rl.fast.precision import Precision
+from pretrain.modules.precision import Precision
 from rl.net import Core, Extras, State
 
 

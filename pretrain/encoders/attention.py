@@ -32,6 +32,7 @@ from pretrain.figures import heat_map, marked, overlay, picture
 from pretrain.images import channels_first
 from pretrain.metrics.keypoints import keypoints
 from pretrain.modules.attention_autoencoder import AttentionAutoencoder, Mask, attention_loss
+from pretrain.modules.precision import Precision, autocast
 
 MARKED = (7, 10)  # keypoints of the panels: those of Figs. 8 and 9
 
@@ -48,6 +49,7 @@ class Config(encoder.EncoderConfig):
     batch_size: Count = 32
     learning_rate: Positive = 1e-3
     clip_norm: Positive = 0.5
+    precision: Precision = "auto"  # "auto": bfloat16 products where the processor has them
     seed: Natural = 0
 
     learns = True
@@ -122,8 +124,10 @@ class Pretraining(encoder.EncoderTraining):
         """Eq. 2; batch: image, the targets, and source, both (B, H, W, C) uint8."""
         source, target = _to_unit(batch["source"]), _to_unit(batch["image"])
         c = self.config
+        with autocast(c.precision, target.device):
+            output = self.model(source, target)
         return attention_loss(
-            self.model(source, target),
+            output.float(),
             target,
             delta=c.delta,
             sparsity=c.sparsity,

@@ -101,6 +101,10 @@ class Reconstruction:
     auto: Tensor  # (B, C, H, W), from all of the target's features
     mask: Tensor  # (B, 1, h, w), the target's
 
+    def float(self) -> Reconstruction:
+        """The same in float32."""
+        return Reconstruction(self.target.float(), self.auto.float(), self.mask.float())
+
 
 class AttentionAutoencoder(nn.Module):
     """Φ, Ψ and the decoder, trained together. Not initialised."""

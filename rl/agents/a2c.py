@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from datasets.checked import Count, Fraction, NonNegative, Positive
+from pretrain.modules.precision import Precision
 from rl.actor_critic import ActorCriticAgent, actor_critic_loss
 from rl.agent import OnPolicyConfig, Rollout
-from rl.fast.precision import Precision
 from rl.net import Core
 
 ACTIONS = "discrete"

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from datasets.checked import Count, Fraction, NonNegative, Positive
+from pretrain.modules.precision import Precision
 from rl.actor_critic import ActorCriticAgent, actor_critic_loss, chosen
 from rl.agent import OnPolicyConfig, Rollout
-from rl.fast.precision import Precision
 from rl.kfac import KFAC
 from rl.net import Core
 

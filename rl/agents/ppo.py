@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from datasets.checked import Count, Fraction, NonNegative, Positive
 from pretrain.encoder import Obs
+from pretrain.modules.precision import Precision
 from rl.actor_critic import ActorCriticAgent, chosen, entropy
 from rl.agent import OnPolicyConfig, Rollout
-from rl.fast.precision import Precision
 from rl.net import Core, State
 from rl.returns import gae
 from rl.stack import FrameStack

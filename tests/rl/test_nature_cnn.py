@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pretrain.modules.linear import has_bfloat16
+from pretrain.modules.precision import autocast
 from rl.actor_critic import ActorCritic
-from rl.fast.precision import autocast, scaled
+from rl.fast.precision import scaled
 from rl.nets.nature_cnn import Config, Net
 from rl.stack import FrameStack
 
