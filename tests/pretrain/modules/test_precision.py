@@ -9,22 +9,23 @@ from pretrain.encoders import attention, transporter
 from pretrain.modules.precision import Precision
 
 GRAY = (1, 84, 84)
+Method = attention.Pretraining | transporter.Pretraining
 
 
-def method(name: str, precision: Precision) -> attention.Pretraining | transporter.Pretraining:
+def method(name: str, precision: Precision) -> Method:
     if name == "attention":
         return attention.Pretraining(attention.Config(precision=precision), GRAY)
     return transporter.Pretraining(transporter.Config(precision=precision), GRAY)
 
 
 def loss_and_gradient(
-    training: attention.Pretraining | transporter.Pretraining,
+    training: Method,
 ) -> tuple[float, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randint(256, (2, 4, 84, 84, 1), generator=generator, dtype=torch.uint8)
     loss = training.loss({"source": pairs[0], "image": pairs[1]})
     assert loss.dtype == torch.float32
-    loss.backward()
+    torch.autograd.backward(loss)
     gradients = [p.grad.flatten() for p in training.parameters() if p.grad is not None]
     return float(loss.detach()), torch.cat(gradients)
 
