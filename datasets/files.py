@@ -37,7 +37,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -48,9 +48,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder, as they are now, outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_tree(folder: Path) -> None:
+    """Have everything in a folder, whoever wrote it, outlive a power cut."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Have a file's bytes, or the names in a folder, as they are now, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

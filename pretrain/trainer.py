@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol, cast
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -32,6 +33,8 @@ from pretrain.checkpoints import CHECKPOINTS, AtomicCheckpoints, resumed
 from pretrain.modules.linear import fast_linear
 
 CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # its mark in the environment of its processes
+ALONE = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
 Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
@@ -219,6 +222,20 @@ class Watch(L.Callback):
             self._writer.close()
 
 
+def _group() -> tuple[int, int]:
+    """This process's rank, and how many there are: what torchrun says, else it is alone.
+
+    Raises FoveaError where others' variables speak of more: it would wait for them in vain.
+    """
+    if TORCHRUN in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    for name, alone in ALONE.items():
+        value = os.environ.get(name, alone)
+        if value != alone:
+            raise FoveaError(f"{name}: {value}, but torchrun did not start this process; unset it")
+    return 0, 1
+
+
 def fit(
     method: Method,
     columns: Mapping[str, NDArray[Any]],
@@ -241,12 +258,12 @@ def fit(
     checkpoint is written every `checkpoint_seconds`. `progress` gets (steps done, steps in all).
     `clip_norm` bounds the gradient's norm; `rows` and `partners` are those of `Batches`.
     A damaged checkpoint is passed over with a note. Raises FoveaError naming the step where the
-    loss is NaN or infinite, and where a checkpoint is of another run.
+    loss is NaN or infinite; where a checkpoint is of another run; where WORLD_SIZE is left over.
     """
     frames = len(next(iter(columns.values())) if rows is None else rows)
     steps = total_steps(frames, batch_size=batch_size, epochs=epochs)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
-    share = slice(int(os.environ.get("RANK", "0")), None, processes)
+    rank, processes = _group()
+    share = slice(rank, None, processes)
     if min(batch_size, frames) % processes:
         raise FoveaError(f"batch_size: {batch_size} does not divide among {processes} processes")
 
@@ -268,7 +285,8 @@ def fit(
             max_steps=steps,
             max_epochs=1,  # one pass over all steps; the data's epochs are the loader's business
             callbacks=[watch],
-            plugins=[checkpoints],
+            # Of a process that is alone nothing is asked for: a batch system's variables mislead.
+            plugins=[checkpoints] if processes > 1 else [checkpoints, LightningEnvironment()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -25,6 +25,7 @@ from torch import Tensor
 from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
+from datasets.sealed import check_listed
 from pretrain.encoder import Encoder, Obs
 from pretrain.frozen import load_encoder, read_header, save_encoder
 from rl import agents
@@ -127,7 +128,7 @@ def load_policy(
     """The policy of an artifact folder, with a seed's weights of a step, or its last.
 
     `shared` is `load_encoder`'s. Raises FileNotFoundError or FoveaError naming the file that is
-    missing, damaged, foreign or does not fit.
+    missing, damaged as the manifest of its artifact says, foreign or does not fit.
     """
     folder = Path(folder)
     files = dict(checkpoints(folder / f"seed-{seed}"))
@@ -140,6 +141,7 @@ def load_policy(
     encoder = load_encoder(folder / ENCODER, device=device, shared=shared)
     policy = make_policy(spec, encoder, seed=seed, device=device)
     path = files[max(files) if step is None else step]
+    check_listed(path)
     try:
         policy.agent.policy.load_state_dict(_finite(load_file(path)))
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:

@@ -30,7 +30,7 @@ import numpy as np
 
 from datasets.annotation.maps import CANVAS, Clicks
 from datasets.errors import FoveaError, brief, quoted
-from datasets.files import parse_json, sync_folder, write_atomic
+from datasets.files import parse_json, sync, write_atomic
 
 CLICKS = Path("datasets/clicks")  # a folder for each entry of frames; committed
 FORMAT = "fovea-clicks/1"
@@ -118,7 +118,7 @@ def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) 
             if now != before:
                 raise ConflictError(now)
             write_clicks(path, marked | {key: Clicked(sha256, after)})
-        sync_folder(path.parent)  # whoever wrote it may have been killed before that
+        sync(path.parent)  # whoever wrote it may have been killed before that
 
 
 def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:

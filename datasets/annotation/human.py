@@ -36,7 +36,7 @@ def annotate(
     index = {key: number for number, key in enumerate(keys(frames))}
     chosen = order(frames, config.seed)[:count]
     annotations: dict[str, dict[int, Clicks]] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("[!.]*.json")):
         clicks = {}
         for key, one in read_clicks(path).items():
             here = digest(frames, index[key]) if key in index else "no such frame"

@@ -19,7 +19,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 def recipes() -> dict[str, Path]:
     """Name -> file of every recipe."""
-    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(RECIPES.glob("[!.]*.yaml"))}
 
 
 def use(name: str, *, force: bool = False, target: Path = params.PARAMS) -> None:

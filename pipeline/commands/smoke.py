@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from datasets import envs
 from datasets.errors import FoveaError
-from datasets.files import read_json
+from datasets.sealed import read_manifest
 from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config import tables
@@ -161,7 +161,7 @@ def smoke(name: str) -> Path:
 def _check_seeds(name: str, place: Path) -> None:
     """A policy of which every seed failed is published all the same; here that is a fault."""
     for path in sorted((place / ROOT / "policies").glob("*/manifest.json")):
-        metrics = read_json(path)["metrics"]
+        metrics = read_manifest(path)["metrics"]
         if metrics["failed"] == metrics["seeds"]:
             policy = path.parent.name
             raise FoveaError(f"smoke of {name}: every seed of {policy} failed, in {place}")

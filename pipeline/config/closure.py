@@ -62,7 +62,7 @@ def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> s
         for path in files([module_of(stage), *named, *also], CODE)
     ]
     if entry and entry.table == "annotations":
-        clicks = sorted((CLICKS / entry.keys.frames).glob("*.json"))
+        clicks = sorted((CLICKS / entry.keys.frames).glob("[!.]*.json"))
         lines += [f"{sha256_file(path)} {path.as_posix()}" for path in clicks]
     return "".join(f"{line}\n" for line in lines)
 

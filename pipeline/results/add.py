@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import read_json
+from datasets.sealed import read_manifest, write_manifest
 from pipeline.results.record import MEASURED, Record, check, read_records, write_record
 from pipeline.runtime import artifact
 
@@ -19,7 +20,11 @@ DRAFTS = Path(".runs/measured")  # below artifacts/: records without note and ru
 
 def write_draft(root: Path, **fields: Any) -> Path:
     """Write what a command measured, for `add` to complete; returns the file."""
-    return write_record(Record(seed=None, note="", runs={}, **fields), root / DRAFTS)
+    record = Record(seed=None, note="", runs={}, **fields)
+    path = root / DRAFTS / record.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(path, asdict(record))
+    return path
 
 
 def add(
@@ -75,7 +80,7 @@ def keep(records: Sequence[Record], folder: Path = MEASURED) -> list[Path]:
 def run_record(root: Path, run: str, digest: str | None = None) -> dict[str, Any] | None:
     """The record of a stage's run; None where there is none, or it is of another artifact."""
     path = root / ".runs" / f"{run}.json"
-    record: dict[str, Any] = read_json(path) if path.exists() else {}
+    record = _read(path) if path.exists() else {}
     return record if record and record.get("digest", digest) == digest else None
 
 
@@ -122,6 +127,13 @@ def _seeds(label: str, root: Path) -> list[Record]:
     ]
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_manifest(path)
+    except FoveaError as error:
+        raise FoveaError(f"{error}; remove it, then build or measure that again") from error
+
+
 def _measured(label: str, on: str | None, root: Path) -> Record:
     """A draft that a command wrote, with the run that built the artifact where it is recorded."""
     table, _, name = label.partition("/")
@@ -129,7 +141,7 @@ def _measured(label: str, on: str | None, root: Path) -> Record:
     path = root / DRAFTS / f"{label}-on-{(on or '').partition('/')[2]}.json"
     if not path.exists():
         raise FoveaError(f"{path}: not there; `python -m pipeline.commands.{command}` writes it")
-    record = Record(**read_json(path))
+    record = Record(**_read(path))
     stage = artifact.STAGES[table]
     run = run_record(root, f"{stage}-{name}", record.made_from[label]["digest"])
     own = run_record(root, f"{command}-{name}")

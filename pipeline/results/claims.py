@@ -96,7 +96,7 @@ def gap(better: Cell, other: Cell) -> Gap | None:
 
 def read_papers(folder: Path = CLAIMS) -> list[Claims]:
     """The claims of every paper, in the order of the files' names."""
-    return [read_claims(path) for path in sorted(folder.glob("*.yaml"))]
+    return [read_claims(path) for path in sorted(folder.glob("[!.]*.yaml"))]
 
 
 def read_claims(path: Path) -> Claims:

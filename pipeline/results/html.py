@@ -89,7 +89,7 @@ def _template() -> Template:
 
 def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
     """What the page says about one policy; scores and curves only where it was evaluated."""
-    evaluation = read_evaluation(evaluated.folder)
+    evaluation = read_evaluation(evaluated.folder) if evaluated.manifest else None
     shown: dict[str, Any] = {
         "name": policy.name,
         "entry": policy.entry,
@@ -102,7 +102,7 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
     total, chance = _scores(evaluation)
     curves = [
         read_curve(policy.folder / f"seed-{seed.seed}" / "curve.csv", "return")
-        for seed in evaluation.seeds
+        for seed in (evaluation.seeds if policy.manifest else ())
     ]
     training = [points for points in curves if points is not None]
     human = reference(evaluation.env)

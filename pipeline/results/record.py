@@ -75,7 +75,7 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
     whose seeds have encoders of different settings.
     """
     records: dict[str, list[Record]] = {}
-    for path in sorted(folder.rglob("*.json")):
+    for path in sorted(folder.rglob("[!.]*.json")):
         try:
             record = Record(**read_json(path))
         except (ValueError, TypeError) as error:

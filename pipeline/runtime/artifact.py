@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError, quoted
-from datasets.files import inside, sha256_file, sync_folder, write_atomic
+from datasets.files import inside, sha256_file, sync, sync_tree, write_atomic
 from datasets.sealed import MANIFEST, check_sealed, drop_digests, read_manifest, write_manifest
 from pipeline.config.tables import COMMITTED
 
@@ -226,6 +226,7 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
     after, so a reader finds the old one, none, or the new one, never a mixture. Where a
     table's folder is on another file system than the work, a copy is renamed there.
     """
+    sync_tree(folder)  # pictures, copies and links are others' writing
     place, name = root / label, label.rpartition("/")[2]
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -236,7 +237,7 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
         near = place.with_name(f".{name}.tmp")  # a copy on the file system of the place
         shutil.rmtree(near, ignore_errors=True)
         shutil.copytree(folder, near)
-        os.sync()
+        sync_tree(near)
         _swap(near, place, place.with_name(f".{name}.old"))
         shutil.rmtree(folder)
 
@@ -247,7 +248,7 @@ def _swap(folder: Path, place: Path, aside: Path) -> None:
     if place.exists():
         os.replace(place, aside)
     os.replace(folder, place)
-    sync_folder(place.parent)  # before the progress behind it goes
+    sync(place.parent)  # before the progress behind it goes
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import sealed
-from datasets.files import parse_json, write_atomic
+from datasets.files import parse_json
 from pipeline.runtime.artifact import ROOT
 from pipeline.runtime.parallel import uses_gpu
 
@@ -68,9 +68,9 @@ def record(
         "commit": commit(),
         "machine": machine(),
     }
-    written = (json.dumps(content, indent=1) + "\n").encode()
-    write_atomic(RUNS / f"{stage}-{name}.json", written)
-    return written
+    path = RUNS / f"{stage}-{name}.json"
+    sealed.write_manifest(path, content)
+    return path.read_bytes()
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.saliency import read_saliency, write_saliency_shard
+from datasets.sealed import read_manifest
 from datasets.shards import read_frames, write_shard
 from pipeline import fit, label, params
 from pipeline.commands import judge
@@ -207,7 +207,7 @@ def test_predictors_are_judged_on_other_annotations(
     monkeypatch.setattr(judge, "second_annotator", moved)  # Pong has no objects that are known
     judge.main()
     path = Path("artifacts/.runs/measured/predictors/random-on-spots.json")
-    record = Record(**json.loads(path.read_text()))
+    record = Record(**read_manifest(path))
     assert record.artifact == "predictors/random" and record.scores["frames"] == 30
     assert record.made_from["frames/spots"]["digest"] == open_artifact("frames/spots").digest
     assert record.measured_on["annotations/spots"]["entry"]["annotator"] == "simulated"

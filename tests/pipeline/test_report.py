@@ -271,6 +271,16 @@ def test_what_is_missing_is_named(copied: Report, gone: str, said: str) -> None:
     assert said in copied.page
 
 
+def test_what_nobody_vouches_for_is_not_shown(copied: Report) -> None:
+    """Files without a manifest."""
+    for table in ("evaluations", "policies"):
+        (copied.artifacts / table / "frostbite-spirl/manifest.json").unlink()
+    (copied.artifacts / "policies/frostbite-der/manifest.json").unlink()
+    (copied.artifacts / "policies/frostbite-der/seed-0/curve.csv").write_text("not a curve")
+    assert "frostbite-spirl" not in render(PARAMS, copied.artifacts, copied.out)
+    assert "dvc repro evaluate@frostbite-spirl" in copied.page
+
+
 @pytest.mark.parametrize(
     "file", ["encoders/frostbite-mae/panels.png", "evaluations/frostbite-spirl/evaluation.json"]
 )

@@ -295,6 +295,27 @@ def test_killed_at_random_points_ends_in_the_same_bytes(
     assert log.stat().st_size - at < steps  # it went on, it did not start again
 
 
+@pytest.mark.parametrize("name", trainer.ALONE)
+def test_what_is_left_over_of_a_group_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(FoveaError, match=f"{name}: 2, but torchrun did not start this process"):
+        train(tmp_path)
+
+
+def test_a_batch_system_s_variables_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would ask Slurm for the other processes."""
+    _, alone = train(tmp_path)
+    for name, value in {"NTASKS": "4", "PROCID": "1", "JOB_NAME": "train", "NNODES": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    (tmp_path / "others").mkdir()
+    _, among_others = train(tmp_path / "others")
+    np.testing.assert_array_equal(alone, among_others)
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path, start: Callable[..., BaseProcess]) -> None:
     """With the environment that torchrun gives its processes; gloo, on CPU."""

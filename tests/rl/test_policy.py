@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 from datasets import envs
 from datasets.errors import FoveaError
+from datasets.files import sha256_file
+from datasets.sealed import write_manifest
 from pretrain.encoders import mae, state
 from rl.actor import Actor
 from rl.nets import tokens, vector
@@ -102,6 +104,13 @@ def nan(folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
+def bit_of_what_is_listed(folder: Path) -> None:
+    write_manifest(folder / "manifest.json", {"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -117,6 +126,7 @@ def nan(folder: Path) -> None:
         (edit(lambda h: h["net"].update(width=8)), r"weights-0000160.*no weights of this policy"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not readable"),
         (lambda f: (f / WEIGHTS).write_bytes(b"no"), r"weights-0000160.*no weights"),
+        (bit_of_what_is_listed, r"weights-0000160.*not the bytes that .*manifest.json lists"),
         (nan, r"weights-0000160.*net.cls holds NaN"),
         (lambda f: (f / "encoder/model.safetensors").write_bytes(b""), "encoder/model.safetensors"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from datasets.errors import FoveaError
+from datasets.sealed import write_manifest
 from pipeline import params
 from pipeline.commands import recipe, smoke
 from pipeline.config.tables import Entry
@@ -131,8 +131,8 @@ def test_smoke_fails_where_no_seed_of_a_policy_is_left(tmp_path: Path) -> None:
     for name, failed in (("good", 1), ("bad", 2)):
         folder = tmp_path / "artifacts/policies" / name
         folder.mkdir(parents=True)
-        metrics = {"metrics": {"seeds": 2, "failed": failed}}
-        (folder / "manifest.json").write_text(json.dumps(metrics))
+        metrics = {"seeds": 2, "failed": failed}
+        write_manifest(folder / "manifest.json", {"metrics": metrics})
     with pytest.raises(FoveaError, match="smoke of quick: every seed of bad failed"):
         smoke._check_seeds("quick", tmp_path)
 

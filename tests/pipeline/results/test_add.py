@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from datasets.errors import FoveaError
+from datasets.sealed import write_manifest
 from pipeline import params
 from pipeline.commands import results
 from pipeline.commands.recipe import recipes
@@ -49,7 +50,7 @@ def evaluated(root: Path, returns: float = 4.0, failed: str | None = None, **cha
     (played / "evaluation.json").write_text(json.dumps(shared | {"seeds": seeds}))
     seal(root, "evaluations/frostbite-spirl", {}, [LABEL, "encoders/frostbite-mae"], {})
     (root / ".runs").mkdir()
-    (root / ".runs/train-frostbite-spirl.json").write_text(json.dumps(RUN))
+    write_manifest(root / ".runs/train-frostbite-spirl.json", RUN)
     return root
 
 
@@ -63,7 +64,7 @@ def test_a_seed_is_kept_with_its_lineage_and_run(tmp_path: Path) -> None:
     assert one.scores["checkpoints"][0]["returns"] == [4.0] * 50
     before = path.read_bytes()
     assert add(LABEL, root=root, folder=folder) == [] and path.read_bytes() == before
-    (root / ".runs/pretrain-frostbite-mae.json").write_text(json.dumps(RUN))
+    write_manifest(root / ".runs/pretrain-frostbite-mae.json", RUN)
     path.unlink()
     add(LABEL, root=root, folder=folder)
     assert list(read_records(folder)[LABEL][0].runs)[1] == "pretrain-frostbite-mae"
@@ -90,7 +91,7 @@ def test_seeds_join_those_of_other_runs(tmp_path: Path) -> None:
     fields = {key: played.manifest[key] for key in ("entry", "inputs", "metrics")}
     artifact.seal(played.folder, played.label, **fields)
     record = root / ".runs/train-frostbite-spirl.json"
-    record.write_text(json.dumps(RUN | {"commit": "def", "wall_seconds": 7200.0}))
+    write_manifest(record, RUN | {"commit": "def", "wall_seconds": 7200.0})
     (added,) = add(LABEL, root=root, folder=folder)
     assert added.name == "frostbite-spirl-seed-1.json" and first.read_bytes() == before
     runs = [one.runs["train-frostbite-spirl"]["commit"] for one in read_records(folder)[LABEL]]
@@ -131,11 +132,11 @@ def test_an_evaluation_of_older_weights_is_refused(tmp_path: Path) -> None:
 def test_without_the_record_of_its_run_nothing_is_added(tmp_path: Path) -> None:
     root = evaluated(tmp_path / "artifacts")
     record = root / ".runs/train-frostbite-spirl.json"
-    record.write_text(json.dumps(RUN | {"digest": "of the quick recipe's"}))
+    write_manifest(record, RUN | {"digest": "of the quick recipe's"})
     with pytest.raises(FoveaError, match=r"train-frostbite-spirl\.json: no record of the run"):
         add(LABEL, root=root, folder=tmp_path / "kept")
     digest = artifact.open_artifact(LABEL, root).digest
-    record.write_text(json.dumps(RUN | {"digest": digest}))
+    write_manifest(record, RUN | {"digest": digest})
     assert add(LABEL, root=root, folder=tmp_path / "kept")
 
 
@@ -145,7 +146,7 @@ def test_frames_are_kept_with_their_metrics(tmp_path: Path) -> None:
     metrics = {"learner_last_100_games_success": 0.5}
     seal(root, label, entry, [], metrics)
     (root / ".runs").mkdir()
-    (root / ".runs/collect-drawer-open-learned.json").write_text(json.dumps(RUN))
+    write_manifest(root / ".runs/collect-drawer-open-learned.json", RUN)
     (path,) = add(label, root=root, folder=tmp_path / "kept")
     assert path == tmp_path / "kept/frames/drawer-open-learned.json"
     assert read_records(tmp_path / "kept")[label][0].scores == metrics
@@ -171,8 +172,8 @@ def test_drafts_are_completed_with_runs_and_note(tmp_path: Path, small: Params) 
         with pytest.raises(FoveaError, match=rf"python -m pipeline\.commands\.{command}"):
             add(one.artifact, one.on, root=root, folder=folder)
         drafted(one, root)
-        (root / f".runs/{stage}-{name}.json").write_text(json.dumps(RUN | {"digest": "d" * 64}))
-        (root / f".runs/{command}-{name}.json").write_text(json.dumps(RUN))
+        write_manifest(root / f".runs/{stage}-{name}.json", RUN | {"digest": "d" * 64})
+        write_manifest(root / f".runs/{command}-{name}.json", RUN)
         (path,) = add(one.artifact, one.on, "a note", root=root, folder=folder)
         (added,) = read_records(folder)[one.artifact]
         assert added.scores == one.scores and added.note == "a note"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
     assert (folder / "seed-0" / "data.bin").read_bytes() == b"2"
     assert not (tmp_path / "work").exists()
     assert not (tmp_path / "work.old").exists()
+
+
+def test_all_that_is_published_outlives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what libraries wrote, which flush nothing, and the names."""
+    flushed: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino))
+    folder = publish(tmp_path)
+    assert {path.stat().st_ino for path in (folder.parent, folder, *folder.rglob("*"))} <= flushed
 
 
 def rewrite(folder: Path, **changes: object) -> None:
