@@ -1,11 +1,11 @@
 """Pixels on disk: environments, frame sources, annotations and the shards they are kept in.
 
-The package shares its name with a hub client of another project; ours has no `load_dataset`.
+The package shares its name with Hugging Face's library; this one has no `load_dataset`.
 """
 
 
 def __getattr__(name: str) -> object:
-    """Say clearly whose `datasets` this is when somebody meant the other one."""
+    """Explain an import that was meant for Hugging Face's package of the same name."""
     if name in {"load_dataset", "Dataset", "load_from_disk"}:
         raise AttributeError(
             f"`datasets.{name}` belongs to Hugging Face's package of the same name; this is "

@@ -1,9 +1,9 @@
-"""A shard as a container: a tar of `.npz` members, written reproducibly and read with suspicion.
+"""The container of a shard: a tar of `.npz` members, written reproducibly and read defensively.
 
-Both formats are everybody's (tar is WebDataset's, npz is numpy's), so the care is in what is left
-out. Written: no dates, users or platform marks, so equal columns give equal bytes. Read: only
-regular files with our names and sizes, only plain numeric arrays whose size agrees with their
-header; nothing is unpickled and nothing is unpacked to disk.
+tar is WebDataset's format, npz is numpy's. A shard is written without dates, users or platform
+marks, so equal columns give equal bytes. It is read only if its members are regular files with the
+expected names and sizes, and its columns plain numeric arrays whose size agrees with their header.
+Nothing is unpickled, and nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from datasets.errors import FoveaError, brief, quoted
 
 Columns = dict[str, NDArray[np.generic]]  # name -> array, all of the same length
-Member = tuple[str, Columns]  # key (`{stream:03d}-{start:08d}`) and what it holds
+Member = tuple[str, Columns]  # key (`{stream:03d}-{start:08d}`) and columns
 
 MAX_BYTES = 1 << 28  # of a shard file, and of all that it unpacks to: 256 MiB
 LEVEL = 3  # of deflate: 70 us a frame, a third of the time of level 6 for 1.4 times the bytes
 MEMBER_NAME = re.compile(r"\d{3}-\d{8}\.npz")
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\.npy")
-READERS = 4  # threads: hashing and inflating let go of the interpreter
+READERS = 4  # threads: hashing and inflating release the GIL
 
 
 def pack(members: Iterable[Member]) -> bytes:
@@ -77,18 +77,18 @@ def unpack_folder(
 ) -> Iterator[tuple[Path, Member]]:
     """Every member of every `*.tar` of a folder, in the order of the names.
 
-    With `digests` (file name -> SHA-256, such as a manifest's `files`; other than `*.tar` they are
-    passed over) the folder must hold just those shards. Raises FoveaError as unpack() does.
+    With `digests` (file name -> SHA-256, such as a manifest's `files`; names other than `*.tar` are
+    ignored) the folder must hold exactly those shards. Raises FoveaError as unpack() does.
     """
     paths = sorted(folder.glob("*.tar"))
     names = {path.name for path in paths}
-    wanted = {name for name in digests if name.endswith(".tar")} if digests is not None else names
-    for name in sorted(wanted ^ names):
-        what = "is missing" if name in wanted else "is not in the manifest"
+    shards = {name for name in digests if name.endswith(".tar")} if digests is not None else names
+    for name in sorted(shards ^ names):
+        what = "is missing" if name in shards else "is not in the manifest"
         raise FoveaError(f"{folder}/{quoted(name)[1:-1]}: {what}; build or fetch {folder} again")
     if not paths:
         raise FoveaError(
-            f"{folder}: holds no shards (*.tar); build it first, or name another folder"
+            f"{folder}: no shards (*.tar) in it; build it first, or name another folder"
         )
     expected = [digests[path.name] if digests is not None else None for path in paths]
     with ThreadPoolExecutor(READERS) as pool:
@@ -116,7 +116,7 @@ def _size(member: Member) -> int:
 
 
 def _unpack_member(tar: tarfile.TarFile, entry: tarfile.TarInfo, room: int) -> Member:
-    """The member of a tar's entry; its columns may take `room` bytes, npy headers included."""
+    """The member of a tar's entry; its columns may have `room` bytes, npy headers included."""
     name = quoted(entry.name)
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
         raise ValueError(f"member {name} is not a regular file")
@@ -151,7 +151,7 @@ def _array(data: bytes) -> NDArray[np.generic]:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     begin = stream.tell()
     if fortran or not shape or dtype.kind not in "biuf" or min(shape) < 0:
-        raise ValueError(f"an array of {dtype}, shape {shape}, that no shard has")
+        raise ValueError(f"an array of {dtype}, shape {shape}, which no shard has")
     if math.prod(shape) * dtype.itemsize != len(data) - begin:
-        raise ValueError(f"an array whose header says {shape} and whose size says otherwise")
+        raise ValueError(f"an array whose size does not match its header's shape {shape}")
     return np.frombuffer(data, dtype, offset=begin).reshape(shape)

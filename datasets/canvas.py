@@ -23,36 +23,36 @@ context = mujoco.egl.GLContext(1, 1)
 context.make_current()
 model = mujoco.MjModel.from_xml_string("<mujoco/>")
 mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-os._exit(0)  # or mujoco's finalizers have their say
+os._exit(0)  # skip mujoco's finalizers
 """
 
 
 @contextmanager
-def drawable() -> Iterator[None]:
-    """Turn whatever fails in here, each library in its own way, into a FoveaError: no renderer.
+def rendering() -> Iterator[None]:
+    """Turn any error of a rendering library into a FoveaError: each raises another kind.
 
-    mujoco too is imported in here: it loads what MUJOCO_GL names when that is first done.
+    mujoco is imported in here too: its first import loads the library that MUJOCO_GL names.
     """
     try:
         yield
     except Exception as error:
         raise FoveaError(
-            f"nothing to render Meta-World with (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: "
+            f"no renderer for Meta-World (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: "
             f"{error}); install the Debian package libosmesa6, or libegl1 and libgl1-mesa-dri, and "
             "leave MUJOCO_GL unset"
         ) from error
 
 
-with drawable():
+with rendering():
     import mujoco
 
 
 def gl_context() -> Any:
-    """The class that MUJOCO_GL names, or EGL's (on a GPU where there is one), or OSMesa's.
+    """The context's class: of the library that MUJOCO_GL names, else EGL's, else OSMesa's.
 
-    Raises FoveaError where that cannot be loaded.
+    Raises FoveaError where the library cannot be loaded.
     """
-    with drawable():
+    with rendering():
         return importlib.import_module(f"mujoco.{_library()}").GLContext
 
 
@@ -62,18 +62,18 @@ def _library() -> str:
         return name.lower()
     installed = [name for name in ("EGL", "OSMesa") if ctypes.util.find_library(name)]
     if not installed:
-        raise ImportError("neither libEGL nor libOSMesa is there")
+        raise ImportError("neither libEGL nor libOSMesa is installed")
     if len(installed) == 1:
         return installed[0].lower()
-    # Our children need not try it again.
+    # Child processes need not try EGL again.
     os.environ["MUJOCO_GL"] = name = "egl" if _egl_renders() else "osmesa"
     return name
 
 
 def _egl_renders() -> bool:
-    """Whether libEGL has a driver too; trying takes a second.
+    """Whether libEGL has a driver too; the trial takes a second.
 
-    Tried in a process of its own: in this one MuJoCo would stay with EGL, whatever follows.
+    It runs in a process of its own: in this one MuJoCo would keep EGL even after a failure.
     """
     trial = subprocess.run([sys.executable, "-c", TRY_EGL], capture_output=True, check=False)
     return trial.returncode == 0
@@ -89,10 +89,10 @@ class Canvas:
             model.vis.quality.shadowsize = 0
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
         kind = gl_context()
-        kind._context = None  # its finalizer asks for that even where __init__ has failed
-        with drawable():
+        kind._context = None  # its finalizer reads this even where __init__ has failed
+        with rendering():
             self._gl = kind(width, height)
-            atexit.register(self._gl.free)  # when the interpreter ends, mujoco's finalizer fails
+            atexit.register(self._gl.free)  # mujoco's own finalizer fails at the interpreter's end
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -102,7 +102,7 @@ class Canvas:
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._pixels = np.empty((height, width, 3), np.uint8)
 
-    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> NDArray[np.uint8]:
+    def render(self, model: mujoco.MjModel, data: mujoco.MjData, camera: int) -> NDArray[np.uint8]:
         """Render a camera's view, (H, W, 3), the lowest row first."""
         self._gl.make_current()
         self._view.fixedcamid = camera

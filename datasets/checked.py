@@ -1,4 +1,4 @@
-"""Dataclasses that check themselves: the range of a number stands in its type.
+"""Dataclasses with checked fields: a number's type states its range.
 
     @dataclass(frozen=True)
     class Config(Checked):
@@ -6,9 +6,8 @@
         gamma: Fraction = 0.99
         pad: Literal["zero", "learned"] = "zero"
 
-A file's `Config` is read from `params.yaml` and from the `config.json` of artifacts that may come
-from anywhere, so values are checked on construction, wherever they come from. A rule that two
-fields share goes into `rules()`.
+A file's `Config` is read from `params.yaml`, and from the `config.json` of artifacts of any origin.
+So its values are checked on construction. A rule about several fields goes into `rules()`.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from typing import Annotated, Any, Literal
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`; a bound itself is left out where it is `open`."""
+    """The numbers from `low` to `high`, both included; `open` excludes the lower bound."""
 
     low: float = -math.inf
     high: float = math.inf
-    open: bool = False  # the lower bound
+    open: bool = False
 
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open else value >= self.low
         return math.isfinite(value) and above and value <= self.high
 
     def rule(self, value: float) -> str:
-        """What `value` must be, as in `steps: 0, must be at least 1`."""
+        """The rule that `value` breaks, as in `steps: 0, must be at least 1`."""
         if math.isinf(value):
             return "finite"
         if self.low == 0 and self.high == 1 and not self.open:
@@ -45,10 +44,10 @@ class Range:
         return f"{'above' if self.open else 'at least'} {self.low}"
 
 
-Count = Annotated[int, Range(1, 10**12)]  # of steps, frames, units: at least one
-Natural = Annotated[int, Range(0, 10**12)]  # zero too, as a seed
+Count = Annotated[int, Range(1, 10**12)]  # of steps, frames, units
+Natural = Annotated[int, Range(0, 10**12)]  # such as a seed
 Width = Annotated[int, Range(1, 16_384)]  # of a layer: units, channels, dimensions
-Depth = Annotated[int, Range(1, 256)]  # layers on top of one another
+Depth = Annotated[int, Range(1, 256)]  # a number of layers
 Side = Annotated[int, Range(1, 4_096)]  # of an image, in pixels
 Fraction = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(0, open=True)]
@@ -56,17 +55,20 @@ NonNegative = Annotated[float, Range(0)]
 
 
 class Checked:
-    """Base of a frozen dataclass whose fields' types say what values they take."""
+    """Base of a frozen dataclass whose fields' types state the values that they may have."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError listing every field that is out of its range, one a line."""
+        """Raise ValueError listing every field that is out of its range, one a line.
+
+        Only if there are none, the broken `rules()` are listed.
+        """
         mistakes = list(_out_of_range(self))
         mistakes = mistakes or list(self.rules())  # a rule may rely on every single value
         if mistakes:
             raise ValueError("\n".join(mistakes))
 
     def rules(self) -> Iterator[str]:
-        """What is wrong with fields taken together, as `name: value, must be ...`."""
+        """Mistakes in combinations of fields, as `name: value, must be ...`."""
         return iter(())
 
 

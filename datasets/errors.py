@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The exception for mistakes that a user can correct, and how messages quote values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class FoveaError(ValueError):
 
 
 class UnstableError(FoveaError):
-    """A simulation that cannot go on. What led there leads there again, so no one can put it right;
-    in training it is the seed's failure, in an evaluation a step that does it ends that episode.
+    """An unstable simulation. It is deterministic, so running it again does not help: in training
+    the seed fails, in an evaluation the episode ends there.
     """
 
     def __init__(self, message: str, info: Mapping[str, Any] | None = None) -> None:
-        """`info` is what the environment reports of an episode that has ended."""
+        """`info` is the environment's at the end of an episode."""
         super().__init__(message)
-        self.info = info or {}  # none where gymnasium rebuilds it from the message alone
+        self.info = info or {}  # empty where gymnasium rebuilds it from the message alone
 
 
 def brief(error: BaseException, most: int = 200) -> str:
-    """What an exception says, on one line of up to `most` characters."""
+    """An exception's message, on one line of up to `most` characters."""
     text = " ".join(str(error)[: 2 * most].split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 

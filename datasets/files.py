@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, their digests, and JSON from anywhere."""
+"""Atomic writes, digests, and JSON files of any origin."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, where anyone sees the old file or the new one, never half of it.
+    """Write `data` to `path` atomically: a reader gets the old file or the new one, never a part.
 
-    When this returns, the new one outlives a power cut. Raises FoveaError where the disk is full;
-    nothing stays behind then.
+    When this returns, the new file survives a power cut. Raises FoveaError where the disk is full;
+    no file is left over then.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # a killed run's is overwritten by the next
+    temporary = path.with_name(f".{path.name}.tmp")  # one that a killed run left is overwritten
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -43,7 +43,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FoveaError(
                 f"{path}: the disk is full; free some space and run the same command again, "
-                "finished parts are kept"
+                "it keeps the finished parts"
             ) from error
         raise
 
@@ -65,9 +65,9 @@ def sync(path: Path) -> None:
 
 
 def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """What a JSON file holds, bounded in bytes, depth and digits, each key of an object once.
+    """The value of a JSON file, bounded in bytes, depth and digits; keys of an object are unique.
 
-    Raises FoveaError naming the file where it is anything else, FileNotFoundError without one.
+    Raises FoveaError naming the file for anything else, FileNotFoundError without a file.
     """
     try:
         if path.stat().st_size > limit:
@@ -78,14 +78,14 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
 
 
 def parse_json(text: bytes) -> Any:
-    """What JSON says, bounded as read_json() has it. ValueError says what is wrong."""
+    """The value of a JSON text, with read_json()'s bounds. Raises ValueError for all else."""
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_each_once,
+            object_pairs_hook=_unique_keys,
             parse_int=_integer,
             parse_float=_finite,
-            parse_constant=_no_number,
+            parse_constant=_not_finite,
         )
     except RecursionError as error:
         raise ValueError(f"nested more than {DEPTH} deep") from error
@@ -99,23 +99,23 @@ def parse_json(text: bytes) -> Any:
 
 
 def inside(folder: Path, name: object) -> Path:
-    """The place of a file that is named relative to its folder, as manifests do.
+    """The path of a file whose name is relative to its folder, as in manifests.
 
-    Raises ValueError for a name that leads outside of it, or is none.
+    Raises ValueError for a name outside of the folder, and for an invalid one.
     """
     parts = name.split("/") if isinstance(name, str) else []
     plain = all(part not in ("", ".", "..") and part.isprintable() for part in parts)
     short = all(len(part.encode(errors="replace")) <= MAX_NAME for part in parts)
     if not parts or not plain or not short or len(parts) > DEPTH:
-        raise ValueError(f"{quoted(name)} names no file inside its folder")
+        raise ValueError(f"{quoted(name)} is not the name of a file inside its folder")
     return folder.joinpath(*parts)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         [(key, times)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"key {quoted(key)} {times} times")
+        raise ValueError(f"key {quoted(key)} occurs {times} times")
     return value
 
 
@@ -128,9 +128,9 @@ def _integer(digits: str) -> int:
 def _finite(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        _no_number(text)
+        _not_finite(text)
     return value
 
 
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{quoted(text)} is no finite number")
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{quoted(text)} is not a finite number")

@@ -1,4 +1,4 @@
-"""What a frame is: one image as the environment showed it, and the step that was taken from it."""
+"""A frame: one image of an environment, and the step that followed it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One environment step: `action` was taken after seeing `image`; the rest is what came of it.
+    """One environment step: the image, the action in response to it, and the outcome.
 
-    `terminated` and `truncated` say how the step ended the episode, never merged into a `done`.
+    `terminated` and `truncated` say how the step ended the episode; there is no merged `done`.
     """
 
     image: NDArray[np.uint8]  # (H, W, C), never stacked
     action: int | NDArray[np.float32]  # index of a discrete action, or (A,) continuous
-    reward: float  # as the game gives it, never clipped
+    reward: float  # raw, never clipped
     terminated: bool
     truncated: bool
     episode: int  # counts from 0 within a stream (one environment's frames in time order)
     step: int  # counts from 0 within the episode
-    # What the environment knows of `image`; Atari: lives () int64, ram (128,) uint8.
+    # The environment's info beside `image`; Atari: lives () int64, ram (128,) uint8.
     info: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
 

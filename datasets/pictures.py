@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 GAP = 2  # pixels between two frames of a sheet
-PAPER = 255  # its grey
+PAPER = 255  # grey level of a sheet's background
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int) -> Image.Image:

@@ -2,8 +2,8 @@
 
 A folder of maps holds no images: its shards are those of archive.py with the columns `saliency`
 (n, H, W) uint8, `frame` (n,) the frame's number in its stream, and `crc32` (n,) of the frame's
-bytes, so that maps of other frames than those at hand are refused. Maps may cover every frame
-(labels of a predictor) or some (annotations).
+bytes, so that maps of other frames are refused. Maps may cover every frame (a predictor's labels)
+or some (annotations).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Maps = NDArray[np.uint8]
 
 
 def write_saliency_shard(path: Path, frames: FrameSet, indices: Indices, maps: Maps) -> None:
-    """Seal maps (n, H, W) of `frames[indices]`, rising and all of one stream, as the shard `path`.
+    """Write maps (n, H, W) of `frames[indices]`, ascending and of one stream, as a sealed shard.
 
-    The shard is whole or not there; equal maps of equal frames give equal bytes.
+    The write is atomic; equal maps of equal frames give equal bytes.
     """
     stream = int(frames.stream[indices[0]])
     if (frames.stream[indices] != stream).any() or (np.diff(indices) <= 0).any():
@@ -50,15 +50,14 @@ def write_saliency_shard(path: Path, frames: FrameSet, indices: Indices, maps: M
 def read_saliency(
     folder: Path, frames: FrameSet, digests: Mapping[str, str] | None = None
 ) -> tuple[Indices, Maps]:
-    """The maps (M, H, W) of a folder and the indices (M,) of `frames` that they belong to, rising.
+    """The maps (M, H, W) of a folder, and their indices (M,) into `frames`, ascending.
 
-    Raises FoveaError naming the shard for what is missing or damaged, and where the maps are not of
-    these frames.
+    Raises FoveaError naming a shard that is missing or damaged or whose maps are of other frames.
     """
     indices, maps = [], []
     for path, (key, columns) in unpack_folder(folder, digests):
         if set(columns) != {"saliency", "frame", "crc32"}:
-            raise FoveaError(f"{path}: has not the columns of saliency maps; name another folder")
+            raise FoveaError(f"{path}: its columns are not saliency maps; name another folder")
         stream = int(key.split("-")[0])
         mine = frames.stream == stream
         number = columns["frame"].astype(np.int64)
@@ -75,7 +74,9 @@ def read_saliency(
         maps.append(columns["saliency"])
     order = np.concatenate(indices)
     if (np.diff(order) <= 0).any():
-        raise FoveaError(f"{folder}: has two maps of one frame, or out of order; build it again")
+        raise FoveaError(
+            f"{folder}: its maps are out of order, or two are of one frame; build it again"
+        )
     return order, join(maps).astype(np.uint8, copy=False)
 
 

@@ -1,4 +1,4 @@
-"""Two emulator screens -> the image an agent sees, as three families of papers make it.
+"""Two emulator screens -> an agent's image, in the preprocessing of three families of papers.
 
     rgb96   (96, 96, 3)   pixelwise maximum, resized bilinearly (SPIRL, Jiang and Weng 2023,
                           Table 9)
@@ -7,7 +7,7 @@
     native  (210, 160, 3) the last screen alone (S3TA, Mott et al. 2019, A.4); some games have more
                           rows: Carnival 214, JourneyEscape 230
 
-Stacks of several images are made where they are used; on disk there is one image a step.
+Images are stacked where they are used; on disk there is one image a step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Screen:
-    """One way to show a game: `render(third, fourth)` of the emulator's screens (rows, 160, 3)."""
+    """One preprocessing: `render(third, fourth)` of the emulator's screens (rows, 160, 3)."""
 
     channels: int
     size: tuple[int, int] | None  # height and width of the image; None: the emulator's own

@@ -5,8 +5,8 @@ of one stream; `start` counts the stream's frames. Its columns are `image` (n, H
 `action`, `reward`, `terminated`, `truncated`, `episode`, `step`, and what the environment adds
 (Atari: `lives`, `ram`). Names sort in time order; `webdataset.WebDataset(url).decode()` reads them.
 
-Why chunks: one PNG a frame decodes at some 7,000 frames/s and takes ten times the room; deflate
-over 256 frames sees the same background again (0.5 to 1 kB a frame of Atari, tens of thousands of
+Why chunks: one PNG a frame decodes at some 7,000 frames/s and is ten times as large. Deflate over
+256 frames compresses their common background (0.5 to 1 kB a frame of Atari, tens of thousands of
 frames/s). The papers' data sets fit memory, so they are decoded once and indexed there.
 
 A stream's last frame may be in the middle of an episode: the recording ended, not the episode, and
@@ -45,7 +45,7 @@ class FrameSet:
 
     images: NDArray[np.uint8]  # (N, H, W, C); C is 3, or 1 for gray
     action: NDArray[np.int64] | NDArray[np.float32]  # (N,) index, or (N, A)
-    reward: NDArray[np.float32]  # (N,), as the game gives it
+    reward: NDArray[np.float32]  # (N,), raw
     terminated: NDArray[np.bool_]  # (N,)
     truncated: NDArray[np.bool_]  # (N,)
     episode: NDArray[np.int32]  # (N,), from 0 in each stream
@@ -74,9 +74,9 @@ class FrameSet:
 
 
 def write_shard(path: Path, frames: Sequence[Frame], *, stream: int, start: int) -> None:
-    """Seal `frames`, those of `stream` from its frame number `start` on, as the shard `path`.
+    """Write `frames`, those of `stream` from its number `start` on, as a sealed shard.
 
-    The shard is whole or not there. Equal frames give equal bytes.
+    The write is atomic. Equal frames give equal bytes.
     """
     chunks = [frames[begin : begin + CHUNK] for begin in range(0, len(frames), CHUNK)]
     keys = [member_key(stream, start + i * CHUNK) for i in range(len(chunks))]
@@ -86,8 +86,8 @@ def write_shard(path: Path, frames: Sequence[Frame], *, stream: int, start: int)
 def read_frames(folder: Path, digests: Mapping[str, str] | None = None) -> FrameSet:
     """Decode every shard of a folder into memory, in the order of the names.
 
-    `digests` (file name -> SHA-256, as in the artifact's manifest) are checked where given. Raises
-    FoveaError naming the shard for anything missing, damaged, unlike the rest, or not frames.
+    `digests` (file name -> SHA-256, as in the artifact's manifest) are checked if given. Raises
+    FoveaError naming a shard that is missing, damaged, different from the others, or not of frames.
     """
     chunks: list[Columns] = []
     following: dict[int, int] = {}  # stream -> the number its next chunk must start at
@@ -96,7 +96,7 @@ def read_frames(folder: Path, digests: Mapping[str, str] | None = None) -> Frame
         expected = following.get(stream, 0)
         if start != expected:
             raise FoveaError(
-                f"{path}: stream {stream} goes on with frame {start} where {expected} is next; "
+                f"{path}: stream {stream} goes on with frame {start} instead of {expected}; "
                 f"build or fetch {folder} again"
             )
         _check(path, columns, like=chunks[0] if chunks else columns)
@@ -105,8 +105,8 @@ def read_frames(folder: Path, digests: Mapping[str, str] | None = None) -> Frame
         chunks.append(columns)
     whole = {name: join([chunk.pop(name) for chunk in chunks]) for name in list(chunks[0])}
     images = whole.pop("image")
-    named = {name: whole.pop(name) for name in ("action", "stream", *DTYPES)}
-    return FrameSet(images, info=whole, **named)  # type: ignore[arg-type]  # checked by _check()
+    known = {name: whole.pop(name) for name in ("action", "stream", *DTYPES)}
+    return FrameSet(images, info=whole, **known)  # type: ignore[arg-type]  # checked by _check()
 
 
 def member_key(stream: int, start: int) -> str:
@@ -115,7 +115,7 @@ def member_key(stream: int, start: int) -> str:
 
 
 def join(parts: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    """The parts in one array; each is let go once copied, so memory hardly holds any twice."""
+    """The parts in one array; each is freed once copied, so that few are in memory twice."""
     whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     end = len(whole)
     while parts:
@@ -138,7 +138,7 @@ def _columns(frames: Sequence[Frame]) -> Columns:
 
 
 def _check(path: Path, columns: Columns, like: Columns) -> None:
-    """Raise FoveaError unless these are columns of frames, of the same kind as `like`."""
+    """Raise FoveaError unless these are columns of frames, with the types and shapes of `like`."""
     missing = {"image", "action", *DTYPES} - columns.keys()
     if missing:
         names = ", ".join(sorted(missing))
@@ -152,4 +152,4 @@ def _check(path: Path, columns: Columns, like: Columns) -> None:
         for each in (columns, like)
     ]
     if kinds[0] != kinds[1]:
-        raise FoveaError(f"{path}: its frames differ in kind from those of the shards before it")
+        raise FoveaError(f"{path}: its columns' types or shapes differ from the other shards'")

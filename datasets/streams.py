@@ -1,7 +1,7 @@
-"""Independent streams of frames, played and written by whichever processes there are.
+"""Independent streams of frames, played and written by any number of processes.
 
 Each stream has its own environment and its own policy, both seeded by (seed, index) alone, so the
-shards have the same bytes whoever runs them. A file of `sources/` says what the policy is.
+shards have the same bytes in any process. A file of `sources/` defines the policy.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stream:
     first_life: bool = False  # whether an episode ends with the first life
 
     def run(self, folder: Path, progress: Callable[[int], None]) -> None:
-        """Write the shards that `folder` does not have yet, or not as they were written.
+        """Write the shards that are missing or damaged in `folder`.
 
         After an interruption the stream is played again from its start up to the first missing
         shard, which needs no state on disk.
@@ -54,7 +54,7 @@ class Stream:
         )
 
     def frames(self) -> Iterator[Frame]:
-        """The stream's frames, played now."""
+        """The stream's frames, played in this call."""
         env = envs.single(self.env, seed=self.seed, index=self.index)
         names = envs.frame_info(self.env)
         # The 1 keeps the actions' random numbers apart from those of the environment.
@@ -82,34 +82,34 @@ def write_stream(
     count: int,
     progress: Callable[[int], None],
 ) -> None:
-    """Write the shards `{index:03d}-{shard:05d}.tar` that `folder` does not have yet.
+    """Write the shards `{index:03d}-{shard:05d}.tar` that are missing or damaged in `folder`.
 
-    A shard that does not match its digest is written again, and a line says so. `frames` gives the
-    stream's `count` frames from any number on. `progress` is called after each shard with its
-    number of frames, those that were there already included.
+    A line says so where a shard does not match its digest. `frames` gives the stream's `count`
+    frames from any number on. `progress` is called after each shard with its number of frames, and
+    once with that of all shards before the first missing one.
     """
     starts = range(0, count, SHARD)
     paths = [folder / f"{index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
     missing = [path for path in paths if not kept(path)]
-    there = paths.index(missing[0]) if missing else len(paths)
-    if there:
-        progress(min(count, there * SHARD))
+    first = paths.index(missing[0]) if missing else len(paths)
+    if first:
+        progress(min(count, first * SHARD))
     if not missing:
         return
-    following = frames(starts[there])
-    for path, start in list(zip(paths, starts, strict=True))[there:]:
+    following = frames(starts[first])
+    for path, start in list(zip(paths, starts, strict=True))[first:]:
         shard = list(islice(following, SHARD))
         if path in missing:
             write_shard(path, shard, stream=index, start=start)
         progress(len(shard))
 
 
-def shared_out(env: str, policy: Policy, *, seed: int, streams: int, count: int) -> list[Stream]:
-    """`count` frames of `env` in equal shares, the first streams one frame longer where it must be.
+def equal_shares(env: str, policy: Policy, *, seed: int, streams: int, count: int) -> list[Stream]:
+    """`count` frames of `env` in equal shares; the first streams have the remainder, one each.
 
-    Of several games (`envs.members`) each gives as many frames: stream i plays game i modulo their
-    number. Raises FoveaError for an unknown environment, ValueError for a count below 1 and for
-    fewer streams than games.
+    Several games (`envs.members`) have equal shares too: stream i plays game i modulo their number.
+    Raises FoveaError for an unknown environment, ValueError for a count below 1 and for fewer
+    streams than games.
     """
     games = envs.members(env)
     if count < 1:
@@ -117,9 +117,9 @@ def shared_out(env: str, policy: Policy, *, seed: int, streams: int, count: int)
     if streams < len(games):
         raise ValueError(f"streams: {streams}, must be at least 1 for each of {len(games)} games")
     counts = [0] * streams
-    for game, of_game in enumerate(_shares(count, len(games))):
-        mine = range(game, streams, len(games))
-        for index, share in zip(mine, _shares(of_game, len(mine)), strict=True):
+    for game, frames in enumerate(_shares(count, len(games))):
+        players = range(game, streams, len(games))
+        for index, share in zip(players, _shares(frames, len(players)), strict=True):
             counts[index] = share
     return [
         Stream(games[index % len(games)], policy, seed, index, n)
@@ -129,6 +129,6 @@ def shared_out(env: str, policy: Policy, *, seed: int, streams: int, count: int)
 
 
 def _shares(count: int, parts: int) -> list[int]:
-    """`count` in equal parts, the first ones larger by one where it must be."""
+    """`count` in equal parts; the first ones have the remainder, one each."""
     share, rest = divmod(count, parts)
     return [share + (part < rest) for part in range(parts)]

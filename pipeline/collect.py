@@ -34,11 +34,11 @@ def run(stage: Stage) -> dict[str, Any]:
     """Collect the frames of one entry; sealed shards survive an interruption."""
     keys = stage.entry.keys
     source = component("datasets.sources", keys.source)
-    learned = stage.folder / "learner"
-    learner = {"learned": learned} if source.LEARNED else {}
+    folder = stage.folder / "learner"
+    learner = {"learner": folder} if source.ACTION_LOG else {}
     streams = source.streams(stage.entry.config, keys.env, keys.count, **learner)
     if learner:
-        _learn(stage, learned, source.LEARNED)
+        _learn(stage, folder, source.ACTION_LOG)
     side_by_side(
         [Collect(stream, stage.out) for stream in streams],
         label=f"collect {stage.entry.name}",
@@ -50,7 +50,7 @@ def run(stage: Stage) -> dict[str, Any]:
     contact_sheet(frames.images[picked], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
     metrics = summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
     if learner:
-        learner_metrics = read_json(learned / "metrics.json")
+        learner_metrics = read_json(folder / "metrics.json")
         metrics |= {f"learner_{key}": value for key, value in learner_metrics.items()}
     return metrics
 

@@ -1,1 +1,1 @@
-"""Frames -> saliency and encoders."""
+"""From frames to saliency sources and encoders."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: whole or absent, and read without running code."""
+"""Checkpoints of a training run: written atomically, and read without running code."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from datasets.errors import FoveaError
 from datasets.sealed import DamagedError, read_sealed, remove_sealed, write_sealed
 
-CHECKPOINTS = "step-*.ckpt"  # sealed; the last two stay, in case the last is damaged
+CHECKPOINTS = "step-*.ckpt"  # sealed; two are kept, in case the last is damaged
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """Checkpoints that are whole or not there, and are read without unpickling code."""
+    """Checkpoints that are written atomically and read without unpickling code."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write and flush beside `path`, then rename onto it; drop all but the one before."""
+        """Write the checkpoint atomically; delete all but this one and the one before it."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_sealed(Path(path), buffer.getvalue())
@@ -34,7 +34,7 @@ class AtomicCheckpoints(CheckpointIO):
     ) -> dict[str, Any]:
         """Read tensors and plain values.
 
-        Raises DamagedError where the file is not as it was written, FoveaError where it holds
+        Raises DamagedError where the file does not match its digest, FoveaError where it holds
         anything else.
         """
         data = io.BytesIO(read_sealed(Path(path)))
@@ -50,17 +50,17 @@ class AtomicCheckpoints(CheckpointIO):
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete the file if it is there."""
+        """Delete the file if it exists."""
         remove_sealed(Path(path))
 
 
-def resumed(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tuple[int, Path | None]:
-    """The step to go on from and the newest sound checkpoint; 0 and None to begin anew."""
+def last_sound(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tuple[int, Path | None]:
+    """The step to go on from, and the newest sound checkpoint; 0 and None without one."""
     for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
         try:
             return _step_of(checkpoints.load_checkpoint(path), steps, path), path
         except DamagedError as error:
-            print(f"note: {error}; going on from before it", file=sys.stderr, flush=True)
+            print(f"note: {error}; trying the one before it", file=sys.stderr, flush=True)
     return 0, None
 
 

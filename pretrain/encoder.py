@@ -1,11 +1,11 @@
-"""The contracts of `pretrain/`: what an encoder and a source of saliency are, and may offer.
+"""The contracts of `pretrain/`: encoders, sources of saliency, and their optional capabilities.
 
-Whatever a component can do beyond its forward pass is declared here once, with the default of one
-that cannot: nobody asks with `hasattr`. How components are kept on disk is in `frozen.py`.
+Every capability beyond the forward pass is declared here once, with the default of a component that
+lacks it, so no caller needs `hasattr`. `frozen.py` saves and loads components.
 
-A file of `encoders/` exports `Config`, `Features` and `Encoder`, and `Pretraining` where it learns.
-A file of `saliency/` exports `Config` and `Saliency`, and `Training` where it learns from maps, or
-`fit(config, images)`. The docstring of one says which paper it is from.
+A file of `encoders/` exports `Config`, `Features` and `Encoder`, and `Pretraining` if it is
+trained. A file of `saliency/` exports `Config` and `Saliency`, and `Training` if it is trained on
+maps, else `fit(config, images)`. Its docstring names its paper.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from datasets.checked import Checked
 
-GPU_FRAMES = 64  # a pass
+GPU_FRAMES = 64  # in one pass
 
 Obs = dict[str, Tensor]
 """A batch of observations, one of these kinds:
@@ -50,29 +50,29 @@ class SaliencySource(Protocol):
 
 
 class Cache(Protocol):
-    """What an encoder has computed before. No result depends on it, time does."""
+    """An encoder's cache of results. It saves time, and no result depends on it."""
 
     hits: int
     misses: int
 
     @property
     def nbytes(self) -> int:
-        """What it takes at most."""
+        """An upper bound of its size in bytes."""
         ...
 
 
 class Component(nn.Module):
-    """A frozen module that an artifact holds."""
+    """A frozen module that is saved as an artifact."""
 
     config: Any
     image_shape: Shape | None
 
     @staticmethod
     def upgrade(header: Header, weights: Weights) -> tuple[Header, Weights]:
-        """The `config.json` and weights of an older form of this component in today's form.
+        """The `config.json` and weights of an older version of this component, in today's form.
 
-        A component overrides it when a key or a weight gets another name or meaning, so that old
-        artifacts keep loading. Both are this component's alone, and copies.
+        A component overrides it when a key or a weight changes its name or meaning, so that old
+        artifacts keep loading. Both are copies, without those of a source of saliency inside.
         """
         return header, weights
 
@@ -84,42 +84,42 @@ class EncoderConfig(Checked):
 
     @property
     def pair_gap(self) -> int:
-        """How many steps the two frames of a training pair may be apart; 0: of single frames."""
+        """The largest gap, in steps, between two frames of a training pair; 0 for single frames."""
         return 0
 
     @property
     def gradient_norm(self) -> float | None:
-        """What the gradient of a training step is clipped to; None: it is not."""
+        """The norm to which the gradient of a training step is clipped; None for no clipping."""
         return None
 
     @property
     def needs_saliency(self) -> bool:
-        """Whether the encoder carries a source of saliency, and any training gets its maps."""
+        """Whether the encoder carries a source of saliency, and its training gets maps."""
         return False
 
 
 class EncoderFeatures(Checked):
-    """Base of an encoder's `Features`: what a policy gets of it, a frozen dataclass."""
+    """Base of an encoder's `Features`: the features that a policy gets, a frozen dataclass."""
 
     @property
     def kind(self) -> Kind:
-        """The kind of its Obs, by which an agent picks a net."""
+        """The kind of its Obs, by which an agent chooses a net."""
         raise NotImplementedError
 
 
 class Encoder(Component):
     """Base of encoders, frozen and deterministic: (B, C, H, W) uint8 -> Obs, on its own device.
 
-    Normalisation and any source of saliency are inside.
+    It includes normalisation and any source of saliency.
 
     Attributes:
-        image_shape: of the images that it takes; None for any.
-        saliency: the source that it carries, a part of its weights.
-        max_tokens, dim: N and D of tokens; 0 of other features.
-        info: the entry of an environment's info that it reads in place of the image.
+        image_shape: of the input images; None for any.
+        saliency: the source of saliency that it carries, a part of its weights.
+        max_tokens, dim: N and D of tokens; 0 for other features.
+        info: the entry of an environment's info that is its input in place of the image.
         any_image: class-wide, whether `image_shape` may be None.
-        labels: class-wide, whether `saliency_map` is a map of its own.
-        selects: class-wide, whether its tokens are patches that it selects of the frame.
+        labels: class-wide, whether it has a `saliency_map` of its own.
+        selects: class-wide, whether its tokens are selected patches of the frame.
         uses_saliency: whether its features depend on its `saliency_map`.
     """
 
@@ -141,10 +141,10 @@ class Encoder(Component):
         self.saliency: nn.Module | None = None
 
     def carry(self, saliency: nn.Module | None) -> None:
-        """Take the source of saliency that the Config needs; ValueError where there is none."""
+        """Set the source of saliency, if the Config needs one. Raises ValueError if it is None."""
         if self.config.needs_saliency:
             if saliency is None:
-                raise ValueError("saliency: no source is given, but the Config needs one")
+                raise ValueError("saliency: is None, but the Config needs a source")
             self.saliency = saliency
 
     if TYPE_CHECKING:
@@ -153,63 +153,63 @@ class Encoder(Component):
             """As `forward`."""
 
     def forward(self, image: Tensor) -> Obs:
-        """What a policy gets of each frame."""
+        """The features of each frame."""
         raise NotImplementedError
 
     def blank(self, image_shape: Shape | None = None) -> Tensor:
-        """An all-zero input of one frame; `image_shape` is asked of one that takes any."""
+        """An all-zero input of one frame; an encoder of any shape needs `image_shape`."""
         shape = self.image_shape or image_shape
         if shape is None:
-            raise ValueError("image_shape: this encoder takes any, so one must be given")
+            raise ValueError("image_shape: is None, but an encoder of any shape needs one")
         return torch.zeros(1, *shape, dtype=torch.uint8)
 
     def saliency_map(self, image: Tensor) -> Tensor | None:
-        """(B, C, H, W) uint8 -> its own map, or that of the source it carries, (B, 1, H, W) float32
-        in [0, 1]; None where it has neither.
+        """(B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]: its own map, or that of the source
+        that it carries; None if it has neither.
         """
         return None if self.saliency is None else self.saliency(image)
 
     def salient(self, image: Tensor) -> list[int] | None:
-        """The patches of one frame (1, C, H, W) uint8 that it selects where nothing limits their
-        number; None where it does not select.
+        """The patches of one frame (1, C, H, W) uint8 that it selects without a limit on their
+        number; None if it does not select.
         """
         return None
 
     def keypoints(self, image: Tensor) -> Tensor | None:
-        """Places (B, K, 2) of (x, y) in -1 to 1 of one that learns K of them; None of others, whose
-        keypoints are taken from their saliency map.
+        """The keypoints (B, K, 2), (x, y) in -1 to 1, of a method that learns them; None for
+        others, whose keypoints are the peaks of their saliency map.
         """
         return None
 
     def panels(self, image: Tensor) -> dict[str, Picture]:
-        """Pictures of how it reads one frame (1, C, H, W) uint8, by caption."""
+        """Figures of how it encodes one frame (1, C, H, W) uint8: caption -> picture."""
         return {}
 
     @property
     def cache(self) -> Cache | None:
-        """What it has computed before, where it keeps that."""
+        """Its cache of results, if it has one."""
         return None
 
     def share(self, folder: Path) -> None:
-        """Share the cache, if any, with others that use this encoder on a CPU, through files."""
+        """Share the cache, if any, through files with other processes that use this encoder."""
 
 
 class EncoderTraining(nn.Module):
-    """Base of `Pretraining`: a `trainer.Method` that an encoder comes out of."""
+    """Base of `Pretraining`: a `trainer.Method` that trains an encoder."""
 
     def encoder(self, features: Any = None, saliency: nn.Module | None = None) -> Encoder:
-        """The frozen encoder with the weights as they are now, and the source that it carries."""
+        """The frozen encoder with the current weights, and the source that it carries."""
         raise NotImplementedError
 
     def panels(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
-        """Pictures of a batch of one frame by caption; where there are none, the encoder's."""
+        """Figures of a batch of one frame: caption -> picture; if empty, the encoder's are used."""
         return {}
 
 
 class SaliencyConfig(Checked):
     """Base of a saliency source's `Config`, a frozen dataclass."""
 
-    learns: ClassVar[bool] = False  # from maps: the file exports `Training`, and `fit` if not
+    learns: ClassVar[bool] = False  # from maps: the file exports `Training`, else `fit`
 
 
 class Saliency(Component):
@@ -232,13 +232,15 @@ def check_image(image: Tensor, image_shape: Shape | None) -> None:
     """Raise ValueError unless `image` is a uint8 batch of that shape, or of any for None."""
     shape = image.shape[1:] if image_shape is None else image_shape
     if image.dtype != torch.uint8 or image.ndim != 4 or tuple(image.shape[1:]) != tuple(shape):
-        wanted = "C, H, W" if image_shape is None else ", ".join(map(str, image_shape))
-        raise ValueError(f"image: wants uint8 (B, {wanted}), is {image.dtype} {tuple(image.shape)}")
+        sizes = "C, H, W" if image_shape is None else ", ".join(map(str, image_shape))
+        raise ValueError(
+            f"image: must be uint8 (B, {sizes}), is {image.dtype} {tuple(image.shape)}"
+        )
 
 
 def passes(image: Tensor) -> tuple[Tensor, ...]:
-    """A batch in parts that fit the cache: on a CPU frame by frame, so that a frame's result never
-    depends on its company. An exported program makes one pass.
+    """A batch in parts that fit the processor's cache: on a CPU frame by frame, so that a frame's
+    result does not depend on the rest of its batch. An exported program makes one pass.
     """
     if torch.compiler.is_exporting():
         return (image,)

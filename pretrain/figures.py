@@ -12,12 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.pictures import rgb
 
 if TYPE_CHECKING:
-    from torch import Tensor  # takes seconds, which stages without torch need not wait
+    from torch import Tensor  # takes seconds to import, and stages without torch use this file
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
 _RED, _BLUE = (220, 30, 30), (30, 80, 200)
-# Dark blue, green, yellow: lightness rises all the way, so the map reads in grey too.
+# Dark blue, green, yellow: lightness increases throughout, so the map is readable in grey too.
 _HEAT = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
 
@@ -33,7 +33,7 @@ def picture(image: Tensor) -> Picture:
     return rgb(image.permute(1, 2, 0).cpu().numpy())
 
 
-def marked(frame: Picture, points: NDArray[np.float64], *, scale: int = 4) -> Picture:
+def mark_points(frame: Picture, points: NDArray[np.float64], *, scale: int = 4) -> Picture:
     """`scale` times larger, with a red ring at each of the points (n, 2), x and y in -1 to 1."""
     height, width = frame.shape[:2]
     image = Image.fromarray(frame).resize((width * scale, height * scale), 0)
@@ -46,15 +46,15 @@ def marked(frame: Picture, points: NDArray[np.float64], *, scale: int = 4) -> Pi
 def outline(picture: Picture, patches: Sequence[int], patch: int, *, scale: int = 4) -> Picture:
     """`scale` times larger, the border of the given patches (row-major) red, the rest dimmed."""
     rows, columns = picture.shape[0] // patch, picture.shape[1] // patch
-    chosen = np.zeros(rows * columns, bool)
-    chosen[list(patches)] = True
-    chosen = np.pad(chosen.reshape(rows, columns), 1)
-    light = np.kron(chosen[1:-1, 1:-1], np.ones((patch, patch)))[..., None]
-    dimmed = (picture * np.where(light > 0, 1.0, 0.45)).astype(np.uint8)
-    image = Image.fromarray(dimmed).resize((picture.shape[1] * scale, picture.shape[0] * scale), 0)
+    mask = np.zeros(rows * columns, bool)
+    mask[list(patches)] = True
+    mask = np.pad(mask.reshape(rows, columns), 1)
+    light = np.kron(mask[1:-1, 1:-1], np.ones((patch, patch)))[..., None]
+    pixels = (picture * np.where(light > 0, 1.0, 0.45)).astype(np.uint8)
+    image = Image.fromarray(pixels).resize((picture.shape[1] * scale, picture.shape[0] * scale), 0)
     draw = ImageDraw.Draw(image)
     side = patch * scale
-    for row, column in np.argwhere(chosen[1:-1, 1:-1]).tolist():
+    for row, column in np.argwhere(mask[1:-1, 1:-1]).tolist():
         left, top = column * side, row * side
         right, bottom = left + side - 1, top + side - 1
         borders = {
@@ -64,22 +64,22 @@ def outline(picture: Picture, patches: Sequence[int], patch: int, *, scale: int 
             (1, 2): (right, top, right, bottom),
         }
         for (down, across), line in borders.items():
-            if not chosen[row + down, column + across]:
+            if not mask[row + down, column + across]:
                 draw.line(line, fill=(255, 40, 40), width=2)
     return np.asarray(image)
 
 
 def tint(picture: Picture, patches: Sequence[int], patch: int) -> Picture:
     """The picture with the given patches (row-major) under a transparent red."""
-    chosen = np.zeros((picture.shape[0] // patch, picture.shape[1] // patch, 1))
-    chosen.reshape(-1)[list(patches)] = 0.5
-    share = chosen.repeat(patch, 0).repeat(patch, 1)
-    tinted: Picture = (picture * (1 - share) + share * np.array(_RED)).round().astype(np.uint8)
-    return tinted
+    opacity = np.zeros((picture.shape[0] // patch, picture.shape[1] // patch, 1))
+    opacity.reshape(-1)[list(patches)] = 0.5
+    share = opacity.repeat(patch, 0).repeat(patch, 1)
+    mixture: Picture = (picture * (1 - share) + share * np.array(_RED)).round().astype(np.uint8)
+    return mixture
 
 
 def line_chart(curve: NDArray[np.floating], tail: int, like: Picture, *, scale: int = 4) -> Picture:
-    """A curve in [0, 1] in blue, a dashed red line where its last `tail` steps begin."""
+    """A curve in [0, 1] in blue, and a dashed red line before its last `tail` steps."""
     height, width = like.shape[0] * scale, like.shape[1] * scale
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
@@ -93,10 +93,10 @@ def line_chart(curve: NDArray[np.floating], tail: int, like: Picture, *, scale: 
 
 
 def overlay(picture: Picture, values: NDArray[np.floating]) -> Picture:
-    """The picture, dimmed to a third where `values` (H, W) is 0 and left as it is where it is 1."""
+    """The picture with its brightness scaled, from a third at `values` (H, W) of 0 to one at 1."""
     light = (1 + 2 * np.clip(values, 0, 1)) / 3
-    dimmed: Picture = (picture * light[..., None]).round().astype(np.uint8)
-    return dimmed
+    pixels: Picture = (picture * light[..., None]).round().astype(np.uint8)
+    return pixels
 
 
 def bar_chart(
@@ -106,8 +106,8 @@ def bar_chart(
     name: str,
     size: tuple[int, int] = (640, 340),
 ) -> Picture:
-    """How often each of 0, 1, 2, ... was counted, as bars; `marks` are captioned lines, red; `name`
-    says what was counted.
+    """A histogram of the values 0, 1, 2, ...; `marks` are red lines, caption -> value; `name` is
+    the axis's label.
     """
     width, height = size
     left, top, bottom = 12, 28, height - 44
@@ -133,8 +133,8 @@ def bar_chart(
 def grid(
     groups: Sequence[Mapping[str, Picture]], *, columns: int = 7, cell: int = 192
 ) -> Image.Image:
-    """Captioned pictures, each drawn `cell` pixels wide and high; each group begins a row, and goes
-    on in the next one after `columns` of them.
+    """Captioned pictures, each `cell` pixels wide and high. A group begins a row, and goes on in
+    the next row after `columns` pictures.
     """
     gap, line = 8, 20
     rows = [

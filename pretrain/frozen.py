@@ -1,8 +1,8 @@
 """Components on disk: encoders and sources of saliency, complete in one folder each.
 
-`config.json` says what the component is, `model.safetensors` holds its weights, and what an encoder
-carries is inside both. Neither runs code. The `torch.export` program beside an encoder is for
-processes that have never seen this repository.
+`config.json` describes the component, `model.safetensors` has its weights, and both include the
+source that an encoder carries. Reading them runs no code. The `torch.export` program beside an
+encoder is for processes outside of this repository.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ENCODER, SALIENCY = "fovea-encoder/1", "fovea-saliency/1"  # formats
 PACKAGES = {ENCODER: "pretrain.encoders", SALIENCY: "pretrain.saliency"}
-CARRIED = "saliency"  # an encoder's key and module for the source that it carries
+INNER = "saliency"  # an encoder's key and module for the source that it carries
 
 
 class EncoderMap(nn.Module):
@@ -43,13 +43,13 @@ class EncoderMap(nn.Module):
 
     @property
     def image_shape(self) -> Shape | None:
-        """That of the encoder."""
+        """The encoder's."""
         return self.encoder.image_shape
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> (B, 1, H, W) float32 in [0, 1]."""
         saliency = self.encoder.saliency_map(image)
-        assert saliency is not None, "checked when it was built"
+        assert saliency is not None, "_as_source() has checked it"
         return saliency
 
 
@@ -72,10 +72,10 @@ def load_encoder(
 ) -> Encoder:
     """The encoder of an artifact folder; `features` override those it was saved with, key by key.
 
-    What it caches it shares through the folder `shared` with other processes and later runs.
+    Its cache is shared with other processes and later runs through the folder `shared`.
 
-    Raises FileNotFoundError or FoveaError naming the file that is missing, damaged as the manifest
-    of its artifact says, truncated, foreign or does not fit.
+    Raises FileNotFoundError or FoveaError naming the file that is missing, truncated, of another
+    format, not the bytes that its artifact's manifest lists, or that does not fit.
     """
     folder = Path(folder)
     header = read_header(folder)
@@ -94,8 +94,8 @@ def load_encoder(
 def load_saliency(folder: Path | str, *, device: str = "cpu") -> Saliency | EncoderMap:
     """The saliency source of an artifact folder: a predictor, or an encoder that can label.
 
-    Raises FileNotFoundError or FoveaError naming the file that is missing, damaged, foreign or no
-    source of saliency.
+    Raises FileNotFoundError or FoveaError naming the file that is missing, damaged, of another
+    format, or not a source of saliency.
     """
     folder = Path(folder)
     header = read_header(folder)
@@ -106,8 +106,8 @@ def export(encoder: Encoder, path: Path) -> None:
     """Write an encoder of one image shape as a `torch.export` program: uint8 (B, C, H, W) of any B
     -> the Obs as a dict of tensors.
 
-    It needs nothing but torch to run: `torch.export.load(path).module()(image)`. What the tracer
-    knows of source files and classes is taken out, so the bytes depend on the encoder and torch
+    It needs nothing but torch to run: `torch.export.load(path).module()(image)`. The tracer's
+    records of source files and classes are removed, so the bytes depend on the encoder and torch
     alone.
     """
     example = encoder.blank().repeat(2, 1, 1, 1)
@@ -125,7 +125,7 @@ def export(encoder: Encoder, path: Path) -> None:
 
 
 def header_of(module: nn.Module) -> Header:
-    """All that a component is but its weights; of the source that it carries, likewise."""
+    """The description of a component without its weights, and of the source that it carries."""
     if isinstance(module, EncoderMap):
         return header_of(module.encoder)
     assert isinstance(module, Encoder | Saliency)
@@ -138,16 +138,16 @@ def header_of(module: nn.Module) -> Header:
     if isinstance(module, Encoder):
         header["features"] = dataclasses.asdict(module.features)
         if module.saliency is not None:
-            header[CARRIED] = header_of(module.saliency)
+            header[INNER] = header_of(module.saliency)
     return header
 
 
 def build(
     header: object, folder: Path, features: Mapping[str, object] | None = None
 ) -> Encoder | Saliency:
-    """The component that a header describes, with the source it carries, weights not filled in.
+    """The component that a header describes, with the source that it carries, without weights.
 
-    `folder` is named in errors. Raises FoveaError where the header describes none.
+    Errors name `folder`. Raises FoveaError for a header that does not describe a component.
     """
     source = folder / CONFIG
     if not isinstance(header, Mapping):
@@ -158,20 +158,20 @@ def build(
         cls, parts = file.Saliency, [config, _shape_of(header, source)]
     else:
         own = dataclasses.asdict(_read(file.Features, header.get("features"), source))
-        used = _read(file.Features, {**own, **(features or {})}, f"features for {folder}")
+        final = _read(file.Features, {**own, **(features or {})}, f"features for {folder}")
         any_image = file.Encoder.any_image and header.get("image_shape") is None
-        cls, parts = file.Encoder, [config, used, None if any_image else _shape_of(header, source)]
+        cls, parts = file.Encoder, [config, final, None if any_image else _shape_of(header, source)]
         if config.needs_saliency:
-            parts.append(_as_source(build(header.get(CARRIED), folder), folder))
+            parts.append(_as_source(build(header.get(INNER), folder), folder))
     try:
         component: Encoder | Saliency = cls(*parts)
-    except (ValueError, RuntimeError) as error:  # torch's, for what no memory holds
+    except (ValueError, RuntimeError) as error:  # torch's, for sizes beyond any memory
         raise FoveaError(f"{folder}: {error}") from error
     return component.requires_grad_(False).eval()
 
 
 def read_header(folder: Path) -> Header:
-    """The `config.json` of a folder; raises FoveaError or FileNotFoundError naming it."""
+    """The `config.json` of a folder. Raises FoveaError or FileNotFoundError naming it."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; is {folder} the folder of an artifact?")
@@ -183,24 +183,26 @@ def read_header(folder: Path) -> Header:
 
 
 def upgraded(header: Header, weights: Weights, source: Path) -> tuple[Header, Weights]:
-    """A header and weights in today's form, by the `upgrade` of the component and of the one that
-    it carries. Raises FoveaError naming `source` where they are of no form that is known.
+    """A header and weights in today's form, by the `upgrade` of the component and of the source
+    that it carries. Raises FoveaError naming `source` where their form is unknown.
     """
     file = _file_of(header, source)
     cls: type[Component] = file.Encoder if header["format"] == ENCODER else file.Saliency
-    inner = header.get(CARRIED)
+    inner = header.get(INNER)
     prefix = ""
     if isinstance(inner, Mapping):
-        prefix = f"{CARRIED}." + ("encoder." if inner.get("format") == ENCODER else "")
+        prefix = f"{INNER}." + ("encoder." if inner.get("format") == ENCODER else "")
     own = {name: w for name, w in weights.items() if not prefix or not name.startswith(prefix)}
     theirs = {n.removeprefix(prefix): w for n, w in weights.items() if n not in own}
     try:
         header, own = cls.upgrade(dict(header), own)
     except (KeyError, TypeError, ValueError) as error:
-        raise FoveaError(f"{source}: of no known form of {header['model']} ({error!r})") from error
+        raise FoveaError(
+            f"{source}: not a known form of {header['model']} ({error!r}); build the artifact again"
+        ) from error
     if isinstance(inner, Mapping):
         inner, theirs = upgraded(dict(inner), theirs, source)
-        header[CARRIED] = inner
+        header[INNER] = inner
     return header, own | {f"{prefix}{name}": weight for name, weight in theirs.items()}
 
 
@@ -238,7 +240,7 @@ def _as_source(component: Encoder | Saliency, folder: Path) -> Saliency | Encode
 
 
 def _file_of(header: Mapping[str, Any], source: Path) -> ModuleType:
-    """The file of a header's component, from one of our two packages and nowhere else."""
+    """The file of a header's component, which must be in one of our two packages."""
     form, model = header.get("format"), header.get("model")
     package = PACKAGES.get(form) if isinstance(form, str) else None
     if package is None:
@@ -249,14 +251,12 @@ def _file_of(header: Mapping[str, Any], source: Path) -> ModuleType:
     parent = importlib.import_module(package)
     known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem[0] not in "._")
     if model not in known:
-        raise FoveaError(
-            f"{source}: model {model!r} is not known here; known are {', '.join(known)}"
-        )
+        raise FoveaError(f"{source}: model {model!r} is unknown; must be one of {', '.join(known)}")
     return importlib.import_module(f"{package}.{model}")
 
 
 def _read(cls: type[T], values: object, source: Path | str) -> T:
-    """`cls(**values)`; what does not fit is a FoveaError naming `source`."""
+    """`cls(**values)`. Raises FoveaError naming `source` for values that do not fit."""
     if not isinstance(values, Mapping):
         raise FoveaError(f"{source}: {cls.__name__} must be a mapping, is {type(values).__name__}")
     try:
@@ -288,17 +288,17 @@ def _weights(folder: Path) -> Weights:
 
 
 def _fill(module: nn.Module, weights: Weights, folder: Path) -> None:
-    """Fill `module`: names, shapes and types must be as it has them, all numbers finite."""
+    """Load the weights: names, shapes and types must be the module's, and all values finite."""
     path, own = folder / WEIGHTS, module.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         have, want = weights.get(name), own.get(name)
         if have is None or want is None or have.shape != want.shape or have.dtype != want.dtype:
             raise FoveaError(
-                f"{path}: {name} is {_type(have)} where {folder / CONFIG} asks for {_type(want)}; "
-                "the two do not belong together, build the artifact again"
+                f"{path}: {name} is {_type(have)}, but {folder / CONFIG} needs {_type(want)}; "
+                "these files do not belong together, build the artifact again"
             )
         if have.is_floating_point() and not have.isfinite().all():
-            raise FoveaError(f"{path}: {name} holds NaN or infinity; train it again")
+            raise FoveaError(f"{path}: {name} has NaN or infinite values; train it again")
     module.load_state_dict(weights)
 
 

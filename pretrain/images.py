@@ -1,4 +1,4 @@
-"""Frames as they are kept, channels last, turned into images as networks take them."""
+"""Stored frames, channels last, as images for networks, channels first."""
 
 from __future__ import annotations
 

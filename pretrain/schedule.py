@@ -1,4 +1,4 @@
-"""What methods train with: noise that depends on the step alone, learning rates, AdamW."""
+"""Parts of training that methods share: noise by the step, learning rates, AdamW."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOISE = 1  # the stream of a seed's noise; the order of its data is stream 0
 
 
 def noise(seed: int, step: int) -> np.random.Generator:
-    """The random numbers of one step, the same in every process and every run."""
+    """The generator of one step's random numbers, the same in every process and every run."""
     return np.random.default_rng([seed, _NOISE, step])
 
 
@@ -24,7 +24,7 @@ def half_cosine(step: int, *, steps: int, warmup: float) -> float:
 def adamw(
     module: torch.nn.Module, *, rate: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW that leaves biases and norms, the parameters of one dimension, undecayed."""
+    """AdamW without weight decay of biases and norms, the parameters of one dimension."""
     parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         [

@@ -1,12 +1,12 @@
-"""One Lightning Trainer for every method: CPU or GPU by what is there, resumed from its last sound
-checkpoint, the same bytes either way.
+"""One Lightning Trainer for every method, on a GPU if there is one. A run resumes from its last
+sound checkpoint and ends in the same bytes as an uninterrupted one.
 
-The order of the data and all noise are pure functions of (seed, epoch) and (seed, step), so nothing
-but the weights, the optimizer and the step number has to survive an interruption. A method is a
-module whose `loss` gets a dict of columns, cut to this process's share of the batch; what it
-samples comes from `schedule.noise(seed, step)`. Several processes (torchrun) share a batch of the
-same global size and the same noise. Only this file and checkpoints.py import Lightning, which takes
-seconds: whoever uses an encoder does not pay for how it was trained.
+The order of the data and all noise are pure functions of (seed, epoch) and (seed, step). So only
+the weights, the optimizer and the step number have to survive an interruption. A method is a module
+whose `loss` gets a dict of columns, this process's share of the batch; its random numbers are those
+of `schedule.noise(seed, step)`. Several processes (torchrun) share a batch of the same global size
+and the same noise. Only this file and checkpoints.py import Lightning, whose import takes seconds:
+loading an encoder does not need it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
-from pretrain.checkpoints import CHECKPOINTS, AtomicCheckpoints, resumed
+from pretrain.checkpoints import CHECKPOINTS, AtomicCheckpoints, last_sound
 from pretrain.modules.linear import fast_linear
 
-CHECK_EVERY = 50  # steps between two looks at the losses, each of which waits for the GPU
-TORCHRUN = "TORCHELASTIC_RUN_ID"  # its mark in the environment of its processes
+CHECK_EVERY = 50  # steps between two checks of the losses, each of which waits for the GPU
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # set by torchrun in the environment of its processes
 ALONE = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
@@ -43,7 +43,7 @@ Partners = Callable[[Rows, int], Rows]  # a step's rows and its number -> a seco
 
 
 class Method(Protocol):
-    """What can be trained: an nn.Module with a loss and the optimizer that goes with it."""
+    """A method of pretraining: an nn.Module with a loss and an optimizer."""
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """The mean loss of a batch: columns (B, ...), "step", and "share", a slice of the whole."""
@@ -57,7 +57,7 @@ class Method(Protocol):
 
 
 class Lit(L.LightningModule):
-    """A method as Lightning wants it."""
+    """A method as a LightningModule."""
 
     def __init__(self, method: Method, steps: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Lit(L.LightningModule):
             return cast(Method, self.method).loss(batch)
 
     def configure_optimizers(self) -> Any:
-        """The method's optimizer, its rate set anew every step."""
+        """The method's optimizer; its rate is set at every step."""
         optimizer, schedule = cast(Method, self.method).optimizer(self.steps)
         return {
             "optimizer": optimizer,
@@ -78,15 +78,15 @@ class Lit(L.LightningModule):
 
 
 def total_steps(frames: int, *, batch_size: int, epochs: int) -> int:
-    """Steps of a run: whole batches only, and at least one an epoch."""
+    """The number of steps of a run: whole batches only, and at least one an epoch."""
     return epochs * max(1, frames // batch_size)
 
 
 class Batches(Dataset[dict[str, Any]]):
     """Item `step` is that step's batch, tensors (B, ...), "step", "share"; shuffled each epoch.
 
-    `rows` are those of the columns that are gone through, all of them where none are given;
-    `partners` gives each of a batch a second frame, whose image is the column "source".
+    `rows` are the rows of the columns that an epoch visits, by default all; `partners` gives each
+    of a batch's frames a second frame, whose image is the column "source".
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Batches(Dataset[dict[str, Any]]):
         if self._rows is not None:
             rows = self._rows[rows]
         item: dict[str, Any] = {"step": step, "share": self._share}
-        if self._partners is not None:  # sampled for all processes alike, then shared out
+        if self._partners is not None:  # sampled for the whole batch, of which this is a share
             source = self._partners(rows, step)[self._share]
             item["source"] = torch.from_numpy(self._columns["image"][source])
         rows = rows[self._share]
@@ -121,7 +121,7 @@ class Batches(Dataset[dict[str, Any]]):
 
 
 class StepsFrom(Sampler[int]):
-    """Steps `start` to `steps`; as long as the whole run, as Lightning counts a resumed one."""
+    """Steps `start` to `steps`; its length is the whole run's, as Lightning expects."""
 
     def __init__(self, start: int, steps: int) -> None:
         self._start, self._steps = start, steps
@@ -151,21 +151,21 @@ class Watch(L.Callback):
         self._folder, self._every, self._seconds = folder, every, seconds
         self._progress, self._tensorboard = progress, tensorboard
         self._writer: SummaryWriter | None = None
-        self._checked = 0
-        self._saved = time.monotonic()
+        self._last_check = 0  # step
+        self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses so far travel with the checkpoint."""
+        """The losses so far, which the checkpoint stores."""
         return {"losses": self.losses.cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the losses of the run that was interrupted."""
+        """Restore the losses of the interrupted run."""
         self.losses.copy_(state_dict["losses"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The losses stay on the device until they are looked at."""
+        """Put the losses on the device; `_check` copies them back."""
         self.losses = self.losses.to(pl_module.device)
-        self._checked = trainer.global_step
+        self._last_check = trainer.global_step
         if self._tensorboard is not None and trainer.is_global_zero:
             self._writer = SummaryWriter(str(self._tensorboard), purge_step=trainer.global_step)
 
@@ -177,43 +177,43 @@ class Watch(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Note the loss; every now and then look at it and save."""
+        """Store the loss; check and save at intervals."""
         step = trainer.global_step
         self.losses[batch["step"]] = outputs["loss"].detach()
-        look = step % CHECK_EVERY == 0 or step == len(self.losses)
-        if look or pl_module.device.type == "cpu":
-            self._look(step)
-        if self._due(trainer, step, look):
-            self._look(step)
+        check = step % CHECK_EVERY == 0 or step == len(self.losses)
+        if check or pl_module.device.type == "cpu":
+            self._check(step)
+        if self._due(trainer, step, check):
+            self._check(step)
             trainer.save_checkpoint(self._folder / CHECKPOINTS.replace("*", f"{step:012d}"))
-            self._saved = time.monotonic()
+            self._last_save = time.monotonic()
         if self._progress is not None and trainer.is_global_zero:
             self._progress(step, len(self.losses))
 
-    def _due(self, trainer: L.Trainer, step: int, look: bool) -> bool:
+    def _due(self, trainer: L.Trainer, step: int, check: bool) -> bool:
         if step == len(self.losses):
             return True
         if self._every is not None:
             return step % self._every == 0
         alone = trainer.world_size == 1
-        late = time.monotonic() - self._saved >= self._seconds
-        # Processes save together, so the first one's clock decides, asked only now and then.
-        return late if alone else look and bool(trainer.strategy.broadcast(late))
+        late = time.monotonic() - self._last_save >= self._seconds
+        # Processes save together: the first one's clock decides, and is read at intervals.
+        return late if alone else check and bool(trainer.strategy.broadcast(late))
 
-    def _look(self, step: int) -> None:
-        if step == self._checked:  # looked at already, for another reason
+    def _check(self, step: int) -> None:
+        if step == self._last_check:
             return
-        new = self.losses[self._checked : step].cpu()
+        new = self.losses[self._last_check : step].cpu()
         finite = new.isfinite()
         if not finite.all():
             bad = int(finite.logical_not().nonzero()[0])
             raise FoveaError(
-                f"loss is {new[bad].item()} at step {self._checked + bad + 1} with seed "
-                f"{self._seed}: training stopped; lower the learning rate or take another seed"
+                f"loss is {new[bad].item()} at step {self._last_check + bad + 1} with seed "
+                f"{self._seed}: training stopped; lower the learning rate or try another seed"
             )
         if self._writer is not None and step % CHECK_EVERY == 0:
             self._writer.add_scalar("loss", float(new[-1]), step)
-        self._checked = step
+        self._last_check = step
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Average the losses over the processes."""
@@ -257,18 +257,18 @@ def fit(
     Returns the loss of every step of the whole run. `checkpoint_every` counts steps; without it a
     checkpoint is written every `checkpoint_seconds`. `progress` gets (steps done, steps in all).
     `clip_norm` bounds the gradient's norm; `rows` and `partners` are those of `Batches`.
-    A damaged checkpoint is passed over with a note. Raises FoveaError naming the step where the
-    loss is NaN or infinite; where a checkpoint is of another run; where WORLD_SIZE is left over.
+    A damaged checkpoint is skipped with a note. Raises FoveaError naming the step if the loss is
+    NaN or infinite, if a checkpoint is of another run, or if WORLD_SIZE is left over.
     """
     frames = len(next(iter(columns.values())) if rows is None else rows)
     steps = total_steps(frames, batch_size=batch_size, epochs=epochs)
     rank, processes = _group()
     share = slice(rank, None, processes)
     if min(batch_size, frames) % processes:
-        raise FoveaError(f"batch_size: {batch_size} does not divide among {processes} processes")
+        raise FoveaError(f"batch_size: {batch_size}, must be divisible by {processes} processes")
 
     checkpoints = AtomicCheckpoints()
-    start, checkpoint = resumed(checkpoints, folder, steps)
+    start, checkpoint = last_sound(checkpoints, folder, steps)
     watch = Watch(
         steps, seed, folder, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
     )
@@ -283,9 +283,9 @@ def fit(
             strategy="ddp" if processes > 1 else "auto",
             precision=half if gpu else "32-true",
             max_steps=steps,
-            max_epochs=1,  # one pass over all steps; the data's epochs are the loader's business
+            max_epochs=1,  # one pass over all steps; the loader counts the data's epochs
             callbacks=[watch],
-            # Of a process that is alone nothing is asked for: a batch system's variables mislead.
+            # A single process ignores the variables of a batch system.
             plugins=[checkpoints] if processes > 1 else [checkpoints, LightningEnvironment()],
             logger=False,
             enable_checkpointing=False,
@@ -301,7 +301,7 @@ def fit(
         )
         try:
             trainer.fit(Lit(method, steps), loader, ckpt_path=checkpoint)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        except SystemExit as stop:  # Lightning's, after Ctrl-C
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise

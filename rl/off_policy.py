@@ -114,7 +114,7 @@ def make_environment(policy: Policy) -> SyncVectorEnv:
         num_envs=1,
         seed=policy.seed,
         life_loss_ends=True,
-        draw=policy.encoder.info is None,
+        images=policy.encoder.info is None,
     )
     return cast(SyncVectorEnv, env)
 

@@ -86,7 +86,7 @@ def make_environment(policy: Policy) -> SyncVectorEnv:
         num_envs=policy.agent.config.num_envs,
         seed=policy.seed,
         life_loss_ends=True,
-        draw=policy.encoder.info is None,
+        images=policy.encoder.info is None,
     )
     return cast(SyncVectorEnv, env)
 

@@ -64,7 +64,7 @@ class Player:
 
     def __init__(self, env: str, seed: int, index: int, *, rendered: bool) -> None:
         self.index = index
-        self.environment: Env[Any, Any] = envs.single(env, seed=seed, index=index, draw=rendered)
+        self.environment: Env[Any, Any] = envs.single(env, seed=seed, index=index, images=rendered)
         # [seed, index] itself is the environment's, which samples the no-ops from it.
         self.random = np.random.default_rng([seed, index, 1])
         self.shown: Shown = self.environment.reset()

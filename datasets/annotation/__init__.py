@@ -1,3 +1,3 @@
 """Where clicks come from: `annotator:` names a file that exports `Config`, `annotate` and
-`again`: the clicks of a second annotator on the same frames, None where none is simulated.
+`again`, which returns a second annotator's clicks on the same frames, or None.
 """

@@ -8,11 +8,11 @@
     }
     }
 
-A frame's key is its stream and its number there, `sha256` that of its pixels, and a click is x to
-the right and y down on a canvas of 400x400, whatever the frame's size. `crc32` is of the rest of
-its line, so that a damaged one is found out; each line has its own because git merges lines. Lines
-without it, of older files or edited by hand, are taken as they stand. Files are small, so they are
-read and written whole, and a change is only made to what its author has seen.
+A frame's key is its stream and its number in the stream, and `sha256` is the digest of its pixels.
+A click is x to the right and y down on a canvas of 400x400, whatever the frame's size. `crc32`
+covers the rest of its line, so that a damaged line is detected; each line has its own because git
+merges lines. A line without it, from an older file or an edit by hand, is accepted unchecked. Files
+are small, so they are read and written whole. A change names the clicks that it replaces.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ class Clicked:
 
 
 def check_picture(path: Path, key: str, clicked: Clicked, here: str) -> None:
-    """Raise FoveaError where a frame, now of the digest `here`, was another when clicked on."""
+    """Raise FoveaError where the clicks are of another image than the frame's, of digest `here`."""
     if clicked.sha256 != here:
         raise FoveaError(
-            f"{path}: frame {key} was another picture when it was clicked on (SHA-256 "
-            f"{clicked.sha256[:12]}, here {here[:13]}); bring those frames back, or move the file "
-            "away and click on these"
+            f"{path}: the clicks on frame {key} are of another image (SHA-256 "
+            f"{clicked.sha256[:12]}, the frame's is {here[:13]}); restore those frames, or move "
+            "the file away and annotate these"
         )
 
 
 class ConflictError(Exception):
-    """Somebody else changed the frame's clicks in the meantime; `points` is what they are."""
+    """The frame's clicks were changed in the meantime; `points` are those on disk."""
 
     def __init__(self, points: Points) -> None:
         super().__init__("changed in the meantime")
@@ -76,42 +76,45 @@ class ConflictError(Exception):
 
 
 def path_of(folder: Path, annotator: str) -> Path:
-    """Where an annotator's clicks are. FoveaError for a name that is none."""
+    """The file of an annotator's clicks. Raises FoveaError for an invalid name."""
     if not ANNOTATOR.fullmatch(annotator):
         raise FoveaError(
-            f"annotator {annotator!r}: a name is made of a-z, 0-9 and '-'; name one with --as … "
+            f"annotator {annotator!r}: a name consists of a-z, 0-9 and '-'; choose one with --as … "
             "(with make AS=…)"
         )
     return folder / f"{annotator}.json"
 
 
 def read_clicks(path: Path) -> dict[str, Clicked]:
-    """Frame key -> its clicks; empty without a file. FoveaError naming the file and the frame."""
+    """Frame key -> its clicks; empty without a file.
+
+    Raises FoveaError naming the file, and the frame where there is one.
+    """
     if not path.exists():
         return {}
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES} bytes")
-        written = parse_json(path.read_bytes())
-        if not isinstance(written, dict) or set(written) != {"format", "canvas", "frames"}:
-            raise ValueError("not the keys of a click file")
-        if written["format"] != FORMAT or written["canvas"] != CANVAS:
+        value = parse_json(path.read_bytes())
+        if not isinstance(value, dict) or set(value) != {"format", "canvas", "frames"}:
+            raise ValueError("its keys are not those of a click file")
+        if value["format"] != FORMAT or value["canvas"] != CANVAS:
             raise ValueError(f"not {FORMAT} on a canvas of {CANVAS:g}")
-        return {key: _clicked(key, value) for key, value in written["frames"].items()}
+        return {key: _one_frame(key, value) for key, value in value["frames"].items()}
     except (ValueError, AttributeError) as error:
         raise FoveaError(
-            f"{path}: damaged or no click file ({brief(error)}); repair it or move it away; "
-            f"`git checkout {path}` brings back what was committed"
+            f"{path}: damaged or not a click file ({brief(error)}); repair it or move it away; "
+            f"`git checkout {path}` restores the committed file"
         ) from error
 
 
 def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) -> None:
     """Replace the clicks on one frame, on disk when this returns.
 
-    Raises ConflictError, and changes nothing, where they are neither `before` nor already `after`:
-    two tabs, two servers, or an editor may be at the same file.
+    Raises ConflictError, and changes nothing, where the clicks on disk are neither `before` nor
+    `after`: another tab, another server or an editor may have changed the file.
     """
-    with _locked(path.parent):
+    with _lock(path.parent):
         marked = read_clicks(path)
         now = marked[key].points if key in marked else ()
         if now != after:
@@ -122,7 +125,7 @@ def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) 
 
 
 def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:
-    """A file with one frame a line, those without clicks left out."""
+    """Write one line a frame; frames without clicks are left out."""
     lines = [
         f'"{key}": {{"sha256": "{one.sha256}", "clicks": {json.dumps(one.points)}, '
         f'"crc32": {_crc32(key, one)}}}'
@@ -133,14 +136,14 @@ def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:
     write_atomic(path, (head + ",\n".join(lines) + "\n}\n}\n").encode())
 
 
-def read_points(written: object) -> Points:
-    """Clicks from JSON, rounded to a tenth of a canvas pixel. ValueError for what can't be one."""
-    if not isinstance(written, list) or len(written) > MOST:
+def read_points(value: object) -> Points:
+    """Clicks from JSON, rounded to a tenth of a canvas pixel. Raises ValueError for all else."""
+    if not isinstance(value, list) or len(value) > MOST:
         raise ValueError(f"clicks: not a list of up to {MOST}")
     points = []
-    for number, pair in enumerate(written, 1):
+    for number, pair in enumerate(value, 1):
         if not isinstance(pair, list) or [type(x) in (int, float) for x in pair] != [True] * 2:
-            raise ValueError(f"click {number}: {quoted(pair)} is no pair of numbers")
+            raise ValueError(f"click {number}: {quoted(pair)} is not a pair of numbers")
         if not all(0 <= x <= CANVAS for x in pair):
             raise ValueError(
                 f"click {number}: {quoted(pair)} is outside of the frame, 0 to {CANVAS:g}"
@@ -149,21 +152,21 @@ def read_points(written: object) -> Points:
     return tuple(points)
 
 
-def _clicked(key: str, written: object) -> Clicked:
+def _one_frame(key: str, value: object) -> Clicked:
     if not KEY.fullmatch(key):
         raise ValueError(f"frame {quoted(key)}: not a frame's key")
-    if not isinstance(written, dict) or written.keys() - {"crc32"} != {"sha256", "clicks"}:
-        raise ValueError(f"frame {key}: not sha256, clicks and crc32")
-    digest = written["sha256"]
+    if not isinstance(value, dict) or value.keys() - {"crc32"} != {"sha256", "clicks"}:
+        raise ValueError(f"frame {key}: its keys are not sha256, clicks and crc32")
+    digest = value["sha256"]
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        raise ValueError(f"frame {key}: {quoted(digest)} is no SHA-256")
+        raise ValueError(f"frame {key}: {quoted(digest)} is not a SHA-256")
     try:
-        clicked = Clicked(digest, read_points(written["clicks"]))
+        clicked = Clicked(digest, read_points(value["clicks"]))
     except ValueError as error:
         raise ValueError(f"frame {key}: {error}") from error
-    if written.get("crc32", _crc32(key, clicked)) != _crc32(key, clicked):
+    if value.get("crc32", _crc32(key, clicked)) != _crc32(key, clicked):
         raise ValueError(
-            f"frame {key}: its line does not match its crc32; leave that out after an edit by hand"
+            f"frame {key}: its line does not match its crc32; after an edit by hand, delete crc32"
         )
     return clicked
 
@@ -174,9 +177,9 @@ def _crc32(key: str, one: Clicked) -> int:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else changes click files in the folder meanwhile."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from changing click files in the folder meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:  # a file: NFS locks none that can't be written to
+    with (folder / LOCK).open("w") as lock:  # a writable file: NFS cannot lock any other
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,8 +1,8 @@
-"""Clicks as ViSaRL's own tool keeps them: heatmap.js's data, `annotations_NNN.txt` for each frame.
+"""Clicks as ViSaRL's own tool stores them: heatmap.js's data, `annotations_NNN.txt` for each frame.
 
     {"min": 0, "max": 3, "data": [{"x": 201, "y": 133, "value": 1, "radius": 25}, …]}
 
-Places are on the same canvas of 400x400 as ours; `value` counts the clicks on one place.
+Coordinates are on the same canvas of 400x400 as ours; `value` counts the clicks on one point.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ NAME = re.compile(r"annotations_(\d{1,6})\.txt")
 
 
 def read(folder: Path, frames: int) -> dict[int, Points]:
-    """Number of the frame -> its clicks. FoveaError naming the file that is none or says too much.
+    """Number of the frame, from 0 to `frames - 1` -> its clicks.
 
-    `frames` is how many there are; the first is number 0.
+    Raises FoveaError naming a file with any other number or content.
     """
     clicks = {}
     for path in sorted(folder.glob("annotations_*.txt")):
         name = NAME.fullmatch(path.name)
         number = int(name[1]) if name else frames
         if number >= frames:
-            raise FoveaError(f"{path}: is of no frame from 0 to {frames - 1}; take it away")
+            raise FoveaError(f"{path}: the frames are 0 to {frames - 1}; remove this file")
         try:
             clicks[number] = _points(path)
         except (ValueError, KeyError, TypeError) as error:
@@ -35,7 +35,7 @@ def read(folder: Path, frames: int) -> dict[int, Points]:
                 f"{path}: not clicks of heatmap.js ({type(error).__name__}: {brief(error)})"
             ) from error
     if not clicks:
-        raise FoveaError(f"{folder}: holds no annotations_NNN.txt; name the folder that does")
+        raise FoveaError(f"{folder}: no annotations_NNN.txt in it; name the folder that has them")
     return clicks
 
 
@@ -45,7 +45,7 @@ def _points(path: Path) -> Points:
     pairs: list[list[object]] = []
     for place in parse_json(path.read_bytes())["data"]:
         if not 1 <= place["value"] <= MOST or place["value"] != int(place["value"]):
-            raise ValueError(f"value {place['value']}, must count clicks")
+            raise ValueError(f"value {place['value']}, must be a number of clicks")
         pairs += [[place["x"], place["y"]]] * int(place["value"])
         if len(pairs) > MOST:
             raise ValueError(f"more than {MOST} clicks")

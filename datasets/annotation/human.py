@@ -1,7 +1,7 @@
 """People's clicks, as the page of `make annotate` saved them, or imported from ViSaRL's own tool.
 
-Several people's files stand side by side; their maps are averaged, each frame's over those who
-clicked on it, and brought back to a maximum of 255 (maps.py says why).
+Each person has a file. A frame's map is the mean over those who clicked on it, scaled to a maximum
+of 255 (maps.py says why).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def annotate(
 ) -> dict[str, dict[int, Clicks]]:
     """Annotator -> index into `frames` -> (n, 2) clicks, from the click files of a folder.
 
-    Raises FoveaError naming file and frame where clicks are of other frames than these or damaged,
-    and where one of the `count` frames has none yet.
+    Raises FoveaError naming file and frame where clicks are damaged or of other frames than these,
+    and where one of the `count` frames has no clicks yet.
     """
     index = {key: number for number, key in enumerate(keys(frames))}
-    chosen = order(frames, config.seed)[:count]
+    sample = order(frames, config.seed)[:count]
     annotations: dict[str, dict[int, Clicks]] = {}
     for path in sorted(folder.glob("[!.]*.json")):
         clicks = {}
@@ -42,15 +42,15 @@ def annotate(
             here = digest(frames, index[key]) if key in index else "no such frame"
             check_picture(path, key, one, here)
             clicks[index[key]] = one.clicks
-        nonempty = {number: clicks[number] for number in chosen if len(clicks.get(number, ()))}
+        nonempty = {number: clicks[number] for number in sample if len(clicks.get(number, ()))}
         if nonempty:
             annotations[path.stem] = nonempty
-    done = {number for clicks in annotations.values() for number in clicks}
-    if len(done) < len(chosen):
+    complete = {number for clicks in annotations.values() for number in clicks}
+    if len(complete) < len(sample):
         raise FoveaError(
-            f"{folder}: {len(done) or 'none'} of {len(chosen)} frames have clicks; `make annotate "
-            "NAME=<this entry of annotations> AS=<you>` opens a page to click on, `annotator: "
-            "simulated` does without people"
+            f"{folder}: {len(complete) or 'none'} of {len(sample)} frames have clicks; `make "
+            "annotate NAME=<this entry of annotations> AS=<you>` opens a page to click on, "
+            "`annotator: simulated` needs no people"
         )
     return annotations
 

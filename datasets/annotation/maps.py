@@ -1,8 +1,8 @@
-"""Clicks into saliency maps: a Gaussian for each click, as in ViSaRL (Liang et al.).
+"""Clicks -> saliency maps: a Gaussian for each click, as in ViSaRL (Liang et al.).
 
-The paper says sigma 10 pixels on the 400x400 canvas that was clicked; its released maps are 10.6.
-Theirs are rendered on the canvas and shrunk; here the same sum is taken at the centres of the map's
-own pixels.
+The paper gives sigma as 10 pixels on the 400x400 canvas; its released maps have 10.6. Those are
+rendered on the canvas and shrunk. Here the same sum is evaluated at the centres of the map's own
+pixels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def heat_map(clicks: Clicks, height: int, width: int) -> NDArray[np.uint8]:
 def mean_map(annotators: Sequence[Clicks], height: int, width: int) -> NDArray[np.uint8]:
     """(height, width): the mean of the annotators' heat maps, its maximum 255 again.
 
-    Were it left as it is, three who look at three places would mark none of them: each would get
-    85, less than the half from which on a pixel counts as salient.
+    Without that, three annotators who click on three places would mark none of them: each place
+    would get 85, and a pixel counts as salient from half of 255 on.
     """
     mean = np.mean([_to_one(_heat(clicks, height, width)) for clicks in annotators], axis=0)
     return np.rint(255.0 * _to_one(mean)).astype(np.uint8)
@@ -35,7 +35,9 @@ def mean_map(annotators: Sequence[Clicks], height: int, width: int) -> NDArray[n
 
 def _heat(clicks: Clicks, height: int, width: int) -> NDArray[np.float64]:
     """The sum of the Gaussians."""
-    total: NDArray[np.float64] = _bells(clicks[:, 1], height).T @ _bells(clicks[:, 0], width)
+    total: NDArray[np.float64] = _gaussians(clicks[:, 1], height).T @ _gaussians(
+        clicks[:, 0], width
+    )
     return total
 
 
@@ -45,8 +47,8 @@ def _to_one(heat: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
-def _bells(centres: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def _gaussians(centres: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """(n, size): exp(-d^2 / 2 sigma^2) at the centre of each of `size` pixels along the canvas."""
     pixels = (np.arange(size) + 0.5) * CANVAS / size
-    bells: NDArray[np.float64] = np.exp(-0.5 * ((pixels - centres[:, None]) / SIGMA) ** 2)
-    return bells
+    values: NDArray[np.float64] = np.exp(-0.5 * ((pixels - centres[:, None]) / SIGMA) ** 2)
+    return values

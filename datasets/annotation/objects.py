@@ -1,13 +1,13 @@
-"""The true places of a frame's objects, one point each: ground truth for keypoints.
+"""The true positions of a frame's objects, one point each: ground truth for keypoints.
 
-Wu, Khetarpal and Precup (2021), Table 1, judge keypoints by RAM positions of Anand et al. (2019) on
-Frostbite, Berzerk and Ms. Pacman. Their offsets and which objects count are not published. Here a
-point is an object's centre (ram.py) on Atari, and on Meta-World the projected places of gripper,
-object and goal that lie within the frame.
+Wu, Khetarpal and Precup (2021), Table 1, score keypoints by RAM positions of Anand et al. (2019) on
+Frostbite, Berzerk and Ms. Pacman. Their offsets and their choice of objects are not published. Here
+a point is an object's centre (ram.py) on Atari. On Meta-World the points are the projections of
+gripper, object and goal that lie within the frame.
 
-`visible: true` leaves out what RAM knows of and the frame does not show, as a ghost between two
-flickers: an object is visible where a fifth of its box differs from the median frame. `omit` leaves
-out kinds: Frostbite's twelve floes are more than seven keypoints can find.
+`visible: true` leaves out objects that are in RAM but not in the frame, such as a flickering ghost:
+an object is visible where a fifth of its box differs from the median frame. `omit` leaves out
+kinds: Frostbite's twelve floes are more than seven keypoints can detect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ KINDS = (
     "player", "ghost", "fruit", "bear", "animal", "floe", "robot", "missile", "patrol", "diver",
 )  # fmt: skip
 MEDIAN_OF = 500  # frames
-DIFFERS, SHARE = 24, 0.2  # grey levels that a pixel, and the share of a box's pixels that must
+# A box is visible where this share of its pixels differs by more than these grey levels.
+MIN_SHARE, DIFFERENCE = 0.2, 24
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Config(Checked):
 def annotate(
     config: Config, env: str, frames: FrameSet, count: int, folder: Path | None = None
 ) -> dict[str, dict[int, Clicks]]:
-    """Points on `count` random frames of those that have an object; no files are read.
+    """Points on `count` random frames that have an object; no files are read.
 
     Returns "objects" -> index into `frames` -> (n, 2) points on the canvas, in the random order.
-    Raises FoveaError for a game whose RAM is not known, and where fewer frames have an object.
+    Raises FoveaError for a game that ram.py does not have, and where fewer frames have an object.
     """
     points = _points(config, env, frames)
     usable = ((i, at) for i in order(frames, config.seed) if len(at := points(i)))
@@ -64,17 +65,17 @@ def annotate(
     if len(points_of) < count:
         raise FoveaError(
             f"annotator objects: {len(points_of) or 'no'} frames of {len(frames)} of {env} have an "
-            f"object, {count} are asked for; lower `count` or collect more"
+            f"object, count is {count}; lower `count` or collect more frames"
         )
     return {"objects": points_of}
 
 
 def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> None:
-    """None: the RAM says where the objects are, whoever asks."""
+    """None: positions from RAM or the simulator have no second annotator."""
 
 
 def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Clicks]:
-    """Index into `frames` -> its objects' places on the canvas."""
+    """Index into `frames` -> its objects' positions on the canvas."""
     suite, _, word = env.partition("/")
     game, (height, width) = word.partition("?")[0], frames.images.shape[1:3]
     if suite == "metaworld" and "points" in frames.info:
@@ -100,16 +101,16 @@ def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Click
 
 
 def _median(images: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """The median frame (H, W, C) of frames spread over all."""
+    """The median image (H, W, C) of frames spread evenly over the set."""
     some = images[spread(len(images), MEDIAN_OF)]
     return np.asarray(np.median(some, axis=0), np.int16)
 
 
 def _visible(box: Box, image: NDArray[np.uint8], median: NDArray[np.int16]) -> bool:
-    """Whether enough of the box shows something else than the median frame."""
+    """Whether enough of the box's pixels differ from the median frame."""
     scale = np.array(image.shape[1::-1]) / SCREEN
     left, top = np.floor(np.array([box.x, box.y]).clip(0) * scale).astype(int)
     right, bottom = np.ceil((np.array([box.x + box.width, box.y + box.height])) * scale).astype(int)
     part = np.s_[top : max(bottom, top + 1), left : max(right, left + 1)]
-    differs = np.abs(image[part].astype(np.int16) - median[part]).max(axis=-1) > DIFFERS
-    return bool(differs.mean() >= SHARE)
+    differs = np.abs(image[part].astype(np.int16) - median[part]).max(axis=-1) > DIFFERENCE
+    return bool(differs.mean() >= MIN_SHARE)

@@ -1,14 +1,14 @@
-"""Where a game's objects are, read from the emulator's RAM: boxes on its 160x210 screen.
+"""The positions of a game's objects, read from the emulator's RAM: boxes on its 160x210 screen.
 
 The cells and offsets were compared with rendered pixels (centres within about 2.5 pixels) and with
-OCAtari's (tests/datasets/ocatari.json). That also has Berzerk's robots between two rooms, when none
-is rendered, and the rest of a player of Frostbite's who has sunk by more than half. The RAM of the
-other papers' ground truth, Anand et al. (2019), has the same cells without sizes and offsets, and
-of Frostbite's rows no height.
+OCAtari's (tests/datasets/ocatari.json). OCAtari also has Berzerk's robots between two rooms, where
+none is rendered, and the upper part of a Frostbite player who has sunk by more than half. Anand et
+al. (2019), the ground truth of other papers, have the same cells without sizes and offsets, and
+Frostbite's rows without a height.
 
-RAM knows of objects that no image shows: Ms. Pacman's ghosts flicker, and of two screens in a row
-neither shows one in eleven of them. BattleZone is not here: the distance of a tank's centre from
-its x changes with the sprite, and RAM still has tanks where the screen shows none.
+RAM has objects that no image shows: Ms. Pacman's ghosts flicker, and one in eleven is missing from
+two consecutive screens. BattleZone is left out: the distance of a tank's centre from its x changes
+with the sprite, and RAM still has tanks where the screen shows none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCREEN = np.array([160.0, 210.0])  # width, height of the emulator's screen
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An object: what it is, its upper left corner, width and height in screen pixels."""
+    """An object: its kind, its upper left corner, width and height in screen pixels."""
 
     kind: str
     x: float
@@ -46,8 +46,8 @@ def boxes(game: str, ram: NDArray[np.generic]) -> list[Box]:
 
 
 def _ms_pacman(ram: list[int]) -> list[Box]:
-    """Player, four ghosts, fruit; sprites of 9x10. The ghosts' cells are there while there are any
-    (cell 47); pellets are left out, as in Anand et al.
+    """Player, four ghosts, fruit; sprites of 9x10. There are ghosts while cell 47 is above 0;
+    pellets are left out, as in Anand et al.
     """
     kinds = [("player", 10)] + [("ghost", cell) for cell in (6, 7, 8, 9) if ram[47] > 0]
     if ram[11] > 0 and ram[17] > 0:
@@ -89,24 +89,24 @@ def _berzerk(ram: list[int]) -> list[Box]:
 
 
 def _seaquest(ram: list[int]) -> list[Box]:
-    """Submarine, its shot, the patrol above, and in each of four lanes what swims there."""
+    """Submarine, its shot, the patrol above, and the objects of each of four lanes."""
     objects = []
     depth = ram[97]
-    if depth > 0 and not 0 < ram[105] < 14:  # there is a game, and it is not being blown up
+    if depth > 0 and not 0 < ram[105] < 14:  # a game is on, and the submarine is not exploding
         objects.append(Box("player", ram[70], depth + 32.5, 16, 11))
-    if ram[103] > 0 and depth > 13:  # nothing is shot at the surface
+    if ram[103] > 0 and depth > 13:  # there are no shots at the surface
         objects.append(Box("missile", ram[103], depth + 40, 8, 1))
     if ram[60] > 1:
         objects.append(Box("patrol", ram[118] - 4, 43.5, 16, 11))
     for lane in range(4):
-        top, armed = 137 - 24 * lane, ram[89 + lane] & 4  # boats and torpedoes, or fish and divers
-        y = top + 8.5 if armed else top + 3.5 + ram[93]  # all fish bob together
+        top, boats = 137 - 24 * lane, ram[89 + lane] & 4  # boats and torpedoes, or fish and divers
+        y = top + 8.5 if boats else top + 3.5 + ram[93]  # all fish bob together
         for nth, bit in enumerate((4, 2, 1)):
             if ram[36 + lane] & bit:
                 objects.append(Box("animal", (ram[30 + lane] + 16 * nth) % 256, y - 4, 8, 8))
         if ram[71 + lane] > 0:
-            x, y = (ram[71 + lane] + 1, top + 9.5) if armed else (ram[71 + lane], top)
-            objects.append(Box("missile" if armed else "diver", x, y, 8, 1 if armed else 14))
+            x, y = (ram[71 + lane] + 1, top + 9.5) if boats else (ram[71 + lane], top)
+            objects.append(Box("missile" if boats else "diver", x, y, 8, 1 if boats else 14))
     return [box for box in objects if box.centre[0] >= 8]  # a black bar covers the left edge
 
 

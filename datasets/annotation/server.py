@@ -1,11 +1,11 @@
-"""The server behind the page that people click on: for this machine's browser and nobody else.
+"""The server of the annotation page, for browsers on this machine only.
 
-It listens on the loopback interface alone. Any page that a browser has open can send requests
-there, so a request must know the random token in the page's address, name this server as its Host
-(else a foreign domain that resolves to 127.0.0.1 could read), and to change anything come from the
-page's own Origin. What a change says is bounded and checked before it touches a file, and it is
-answered once it is on disk. Who is connected and says nothing is hung up on, and whatever goes
-wrong is one line in the terminal.
+It listens on the loopback interface alone. Any page that is open in a browser can send requests
+there. So a request must have the random token of the page's address, and name this server as its
+Host (else a foreign domain that resolves to 127.0.0.1 could read). A request that changes clicks
+must come from the page's own Origin. Its body is bounded and checked before any file is touched,
+and it is answered once the change is on disk. An idle connection is closed. An error prints one
+line in the terminal.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from datasets.annotation.maps import CANVAS, SIGMA
 from datasets.errors import FoveaError, brief
 from datasets.files import parse_json
 
-HOST, PORT, TRIED = "127.0.0.1", 8080, 20  # the first port, and how many after it may be taken
+HOST, PORT, PORTS = "127.0.0.1", 8080, 20  # the first port, and how many are tried
 MAX_BODY = 1 << 16  # bytes; a thousand clicks before and after are 24,000
-IDLE = 30.0  # seconds that a connection may say nothing, and a request take to arrive
+IDLE = 30.0  # seconds that a connection may be idle, and that a request may take to arrive
 PAGE = Path(__file__).with_name("page.html")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -60,7 +60,7 @@ POLICY = (
 
 @dataclass(frozen=True)
 class Task:
-    """What is shown to whom, and where the clicks go."""
+    """The frames to annotate, who annotates them, and the click file."""
 
     title: str  # the entry's name
     annotator: str
@@ -75,7 +75,7 @@ def listen(port: int | None = None) -> socket.socket:
 
     Raises FoveaError where `port` is taken.
     """
-    for candidate in [port] if port else range(PORT, PORT + TRIED):
+    for candidate in [port] if port else range(PORT, PORT + PORTS):
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -85,12 +85,12 @@ def listen(port: int | None = None) -> socket.socket:
         except (OSError, OverflowError) as error:
             sock.close()
             reason = getattr(error, "strerror", None) or str(error)
-    wanted = f"port {port}" if port else f"ports {PORT} to {PORT + TRIED - 1}"
-    raise FoveaError(f"{wanted}: {reason}; name a free one, PORT=… or --port")
+    ports = f"port {port}" if port else f"ports {PORT} to {PORT + PORTS - 1}"
+    raise FoveaError(f"{ports}: {reason}; name a free one, PORT=… or --port")
 
 
 def serve(task: Task, sock: socket.socket, ready: Callable[[str], None]) -> None:
-    """Serve the page until interrupted; `ready` is told its address.
+    """Serve the page until interrupted; `ready` is called with its address.
 
     Raises FoveaError at once where the click file is damaged or of other frames.
     """
@@ -99,14 +99,14 @@ def serve(task: Task, sock: socket.socket, ready: Callable[[str], None]) -> None
     app = application(task, origin, token)
     for name in ("aiohttp.server", "asyncio"):
         logging.getLogger(name).addFilter(OneLine())
-    # Of answers to what is no request, which the application never sees.
+    # For answers to malformed requests, which never reach the application.
     vars(web_response)["SERVER_SOFTWARE"] = HEADERS["Server"]
     ready(f"{origin}/{token}/")
     web.run_app(app, sock=sock, print=None, access_log=None, shutdown_timeout=1)
 
 
 def check(task: Task) -> None:
-    """Raise FoveaError where a frame was another picture when it was clicked on."""
+    """Raise FoveaError where clicks are of another image than the frame's."""
     clicked = read_clicks(task.path)
     for key, here in zip(task.keys, task.digests, strict=True):
         if key in clicked:
@@ -130,7 +130,7 @@ def application(task: Task, origin: str, token: str) -> web.Application:
 
 
 class OneLine(logging.Filter):
-    """Log records without their tracebacks, and the same one once a second at most."""
+    """Log records without their tracebacks; repeats are dropped for a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,15 +148,15 @@ class OneLine(logging.Filter):
 
 
 def _guard(origin: str, token: str) -> Middleware:
-    """Turns away whoever does not come from the page, before anything else is looked at."""
+    """Refuse a request that does not come from the page, before any other check."""
     host = origin.removeprefix("http://")
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        sent = request.path.removeprefix("/").partition("/")[0].encode(errors="replace")
+        token_sent = request.path.removeprefix("/").partition("/")[0].encode(errors="replace")
         if request.headers.getall("Host", []) != [host]:
-            return _refusal(403, f"this server is called {host}; a tunnel needs the same port")
-        if not hmac.compare_digest(sent, token.encode()):
+            return _refusal(403, f"this server is {host}; a tunnel needs the same port")
+        if not hmac.compare_digest(token_sent, token.encode()):
             return _refusal(403, "open the whole address that `make annotate` printed")
         if request.method not in ("GET", "HEAD") and request.headers.get("Origin") != origin:
             return _refusal(403, "only the page itself may change clicks")
@@ -167,7 +167,7 @@ def _guard(origin: str, token: str) -> Middleware:
             return _refusal(408, f"the request took more than {IDLE:g} seconds to arrive")
         except web.HTTPException as error:
             return _refusal(error.status, error.reason)
-        except (FoveaError, OSError) as error:  # a full disk, a file that somebody damaged
+        except (FoveaError, OSError) as error:  # a full disk, a damaged file
             return _refusal(500, str(error))
 
     return guard
@@ -183,13 +183,13 @@ def _refusal(status: int, reason: str) -> web.Response:
 
 
 class _Handlers:
-    """Answers for one task. The event loop runs one at a time; nothing is kept between them."""
+    """Answers for one task. The event loop runs one at a time; they share no state."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
 
     async def page(self, request: web.Request) -> web.Response:
-        """The page, whose own script and style alone may run."""
+        """The page; only its own script and style may run."""
         nonce = secrets.token_urlsafe(16)
         text = PAGE.read_text("utf-8").replace("NONCE", nonce)
         headers = {"Content-Security-Policy": POLICY.format(nonce)}
@@ -223,16 +223,16 @@ class _Handlers:
     async def save(self, request: web.Request) -> web.Response:
         """{"before": clicks, "after": clicks}: on disk when this answers 200.
 
-        409 with the clicks that are there, where they are not `before`: nothing is lost unseen.
+        Answers 409 with the clicks on disk where they are not `before`, so that no click is lost.
         """
         task, frame = self._task, self._frame(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(reason="not application/json")
         try:
-            asked = parse_json(await request.read())
-            if not isinstance(asked, dict) or set(asked) != {"before", "after"}:
-                raise ValueError("not the clicks before and after")
-            before, after = read_points(asked["before"]), read_points(asked["after"])
+            body = parse_json(await request.read())
+            if not isinstance(body, dict) or set(body) != {"before", "after"}:
+                raise ValueError("must be the clicks before and after")
+            before, after = read_points(body["before"]), read_points(body["after"])
         except ValueError as error:
             return _refusal(400, brief(error))
         try:

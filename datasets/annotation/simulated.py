@@ -1,13 +1,13 @@
-"""A simulated annotator, who clicks on the objects of the task as the simulator knows them.
+"""A simulated annotator, who clicks near the true positions of a task's objects.
 
-Stands in for the people of ViSaRL (Liang et al.), who clicked some 25 times on each of 30 random
-frames. As in their released clicks the number of clicks a frame is about N(25, 5.8), scattered with
-a standard deviation of 10 pixels on a 400x400 canvas.
+It replaces the people of ViSaRL (Liang et al.), who clicked some 25 times on each of 30 random
+frames. As in their released clicks, the number of clicks a frame is about N(25, 5.8), and they
+scatter with a standard deviation of 10 pixels on a 400x400 canvas.
 
-On Meta-World about 45 % of the clicks are meant for the gripper's tip, 40 % for the object and 15 %
-for the goal: where the one surviving map of theirs is strong and weak. On Atari, which they did not
+On Meta-World about 45 % of the clicks are at the gripper's tip, 40 % at the object and 15 % at the
+goal, in the proportions of the only map of theirs that is available. On Atari, which they did not
 annotate, all of a frame's objects (ram.py) are equally likely. BattleZone, SPIRL's fourth game, is
-refused like any unknown one.
+refused like any game that ram.py does not have.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from datasets.checked import Checked, Natural, NonNegative, Range
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 
-SHARES = (0.45, 0.4, 0.15)  # of clicks meant for the tip, the object and the goal of Meta-World
+SHARES = (0.45, 0.4, 0.15)  # of clicks at the tip, the object and the goal of Meta-World
 Targets = tuple[NDArray[np.float64], NDArray[np.float64]]  # (K, 2) on the canvas, (K,) shares
 
 
@@ -45,32 +45,32 @@ class Config(Checked):
 def annotate(
     config: Config, env: str, frames: FrameSet, count: int, folder: Path | None = None
 ) -> dict[str, dict[int, Clicks]]:
-    """Clicks on `count` random frames of those that show something; no files are read.
+    """Clicks on `count` random frames that show an object; no files are read.
 
-    Returns "simulated" -> index into `frames` -> (n, 2) clicks, in the random order: those of a
-    smaller count are the first. Raises FoveaError for a game whose objects are not known, and where
-    fewer frames show any.
+    Returns "simulated" -> index into `frames` -> (n, 2) clicks, in the random order: a smaller
+    count gives the first of them. Raises FoveaError for a game that ram.py does not have, and where
+    fewer frames show an object.
     """
     targets = _targets(env, frames)
     usable = (i for i in order(frames, config.seed) if len(targets(i)[0]))
     clicks = {i: _clicks(config, i, *targets(i)) for i in islice(usable, count)}
     if len(clicks) < count:
         raise FoveaError(
-            f"annotator simulated: {len(clicks) or 'no'} frames of {len(frames)} of {env} show "
-            f"anything to click on, {count} are asked for; lower `count` or collect more"
+            f"annotator simulated: {len(clicks) or 'no'} frames of {len(frames)} of {env} show an "
+            f"object, count is {count}; lower `count` or collect more frames"
         )
     return {"simulated": clicks}
 
 
 def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> list[Clicks]:
-    """The clicks of a second such annotator on the frames of these indices, (n, 2) each."""
+    """The clicks (n, 2) of a second simulated annotator on each of these frames."""
     targets = _targets(env, frames)
     other = replace(config, seed=config.seed + 1)
     return [_clicks(other, i, *targets(i)) for i in indices]
 
 
 def _targets(env: str, frames: FrameSet) -> Callable[[int], Targets]:
-    """Index into `frames` -> the objects in its picture, and the share of clicks each gets."""
+    """Index into `frames` -> the objects in its image, and each one's share of the clicks."""
     suite, _, word = env.partition("/")
     game = word.partition("?")[0]  # whatever its screen
     if suite == "metaworld" and "points" in frames.info:

@@ -1,12 +1,12 @@
 """Environments by name: "atari/Frostbite" is the game Frostbite of the suite in atari.py.
 
-Several games of a suite have one name too, for frames: "atari/{Asteroids,Assault,MsPacman}", which
-members() spells out.
+A name may also stand for several games, for frames: "atari/{Asteroids,Assault,MsPacman}". members()
+lists them.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
 `make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries
-stored with each frame), `ACTIONS` ("discrete" or "continuous") and `OPTIONS`: the keys of its
-Config that say how it is rendered and that a name may set, as in
+stored with each frame), `ACTIONS` ("discrete" or "continuous") and `OPTIONS`. These are the keys of
+its Config for how images are rendered, which a name may set, as in
 "metaworld/reach?view=upright&camera=corner2". A Config has `image_shape`, (C, H, W).
 """
 
@@ -27,23 +27,23 @@ from datasets.errors import FoveaError
 
 
 def check(name: str) -> None:
-    """Raise FoveaError, with near misses, unless `name` is that of an environment."""
+    """Raise FoveaError, with similar names, unless `name` is that of an environment."""
     _find(name)
 
 
 def members(name: str) -> list[str]:
-    """The environments that a name stands for: "atari/{A,B}?screen=gray84" is A and B so rendered;
-    any other name is its own only member.
+    """The environments that a name stands for: "atari/{A,B}?screen=gray84" is A and B, both with
+    that screen; a name without braces stands for itself.
 
-    Raises FoveaError, with near misses, for an unknown one, for a game named twice, and where the
+    Raises FoveaError for an unknown one, with similar names; for a game named twice; and where the
     images are not all of one shape.
     """
     start, brace, rest = name.partition("{")
-    listed, closing, end = rest.partition("}")
+    inner, closing, end = rest.partition("}")
     if not brace:
         check(name)
         return [name]
-    games = [game.strip() for game in listed.split(",")]
+    games = [game.strip() for game in inner.split(",")]
     if not closing or len(set(games)) < len(games):
         raise FoveaError(
             f"environment {name!r}: write <suite>/{{<game>,<game>}}, each game once, such as "
@@ -52,7 +52,7 @@ def members(name: str) -> list[str]:
     environments = [f"{start}{game}{end}" for game in games]
     shapes = {one: _find(one)[1].image_shape for one in environments}
     if len(set(shapes.values())) > 1:
-        sizes = ", ".join(f"{one} shows {shape}" for one, shape in shapes.items())
+        sizes = ", ".join(f"{one} has {shape}" for one, shape in shapes.items())
         raise FoveaError(f"environment {name!r}: images must be of one shape; {sizes}")
     return environments
 
@@ -63,22 +63,22 @@ def games(suite: str = "atari") -> list[str]:
 
 
 def make(
-    name: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
+    name: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, images: bool = True
 ) -> VectorEnv[Any, Any, Any]:
     """`num_envs` environments side by side, the i-th seeded by (seed, i) alone.
 
     Where a step ends an episode the observation is the next one's first (SAME_STEP). Call reset()
-    without a seed: gymnasium's would replace this one. Without `draw` all images are black, which
+    without a seed: gymnasium's would replace this one. Without `images` they are all black, which
     is faster; nothing else changes.
     """
-    suite, config = _find(name, num_envs=num_envs, life_loss_ends=life_loss_ends, draw=draw)
+    suite, config = _find(name, num_envs=num_envs, life_loss_ends=life_loss_ends, images=images)
     vector: VectorEnv[Any, Any, Any] = suite.make(config, seed)
     return vector
 
 
-def single(name: str, *, seed: int, index: int, draw: bool = True) -> gymnasium.Env[Any, Any]:
+def single(name: str, *, seed: int, index: int, images: bool = True) -> gymnasium.Env[Any, Any]:
     """The `index`-th environment of make(name, seed=seed), alone, which is a tenth faster."""
-    suite, config = _find(name, draw=draw)
+    suite, config = _find(name, images=images)
     env: gymnasium.Env[Any, Any] = suite.single(config, seed, index)
     return env
 
@@ -89,7 +89,7 @@ def frame_info(name: str) -> tuple[str, ...]:
 
 
 def actions(name: str) -> str:
-    """What actions an environment takes: "discrete" or "continuous"."""
+    """The kind of an environment's actions: "discrete" or "continuous"."""
     return str(_find(members(name)[0])[0].ACTIONS)
 
 
@@ -106,8 +106,8 @@ def image_shape(name: str) -> tuple[int, int, int]:
     return shape
 
 
-def shown(name: str) -> dict[str, str]:
-    """The suite and how it renders, defaults written out: {"suite": …, "view": …}."""
+def rendering(name: str) -> dict[str, str]:
+    """The suite and its options of rendering, with defaults: {"suite": …, "view": …}."""
     suite, config = _find(members(name)[0])
     return {"suite": name.partition("/")[0]} | {key: getattr(config, key) for key in suite.OPTIONS}
 
@@ -120,7 +120,7 @@ def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:
         raise FoveaError(f"environment {name!r}: write <suite>/<game>, such as atari/Frostbite")
     suite = _suite(suite_name)
     if "{" in game:
-        raise FoveaError(f"environment {name!r}: several games, where one is played at a time")
+        raise FoveaError(f"environment {name!r}: must be one game, not several")
     if game not in suite.games():
         near = _near(game, suite.games())
         raise FoveaError(f"environment {name!r}: {suite_name} has no such game{near}")
@@ -140,7 +140,7 @@ def _suite(name: str) -> ModuleType:
     suites = [m.name for m in pkgutil.iter_modules(__path__) if m.name.isidentifier()]
     if name not in suites:
         known = ", ".join(suites)
-        raise FoveaError(f"environment suite {name!r}: there is none; the suites are: {known}")
+        raise FoveaError(f"environment suite {name!r}: unknown; the suites are: {known}")
     return importlib.import_module(f"{__name__}.{name}")
 
 

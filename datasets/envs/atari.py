@@ -1,10 +1,10 @@
-"""Atari 2600 games as the papers show them, straight on ale_py: "atari/Pong?screen=gray84".
+"""Atari 2600 games with the papers' preprocessing, directly on ale_py: "atari/Pong?screen=gray84".
 
-One agent step is four emulator frames of the same action; what the observation makes of the third
-and fourth is the screen's (datasets/screens.py). A game starts with 1 to 30 no-op frames. Rewards
-are raw, no action is sticky, a game is truncated after 27,000 agent steps.
+One agent step is four emulator frames of the same action. The screen (datasets/screens.py) makes
+the observation from the third and the fourth. A game starts with 1 to 30 no-op frames. Rewards are
+raw, actions are not sticky, a game is truncated after 27,000 agent steps.
 
-With the screen goes who presses FIRE, where the minimal action set has it:
+The screen also decides who presses FIRE, where the minimal action set has it:
 
 - rgb96, the default, is SPIRL's wrapper (Jiang and Weng 2023, Table 9): one agent step of FIRE
   after the no-ops and after each lost life;
@@ -13,16 +13,17 @@ With the screen goes who presses FIRE, where the minimal action set has it:
 - native presses nothing (IMPALA's and S3TA's set-ups leave that to the agent).
 
 
-One end is added that the emulator misses: a Frostbite player who freezes to death on the last
-life. ale-py goes on until the horizon (at 0.12.1 still), showing the cartridge's demonstration, in
-which nothing scores; so a policy that waits may hold a replay of it, and its evaluation take an
-hour, but every return is the same (openai/gym, issue 1539; tests/datasets/test_atari.py).
+One end of a game is added that the emulator misses: a Frostbite player freezes to death on the last
+life. ale-py (still at 0.12.1) goes on until the horizon and shows the cartridge's demonstration.
+Nothing scores in it, so returns stay the same; but the replay of a policy that waits would fill
+with it, and its evaluation could take an hour (openai/gym, issue 1539; tests/datasets/
+test_atari.py).
 
 Why not a ready-made wrapper (tests/datasets/test_atari.py compares them frame by frame): ale-py's
 AtariVectorEnv has the same maxima but resizes by area, samples 0 to 29 no-ops, presses FIRE for one
 frame and only at the start, and its `episodic_life` throws away the rest of the game. Gymnasium's
-AtariPreprocessing resizes by area, presses no FIRE, and where a game ends early in a step it shows
-the picture of the step before.
+AtariPreprocessing resizes by area, does not press FIRE, and where a game ends early in a step it
+returns the image of the step before.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ FRAME_INFO = ("lives", "ram")
 ACTIONS, OPTIONS = "discrete", ("screen",)
 NOOP, FIRE = 0, 1  # values of ale_py.Action
 WARM_UP = 10  # no-op frames before a state is restored: ale-py 0.12.1 needs them on Qbert, Tetris
-# Frostbite's memory: what befalls the player, and the lives in reserve in the lower half of a byte.
-FATE, FROZEN, RESERVE = 0x71, 0x10, 0x4C
+# Frostbite's RAM: the player's state with its bit "frozen"; lives in reserve, a byte's lower half.
+STATE, FROZEN, RESERVE = 0x71, 0x10, 0x4C
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Config(Checked):
     game: str  # as games() spells it
     num_envs: Count = 1
     life_loss_ends: bool = False  # training: a lost life is `terminated`, reset() goes on
-    draw: bool = True  # or all images are black
+    images: bool = True  # else all images are black
     screen: Literal["rgb96", "gray84", "native"] = "rgb96"  # of datasets/screens.py
     noop_max: Natural = 30  # a game starts with 1..noop_max no-op frames, or with none if 0
     horizon: Count = 27_000  # agent steps before a game is truncated: 108,000 emulator frames
 
     def rules(self) -> Iterator[str]:
-        """The game must be one that we have."""
+        """The game must be one of ale-py's."""
         if self.game not in games():
             yield f"game: {self.game!r}, must be one of datasets.envs.games('atari')"
 
@@ -80,11 +81,11 @@ class Config(Checked):
 
 @cache
 def games() -> dict[str, str]:
-    """Every game ale-py ships that one can play alone: "MsPacman" -> ROM "ms_pacman", sorted."""
-    shipped = sorted(Path(ale_py.roms.__file__).parent.glob("*.bin"))
+    """Every single-player game of ale-py: "MsPacman" -> ROM "ms_pacman", sorted."""
+    files = sorted(Path(ale_py.roms.__file__).parent.glob("*.bin"))
     # Loading one of the others (Combat, Joust, ...) makes the emulator end the process.
-    playable = [path.stem for path in shipped if ale_py.ALEInterface.isSupportedROM(path)]
-    return {rom.title().replace("_", ""): rom for rom in playable}
+    roms = [path.stem for path in files if ale_py.ALEInterface.isSupportedROM(path)]
+    return {rom.title().replace("_", ""): rom for rom in roms}
 
 
 @cache
@@ -128,22 +129,22 @@ def action_space(config: Config) -> gymnasium.spaces.Discrete:
 
 
 class AtariGame(gymnasium.Env[Observation, np.int64]):
-    """One game; `info` goes with the observation beside it: lives, ram (128,) uint8, game_over.
+    """One game; `info` belongs to the observation beside it: lives, ram (128,) uint8, game_over.
 
     `game_over` is true where the whole game has ended, by itself or by the horizon; only then info
     has `game_return` (float, sum of the game's raw rewards) and `game_length` (int, agent steps).
 
-    For given actions the emulator goes the same way with and without `life_loss_ends`; only the
-    episodes' ends differ, and that the reward of what is pressed after a life is the game's but no
-    step's.
+    With equal actions the emulator's states do not depend on `life_loss_ends`. Only the episodes'
+    ends differ, and the reward of the actions that reset() takes after a lost life: it belongs to
+    the game's return but to no step.
     """
 
     def __init__(self, config: Config, seed: int | Sequence[int] = 0) -> None:
         """Load the ROM; the first game starts with reset()."""
-        cv2.setNumThreads(1)  # a resize this small only loses time on more
+        cv2.setNumThreads(1)  # more threads make so small a resize slower
         self._ale = _emulator(config.game)
         self._actions = self._ale.getMinimalActionSet()
-        self._starts, self._goes_on = _pressed(config.screen, self._actions)
+        self._start_actions, self._life_actions = _automatic(config.screen, self._actions)
         self._config = config
         channels, height, width = config.image_shape
         self._shape, self._render = (height, width, channels), SCREENS[config.screen].render
@@ -158,12 +159,12 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Go on with the game if a lost life ended the episode; else, or if seeded, a new one."""
+        """Go on with the game if a lost life ended the episode; else, or with a seed, start one."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         goes_on = self._life_lost and seed is None
         if goes_on:
-            self._game_return += self._press(self._goes_on)
+            self._game_return += self._press(self._life_actions)
         if not goes_on or self._over():
             self._new_game()
         self._life_lost = False
@@ -176,7 +177,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         # Some games show zero lives for a few frames before they are over: only game_over() counts.
         lost = 0 < self._lives < lives
         if lost and not self._config.life_loss_ends:
-            reward += self._press(self._goes_on)
+            reward += self._press(self._life_actions)
         self._game_return += reward
         self._game_length += 1
         over = self._over()
@@ -189,9 +190,9 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         return image, reward, over or self._life_lost, truncated, info
 
     def observe(self) -> tuple[Observation, dict[str, Any]]:
-        """The current observation and info once more, as a run needs them after set_state()."""
-        render = self._config.draw
-        image = self._render(*self._screens) if render else np.zeros(self._shape, np.uint8)
+        """The current observation and info again, as a run needs them after set_state()."""
+        images = self._config.images
+        image = self._render(*self._screens) if images else np.zeros(self._shape, np.uint8)
         return image, {"lives": self._lives, "ram": self._ale.getRAM(), "game_over": False}
 
     def get_state(self) -> dict[str, Any]:
@@ -229,7 +230,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
     def _frozen(self) -> bool:
         """Whether Frostbite's player freezes to death on the last life."""
         memory = self._ale.getRAM()
-        return bool(memory[FATE] & FROZEN) and not memory[RESERVE] & 0x0F
+        return bool(memory[STATE] & FROZEN) and not memory[RESERVE] & 0x0F
 
     def _new_game(self) -> None:
         self._ale.reset_game()
@@ -240,7 +241,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
                 self._ale.reset_game()
         self._ale.getScreenRGB(self._screens[0])
         self._screens[1] = self._screens[0]
-        self._press(self._starts)
+        self._press(self._start_actions)
         self._lives = self._ale.lives()
         self._game_return, self._game_length = 0.0, 0
 
@@ -248,7 +249,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         return sum((self._act(action) for action in actions), 0.0)
 
     def _act(self, action: ale_py.Action) -> float:
-        """Four frames of `action`, keeping the last two. A game that is over stands still."""
+        """Play four frames of `action` and keep the last two screens; no effect after the end."""
         act = self._ale.act
         reward = act(action) + act(action) + act(action)
         self._ale.getScreenRGB(self._screens[0])
@@ -258,10 +259,10 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         return float(reward)
 
 
-def _pressed(
+def _automatic(
     screen: str, actions: Sequence[ale_py.Action]
 ) -> tuple[list[ale_py.Action], list[ale_py.Action]]:
-    """What is pressed for the agent, an agent step each: where a game starts, after a lost life."""
+    """Actions taken for the agent, an agent step each: at a game's start, after a lost life."""
     fire = [action for action in actions if action.value == FIRE]
     if screen == "native":
         return [], []

@@ -1,3 +1,3 @@
-"""Where frames come from: `source:` names a file that exports `Config`, `streams` and `LEARNED`:
-the file with a learner's actions that it replays, None where it needs no learner.
+"""Where frames come from: `source:` names a file that exports `Config`, `streams` and `ACTION_LOG`,
+the name of the file with the learner's actions that it repeats; None if it needs no learner.
 """

@@ -1,8 +1,8 @@
 """Frames of Meta-World's scripted policies, which solve their tasks (Yu et al. 2019).
 
-They act on the task's state. `noise` is the standard deviation of a normal number added to each of
-the four actions, so that episodes stray from the one way; an action is within -1 and 1 at the end.
-A share of `random` steps is a uniformly random action instead, which shows more of the scene.
+They act on the task's state. Gaussian noise of standard deviation `noise` is added to each of the
+four actions, so that episodes differ, and actions are clipped to [-1, 1]. A share `random` of the
+steps is uniformly random instead, which shows more of the scene.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from datasets import envs
 from datasets.checked import Checked, Fraction, Natural, NonNegative
 from datasets.errors import FoveaError
-from datasets.streams import Act, Stream, Streams, shared_out
+from datasets.streams import Act, Stream, Streams, equal_shares
 
-LEARNED = None
+ACTION_LOG = None
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class Config(Checked):
 
 
 def streams(config: Config, env: str, count: int) -> list[Stream]:
-    """`count` frames of `env`, a task of Meta-World; FoveaError for another suite's."""
-    envs.check(env)  # one task, which has a policy of its own
+    """`count` frames of `env`, a task of Meta-World. Raises FoveaError for another suite's."""
+    envs.check(env)  # one task: each has its own policy
     suite, _, game = env.partition("/")
     if suite != "metaworld":
-        raise FoveaError(f"source expert: {env} has no scripted policy, Meta-World's tasks have")
-    task = game.partition("?")[0]  # whatever the view
+        raise FoveaError(f"source expert: {env} has no scripted policy; Meta-World's tasks have")
+    task = game.partition("?")[0]  # without options of rendering
     policy = partial(scripted, task, config.noise, config.random)
-    return shared_out(env, policy, seed=config.seed, streams=config.streams, count=count)
+    return equal_shares(env, policy, seed=config.seed, streams=config.streams, count=count)
 
 
 def scripted(
     game: str, noise: float, random: float, env: gymnasium.Env[Any, Any], seed: int
 ) -> Act:
-    """The task's own policy, disturbed."""
-    from metaworld.policies import ENV_POLICY_MAP  # takes a second: only its players wait
+    """The task's scripted policy with noise."""
+    from metaworld.policies import ENV_POLICY_MAP  # takes a second, and only this source needs it
 
-    # They ask for more than 1 and say so every time; below it is clipped, as the task would.
+    # The policies exceed 1 and warn every time; the task would clip that, as is done below.
     warnings.filterwarnings("ignore", r"Constant\(s\) may be too high")
     experts: dict[str, Any] = ENV_POLICY_MAP
     expert, rng = experts[f"{game}-v3"](), np.random.default_rng(seed)

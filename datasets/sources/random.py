@@ -1,7 +1,7 @@
 """Frames of a uniformly random policy, as SPIRL pretrains on (Jiang and Weng 2023, App. A.2).
 
-Games are played whole. The authors' released code keeps first lives only, which is `lives: first`:
-a game is left where its first life ends.
+Games are played to their end. The authors' released code records first lives only, which is
+`lives: first`: an episode is truncated where the first life ends.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import gymnasium
 from datasets import envs
 from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
-from datasets.streams import Act, Stream, Streams, shared_out
+from datasets.streams import Act, Stream, Streams, equal_shares
 
-LEARNED = None
+ACTION_LOG = None
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Config(Checked):
 
 
 def streams(config: Config, env: str, count: int) -> list[Stream]:
-    """`count` frames of `env`; FoveaError for first lives where there are none, and as
-    `shared_out` refuses.
+    """`count` frames of `env`. Raises FoveaError for `lives: first` where there are no lives, and
+    what `equal_shares` raises.
     """
-    shares = shared_out(env, uniform, seed=config.seed, streams=config.streams, count=count)
+    shares = equal_shares(env, uniform, seed=config.seed, streams=config.streams, count=count)
     first = config.lives == "first"
     if first and "lives" not in envs.frame_info(env):
         raise FoveaError(f"lives: first, but {env} has no lives; leave it out")

@@ -1,15 +1,15 @@
 """Frames of the replay buffer that Soft Actor-Critic fills while it learns the task from its state,
 as ViSaRL pretrains on (Liang et al. 2024, sec. II-C: 200k images of a state-based SAC's replay).
 
-The learner is rl's own, which pipeline/collect.py runs first: it reads the state, so nothing is
-rendered while it learns, and only its actions and rewards are stored. The actions are then taken
-again in the same environment, which goes the same way, as equal rewards show, and every
-(steps/count)-th frame is rendered and recorded, evenly from the first random step to the last.
-Streams share the frames: an episode before a stream's first frame is only begun, not played.
+The learner is rl's own, which pipeline/collect.py runs first. It reads the state, so nothing is
+rendered while it learns, and only its actions and rewards are stored. The actions are then repeated
+in the same environment, which is deterministic: equal rewards show that. Every (steps/count)-th
+frame is rendered and recorded, from the first random step to the last. Streams share the frames;
+an episode that ends before a stream's first frame is reset but not played.
 
-Frames are that much apart, so `step` leaps; an action and its reward are still those of its frame.
-A smaller learner for two CPU cores: `hidden: 256, learning_rate: 3e-4`. Its success rate is
-in the manifest.
+Consecutive frames are that many steps apart; action and reward are those of the step at the frame.
+A smaller learner for two CPU cores: `hidden: 256, learning_rate: 3e-4`. Its success rate is in the
+manifest.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.streams import Streams, write_stream
 
-LEARNED = "actions.safetensors"  # action (steps, A), reward (steps,), end (episodes,) step
+ACTION_LOG = "actions.safetensors"  # action (steps, A), reward (steps,), end (episodes,) step
 
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """How the learner learns (rl/agents/sac.py) and the frames are shared out."""
+    """The learner's settings (rl/agents/sac.py), and the number of streams."""
 
     seed: Natural = 0
     streams: Streams = 8  # parts of the training; each gives an equal share of the frames
@@ -45,7 +45,7 @@ class Config(Checked):
     learning_rate: Positive = 1e-4
 
     def rules(self) -> Iterator[str]:
-        """Some steps are left to learn in."""
+        """The learner must have steps after `learn_start`."""
         if self.steps <= self.learn_start:
             yield f"steps: {self.steps}, must exceed learn_start {self.learn_start}"
 
@@ -61,22 +61,22 @@ class Part:
     count: int
     total: int
     steps: int
-    learned: Path  # the folder with LEARNED
+    learner: Path  # the folder with ACTION_LOG
 
     def run(self, folder: Path, progress: Callable[[int], None]) -> None:
-        """Write the shards that `folder` does not have yet."""
+        """Write the shards that are missing or damaged in `folder`."""
         write_stream(self.frames, folder, self.index, self.count, progress)
 
     def frames(self, start: int) -> Iterator[Frame]:
-        """The part's frames from number `start` on, rendered now.
+        """The part's frames from number `start` on, rendered in this call.
 
-        Raises FoveaError where the environment goes another way than it went for the learner.
+        Raises FoveaError where a reward is not the one that the learner got.
         """
-        actions, rewards, ends = _load(self.learned / LEARNED)
+        actions, rewards, ends = _load(self.learner / ACTION_LOG)
         steps = [(self.first + i) * self.steps // self.total for i in range(self.count)]
         first, episode = (int(np.searchsorted(ends, steps[i], "right")) for i in (0, start))
         now = int(ends[episode - 1]) if episode else 0
-        env = envs.single(self.env, seed=self.seed, index=0, draw=False)  # the learner's
+        env = envs.single(self.env, seed=self.seed, index=0, images=False)  # the learner's
         names = envs.frame_info(self.env)
         for _ in range(episode + 1):
             _, info = env.reset()
@@ -88,9 +88,9 @@ class Part:
                 _, reward, terminated, truncated, info = env.step(actions[now])
                 if reward != rewards[now]:
                     raise FoveaError(
-                        f"{self.learned / LEARNED}: at step {now} {self.env} goes another way than "
-                        "it did while the learner learned, as on another processor or version; "
-                        f"delete {self.learned} and collect again"
+                        f"{self.learner / ACTION_LOG}: at step {now} {self.env} gives another "
+                        "reward than the learner got, as on another processor or version; "
+                        f"delete {self.learner} and collect again"
                     )
                 if image is not None:
                     yield Frame(
@@ -104,23 +104,23 @@ class Part:
         env.close()
 
 
-def streams(config: Config, env: str, count: int, learned: Path) -> list[Part]:
-    """`count` frames of `env` from the training whose actions will be in the folder `learned`.
+def streams(config: Config, env: str, count: int, learner: Path) -> list[Part]:
+    """`count` frames of `env` from the training whose actions will be in the folder `learner`.
 
-    Raises FoveaError for an environment that is unknown or has no state, ValueError for a count
-    below 1 or beyond the steps there are.
+    Raises FoveaError for an environment that is unknown or has no state, and for a count that is
+    below 1 or above the number of steps.
     """
     envs.check(env)
     if "state" not in envs.frame_info(env) or envs.actions(env) != "continuous":
         raise FoveaError(
-            f"source replay: {env} has no state and continuous actions to learn from; "
-            "Meta-World's tasks have"
+            f"source replay: {env} must have a state and continuous actions, as Meta-World's "
+            "tasks have"
         )
     if not 1 <= count <= config.steps:
         raise FoveaError(f"count: {count}, must be 1 to the learner's {config.steps} steps")
     bounds = [count * index // config.streams for index in range(config.streams + 1)]
     return [
-        Part(env, config.seed, index, first, end - first, count, config.steps, learned)
+        Part(env, config.seed, index, first, end - first, count, config.steps, learner)
         for index, (first, end) in enumerate(pairwise(bounds))
         if end > first
     ]
@@ -131,4 +131,4 @@ def _load(path: Path) -> tuple[Any, Any, Any]:
         arrays = load_file(path)
         return arrays["action"], arrays["reward"], arrays["end"]
     except (OSError, SafetensorError, KeyError) as error:
-        raise FoveaError(f"{path}: no actions of a learner ({error}); collect again") from error
+        raise FoveaError(f"{path}: not a learner's actions ({error}); collect again") from error

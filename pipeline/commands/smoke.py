@@ -90,7 +90,7 @@ def _shape(entry: tables.Entry, checked: tables.Params) -> Any:
     for key, label in entry.inputs().items():
         settings[key] = _shape(checked.entry(*label.split("/")), checked)
     if "env" in settings:
-        settings["env"] = envs.shown(settings["env"])  # whatever the game
+        settings["env"] = envs.rendering(settings["env"])  # whatever the game
     return entry.table, _without_numbers(settings)
 
 

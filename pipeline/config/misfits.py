@@ -73,7 +73,7 @@ def _odd_source(entry: Entry, params: Params) -> list[str]:
 
 def _odd_views(here: Entry, there: Entry) -> list[tuple[str, str, str]]:
     """What of an environment is shown otherwise in another of its suite: key, here, there."""
-    shown, other = envs.shown(here.keys.env), envs.shown(there.keys.env)
+    shown, other = envs.rendering(here.keys.env), envs.rendering(there.keys.env)
     if shown["suite"] != other["suite"]:
         return []
     return [(key, value, other[key]) for key, value in shown.items() if value != other[key]]

@@ -2,17 +2,17 @@
 
 Wu, Khetarpal and Precup, "Self-Supervised Attention-Aware Reinforcement Learning" (AAAI 2021). An
 autoencoder reconstructs a frame from another one of the same episode and from as little of the
-frame itself as it can (modules/attention_autoencoder.py). Its mask generator Ψ is what is kept: a
-saliency source, and `masked` features, of which a net multiplies the mask onto its last map.
+frame itself as it can (modules/attention_autoencoder.py). Only its mask generator Ψ is kept. It is
+a saliency source, and gives `masked` features: a net multiplies its last feature map by the mask.
 
 Differs from the paper: trained offline on recorded frames, for which neither paper nor code gives
 a schedule. `max_gap`, `delta`, `sparsity`, Adam's rate and the clipped gradient are those of the
 code's training online; 50,000 steps of 32 pairs at 50,000 frames are ours (the code: some 125,000
-steps of 16). Frames of an episode are never paired with another's, and no frame is passed over
-for being black. Trained on several games at once it is the paper's universal mask (Fig. 6).
+steps of 16). The two frames of a pair are always of one episode, and black frames are not skipped.
+Trained on several games at once it is the paper's universal mask (Fig. 6).
 
-Expect 92,513 parameters in gray84 and a 7x7 mask. A cell's value is shown over its seventh of the
-frame; the convolutions that it comes from see 36x36 pixels, the centres of which are 8 apart.
+Expect 92,513 parameters in gray84 and a 7x7 mask. In a saliency map a cell covers a seventh of the
+frame's sides. The cells' receptive fields are 36x36 pixels, with centres 8 pixels apart.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torch.nn import functional as F
 from datasets.checked import Count, Natural, NonNegative, Positive
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Picture, Shape, check_image, passes
-from pretrain.figures import heat_map, marked, overlay, picture
+from pretrain.figures import heat_map, mark_points, overlay, picture
 from pretrain.images import channels_first
 from pretrain.metrics.keypoints import keypoints
 from pretrain.modules.attention_autoencoder import AttentionAutoencoder, Mask, attention_loss
 from pretrain.modules.precision import Precision, autocast
 
-MARKED = (7, 10)  # keypoints of the panels: those of Figs. 8 and 9
+KEYPOINTS = (7, 10)  # numbers of keypoints in the panels: those of Figs. 8 and 9
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Config(encoder.EncoderConfig):
 
     @property
     def pair_gap(self) -> int:
-        """It learns from pairs."""
+        """Training is on pairs of frames."""
         return self.max_gap
 
     @property
@@ -67,7 +67,7 @@ class Config(encoder.EncoderConfig):
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """Nothing to set."""
+    """No settings."""
 
     @property
     def kind(self) -> Kind:
@@ -106,7 +106,7 @@ class Encoder(encoder.Encoder):
         frame, mask = picture(image[0]), self.saliency_map(image)
         values = mask[0, 0].cpu().numpy()
         return {"frame": frame, "mask": heat_map(values), "masked": overlay(frame, values)} | {
-            f"k = {k}": marked(frame, keypoints(mask, k)[0]) for k in MARKED
+            f"k = {k}": mark_points(frame, keypoints(mask, k)[0]) for k in KEYPOINTS
         }
 
 
@@ -153,7 +153,7 @@ class Pretraining(encoder.EncoderTraining):
         return panels | {"autoencoder": _picture(output.auto[0])}
 
     def encoder(self, features: Any = None, saliency: Any = None) -> Encoder:
-        """The frozen encoder with the mask generator as it is now."""
+        """The frozen encoder with the current mask generator."""
         frozen = Encoder(self.config, features or Features(), self.image_shape)
         frozen.mask.load_state_dict(self.model.mask.state_dict())
         return frozen

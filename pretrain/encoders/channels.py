@@ -1,15 +1,15 @@
-"""Input channels of a CNN that learns with the policy: RGB, saliency, or both. Trains nothing.
+"""Input channels of a CNN that is trained with the policy: RGB, saliency, or both.
 
 Liang, Thomason and Bıyık, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
 Table I's CNN rows, RGB x saliency masks each colour by the map, RGBS puts the map beside them as a
 fourth channel.
 
-Differs from the released code: every channel is on the scale 0 to 255 that the CNN divides by. The
-code divides a map in 0 to 1 by 255 once more, so that its "Saliency" and its fourth channel are
-never above 0.004. And a map alone is one channel, not the same one three times.
+Nothing is pretrained. Differs from the released code: every channel is on the scale 0 to 255 that
+the CNN divides by. The code divides a map in 0 to 1 by 255 once more, so that its "Saliency" and
+its fourth channel are never above 0.004. And a map alone is one channel, not three equal ones.
 
-Expect mean success over four tasks (Table I): RGB 0.45, saliency 0.05 (if the code is what ran,
-with its mistake), RGB x saliency 0.35, RGBS 0.58.
+Expect mean success over four tasks (Table I): RGB 0.45, saliency 0.05 (presumably with the code's
+mistake), RGB x saliency 0.35, RGBS 0.58.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Config(encoder.EncoderConfig):
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """Nothing to set."""
+    """No settings."""
 
     @property
     def kind(self) -> Kind:
@@ -52,8 +52,8 @@ class Features(encoder.EncoderFeatures):
 class Encoder(encoder.Encoder):
     """(B, 3, H, W) uint8 -> {"image": (B, C, H, W) uint8}: C is 3, 1, 3 or 4, all in 0 to 255.
 
-    `saliency` is the source of maps it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32. Raises
-    ValueError where it is missing.
+    `saliency` is the source of maps that it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32.
+    Raises ValueError if it is missing.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Encoder(encoder.Encoder):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Obs:
-        """Pixels obs; the map is rounded to 8 bits, as the stored ones are."""
+        """Pixels obs; the map is rounded to 8 bits, as stored maps are."""
         check_image(image, self.image_shape)
         if self.saliency is None:
             return {"image": image.clone()}  # a caller's buffer may be written again
@@ -85,7 +85,7 @@ class Encoder(encoder.Encoder):
         channels = self(image)["image"][0].permute(1, 2, 0).cpu().numpy()
         pictures = {"frame": picture(image[0])}
         if channels.shape[2] >= 3:
-            pictures["colours seen"] = channels[..., :3]
+            pictures["RGB channels"] = channels[..., :3]
         if channels.shape[2] in (1, 4):
-            pictures["saliency seen"] = heat_map(channels[..., -1] / 255)
+            pictures["saliency channel"] = heat_map(channels[..., -1] / 255)
         return pictures

@@ -1,19 +1,20 @@
-"""SPIRL's encoder: a masked autoencoder that encodes the patches which it reconstructs badly.
+"""SPIRL's encoder: a masked autoencoder that encodes the patches with large reconstruction errors.
 
 Jiang and Weng, "Unsupervised Salient Patch Selection for Data-Efficient Reinforcement Learning"
 (SPIRL, ECML PKDD 2023), §4.1-4.2, Tables 4 and 5. The autoencoder learns on a random policy's
-frames. Frozen, it reconstructs every patch from its neighbours, keeps the patches with a large
-error, and encodes them together. The policy gets their embeddings with their positions added once
-more.
+frames. Once frozen, it reconstructs every patch from its neighbours, selects the patches with a
+large error, and encodes them together. The policy gets their embeddings with their positions added
+once more.
 
-Differs from the paper: errors are taken on normalised pixels, and the neighbours are all eight, as
-in the released code. The cut is at a slope of 45° as in the paper; the released code cuts at 1/2,
-which `slope` says. It also finds the cut otherwise, at the nearest point of a central difference,
-and keeps the patch there (`cut: released`, spirl/select.py), which the paper's text allows.
+Differs from the paper: errors are on normalised pixels, and the neighbours are all eight, as in the
+released code. The cut is at a slope of 45° as in the paper; the released code cuts at 1/2, which
+`slope` sets. The released code also computes the cut differently, at the nearest point of a central
+difference, and keeps the patch there (`cut: released`, spirl/select.py). The paper's text allows
+both.
 
 Expect 162,432 + 628,160 + 64 + 128 = 790,784 parameters at the defaults. After the paper's training
 33 to 51 of 144 patches are salient on Frostbite, 39.9 on average (bench/measured/
-ratio-frostbite.json), of which `max_ratio` lets 50 through. On 32 frames of a random policy, every
+ratio-frostbite.json); `max_ratio` allows 50. On 32 frames of a random policy, every
 tenth of 320, the committed weights select 34 to 48 by our cut and 36 to 48 by the released one: 0
 to 2 more a frame, in 31 of them.
 """
@@ -55,7 +56,7 @@ from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import error_map, reconstruct_centres
 from pretrain.spirl.select import Cut
 
-FIXED = (0.1, 0.5)  # of all patches: the numbers fixed in advance that the panels compare with
+FIXED_SHARES = (0.1, 0.5)  # of all patches, for the panels with a fixed number (Fig. 3)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Config(encoder.EncoderConfig):
     epochs: Count = 50
     batch_size: Count = 64
     base_lr: NonNegative = 1e-3
-    warmup_epochs: Natural = 5  # or all epochs where they are fewer
+    warmup_epochs: Natural = 5  # all epochs if there are fewer
     weight_decay: NonNegative = 0.05
     beta1: Fraction = 0.9
     beta2: Fraction = 0.95
@@ -82,24 +83,24 @@ class Config(encoder.EncoderConfig):
     learns = True
 
     def rules(self) -> Iterator[str]:
-        """Those of all masked autoencoders."""
+        """The rules of all masked autoencoders."""
         return autoencoder.rules(self)
 
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """Which patches a policy gets: `dynamic`ally many, a `fixed` number, or `all`."""
+    """Which patches a policy gets: a `dynamic` number, a `fixed` one, or `all`."""
 
     select: Literal["dynamic", "fixed", "all"] = "dynamic"
     slope: Positive = 1.0  # of the Lorenz curve at the cut; 1 is 45 degrees
-    cut: Cut = "slope"  # or `released`, as the authors' code cuts
+    cut: Cut = "slope"  # or `released`, the cut of the authors' code
     max_ratio: Annotated[float, Range(0, 1, open=True)] = 0.35  # of all patches; Appendix B.5
-    k: Count | None = None  # for `fixed`; without it, as many as `max_ratio` lets through
+    k: Count | None = None  # for `fixed`; by default as many as `max_ratio` allows
 
     def rules(self) -> Iterator[str]:
-        """A number of patches is for `fixed` alone."""
+        """`k` is for `select: fixed` only."""
         if self.k is not None and self.select != "fixed":
-            yield f"k: {self.k}, must stand with select: fixed only"
+            yield f"k: {self.k}, must be left out unless select is fixed"
 
     @property
     def kind(self) -> Kind:
@@ -107,7 +108,7 @@ class Features(encoder.EncoderFeatures):
         return "tokens"
 
     def tokens(self, patches: int) -> int:
-        """How many of `patches` the features hold; ValueError where none or too many."""
+        """The number of tokens for a frame of `patches`. Raises ValueError for none or too many."""
         if self.select == "all":
             return patches
         if self.k is not None:
@@ -116,7 +117,7 @@ class Features(encoder.EncoderFeatures):
             return self.k
         count = int(patches * self.max_ratio + 1e-9)  # 100 x 0.29 is 28.999...
         if count < 1:
-            raise ValueError(f"max_ratio: {self.max_ratio} of {patches} patches is not even one")
+            raise ValueError(f"max_ratio: {self.max_ratio} of {patches} patches is less than one")
         return count
 
 
@@ -138,7 +139,7 @@ class Encoder(encoder.Encoder):
     """(B, C, H, W) uint8 -> tokens of the salient patches: {"x", "mask", "pos"}, `max_tokens` rows
     a frame.
 
-    Raises FoveaError or ValueError where patch or features do not fit the image.
+    Raises FoveaError or ValueError if patch or features do not fit the image.
     """
 
     labels = True
@@ -152,9 +153,9 @@ class Encoder(encoder.Encoder):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Obs:
-        """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
+        """Tokens obs, computed in `passes`."""
         check_image(image, self.image_shape)
-        if self.features.select == "all":  # whatever the errors are
+        if self.features.select == "all":  # errors are not used
             error = image.new_zeros(image.shape[0], self.model.patches, dtype=torch.float32)
         else:
             error = self.errors(image)
@@ -175,15 +176,15 @@ class Encoder(encoder.Encoder):
 
     @cached_property
     def cache(self) -> ErrorCache:
-        """The errors computed so far, of this encoder alone."""
+        """The cache of this encoder's errors."""
         return ErrorCache(self.model)
 
     def share(self, folder: Path) -> None:
-        """Share the errors with others that use this encoder on a CPU, through files there."""
+        """Share the errors, through files in `folder`, with other processes on a CPU."""
         self.cache.share(folder)
 
     def _select(self, error: Tensor) -> tuple[Tensor, Tensor]:
-        """Index and mask of the patches to keep, by the error maps (B, N)."""
+        """Index and mask of the selected patches, by the error maps (B, N)."""
         if self.features.select == "all":
             return select.every(error.shape[0], self.model.patches, error.device)
         if self.features.select == "fixed":
@@ -193,16 +194,16 @@ class Encoder(encoder.Encoder):
     def _tokens(self, image: Tensor, error: Tensor) -> Obs:
         index, mask = self._select(error)
         patches = self.model.to_patches(image)
-        chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
-        latent = self.model.encode(self.model.embed(chosen, index), mask)[:, 1:]
+        selection = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
+        latent = self.model.encode(self.model.embed(selection, index), mask)[:, 1:]
         x = (latent + self.model.positions[index]).masked_fill(~mask[..., None], 0)
-        # A map with NaN or infinite errors makes the tokens NaN: its patches still sort into some
-        # order, and the tokens would look sound.
+        # A map with NaN or infinite errors makes the tokens NaN: its patches still have an order,
+        # and the tokens would look sound.
         x = x + (0 * error.sum(1))[:, None, None]
         return {"x": x, "mask": mask, "pos": index}
 
     def salient(self, image: Tensor) -> list[int]:
-        """The patches of one frame (1, C, H, W) uint8 that a dynamic K without a limit selects."""
+        """The patches of one frame (1, C, H, W) uint8 that a dynamic K selects without a limit."""
         index, mask = select.dynamic(
             self.errors(image), self.features.slope, self.model.patches, self.features.cut
         )
@@ -213,8 +214,8 @@ class Encoder(encoder.Encoder):
         """SPIRL's Figs. 2, 3 and 4 (its own column) of one frame (1, C, H, W) uint8: caption ->
         picture (H, W, 3).
 
-        The network predicts patches normalised by their own mean and deviation. Grey is a patch's
-        mean here, and one deviation a quarter of the range.
+        The network predicts patches normalised by their own mean and deviation. In the pictures the
+        mean is grey, and one deviation is a quarter of the range.
         """
         model, side = self.model, self.config.patch
         patches = model.to_patches(image)
@@ -224,12 +225,14 @@ class Encoder(encoder.Encoder):
             f"fixed {100 * share:.0f} %: {k} (Fig. 3)": outline(
                 original, select.fixed(error, k)[0][0].tolist(), side
             )
-            for share, k in ((share, max(1, round(share * model.patches))) for share in FIXED)
+            for share, k in (
+                (share, max(1, round(share * model.patches))) for share in FIXED_SHARES
+            )
         }
         order = noise(self.config.seed, 0).permutation(model.patches)
         visible = torch.from_numpy(order[: round(model.patches * (1 - self.config.mask))])[None]
-        covered = torch.full_like(patches, 0.5)
-        covered[:, visible[0]] = patches[:, visible[0]]
+        visible_only = torch.full_like(patches, 0.5)
+        visible_only[:, visible[0]] = patches[:, visible[0]]
         none = torch.zeros_like(patches[..., 0], dtype=torch.int64)
         blank = model.place(model.encode(model.embed(patches[:, :0], none[:, :0])), none)
         mask_only = blank - model.decoder_positions
@@ -243,8 +246,10 @@ class Encoder(encoder.Encoder):
             "mask and position (Fig. 2)": reconstruction(model.decode(blank)),
             "position only (Fig. 2)": reconstruction(model.decode(positions_only)),
             "mask only (Fig. 2)": reconstruction(model.decode(mask_only)),
-            f"{100 * (1 - self.config.mask):.0f} % seen": self._picture(covered, normalised=False),
-            "drawn from these": reconstruction(model(patches, visible.to(image.device))),
+            f"visible patches ({100 * (1 - self.config.mask):.0f} %)": self._picture(
+                visible_only, normalised=False
+            ),
+            "reconstruction": reconstruction(model(patches, visible.to(image.device))),
             "errors summed (Fig. 3)": line_chart(
                 select.lorenz(error)[0].cpu().numpy(), len(salient), original
             ),
@@ -260,7 +265,7 @@ class Encoder(encoder.Encoder):
 
 
 class Pretraining(encoder.EncoderTraining):
-    """Reconstructs all patches of a frame from a visible quarter; the loss is over all patches."""
+    """Reconstructs a frame from its visible patches; the loss is over all patches."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -277,7 +282,7 @@ class Pretraining(encoder.EncoderTraining):
         return F.mse_loss(predicted.float(), normalise(patches))
 
     def _visible(self, batch: int, step: int, share: slice) -> Tensor:
-        """Each frame's visible patches (B, K), this process's share of the step's noise."""
+        """Each frame's visible patches (B, K), by this process's share of the step's noise."""
         whole = (batch * (share.step or 1), self.model.patches)
         scores = noise(self.config.seed, step).random(whole, np.float32)
         return torch.from_numpy(scores[share]).argsort(dim=1)[:, : self._visible_count]
@@ -285,13 +290,13 @@ class Pretraining(encoder.EncoderTraining):
     def optimizer(
         self, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """AdamW under a linear warm-up and half a cosine, set anew every step."""
+        """AdamW with a linear warm-up and half a cosine, set at every step."""
         return autoencoder.optimizer(self, self.config, steps)
 
     def encoder(
         self, features: Features | None = None, saliency: nn.Module | None = None
     ) -> Encoder:
-        """The frozen encoder with the weights as they are now."""
+        """The frozen encoder with the current weights."""
         shape = self.model.image_shape
         encoder = Encoder(self.config, Features() if features is None else features, shape)
         encoder.model.load_state_dict(self.model.state_dict())

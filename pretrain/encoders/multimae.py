@@ -3,14 +3,14 @@
 Liang, Thomason and Bıyık, "ViSaRL: Visual Reinforcement Learning Guided by Human Saliency" (2024),
 §II-C and D and Table II, on Bachmann et al.'s MultiMAE (ECCV 2022). Of the 2 x 64 patches of 8 x 8
 32 are visible, split between the two modalities at random. It reconstructs all others, so that each
-modality is predicted from the other. Frozen, it gets all patches, and the policy the mean of its
-tokens. The encoder carries the source of saliency that its maps came from: pixels in, features out.
+modality is predicted from the other. Once frozen, it encodes all patches, and the policy gets the
+mean of its tokens. The encoder carries the source of its saliency maps: pixels in, features out.
 
-Differs from the released code: positions are built on the grid as it is, not resized from 28 x 28;
-the mean over processes and samples is exact; crops are bilinear. Where the paper is silent: the
+Differs from the released code: positions are computed on the actual grid, not resized from 28 x 28;
+the mean over processes and samples is exact; crops are bilinear. Where the sources are unclear: the
 saliency loss is the paper's weighted squared error, 1 / (1.05 - saliency), the only one its authors
-wrote down; 200 epochs as in the table, where the text says 400. In acting maps are not rounded to 8
-bits as the stored ones are: they lie within 1/510 of those of pretraining. Rounding would turn the
+state; epochs are 200 as in the table, where the text says 400. When acting, maps are not rounded to
+8 bits as the stored maps of pretraining are, so they differ by up to 1/510. Rounding would turn the
 last bit of a float into a step of 1/255.
 
 Expect 13,018,816 parameters in pretraining, 9,743,360 without `norm_rgb` and 9,759,104 with RGB
@@ -48,7 +48,7 @@ MODALITIES = {
     "saliency": Modality((0.0,), (1.0,)),
 }
 RGB_SHARES = (0.875, 0.5, 0.125)  # of the visible patches, in the panels
-PAPER = 255  # the grey of masked patches, in the panels
+MASKED_GREY = 255  # grey level of masked patches, in the panels
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Config(encoder.EncoderConfig):
     epochs: Count = 200
     batch_size: Count = 512
     base_lr: NonNegative = 1e-4
-    warmup_epochs: Natural = 40  # or all epochs where they are fewer
+    warmup_epochs: Natural = 40  # all epochs if there are fewer
     weight_decay: NonNegative = 0.05
     beta1: Fraction = 0.9
     beta2: Fraction = 0.95
@@ -77,24 +77,24 @@ class Config(encoder.EncoderConfig):
     learns = True
 
     def rules(self) -> Iterator[str]:
-        """Those of all masked autoencoders."""
+        """The rules of all masked autoencoders."""
         return autoencoder.rules(self)
 
     @property
     def needs_saliency(self) -> bool:
-        """Whether it learns on maps, and its encoder carries their source."""
+        """Whether it is trained on maps, and the encoder carries their source."""
         return self.modalities == "rgb+saliency"
 
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """What a policy gets: the `mean` of all tokens, the `global` token, or all (`none`), of which
-    its net learns what to attend to (rl/nets/tokens.py). All are many times the replay: 65 KB a
+    """What a policy gets: the `mean` of all tokens, the `global` token, or all of them (`none`),
+    to which its net attends (rl/nets/tokens.py). All tokens make the replay much larger: 65 KB a
     step instead of 0.5 at 64 pixels; `replay_capacity` bounds it.
 
     Without `use_saliency` an encoder trained on both gets the frame alone (ViSaRL's PO); one of RGB
-    alone does so anyway. Of all tokens, `pos` goes on counting: RGB's patches, those of saliency,
-    the global token.
+    alone always does. With `none`, `pos` numbers RGB's patches, then those of saliency, then the
+    global token.
     """
 
     pool: Literal["mean", "global", "none"] = "mean"
@@ -102,12 +102,12 @@ class Features(encoder.EncoderFeatures):
 
     @property
     def kind(self) -> Kind:
-        """One vector a frame, unless nothing is pooled."""
+        """One vector a frame, unless `pool` is `none`."""
         return "tokens" if self.pool == "none" else "vector"
 
 
 def network(config: Config, image_shape: tuple[int, int, int]) -> MultiViT:
-    """The encoder's part of the network that `config` describes, not initialised."""
+    """The encoder of the network that `config` describes, not initialised."""
     channels, height, width = image_shape
     if channels != 3:
         raise FoveaError(f"model: multimae takes RGB, not images of {channels} channel(s)")
@@ -123,9 +123,9 @@ def network(config: Config, image_shape: tuple[int, int, int]) -> MultiViT:
 
 class Encoder(encoder.Encoder):
     """(B, 3, H, W) uint8 -> tokens, one a frame unless `pool: none`; `saliency` is the source of
-    maps it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32.
+    maps that it carries, (B, 3, H, W) uint8 -> (B, 1, H, W) float32.
 
-    Raises FoveaError or ValueError where patch or features do not fit the image.
+    Raises FoveaError or ValueError if patch or features do not fit the image.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Encoder(encoder.Encoder):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Obs:
-        """Tokens obs, computed in passes that fit the cache; an exported program makes one pass."""
+        """Tokens obs, computed in `passes`."""
         check_image(image, self.image_shape)
         parts = [self._tokens(part) for part in passes(image)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
@@ -187,8 +187,8 @@ class Pretraining(encoder.EncoderTraining):
         """The decoders' losses, summed; batch: image (B, H, W, 3) uint8, saliency (B, H, W) uint8
         where it is a modality, step and share.
 
-        Each is the mean over a frame's hidden patches, then over the frames of the whole batch, all
-        processes', that have any.
+        Each is the mean over a frame's hidden patches, then over those frames of the whole batch,
+        in all processes, that have hidden patches.
         """
         share = batch["share"]
         processes = share.step or 1
@@ -202,8 +202,8 @@ class Pretraining(encoder.EncoderTraining):
     def loss_of(
         self, images: Tensor, keep: budgets.Tokens, share: slice = slice(0, None, 1)
     ) -> Tensor:
-        """The loss of images (B, 3 or 4, H, W) in [0, 1], this process's share of the batch of
-        which the tokens `keep` are visible.
+        """The loss of images (B, 3 or 4, H, W) in [0, 1], this process's share of a batch; `keep`
+        are the visible tokens of the whole batch.
         """
         patches = self.patches(images)
         hidden = budgets.hidden(keep, *self._sizes)
@@ -239,9 +239,9 @@ class Pretraining(encoder.EncoderTraining):
         return {name: self.model.to_patches(name, plane) for name, plane in parts}
 
     def _reconstruct(
-        self, patches: Mapping[str, Tensor], keep: budgets.Tokens, wanted: NDArray[np.bool_]
+        self, patches: Mapping[str, Tensor], keep: budgets.Tokens, targets: NDArray[np.bool_]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Decoder -> the rows (R,) of all B * N patches that are `wanted` (B, M, N), and their
+        """Decoder -> the rows (R,) of all B * N patches that are in `targets` (B, M, N), and their
         reconstruction (R, pixels) from the tokens `keep` (B, K) alone.
         """
         tokens = self.model.embed(patches)
@@ -252,20 +252,20 @@ class Pretraining(encoder.EncoderTraining):
         reconstructions = {}
         for name, decoder in self.decoders.items():
             m = self._names.index(self._target_of[name])
-            rows = torch.from_numpy(np.flatnonzero(wanted[:, m])).to(tokens.device)
+            rows = torch.from_numpy(np.flatnonzero(targets[:, m])).to(tokens.device)
             reconstructions[name] = rows, decoder(latent, index, places[:, m], rows)
         return reconstructions
 
     def optimizer(
         self, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """AdamW under a linear warm-up and half a cosine, set anew every step."""
+        """AdamW with a linear warm-up and half a cosine, set at every step."""
         return autoencoder.optimizer(self, self.config, steps)
 
     def encoder(
         self, features: Features | None = None, saliency: nn.Module | None = None
     ) -> Encoder:
-        """The frozen encoder with the weights as they are now, and the source that it carries."""
+        """The frozen encoder with the current weights, and the source that it carries."""
         features = Features() if features is None else features
         encoder = Encoder(self.config, features, self.image_shape, saliency)
         encoder.model.load_state_dict(self.model.state_dict())
@@ -273,8 +273,8 @@ class Pretraining(encoder.EncoderTraining):
 
     @torch.no_grad()
     def panels(self, batch: Mapping[str, Any]) -> dict[str, NDArray[np.uint8]]:
-        """Fig. 6 for a batch of one frame: the visible patches, and the reconstruction with the
-        visible patches as they are, under three budgets: caption -> picture (H, W, 3).
+        """Fig. 6 for a batch of one frame and three budgets: the visible patches, and the
+        reconstruction of the others beside them: caption -> picture (H, W, 3).
         """
         patches = self.patches(self._images(batch).to(self.model.positions.device))
         rows = {name: {name: self._picture(name, whole)} for name, whole in patches.items()}
@@ -287,21 +287,21 @@ class Pretraining(encoder.EncoderTraining):
             for m, (name, whole) in enumerate(patches.items()):
                 masked = torch.from_numpy(hidden[:, m, :, None]).to(whole.device)
                 rows[name] |= {
-                    f"{name} {number + 1}: {self.model.patches - hidden[0, m].sum()} seen": (
+                    f"{name} {number + 1}: {self.model.patches - hidden[0, m].sum()} visible": (
                         self._picture(name, whole.masked_fill(masked, torch.nan))
                     ),
-                    f"{name} {number + 1}: drawn": (
+                    f"{name} {number + 1}: reconstruction": (
                         self._picture(name, torch.where(masked, reconstructions[name][1], whole))
                     ),
                 }
         return {caption: picture for row in rows.values() for caption, picture in row.items()}
 
     def _picture(self, name: str, patches: Tensor) -> NDArray[np.uint8]:
-        """Patches (1, N, pixels) as they look, NaN white; saliency in colour, as in the paper."""
+        """Patches (1, N, pixels) as a picture, NaN white; saliency in colour, as in the paper."""
         rows, (height, width) = self.model.to_pixels(name, patches), self.model.size
         shape = len(MODALITIES[name].mean), height, width
         image = unpatchify(rows, self.config.patch, shape)[0].permute(1, 2, 0)
         pixels: NDArray[np.float32] = image.clamp(0, 1).cpu().numpy()
-        missing, shown = np.isnan(pixels[..., :1]), np.nan_to_num(pixels)
-        coloured = heat_map(shown[..., 0]) if name == "saliency" else (shown * 255).round()
-        return np.where(missing, PAPER, coloured).astype(np.uint8)
+        missing, values = np.isnan(pixels[..., :1]), np.nan_to_num(pixels)
+        colours = heat_map(values[..., 0]) if name == "saliency" else (values * 255).round()
+        return np.where(missing, MASKED_GREY, colours).astype(np.uint8)

@@ -1,7 +1,6 @@
-"""The frames as they are, for a policy that learns its own features. Nothing is trained.
+"""The frames themselves, for a policy that learns its own features. Nothing is pretrained.
 
-The control that every pretrained encoder is measured against; SPIRL's DE-Rainbow rows (Tables 2 and
-11) stand on it.
+The control for every pretrained encoder; SPIRL's DE-Rainbow rows (Tables 2 and 11) use it.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from pretrain.encoder import Kind, Obs, check_image
 
 @dataclass(frozen=True)
 class Config(encoder.EncoderConfig):
-    """Nothing to set."""
+    """No settings."""
 
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """Nothing to set."""
+    """No settings."""
 
     @property
     def kind(self) -> Kind:

@@ -1,7 +1,7 @@
-"""The environment's own state in place of an image: the bound on a policy that learns from images.
+"""The environment's own state in place of an image: an upper bound for policies of images.
 
-Nothing is trained. ViSaRL's frames come from the replay of such a policy (sec. II-C), and what it
-reaches bounds what a policy of images can. The environment is then not even rendered.
+Nothing is pretrained. ViSaRL's frames come from the replay of such a policy (sec. II-C). The
+environment is not rendered for it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pretrain.encoder import Kind, Obs, Shape
 
 @dataclass(frozen=True)
 class Config(encoder.EncoderConfig):
-    """How many numbers a state has; Meta-World's have 39."""
+    """The length of a state; Meta-World's is 39."""
 
     size: Width = 39
 
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """Nothing to set."""
+    """No settings."""
 
     @property
     def kind(self) -> Kind:
@@ -36,7 +36,7 @@ class Features(encoder.EncoderFeatures):
 class Encoder(encoder.Encoder):
     """(B, size) numbers -> {"state": the same, float32}."""
 
-    info = "state"  # the entry of an environment's info that it gets, not the image
+    info = "state"  # the entry of an environment's info that is its input
     any_image = True
 
     def __init__(self, config: Config, features: Features, image_shape: Shape | None) -> None:
@@ -50,5 +50,5 @@ class Encoder(encoder.Encoder):
     def forward(self, state: Tensor) -> Obs:
         """State obs, a copy. Raises ValueError for states of another length."""
         if state.ndim != 2 or state.shape[1] != self.size:
-            raise ValueError(f"state: wants (B, {self.size}), is {tuple(state.shape)}")
+            raise ValueError(f"state: must be (B, {self.size}), is {tuple(state.shape)}")
         return {"state": state.to(torch.float32, copy=True)}

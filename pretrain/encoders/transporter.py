@@ -2,14 +2,14 @@
 
 Kulkarni et al., "Unsupervised Learning of Object Keypoints for Perception and Control" (NeurIPS
 2019): the baseline of self-supervised attention (Wu et al. 2021, Table 1), whose `k` is fixed in
-training. A target frame is reconstructed from a source's features, with those around the keypoints
-of both erased and those around the target's copied in. Sizes are those of the released code's
-tests; the source side is detached, as there.
+training. A target frame is reconstructed from a source's features. Features around the keypoints of
+both frames are erased, and the target's features around its keypoints are copied in. Sizes are
+those of the released code's tests; the source side is detached, as in that code.
 
 Differs from the paper: instance norm in place of batch norm, which the released code recommends;
-pairs as self-supervised attention has them, and as many steps as that gets on the same frames
-(the paper's runs are longer by far). Keypoints lie at pixels' centres, where the code stretches
-the outermost pixels' to the frame's border.
+the pairs and the number of steps are those of self-supervised attention on the same frames (the
+paper's runs are far longer). Keypoints are coordinates of pixels' centres, where the code stretches
+the outermost pixels to the frame's border.
 
 Expect 73,335 parameters in gray84 and a 21x21 grid.
 """
@@ -27,10 +27,10 @@ from torch.nn import functional as F
 from datasets.checked import Count, Natural, Positive, Width
 from pretrain import encoder
 from pretrain.encoder import Kind, Obs, Picture, Shape, check_image, passes
-from pretrain.figures import heat_map, marked, picture
+from pretrain.figures import heat_map, mark_points, picture
 from pretrain.modules.precision import Precision, autocast
 
-HALVINGS = 2  # of the frame, down to the grid that features and keypoints live on
+HALVINGS = 2  # of the frame, down to the grid of features and keypoints
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Config(encoder.EncoderConfig):
 
     @property
     def pair_gap(self) -> int:
-        """It learns from pairs."""
+        """Training is on pairs of frames."""
         return self.max_gap
 
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """Nothing to set."""
+    """No settings."""
 
     @property
     def kind(self) -> Kind:
@@ -66,7 +66,7 @@ class Features(encoder.EncoderFeatures):
 
 
 def block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, instance norm and ReLU; the frame is padded so that only the stride shrinks."""
+    """Convolution, instance norm and ReLU; with the padding, only the stride changes the size."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2),
         nn.InstanceNorm2d(outputs, affine=True),  # GroupNorm takes four times as long on a CPU
@@ -92,19 +92,19 @@ class Keypointer(nn.Module):
         self.maps = nn.Conv2d(config.filters * 2**HALVINGS, config.k, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The mean place of each map, by a softmax of its rows' means and one of its columns'."""
+        """The mean position of each map, by softmaxes of its columns' and of its rows' means."""
         maps = self.maps(self.features(image)).float()
-        return torch.stack([_mean_place(maps.mean(2)), _mean_place(maps.mean(3))], -1)
+        return torch.stack([_mean_position(maps.mean(2)), _mean_position(maps.mean(3))], -1)
 
 
-def _mean_place(strength: Tensor) -> Tensor:
+def _mean_position(strength: Tensor) -> Tensor:
     """(B, K, n) -> (B, K)."""
     at = _centres(strength.shape[-1], strength.device)
     return (strength.softmax(-1) * at).sum(-1)
 
 
 def _centres(count: int, device: torch.device) -> Tensor:
-    """Where the centres of so many pixels lie in -1 to 1."""
+    """The coordinates (count,) of the centres of `count` pixels, in -1 to 1."""
     return (2 * torch.arange(count, device=device) + 1) / count - 1
 
 
@@ -139,9 +139,9 @@ class Decoder(nn.Module):
 
 class Encoder(encoder.Encoder):
     """(B, C, H, W) uint8 -> {"image": the same, "attention": (B, H / 4, W / 4) float32 in [0, 1]},
-    at each place the strongest of the keypoints' Gaussians.
+    the maximum of the keypoints' Gaussians.
 
-    Raises ValueError for images whose sides do not divide by 4.
+    Raises ValueError for images whose sides are not divisible by 4.
     """
 
     labels = True
@@ -172,7 +172,7 @@ class Encoder(encoder.Encoder):
         """One frame (1, C, H, W) and its keypoints (Wu et al., Fig. 8)."""
         frame, points = picture(image[0]), self.keypoints(image)[0].double().cpu().numpy()
         maps = heat_map(self.saliency_map(image)[0, 0].cpu().numpy())
-        return {"frame": frame, "Gaussians": maps, "keypoints": marked(frame, points)}
+        return {"frame": frame, "Gaussians": maps, "keypoints": mark_points(frame, points)}
 
 
 class Pretraining(encoder.EncoderTraining):
@@ -188,13 +188,13 @@ class Pretraining(encoder.EncoderTraining):
             self.decoder = Decoder(image_shape[0], config.filters)
 
     def transport(self, source: Tensor, target: Tensor) -> Tensor:
-        """The target (B, C, H, W) reconstructed; one keypoint after the other is transported."""
+        """The reconstruction of the target (B, C, H, W); keypoints are transported in turn."""
         with torch.no_grad():
             background, sources = self.features(source), self._maps(source)
         features, targets = self.features(target), self._maps(target)
         for k in range(self.config.k):
-            there, here = sources[:, k, None], targets[:, k, None]
-            background = (1 - there) * (1 - here) * background + here * features
+            source_map, target_map = sources[:, k, None], targets[:, k, None]
+            background = (1 - source_map) * (1 - target_map) * background + target_map * features
         image: Tensor = self.decoder(background)
         return image
 
@@ -223,11 +223,11 @@ class Pretraining(encoder.EncoderTraining):
         panels = {"reconstruction": _picture(reconstruction[0])}
         for name, image in images.items():
             points = self.keypointer(image)[0].double().cpu().numpy()
-            panels["target" if name == "image" else name] = marked(_picture(image[0]), points)
+            panels["target" if name == "image" else name] = mark_points(_picture(image[0]), points)
         return panels
 
     def encoder(self, features: Any = None, saliency: Any = None) -> Encoder:
-        """The frozen encoder with the keypoints as they are now."""
+        """The frozen encoder with the current weights."""
         frozen = Encoder(self.config, features or Features(), self.image_shape)
         frozen.keypointer.load_state_dict(self.keypointer.state_dict())
         return frozen
@@ -236,7 +236,7 @@ class Pretraining(encoder.EncoderTraining):
 def _grid(shape: Shape) -> tuple[int, int]:
     height, width = shape[1:]
     if height % 4 or width % 4:
-        raise ValueError(f"image_shape: {shape}, must divide by 4 in height and width")
+        raise ValueError(f"image_shape: {shape}, must be divisible by 4 in height and width")
     return height // 4, width // 4
 
 

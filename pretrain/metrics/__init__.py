@@ -1,1 +1,1 @@
-"""How good saliency and features are."""
+"""Metrics of saliency, keypoints and features."""

@@ -1,13 +1,13 @@
-"""Linear probes: how much of what is in a scene can be read off frozen features by a linear map.
+"""Linear probes: how well positions in a scene can be predicted from frozen features, linearly.
 
 Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (2016). Ridge
-regression in closed form from features to places (a point of the image, a point of the world).
-Frames of an episode resemble each other, so whole episodes are held out, never single frames: a
-quarter of them to score, of the rest a sixth to choose the penalty, and the map is fitted on what
-remains or on a few frames of it (`few`). Features are centred and not scaled.
+regression in closed form from features to positions (a point of the image, a point of the world).
+Frames of an episode are similar, so the split is by whole episodes: a quarter of them are the test
+set, a sixth of the others the validation set, which chooses the penalty, and the rest the training
+set, or a few frames of it (`few`). Features are centred and not scaled.
 
-R² is 1 - squared error / squared distance from the held-out frames' own mean, over a place's
-coordinates together, so that predicting the mean of the training frames scores 0 at best.
+R² is 1 - squared error / squared distance from the test frames' own mean, over a position's
+coordinates together. So predicting the mean of the training frames scores 0 at best.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from datasets.pictures import spread
 
-SCORED, CHOOSES = 1 / 4, 1 / 6  # shares of the episodes: of all, and of those that are left
+TEST, VALIDATION = 1 / 4, 1 / 6  # shares of the episodes: of all, and of the others
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(-12, 5))  # x the features' total variance
-BLOCK = 4_096  # columns of the features that are in double precision at a time
+BLOCK = 4_096  # columns of the features that are converted to double precision at a time
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 Doubles = NDArray[np.float64]
@@ -33,49 +33,49 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Split:
-    """Which frames (n,) are fitted on, which choose the penalty, which are scored."""
+    """The frames (n,) of each set: validation chooses the penalty."""
 
-    fitted: Bools
-    chooses: Bools
-    scored: Bools
+    train: Bools
+    validation: Bools
+    test: Bools
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a place (K coordinates) is read off the held-out frames."""
+    """How well a position (K coordinates) is predicted in the test frames."""
 
-    r2: float | None  # None where it is the same in all of them
-    error: float  # mean distance, in the place's own unit
-    penalty: float | None  # as in PENALTIES; None where nothing was fitted
+    r2: float | None  # None where the position is constant
+    error: float  # mean distance, in the position's own unit
+    penalty: float | None  # one of PENALTIES; None for the mean
 
 
 def split(episodes: NDArray[np.int64], seed: int) -> Split:
-    """Share whole episodes out at random; `episodes` (n,) says which one each frame is of.
+    """A random split by whole episodes; `episodes` (n,) has the number of each frame's episode.
 
     Raises ValueError for fewer than four episodes.
     """
-    known = np.unique(episodes)
-    if len(known) < 4:
-        raise ValueError(f"episodes: {len(known)}, must be at least 4 to hold some out")
-    shuffled = np.random.default_rng(seed).permutation(known)
-    scored = max(1, round(SCORED * len(known)))
-    chooses = scored + max(1, round(CHOOSES * (len(known) - scored)))
-    parts = shuffled[chooses:], shuffled[scored:chooses], shuffled[:scored]
+    numbers = np.unique(episodes)
+    if len(numbers) < 4:
+        raise ValueError(f"episodes: {len(numbers)}, must be at least 4 for a split")
+    order = np.random.default_rng(seed).permutation(numbers)
+    test = max(1, round(TEST * len(numbers)))
+    both = test + max(1, round(VALIDATION * (len(numbers) - test)))
+    parts = order[both:], order[test:both], order[:test]
     return Split(*(np.isin(episodes, part) for part in parts))
 
 
 def few(parts: Split, count: int) -> Split:
-    """The same, fitted on `count` frames alone, evenly spread, or on all where there are fewer."""
-    rows = np.flatnonzero(parts.fitted)
-    fitted = np.zeros_like(parts.fitted)
-    fitted[rows[spread(len(rows), count)]] = True
-    return replace(parts, fitted=fitted)
+    """The same split with `count` evenly spread training frames, or all if there are fewer."""
+    rows = np.flatnonzero(parts.train)
+    train = np.zeros_like(parts.train)
+    train[rows[spread(len(rows), count)]] = True
+    return replace(parts, train=train)
 
 
 class Probe:
     """Ridge regression on the rows of `features` (n, D), for any split and any target.
 
-    What depends on the features alone, the (n, n) table of their products, is computed once.
+    The (n, n) table of the features' products, which no split changes, is computed once.
     """
 
     def __init__(self, features: Floats) -> None:
@@ -87,41 +87,39 @@ class Probe:
             self._products.addmm_(block, block.T)
 
     def score(self, places: Mapping[str, Floats], parts: Split) -> dict[str, Score]:
-        """Every place (n, K) read off by a map and a penalty of its own."""
-        centred = self._centred(parts.fitted)
-        values, vectors = torch.linalg.eigh(centred[parts.fitted][:, parts.fitted])
+        """The scores of every position (n, K), each with its own linear map and penalty."""
+        centred = self._centred(parts.train)
+        values, vectors = torch.linalg.eigh(centred[parts.train][:, parts.train])
         values = values.clamp(min=0)
-        scale = float(values.mean()) or 1.0  # features that are all alike tell the mean
-        chooses, scored = (centred[p][:, parts.fitted] for p in (parts.chooses, parts.scored))
+        scale = float(values.mean()) or 1.0  # constant features predict the mean
+        validation, test = (centred[p][:, parts.train] for p in (parts.validation, parts.test))
         scores = {}
         for name, place in places.items():
-            mean = place[parts.fitted].mean(0, dtype=np.float64)
-            wanted = vectors.T @ torch.from_numpy(place[parts.fitted] - mean)
+            mean = place[parts.train].mean(0, dtype=np.float64)
+            targets = vectors.T @ torch.from_numpy(place[parts.train] - mean)
 
-            def read(rows: Tensor, penalty: float, wanted: Tensor = wanted) -> Doubles:
-                weights = vectors @ (wanted / (values + penalty * scale)[:, None])
+            def predict(rows: Tensor, penalty: float, targets: Tensor = targets) -> Doubles:
+                weights = vectors @ (targets / (values + penalty * scale)[:, None])
                 return np.asarray((rows @ weights).numpy())
 
-            true = place[parts.chooses] - mean
-            errors = [np.square(read(chooses, p) - true).sum() for p in PENALTIES]
+            true = place[parts.validation] - mean
+            errors = [np.square(predict(validation, p) - true).sum() for p in PENALTIES]
             best = PENALTIES[int(np.argmin(errors))]
-            scores[name] = _score(read(scored, best) + mean, place[parts.scored], best)
+            scores[name] = _score(predict(test, best) + mean, place[parts.test], best)
         return scores
 
-    def _centred(self, fitted: Bools) -> Tensor:
-        """The products of the features less the mean of the frames that are fitted on."""
-        mean = self._products[:, fitted].mean(1)
-        return self._products - mean[:, None] - mean[None, :] + mean[fitted].mean()
+    def _centred(self, train: Bools) -> Tensor:
+        """The products of the features, centred by the mean of the training frames."""
+        mean = self._products[:, train].mean(1)
+        return self._products - mean[:, None] - mean[None, :] + mean[train].mean()
 
 
 def score_mean(places: Mapping[str, Floats], parts: Split) -> dict[str, Score]:
-    """The control without features: always the mean of the frames that are fitted on."""
+    """The control without features: the mean of the training frames."""
     return {
         name: _score(
-            np.broadcast_to(
-                place[parts.fitted].mean(0, dtype=np.float64), place[parts.scored].shape
-            ),
-            place[parts.scored],
+            np.broadcast_to(place[parts.train].mean(0, dtype=np.float64), place[parts.test].shape),
+            place[parts.test],
             None,
         )
         for name, place in places.items()
@@ -129,12 +127,12 @@ def score_mean(places: Mapping[str, Floats], parts: Split) -> dict[str, Score]:
 
 
 def _score(predicted: Doubles, true: Floats, penalty: float | None) -> Score:
-    wrong = np.square(predicted - true).sum(1)
-    around = float(np.square(true - true.mean(0, dtype=np.float64)).sum())
-    r2 = 1 - float(wrong.sum()) / around if around > 0 else None
-    return Score(r2, float(np.sqrt(wrong).mean()), penalty)
+    error = np.square(predicted - true).sum(1)
+    total = float(np.square(true - true.mean(0, dtype=np.float64)).sum())
+    r2 = 1 - float(error.sum()) / total if total > 0 else None
+    return Score(r2, float(np.sqrt(error).mean()), penalty)
 
 
 def episodes_of(columns: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """One number an episode, from the columns that together name it: stream and episode."""
+    """The number of each frame's episode, counted over all streams, from stream and episode."""
     return np.unique(np.stack(columns, 1), axis=0, return_inverse=True)[1].astype(np.int64).ravel()

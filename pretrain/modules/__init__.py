@@ -1,1 +1,1 @@
-"""Networks and layers that several methods are built of."""
+"""Networks and layers that several methods share."""

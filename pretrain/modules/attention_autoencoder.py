@@ -1,17 +1,19 @@
-"""Self-supervised attention: an autoencoder whose bottleneck is where to look.
+"""Self-supervised attention: an autoencoder whose bottleneck is an attention mask.
 
 Wu, Khetarpal and Precup, "Self-Supervised Attention-Aware Reinforcement Learning" (AAAI 2021),
-eq. 1 to 3. A target frame is reconstructed from its own features where its mask is open and from
-those of another frame of the episode, the source, where both masks are closed; open mask costs.
+eq. 1 to 3. A target frame is reconstructed from its own features where its mask is near 1, and from
+those of another frame of the episode, the source, where both masks are near 0. The loss penalises
+the mask's mean.
 
-The paper's appendix is lost, so sizes, losses and what is detached are the released code's:
+The paper's appendix is not available, so sizes, losses and detached gradients are those of the
+released code:
 
 - everything of the source side is detached (as in Transporter), which the paper does not say;
-- the autoencoder's second output reconstructs from the target's features, where the paper's text
-  says from its mask, a slip;
+- the autoencoder's second output reconstructs from the target's features; the paper's text says
+  from its mask, which is an error;
 - δ is a threshold of the squared error of a pixel, and the three terms are means over pixels and
-  cells where eq. 2 writes sums;
-- Ψ alone has layer norms, though the code's settings say that nothing has.
+  cells where eq. 2 has sums;
+- Ψ alone has layer norms, though the code's settings have them off everywhere.
 
 Expect 53,376 parameters of Φ, 92,513 of Ψ and 84,225 of the decoder on images of 84x84 in gray.
 """
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 
 # Filters, kernel and stride of each convolution, unpadded: A2C's own, so that the grids agree.
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (32, 3, 1))
-LAST = 16  # channels that the decoder's last convolution sees
+LAST = 16  # input channels of the decoder's last convolution
 
 Shape = tuple[int, int, int]  # of an image: channels, height, width
 
@@ -84,9 +86,9 @@ class Decoder(nn.Sequential):
         for (_, kernel, stride), grid, filters in zip(
             CONVOLUTIONS[::-1], grids[-2::-1], outputs, strict=True
         ):
-            cut = [(side - kernel) % stride for side in grid]  # pixels that no kernel reached
+            rest = [(side - kernel) % stride for side in grid]  # pixels beyond the last kernel
             up = nn.ConvTranspose2d(
-                channels, filters, kernel, stride, output_padding=(cut[0], cut[1])
+                channels, filters, kernel, stride, output_padding=(rest[0], rest[1])
             )
             self.extend([up, nn.ReLU()])
             channels = filters
@@ -95,7 +97,7 @@ class Decoder(nn.Sequential):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What is made of a pair of frames (eq. 1)."""
+    """The outputs for a pair of frames (eq. 1)."""
 
     target: Tensor  # (B, C, H, W), from masked features of both
     auto: Tensor  # (B, C, H, W), from all of the target's features
@@ -126,10 +128,10 @@ class AttentionAutoencoder(nn.Module):
     def forward(self, source: Tensor, target: Tensor) -> Reconstruction:
         """Reconstruct targets from sources, both (B, C, H, W) in [0, 1]."""
         with torch.no_grad():
-            behind = self.features(source) * (1 - self.mask(source))
+            background = self.features(source) * (1 - self.mask(source))
         features, mask = self.features(target), self.mask(target)
-        mixed = (1 - mask) * behind + mask * features
-        reconstruction, auto = self.decoder(torch.cat([mixed, features])).chunk(2)
+        mixture = (1 - mask) * background + mask * features
+        reconstruction, auto = self.decoder(torch.cat([mixture, features])).chunk(2)
         return Reconstruction(reconstruction, auto, mask)
 
 
@@ -141,12 +143,13 @@ def attention_loss(
     sparsity: float,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """Eq. 2: the squared error where it is at least `delta` (eq. 3), that of the plain
-    autoencoder, and the mask's size.
+    """Eq. 2: the squared error where it is at least `delta` (eq. 3), the plain autoencoder's
+    squared error, and the mask's size.
 
-    With `mean`, as released, each term is a mean over pixels or cells and `sparsity` weighs the
-    mean of the mask. With `sum`, as printed, each is a sum, averaged over the batch, and λ_m is the
-    equivalent `sparsity` x pixels / cells, 0.144 at the defaults: the same loss, 7,056 times.
+    With `mean`, as in the released code, each term is a mean over pixels or cells and `sparsity`
+    weighs the mean of the mask. With `sum`, as in the paper, each is a sum, averaged over the
+    batch, and λ_m is the equivalent `sparsity` x pixels / cells, 0.144 at the defaults. This is the
+    same loss times 7,056.
     """
     error = (output.target - target).square()
     foreground = torch.where(error >= delta, error, 0)

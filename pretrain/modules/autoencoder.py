@@ -1,6 +1,6 @@
-"""What masked autoencoders share beside their networks: rules for settings, and a schedule.
+"""Parts that masked autoencoders share beside their networks: rules for settings, and a schedule.
 
-A `config` here is the `Config` of a file of `encoders/` that has mae.py's keys.
+A `config` is the `Config` of a file of `encoders/` that has mae.py's keys.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pretrain.schedule import adamw, half_cosine
 
 
 def rules(config: Any) -> Iterator[str]:
-    """What is wrong with settings of which each is in its range."""
+    """Mistakes in settings that are each in their range."""
     for dim, heads in (("dim", "heads"), ("decoder_dim", "decoder_heads")):
         width, parts = getattr(config, dim), getattr(config, heads)
         if width % 4 or width % parts:  # sines and cosines of rows and columns; equal heads
-            yield f"{dim}: {width}, must divide by 4 and by {heads} {parts}"
+            yield f"{dim}: {width}, must be divisible by 4 and by {heads} {parts}"
     if not 0 < config.mask < 1:
         yield f"mask: {config.mask}, must be above 0 and below 1"
     for name, beta in (("beta1", config.beta1), ("beta2", config.beta2)):
@@ -31,7 +31,7 @@ def rules(config: Any) -> Iterator[str]:
 def optimizer(
     module: nn.Module, config: Any, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW under a linear warm-up and half a cosine, its rate set before each of `steps`."""
+    """AdamW with a linear warm-up and half a cosine; the rate is set before each of `steps`."""
     optimizer = adamw(
         module,
         rate=config.base_lr * config.batch_size / 256,

@@ -1,17 +1,17 @@
-"""Linear layers by oneDNN where torch's own choice for a CPU is half as fast.
+"""Linear layers by oneDNN, on CPUs where torch's own choice is half as fast.
 
-torch gives float32 products to Intel's MKL, which keeps to AVX2 on other makers' processors. oneDNN
-comes with torch too, and uses AVX-512 wherever it is: on a Zen 5, 120 thousand million multiply-
-accumulates a second of one core instead of 55. The values are float32 either way and differ in
-rounding. Below AVX-512 the two are about as fast as each other, so torch's choice stays; a GPU,
-half precision and what is exported are never touched.
+torch computes float32 products with Intel's MKL, which uses only AVX2 on other makers' processors.
+oneDNN is part of torch too, and uses AVX-512 where it exists: on a Zen 5, 120 thousand million
+multiply-accumulates a second of one core instead of 55. The values are float32 either way and
+differ in rounding. Without AVX-512 both are about equally fast, so torch's choice is kept. A GPU,
+half precision and exported programs are never affected.
 
-Training multiplies in bfloat16 where such a processor does (AVX512_BF16), as it does on a GPU:
-its products are up to twice as fast again, SPIRL's autoencoder as a whole 1.14 times. What goes
-into a product and what comes out are rounded, sums and everything between products are float32.
-SPIRL's autoencoder then ends nearer to float32's than another seed's does: `python -m bench.half`,
-figures in bench/measured/half.json. Intel's processors were not at hand to be measured, so there
-both stay torch's.
+Training multiplies in bfloat16 where such a processor has the instructions (AVX512_BF16), as on a
+GPU: its products are up to twice as fast again, SPIRL's autoencoder as a whole 1.14 times. Inputs
+and outputs of a product are rounded; sums, and everything between products, are float32. SPIRL's
+autoencoder then differs less from float32's than another seed's does: `python -m bench.half`,
+figures in bench/measured/half.json. Intel's processors were not available for measurements, so
+torch's choice is kept there.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from torch.overrides import TorchFunctionMode
 def fast_linear(
     device: torch.device, *, half: bool = False
 ) -> contextlib.AbstractContextManager[object]:
-    """While it is entered, `F.linear`, and so every `nn.Linear`, is `linear` where that is faster.
+    """A context in which `F.linear`, and so every `nn.Linear`, is `linear` where that is faster.
 
-    Gradients of what is computed meanwhile are oneDNN's too, whenever they are asked for. With
-    `half`, what has gradients is multiplied in bfloat16 where the processor can. Work on a GPU is
-    not slowed down: for its `device` nothing is entered.
+    Gradients of its results are oneDNN's too, also if they are computed later. With `half`,
+    products with gradients are in bfloat16 where the processor has it. For a GPU's `device` the
+    context does nothing, so that it costs nothing.
     """
     if device.type != "cpu" or not is_faster():
         return contextlib.nullcontext()
@@ -48,7 +48,7 @@ def linear(
 ) -> Tensor:
     """`F.linear` by oneDNN: x (..., I), weight (O, I), bias (O,), float32 on a CPU -> (..., O).
 
-    `kind` is what is multiplied where there are gradients; the result is float32.
+    `kind` is the type of products that have gradients; the result is float32.
     """
     parts = [part for part in (x, weight, bias) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
@@ -90,7 +90,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _of_weight(gradient: Tensor, x: Tensor) -> Tensor:
-    """gradient' x: (T, O), (T, I) -> (O, I). Only the narrower of the two is turned in memory."""
+    """gradient' x: (T, O), (T, I) -> (O, I). Only the narrower of the two is copied transposed."""
     if gradient.shape[1] <= x.shape[1]:
         return _product(gradient.t().contiguous(), x.t())
     return _product(x.t().contiguous(), gradient.t()).t().contiguous()
@@ -115,14 +115,14 @@ class _Fast(TorchFunctionMode):
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Whether it is what `linear` takes; autocast would have it in half precision."""
+    """Whether `linear` can take it; autocast would have it in half precision."""
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     return on_cpu and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
 @cache
 def is_faster() -> bool:
-    """Whether oneDNN is: with AVX-512 on a processor that is not Intel's."""
+    """Whether oneDNN is faster: with AVX-512 on a processor that is not Intel's."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     with contextlib.suppress(OSError):  # only Linux has the file
@@ -131,6 +131,6 @@ def is_faster() -> bool:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself, and adds up in float32."""
-    allowed: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # ONEDNN_MAX_CPU_ISA may forbid it
-    return allowed and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    """Whether the processor has instructions for bfloat16 products with float32 sums."""
+    support: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # ONEDNN_MAX_CPU_ISA may forbid it
+    return support and bool(torch.cpu.get_capabilities().get("avx512_bf16"))

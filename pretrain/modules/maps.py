@@ -1,4 +1,4 @@
-"""Saliency maps as arithmetic: stretched to the unit range, and the centre prior."""
+"""Arithmetic of saliency maps: scaling to the unit range, and the centre prior."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def unit_range(values: Tensor) -> Tensor:
 
 
 def centre_prior(height: int, width: int, sigma: float) -> Tensor:
-    """(height, width): a Gaussian about the centre, 1 there; `sigma` is in widths of each side."""
+    """(height, width): a Gaussian about the centre, where it is 1; `sigma` is a share of a side."""
 
     def falloff(size: int) -> Tensor:
         offset = (torch.arange(size) - (size - 1) / 2) / (sigma * size)

@@ -1,10 +1,10 @@
-"""One transformer over the patches of several modalities, and a decoder of each.
+"""One transformer over the patches of several modalities, and a decoder for each.
 
 Bachmann et al., "MultiMAE: Multi-modal Multi-task Masked Autoencoders" (ECCV 2022), on timm's
-block. All modalities share one grid of N patches. Tokens stand modality after modality, row-major
-in each, so token m * N + n is patch n of modality m; the global token comes last, without a
-position. What a token is of, the encoder knows by its projection alone, a decoder by a learned
-vector a modality.
+block. All modalities share one grid of N patches. Tokens are ordered by modality, and row-major in
+each, so token m * N + n is patch n of modality m. The global token comes last, without a position.
+In the encoder only the projection distinguishes the modalities; a decoder adds a learned vector for
+each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pretrain.modules.vit import Norm, grid_of, patchify, sincos_positions
 
 @dataclass(frozen=True)
 class Modality:
-    """What a pixel of it holds, and the statistics that it is standardised by."""
+    """The statistics of a modality's channels, by which its pixels are standardised."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -58,7 +58,7 @@ class MultiViT(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, heads, qkv_bias=True, norm_layer=Norm) for _ in range(depth)
         )
-        # Fixed, so not in the state dict.
+        # Not trained, so not in the state dict.
         self.register_buffer("positions", sincos_positions(dim, *self.grid), persistent=False)
         for name, modality in modalities.items():
             for key, values in (("mean", modality.mean), ("std", modality.std)):
@@ -71,7 +71,7 @@ class MultiViT(nn.Module):
         return (patches - self.get_buffer(f"{name}_mean")) / self.get_buffer(f"{name}_std")
 
     def to_pixels(self, name: str, patches: Tensor) -> Tensor:
-        """The inverse of the statistics in `to_patches`; the patches stay patches."""
+        """Undo the standardisation of `to_patches`; the patches stay patches."""
         return patches * self.get_buffer(f"{name}_std") + self.get_buffer(f"{name}_mean")
 
     def embed(self, patches: Mapping[str, Tensor]) -> Tensor:
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         self.heads, self.own, self.names = heads, own, tuple(model.pixels)
         self.embed_latent = nn.Linear(model.global_token.shape[0], dim)
         self.mask_token = nn.Parameter(torch.empty(dim))
-        # One parameter each, so of one dimension: not decayed.
+        # One parameter each, of one dimension, so that weight decay leaves it out.
         self.modality = nn.ParameterDict({name: torch.empty(dim) for name in model.pixels})
         self.norm_query, self.norm_context, self.norm_mlp = Norm(dim), Norm(dim), Norm(dim)
         self.query, self.key_value = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
@@ -121,15 +121,15 @@ class Decoder(nn.Module):
         self.register_buffer("positions", sincos_positions(dim, *model.grid), persistent=False)
 
     def forward(self, latent: Tensor, keep: Tensor, place: Tensor, rows: Tensor) -> Tensor:
-        """The patches at `rows` (R,), of all B * N in order -> (R, pixels).
+        """Reconstruct the patches at `rows` (R,) of all B * N -> (R, pixels).
 
-        `latent` (B, K + 1, D) are the encoded tokens at `keep` (B, K); `place` (B, N) says which of
-        all B * K is this modality's patch, B * K + n where patch n is masked.
+        `latent` (B, K + 1, D) are the encoded tokens at `keep` (B, K). `place` (B, N) is the row of
+        each of this modality's patches among all B * K, or B * K + n where patch n is masked.
         """
         context = self.embed_latent(latent)
         visible = context[:, :-1] + self._places()[keep]
         blank = self.mask_token + self.positions + self.modality[self.own]
-        # A masked patch has the same query in all images: computed once.
+        # A masked patch has the same query in all images, so it is computed once.
         queries = self.query(self.norm_query(torch.cat([visible.flatten(0, 1), blank])))
         context = torch.cat([visible, context[:, -1:]], dim=1)
         x = self._attend(queries[place], self.norm_context(context))
@@ -159,8 +159,8 @@ class Decoder(nn.Module):
 
 
 def _last(block: Block, x: Tensor, rows: Tensor) -> Tensor:
-    """What `block` says at `rows` (R,) of all B * N, (B, N, D) -> (R, D): two thirds of its work,
-    the MLP's, only for these.
+    """`block(x)` at `rows` (R,) of all B * N, (B, N, D) -> (R, D): the MLP, two thirds of the work,
+    is computed for these only.
     """
     x = x + block.attn(block.norm1(x))
     x = x.flatten(0, 1)[rows]
@@ -169,8 +169,8 @@ def _last(block: Block, x: Tensor, rows: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module, seed: int) -> None:
-    """Xavier-uniform Linears, queries, keys and values each on their own; biases and mask tokens
-    zero; the global token and the modalities' vectors N(0, 0.02), cut off at ±2; norms stay 1, 0.
+    """Xavier-uniform Linears, separately for queries, keys and values; biases and mask tokens 0;
+    the global token and the modalities' vectors N(0, 0.02), truncated at ±2; norms stay 1 and 0.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, part in module.named_modules():

@@ -1,8 +1,8 @@
-"""PiCANet's attention: each pixel weighs the features of others, near it or all over the map.
+"""PiCANet's attention: each pixel weighs the features of others, near it or in the whole map.
 
 Liu, Han and Yang, "PiCANet: Learning Pixel-wise Contextual Attention for Saliency Detection" (CVPR
-2018), sec. 3. (ViSaRL's released code sums 49 neighbouring places for each of the 49 weights' rows;
-the test shows the sum over taps.)
+2018), sec. 3. (ViSaRL's released code sums 49 neighbouring positions for each of the 49 weights'
+rows; the test shows the sum over taps.)
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIDE, DILATION = 7, 2  # of local attention's neighbourhood
-REACH = SIDE // 2 * DILATION  # pixels from its middle to its border
-GRID = 10  # along each side of global attention
+REACH = SIDE // 2 * DILATION  # pixels from its centre to its border
+GRID = 10  # positions along each side in global attention
 
 
 def taps() -> list[tuple[int, int]]:
@@ -28,15 +28,15 @@ def attend(features: Tensor, weights: Tensor) -> Tensor:
     """The weighted sum of each pixel's 49 neighbours, zero beyond the border: (B, H, W, C) and
     (B, H, W, 49) -> (B, H, W, C).
 
-    Channels come last and neighbours one after the other: features are read as they lie, and never
-    held 49 times. Halves are summed as floats.
+    Channels are last in memory, and neighbours are added one by one, so no 49 copies of the
+    features are made. Half precision is summed in float32.
     """
     padded = F.pad(features, (0, 0, REACH, REACH, REACH, REACH))
     height, width = features.shape[1:3]
     total = torch.zeros_like(features, dtype=_sum_type(features))
     for tap, (row, column) in enumerate(taps()):
-        there = padded[:, row : row + height, column : column + width]
-        total.addcmul_(there, weights[..., tap : tap + 1])
+        neighbour = padded[:, row : row + height, column : column + width]
+        total.addcmul_(neighbour, weights[..., tap : tap + 1])
     return total.to(features.dtype)
 
 
@@ -45,7 +45,7 @@ def _sum_type(features: Tensor) -> torch.dtype:
 
 
 class Attend(torch.autograd.Function):
-    """`attend` with its gradient written out: autograd would fill a padded map a neighbour."""
+    """`attend` with an explicit gradient: autograd would allocate a padded map a neighbour."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weights: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class Local(nn.Module):
 
 
 class Global(nn.Module):
-    """Attention over a grid of the whole map, each pixel's weights from a ReNet: LSTMs that run
-    along the columns and then the rows, both ways. (B, C, H, W) -> (B, C, H, W).
+    """Attention over a grid of the whole map; a ReNet gives each pixel's weights: bidirectional
+    LSTMs along the columns and then the rows. (B, C, H, W) -> (B, C, H, W).
     """
 
     def __init__(self, channels: int, side: int) -> None:
@@ -105,8 +105,8 @@ class Global(nn.Module):
         batch, _, height, width = x.shape
         columns, _ = self.down(x.permute(0, 3, 2, 1).flatten(0, 1))  # (B W, H, 512)
         rows = columns.view(batch, width, height, -1).transpose(1, 2).flatten(0, 1)
-        swept = self.across(rows)[0].view(batch, height, width, -1).permute(0, 3, 1, 2)
-        weights = self.norm(self.weigh(swept)).softmax(1).flatten(2).to(x.dtype)  # (B, taps, H W)
+        hidden = self.across(rows)[0].view(batch, height, width, -1).permute(0, 3, 1, 2)
+        weights = self.norm(self.weigh(hidden)).softmax(1).flatten(2).to(x.dtype)  # (B, taps, H W)
         grid = x[:, :, :: self.stride, :: self.stride].flatten(2)  # (B, C, taps)
         context: Tensor = grid @ weights
         return context.view_as(x)

@@ -1,8 +1,8 @@
 """Patches, sin-cos positions and the masked autoencoder's network, on timm's transformer block.
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners" (2022), at the sizes of SPIRL's Table
-4. A patch enters as one row of pixels through one Linear (a convolution whose stride is its size
-does the same), so that only visible patches are ever embedded.
+4. A Linear embeds a patch as one row of pixels (equal to a convolution whose stride is its size),
+so that only visible patches are embedded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def patchify(image: Tensor, patch: int) -> Tensor:
     batch, channels, height, width = image.shape
     rows, columns = height // patch, width // patch
     grid = image.reshape(batch, channels, rows, patch, columns, patch)
-    count = -1 if batch else rows * columns  # -1 says nothing of an empty batch
+    count = -1 if batch else rows * columns  # -1 is ambiguous for an empty batch
     return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, count, patch * patch * channels)
 
 
@@ -36,13 +36,13 @@ def unpatchify(patches: Tensor, patch: int, image_shape: tuple[int, int, int]) -
 
 
 def normalise(patches: Tensor) -> Tensor:
-    """Each patch by its own mean and unbiased variance, as the MAE's target is (SPIRL eq. 1)."""
+    """Each patch normalised by its mean and unbiased variance, the MAE's target (SPIRL eq. 1)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return (patches - mean) / (variance + 1e-6).sqrt()
 
 
 def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
-    """(rows * columns, dim): first half the column, second the row; sines, then cosines in each."""
+    """(rows * columns, dim): first half the column, then the row; in each sines, then cosines."""
     frequency = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
 
     def waves(count: int) -> Tensor:
@@ -55,7 +55,7 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
 
 
 def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
-    """Rows and columns of patches; FoveaError where `patch` does not divide (height, width)."""
+    """Rows and columns of patches. Raises FoveaError if `patch` does not divide (height, width)."""
     height, width = size
     if height % patch or width % patch:
         raise FoveaError(
@@ -68,9 +68,9 @@ def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
 def query_one(block: Block, x: Tensor, at: Tensor) -> Tensor:
     """`block(x)` at one position per sequence, without computing the others.
 
-    x (S, T, D), at (S,) int64 -> (S, D). Exact: keys and values come from all T, but their matrices
-    are applied to the query and to the softmax average of x, which are one row a head. A key's bias
-    moves all its query's scores alike.
+    x (S, T, D), at (S,) int64 -> (S, D). Exact: keys and values are those of all T, but their
+    matrices are applied to the query and to the softmax average of x, which are one row a head. The
+    keys' bias adds the same to all scores of a query, so it is left out.
     """
     sequences, _, dim = x.shape
     attention = cast(Attention, block.attn)
@@ -88,7 +88,7 @@ def query_one(block: Block, x: Tensor, at: Tensor) -> Tensor:
 
 
 class Norm(nn.LayerNorm):
-    """LayerNorm with the MAE's epsilon; timm passes device and dtype along."""
+    """LayerNorm with the MAE's epsilon; timm passes device and dtype."""
 
     def __init__(
         self, dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -139,7 +139,7 @@ class MaskedViT(nn.Module):
         self.decoder_norm = Norm(decoder_dim)
         self.predict = nn.Linear(decoder_dim, patch * patch * channels)
 
-        # Fixed, so not in the state dict; the CLS token's position is zero in both halves.
+        # Not trained, so not in the state dict; the CLS token's position is all zero.
         self.register_buffer("positions", sincos_positions(dim, *self.grid), persistent=False)
         places = F.pad(sincos_positions(decoder_dim, *self.grid), (0, 0, 1, 0))
         self.register_buffer("decoder_positions", places, persistent=False)
@@ -159,16 +159,16 @@ class MaskedViT(nn.Module):
         return patchify(image, self.patch).float() / 255
 
     def embed(self, patches: Tensor, index: Tensor | None = None) -> Tensor:
-        """(B, K, pixels), at `index` (B, K) or all in order -> (B, K, D), their positions added."""
+        """(B, K, pixels), at `index` (B, K) or all in order -> (B, K, D) with positions added."""
         places = self.positions if index is None else self.positions[index]
         tokens: Tensor = self.embed_patch(patches) + places
         return tokens
 
     def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, K, D), mask (B, K) bool where True tokens are real -> (B, 1 + K, D), CLS first, after
-        the final norm.
+        """(B, K, D), mask (B, K) bool, True for real tokens -> (B, 1 + K, D), CLS first, after the
+        final norm.
 
-        No token attends to a masked one; what stands at a masked place means nothing.
+        No token attends to a masked one; the outputs at masked positions have no meaning.
         """
         x = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         if mask is not None:
@@ -179,11 +179,11 @@ class MaskedViT(nn.Module):
         return latent
 
     def place(self, latent: Tensor, place: Tensor) -> Tensor:
-        """The decoder's input (B, 1 + N, D'): each latent where it belongs, the mask token where
-        none does.
+        """The decoder's input (B, 1 + N, D'): each latent at its patch's position, the mask token
+        at all others.
 
-        `latent` is (B, 1 + K, D); `place` (B, N) int64 names the latent of each patch, 1 to K, or 0
-        for none.
+        `latent` is (B, 1 + K, D); `place` (B, N) int64 is the index of each patch's latent, 1 to K,
+        or 0 for none.
         """
         rows = self.embed_latent(latent)
         batch, length, dim = rows.shape
@@ -201,7 +201,7 @@ class MaskedViT(nn.Module):
         return pixels
 
     def forward(self, patches: Tensor, index: Tensor) -> Tensor:
-        """Every patch (B, N, pixels) reconstructed from those at `index` (B, K) alone."""
+        """Reconstruct every patch (B, N, pixels) from those at `index` (B, K) alone."""
         visible = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
         latent = self.encode(self.embed(visible, index))
         rank = torch.arange(1, index.shape[1] + 1, device=index.device).expand_as(index)

@@ -34,6 +34,6 @@ class Saliency(encoder.Saliency):
 
 
 def fit(config: Config, images: Tensor) -> Saliency:
-    """The source for images (N, C, H, W), of which only the size matters."""
+    """The source for images (N, C, H, W); only their size is used."""
     channels, height, width = images.shape[1:]
     return Saliency(config, (channels, height, width))

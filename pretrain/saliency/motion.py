@@ -14,7 +14,7 @@ from pretrain.modules.maps import unit_range
 
 @dataclass(frozen=True)
 class Config(encoder.SaliencyConfig):
-    """Nothing to set."""
+    """No settings."""
 
 
 class Saliency(encoder.Saliency):
@@ -27,7 +27,7 @@ class Saliency(encoder.Saliency):
         self.register_buffer("median", torch.zeros(image_shape, dtype=torch.uint8))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Mean absolute difference over the channels, stretched frame by frame."""
+        """Mean absolute difference over the channels, scaled to [0, 1] in each frame."""
         distance = (image.float() - self.median.float()).abs().mean(dim=1, keepdim=True)
         return unit_range(distance)
 

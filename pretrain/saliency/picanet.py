@@ -2,24 +2,28 @@
 
 Liu, Han and Yang, "PiCANet: Learning Pixel-wise Contextual Attention for Saliency Detection" (CVPR
 2018), as ViSaRL uses it (Liang et al. 2024, sec. II-A, Tables III to VI): a U-net on VGG16 whose
-decoder cells attend to 7x7 neighbours two pixels apart. ViSaRL took the two global cells out, and
+decoder cells attend to 7x7 neighbours two pixels apart. ViSaRL leaves out the two global cells, and
 so does `attention: LLL`; `GGLLL` is the original.
 
-Differs from ViSaRL's released code: the softmax weighs the 49 taps of a pixel (there, 49 places);
-the attention branch has the ReLU and batch norm of PiCANet's own network; pixels are normalised
-with ImageNet's mean and deviation; colours are jittered and half the frames mirrored, training
-frames alone; maps are enlarged bilinearly without aligned corners, those it learns from, which are
-of the frames' own size, by nearest neighbours (there, shrunk from 400x400); without the global
-cells, what only they use of VGG16 is gone. Its rate falls tenfold when the loss of single batches
-stalls; here after 35 and 70 % of the steps, PiCANet's own schedule, because that depends on nothing
-but the step. `batch_size: 8` and `loss: bce` are what they ran, 16 and `weighted_mse` what the
-paper has.
-In the original's global cells: fc7 is 1x1 as PiCANet's (there 3x3), without dropout; the 10x10 grid
-that 28x28 pixels have spreads over whatever size there is.
+Differs from ViSaRL's released code:
+
+- the softmax is over the 49 taps of a pixel (there, over 49 positions);
+- the attention branch has the ReLU and batch norm of PiCANet's own network;
+- pixels are normalised with ImageNet's mean and deviation;
+- training frames have their colours jittered, and half of them are mirrored;
+- maps are enlarged bilinearly without aligned corners; true maps have the frames' size and are
+  resized by nearest neighbours (there, shrunk from 400x400);
+- without the global cells, the layers of VGG16 that only they use are left out;
+- the rate falls tenfold after 35 and 70 % of the steps, PiCANet's own schedule (there, when the
+  loss of single batches stalls), so that it depends on the step alone;
+- in the original's global cells fc7 is 1x1 as PiCANet's (there 3x3), without dropout, and the 10x10
+  grid of 28x28 pixels is stretched to the actual size.
+
+`batch_size: 8` and `loss: bce` are the released code's, 16 and `weighted_mse` the paper's.
 
 Expect 14,319,741 parameters, with global cells 38,830,807. The paper reports MAE 0.0032 and F 0.797
 after 1000 epochs on 24 frames of 224x224 pixels. 300 epochs of 24 frames of 64x64 pixels took 13
-minutes of one core with AVX-512, 66 without; F from 30 simulated annotations was 0.67, MAE 0.0084.
+minutes on one core with AVX-512, 66 without; F from 30 simulated annotations was 0.67, MAE 0.0084.
 Global cells take 1.6 to 1.8 times as long a frame on a CPU (the paper: 10 times).
 """
 
@@ -55,8 +59,8 @@ DECAY, PERIOD = 0.1, 0.35  # of the rate; of the steps, 7000 of PiCANet's 20000
 
 @dataclass(frozen=True)
 class Config(encoder.SaliencyConfig):
-    """Network and training (Table III, but batches of the released README's 8, not 16, and its
-    loss); `size` is that of the network's input.
+    """Network and training (Table III, but the batch size 8 and the loss of the released README);
+    `size` is the side of the network's input.
     """
 
     size: Width = 224
@@ -72,13 +76,13 @@ class Config(encoder.SaliencyConfig):
     learns = True
 
     def rules(self) -> Iterator[str]:
-        """Its size is halved three times."""
+        """The size is halved three times."""
         if self.size % 8:
             yield f"size: {self.size}, must be a multiple of 8"
 
 
 def weighted_mse(logits: Tensor, target: Tensor) -> Tensor:
-    """Squared error that counts up to twenty times more where the target is high."""
+    """Squared error, weighted up to twenty times more where the target is high."""
     return ((logits.sigmoid() - target).square() / (1.05 - target)).mean()
 
 
@@ -89,8 +93,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Cell(nn.Module):
-    """A step of the decoder: VGG's features and what was decoded so far, merged, given context, and
-    a map predicted from them. Without attention it is the last, plain step.
+    """A step of the decoder: it merges VGG's features with the last step's, adds context by
+    attention, and predicts a map. The last step has no attention.
     """
 
     def __init__(self, channels: int, width: int, attend: nn.Module | None) -> None:
@@ -114,7 +118,7 @@ class Cell(nn.Module):
 
 
 def vgg16(pretrained: bool) -> nn.Sequential:
-    """timm's layers without the classifier; unless pretrained, memory without any values.
+    """timm's layers without the classifier; unless pretrained, their weights are uninitialised.
 
     Raises FoveaError where the weights can't be downloaded.
     """
@@ -124,7 +128,7 @@ def vgg16(pretrained: bool) -> nn.Sequential:
         return cast(nn.Sequential, layers.to_empty(device="cpu"))
     try:
         return cast(nn.Sequential, cast(Any, timm.create_model("vgg16", pretrained=True)).features)
-    except Exception as error:  # whatever the hub's client and the network raise
+    except Exception as error:  # the hub's client and the network raise many kinds
         raise FoveaError(
             f"init: imagenet, but timm could not get the weights of vgg16 "
             f"({type(error).__name__}: {error}); run this stage where they can be downloaded, copy "
@@ -133,8 +137,8 @@ def vgg16(pretrained: bool) -> nn.Sequential:
 
 
 class Network(nn.Module):
-    """Images (B, 3, size, size) in [0, 1] -> logits of each cell, deep to shallow; the last one's
-    are (B, 1, size, size). Not initialised.
+    """Images (B, 3, size, size) in [0, 1] -> logits of each cell, deep to shallow; the last are
+    (B, 1, size, size). Not initialised.
     """
 
     mean: Tensor
@@ -165,9 +169,9 @@ class Network(nn.Module):
     def initialise(self, seed: int, *, keep_vgg: bool) -> None:
         """Sample the weights (He et al. 2015), VGG's too unless they are pretrained."""
         generator = torch.Generator().manual_seed(seed)
-        pretrained = set(self.stages[:5].modules()) if keep_vgg else set()
+        vgg = set(self.stages[:5].modules()) if keep_vgg else set()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module not in pretrained:
+            if isinstance(module, nn.Conv2d) and module not in vgg:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(cast(Tensor, module.bias))
             if isinstance(module, nn.LSTM):
@@ -190,8 +194,7 @@ class Network(nn.Module):
 
 
 def _without_stride(stage: nn.Sequential) -> nn.Sequential:
-    """VGG's fifth stage on the fourth's scale: its pool keeps the size, its filters reach twice as
-    far."""
+    """VGG's fifth stage at the fourth's scale: a pool without stride, and dilated filters."""
     for layer in stage:
         if isinstance(layer, nn.Conv2d):
             layer.dilation, layer.padding = (2, 2), (2, 2)
@@ -224,7 +227,7 @@ class Saliency(encoder.Saliency):
 
 
 class Training(nn.Module):
-    """Learns the maps of a few frames, every cell at its own scale."""
+    """Training on the maps of a few frames, every cell at its own scale."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -243,15 +246,15 @@ class Training(nn.Module):
         image, target = both[:, :3], both[:, 3:]
         losses = []
         for logits in self.network(image):
-            scaled = F.max_pool2d(target, self.config.size // logits.shape[2])
-            losses.append(LOSSES[self.config.loss](logits.float(), scaled))
+            truth = F.max_pool2d(target, self.config.size // logits.shape[2])
+            losses.append(LOSSES[self.config.loss](logits.float(), truth))
         weights = SUPERVISION[self.config.attention]
         return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum()
 
     def optimizer(
         self, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """AdamW on everything, its rate falling tenfold twice."""
+        """AdamW on all parameters; the rate falls tenfold twice."""
         optimizer = torch.optim.AdamW(
             self.parameters(),
             lr=self.config.learning_rate,
@@ -263,7 +266,7 @@ class Training(nn.Module):
         )
 
     def saliency(self) -> Saliency:
-        """The frozen predictor with the weights as they are now."""
+        """The frozen predictor with the current weights."""
         source = Saliency(self.config, self.image_shape)
         source.network.load_state_dict(self.network.state_dict())
         return source

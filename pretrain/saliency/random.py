@@ -17,7 +17,7 @@ _PRIME = (1 << 31) - 1  # products of two numbers below it fit 63 bits
 
 @dataclass(frozen=True)
 class Config(encoder.SaliencyConfig):
-    """How coarse the map is, and which of all random maps."""
+    """The number of cells, and the seed."""
 
     cells: Annotated[int, Range(1, 1024)] = 12  # along each side
     seed: Natural = 0
@@ -41,7 +41,7 @@ class Saliency(encoder.Saliency):
     def forward(self, image: Tensor) -> Tensor:
         """One map a frame."""
         frame = (image.flatten(1) * self.keys).sum(1, keepdim=True) % _PRIME
-        # A random polynomial of degree two per cell, modulo a prime: uniform, and unrelated
+        # A random polynomial of degree two per cell, modulo a prime: uniform, and independent
         # between frames and cells.
         value = ((self.cells[0] * frame + self.cells[1]) % _PRIME * frame + self.cells[2]) % _PRIME
         blocks = (value.double() / _PRIME).float().clamp(max=1 - 2**-24)
@@ -50,6 +50,6 @@ class Saliency(encoder.Saliency):
 
 
 def fit(config: Config, images: Tensor) -> Saliency:
-    """The source for images (N, C, H, W), of which only the size matters."""
+    """The source for images (N, C, H, W); only their size is used."""
     channels, height, width = images.shape[1:]
     return Saliency(config, (channels, height, width))

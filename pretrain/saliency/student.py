@@ -1,14 +1,14 @@
-"""A small network distilled from another source's maps, to label and act in its place.
+"""A small network distilled from another source's maps, which labels and acts in its place.
 
-Ours: ViSaRL (Liang et al. 2024) asks PiCANet for a map every step, which takes most of a CPU's
-time. Distilled from the maps that PiCANet gave thousands of frames, soft as they are (after Hinton,
-Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015), a small U-net (Ronneberger
-et al. 2015) comes near it. Its first step halves the frame, its last doubles the map, and
-everything between runs at a half to an eighth of the size.
+Ours: ViSaRL (Liang et al. 2024) runs PiCANet at every step, which takes most of a CPU's time. A
+small U-net (Ronneberger et al. 2015), distilled from PiCANet's soft maps of thousands of frames
+(after Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015), comes near
+it. Its first layer halves the frame, its last doubles the map, and all others run at a half to an
+eighth of the size.
 
-Trained with batch norm, which is folded into the convolutions when it is frozen. On a CPU, where
-frames go one by one, each layer counts more than its width: convolutions of all channels at once
-are as fast as separable ones, which take two layers each. Expect 141,364 parameters.
+It is trained with batch norm, which is folded into the convolutions when it is frozen. On a CPU,
+where frames go one by one, the number of layers costs more than their width: full convolutions are
+as fast as separable ones, which take two layers each. Expect 141,364 parameters.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from pretrain.schedule import adamw, half_cosine
 
 @dataclass(frozen=True)
 class Config(encoder.SaliencyConfig):
-    """Network and training; `size` is that of the network's input, `width` its channels at
-    half of it, doubled with each halving.
+    """Network and training; `size` is the side of the network's input, `width` the number of
+    channels at half of it, which doubles with each halving.
     """
 
     size: Width = 64
@@ -50,13 +50,13 @@ class Config(encoder.SaliencyConfig):
     learns = True
 
     def rules(self) -> Iterator[str]:
-        """Its size is halved three times."""
+        """The size is halved three times."""
         if self.size % 8:
             yield f"size: {self.size}, must be a multiple of 8"
 
 
 def convolution(inputs: int, outputs: int, stride: int, norm: bool) -> nn.Sequential:
-    """3x3, then the norm, or a bias in its place, and ReLU."""
+    """A 3x3 convolution, then batch norm (without it, a bias), and ReLU."""
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=not norm)
     after = nn.BatchNorm2d(outputs) if norm else nn.Identity()
     return nn.Sequential(conv, after, nn.ReLU(inplace=True))
@@ -79,7 +79,7 @@ class Network(nn.Module):
         )
         self.grow = convolution(eighth + quarter, quarter, 1, norm)
         self.draw = convolution(quarter + half, half, 1, norm)
-        self.predict = nn.Conv2d(half, 4, 1)  # the four pixels of each half-size one
+        self.predict = nn.Conv2d(half, 4, 1)  # four pixels of the map for each at half size
 
     def initialise(self, seed: int) -> None:
         """Sample the weights (He et al. 2015)."""
@@ -90,29 +90,29 @@ class Network(nn.Module):
         nn.init.zeros_(cast(Tensor, self.predict.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Down three times, up three times with the features of the way down."""
+        """Three halvings, and three doublings with skip connections."""
         half = self.look(x)
         quarter = self.shrink(half)
-        x = torch.cat([_doubled(self.think(quarter)), quarter], 1)
-        x = torch.cat([_doubled(self.grow(x)), half], 1)
+        x = torch.cat([_double(self.think(quarter)), quarter], 1)
+        x = torch.cat([_double(self.grow(x)), half], 1)
         return F.pixel_shuffle(self.predict(self.draw(x)), 2)
 
 
 @torch.no_grad()
 def fold(trained: nn.Module, frozen: nn.Module) -> None:
-    """Fill `frozen`, the same network without norms, so that it is what `trained` is in eval."""
+    """Fill `frozen`, the network without norms, so that it equals `trained` in evaluation mode."""
     for layer, other in zip(trained.children(), frozen.children(), strict=True):
         if isinstance(layer, nn.Conv2d):
             cast(nn.Conv2d, other).load_state_dict(layer.state_dict(), strict=False)
             before = layer, cast(nn.Conv2d, other)
         elif isinstance(layer, nn.BatchNorm2d):
-            folded = fuse_conv_bn_eval(before[0].eval(), layer.eval())
-            before[1].load_state_dict(folded.state_dict())
+            fusion = fuse_conv_bn_eval(before[0].eval(), layer.eval())
+            before[1].load_state_dict(fusion.state_dict())
         else:
             fold(layer, other)
 
 
-def _doubled(x: Tensor) -> Tensor:
+def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -131,7 +131,7 @@ class Saliency(encoder.Saliency):
 
 
 class Training(nn.Module):
-    """Learns the maps that another source gave."""
+    """Training on another source's maps."""
 
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Training(nn.Module):
     def optimizer(
         self, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """AdamW under a linear warm-up and half a cosine, set anew every step."""
+        """AdamW with a linear warm-up and half a cosine, set at every step."""
         c = self.config
         optimizer = adamw(
             self, rate=c.learning_rate, betas=(0.9, 0.999), weight_decay=c.weight_decay
@@ -157,7 +157,7 @@ class Training(nn.Module):
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def saliency(self) -> Saliency:
-        """The frozen predictor with the weights as they are now."""
+        """The frozen predictor with the current weights."""
         source = Saliency(self.config, self.image_shape)
         fold(copy.deepcopy(self.network), source.network)
         return source

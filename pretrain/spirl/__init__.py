@@ -1,1 +1,1 @@
-"""SPIRL: reconstruction error maps, the cache of them, and the choice of patches."""
+"""SPIRL: reconstruction error maps, their cache, and the selection of patches."""

@@ -1,14 +1,14 @@
-"""A cache of reconstruction errors: most of a frame's patches stood in earlier frames.
+"""A cache of reconstruction errors: most of a frame's patches were in earlier frames too.
 
-A patch's reconstruction error depends on the weights, its place and the bytes of nine patches, and
-an Atari game shows the same nine again and again: under a random policy about nine in ten. The
-distinct patches are numbered as they come, and an error is kept under its centre and the nine
-numbers. Both dictionaries compare whole keys and no number is used twice, so a false cache
-hit is impossible.
+A patch's reconstruction error depends on the weights, its position and the bytes of nine patches.
+An Atari game repeats these nine often: about nine times in ten under a random policy. Distinct
+patches are numbered in the order of their first use, and an error's key is its centre and the nine
+numbers. Both dictionaries compare whole keys and no number is used twice, so a false cache hit is
+impossible.
 
-No result depends on the cache: `errors_at` computes a centre to the same bits in any company, so an
-entry that was dropped costs time alone. An interrupted run that starts with an empty cache ends in
-the same bytes, and so does one that starts with the entries of others (`share`).
+No result depends on the cache: `errors_at` computes a centre to the same bits in any batch, so a
+dropped entry only costs time. An interrupted run that starts with an empty cache ends in the same
+bytes, and so does one that starts with the entries of other processes (`share`).
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from pretrain.modules.vit import MaskedViT, patchify
 from pretrain.spirl.error_log import Block, ErrorLog, stamp
 from pretrain.spirl.error_map import errors_at, neighbourhoods
 
-LIMIT = 512 * 2**20  # bytes an encoder; runs of several seeds have one each
-LOOK = 20  # frames between looks at what the others have computed
+LIMIT = 512 * 2**20  # bytes an encoder; each seed's process has its own
+INTERVAL = 20  # frames between two readings of the other processes' files
 TOGETHER = 64  # frames of a batch that are looked up before their misses are computed
-CHECKED = 4  # errors of each of the others' files that are computed again before it is used
+SAMPLES = 4  # errors of another process's file that are computed again before it is used
 
-# Bytes that CPython takes beyond the key's own: the objects' heads, a number, rounding, and the
-# entry's share of a dictionary that has just grown threefold.
+# Bytes of an entry in CPython beyond the key's own: the objects' headers, a number, rounding, and
+# its share of a dictionary that has just grown threefold.
 OVERHEAD = 48 + 32 + 64
 
 
 class ErrorCache:
     """`error_map` for a CPU, cached: (B, C, H, W) uint8 -> (B, N) float32.
 
-    Entries live in two generations. One that is used moves to the young one. When that is full the
-    old one is dropped and the young one takes its place. The cache empties itself when the model's
-    weights change, by `load_state_dict` or otherwise in place, which their tensors' version
-    counters show; a change of their `.data` does not. Maps with NaN or infinite errors are not
-    cached.
+    Entries are in two generations. A cache hit moves its entry to the young one. When the young
+    generation is full, the old one is dropped and the young one becomes the old. The cache empties
+    itself when the model's weights change, by `load_state_dict` or otherwise in place: their
+    tensors' version counters show that, except for a change of their `.data`. Maps with NaN or
+    infinite errors are not cached.
 
     Attributes:
         hits, misses: centres looked up and computed since the start.
-        nbytes: what the entries take, rounded up; never more than `limit`.
+        nbytes: the size of the entries, rounded up; never more than `limit`.
 
-    Raises ValueError where `limit` does not hold two frames.
+    Raises ValueError if `limit` is less than two frames' entries.
     """
 
     def __init__(self, model: MaskedViT, *, limit: int = LIMIT) -> None:
@@ -69,38 +69,38 @@ class ErrorCache:
         self.hits = self.misses = 0
         self._log: ErrorLog | None
         self._frames = 0  # looked up so far
-        self._numbers = 0  # so many are taken, each for good
+        self._numbers = 0  # numbers in use; none is used again
         self._near = neighbourhoods(*model.grid)
         centre = torch.arange(model.patches)[:, None]
         index, real, _ = self._near
-        # Where a border cuts a neighbour off, the centre stands in: the key names the centre too.
+        # The centre replaces a neighbour beyond the border; the key has the centre's position too.
         self._nine = torch.cat([centre, torch.where(real, index, centre)], dim=1).numpy()
         self._centre = centre.numpy().astype(np.int32)
         self.forget()
 
     @property
     def nbytes(self) -> int:
-        """What all entries take, at most."""
+        """An upper bound of the size of all entries."""
         return self._size(self._young) + self._size(self._old)
 
     def share(self, folder: Path) -> None:
-        """Take what others with the same weights wrote below `folder`, now and from time to time,
-        and write what is computed here: see `pretrain/spirl/error_log.py`.
+        """Read the errors that other processes with the same weights wrote below `folder`, now and
+        at intervals, and write this process's: see `pretrain/spirl/error_log.py`.
         """
         self._theirs: dict[Path, array[int]] = {}  # numbers of a file's patches
-        with self._or_alone():
+        with self._else_unshared():
             self._log = ErrorLog(folder, stamp(self.model), self._patch_bytes - OVERHEAD)
             self._take(self._log)
             self._log.warn_of_torn_ends()
 
     def forget(self) -> None:
-        """Drop all entries, and share no more."""
+        """Drop all entries, and stop sharing."""
         self._log = None
         self._young, self._old = _Generation(), _Generation()
-        # Held, so that no new weights can come to lie at their addresses.
+        # References, so that no new weights can be allocated at their addresses.
         self._weights = [weight.detach() for weight in self.model.parameters()]
         self._places = [
-            (part._parameters, name)  # as `parameters()` finds them, in a tenth of the time
+            (part._parameters, name)  # ten times faster than `parameters()`
             for part in self.model.modules()
             for name, weight in part._parameters.items()
             if weight is not None
@@ -109,7 +109,7 @@ class ErrorCache:
 
     def __call__(self, image: Tensor) -> Tensor:
         """A frame's errors do not depend on the others. Misses of several frames are computed
-        together, so that few passes have to be filled up.
+        together, so that few passes need padding.
         """
         if self._versions() != self._state:
             self.forget()
@@ -122,8 +122,8 @@ class ErrorCache:
 
     def _look_up(self, image: Tensor) -> _Frame:
         self._frames += 1
-        if self._log and self._frames % LOOK == 0:
-            with self._or_alone():
+        if self._log and self._frames % INTERVAL == 0:
+            with self._else_unshared():
                 self._take(self._log)
         self._make_room()
         pixels = patchify(image[None], self.model.patch)[0].numpy()
@@ -137,7 +137,7 @@ class ErrorCache:
         return _Frame(pixels, numbers, keys, errors)
 
     def _compute(self, images: Tensor, frames: list[_Frame]) -> None:
-        """The frames' misses, each distinct one once."""
+        """Compute the frames' misses, each distinct one once."""
         missing: dict[bytes, tuple[int, int]] = {}  # key -> the first frame that has it, centre
         for at, frame in enumerate(frames):
             for centre, (key, error) in enumerate(zip(frame.keys, frame.errors, strict=True)):
@@ -150,19 +150,19 @@ class ErrorCache:
         rows, centres = np.array(list(missing.values())).T
         distinct, place = np.unique(rows, return_inverse=True)
         patches = torch.cat([self.model.to_patches(images[[row]]) for row in distinct])
-        wanted = torch.from_numpy(place * self.model.patches + centres)
-        errors = errors_at(self.model, patches, wanted, self._near).numpy()
-        computed = dict(zip(missing, errors.tolist(), strict=True))
+        numbers = torch.from_numpy(place * self.model.patches + centres)
+        errors = errors_at(self.model, patches, numbers, self._near).numpy()
+        error_of = dict(zip(missing, errors.tolist(), strict=True))
         for frame in frames:
             pairs = zip(frame.keys, frame.errors, strict=True)
-            frame.errors = [computed[key] if error is None else error for key, error in pairs]
+            frame.errors = [error_of[key] if error is None else error for key, error in pairs]
         for row in distinct:
             own = rows == row
             if np.isfinite(errors[own]).all():
                 self._keep(frames[row], centres[own], errors[own])
 
     def _keep(self, frame: _Frame, centres: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
-        """Cache what was computed of a frame, and append it for the others."""
+        """Cache the errors computed for a frame, and append them to this process's file."""
         self._make_room()
         keys = [frame.keys[centre] for centre in centres]
         self._young.errors.update(zip(keys, errors.tolist(), strict=True))
@@ -170,53 +170,53 @@ class ErrorCache:
             places = np.unique(self._nine[centres])
             numbers, first = np.unique(frame.numbers[places], return_index=True)
             table = np.frombuffer(b"".join(keys), np.int32).reshape(-1, 10)
-            with self._or_alone():
+            with self._else_unshared():
                 self._log.append(numbers, frame.pixels[places[first]], table, errors)
 
     @contextlib.contextmanager
-    def _or_alone(self) -> Iterator[None]:
-        """Share no more where the files fail: what they save is time alone."""
+    def _else_unshared(self) -> Iterator[None]:
+        """Stop sharing where a file fails: the files only save time."""
         try:
             yield
         except OSError as error:
-            message = "%s; errors are no longer shared, which takes longer and changes nothing"
+            message = "%s; errors are no longer shared, which is slower and changes no result"
             logging.getLogger(__name__).warning(message, error)
             self._log = None
 
     def _make_room(self) -> None:
-        """For one frame, or for one block of another process."""
+        """Make room for one frame, or for one block of another process."""
         if self._size(self._young) + self._frame_bytes > self.limit // 2:
             self._old, self._young = self._young, _Generation()
 
     def _take(self, log: ErrorLog) -> None:
-        """Remember what the others have computed since the last look, in our own numbers."""
+        """Cache the errors that the other processes have appended since the last call."""
         for path, block in log.news():
             if path not in self._theirs and not self._agrees(block):
-                log.ignore(path, "it has not the errors of this encoder on this machine")
+                log.ignore(path, "its errors are not those of this encoder on this machine")
                 continue
             self._make_room()
-            known = self._theirs.setdefault(path, array("i"))
-            known.extend(self._number(patch) for patch in _rows(block.contents))
-            nine = np.frombuffer(known, np.int32)[block.keys[:, 1:]]
+            numbers = self._theirs.setdefault(path, array("i"))
+            numbers.extend(self._number(patch) for patch in _rows(block.contents))
+            nine = np.frombuffer(numbers, np.int32)[block.keys[:, 1:]]
             keys = _rows(np.hstack([block.keys[:, :1], nine]))
             self._young.errors.update(zip(keys, block.errors.tolist(), strict=True))
 
     def _agrees(self, block: Block) -> bool:
-        """Whether some errors of a file's first block are what we compute, bit by bit."""
-        rows = np.linspace(0, len(block.keys) - 1, CHECKED).astype(int)
+        """Whether some errors of a file's first block are bit by bit those computed here."""
+        rows = np.linspace(0, len(block.keys) - 1, SAMPLES).astype(int)
         for (centre, *nine), error in zip(block.keys[rows], block.errors[rows], strict=True):
             if not 0 <= centre < len(self._nine):
                 return False
             pixels = np.zeros((self.model.patches, block.contents.shape[1]), np.uint8)
             pixels[self._nine[centre]] = block.contents[nine]
             patches = torch.from_numpy(pixels)[None].float() / 255
-            computed = errors_at(self.model, patches, torch.tensor([centre]), self._near)
-            if computed.numpy().tobytes() != error.tobytes():
+            expected = errors_at(self.model, patches, torch.tensor([centre]), self._near)
+            if expected.numpy().tobytes() != error.tobytes():
                 return False
         return True
 
     def _number(self, patch: bytes) -> int:
-        """The number of a patch's content, a new one where it is not cached."""
+        """The number of a patch's content, a new one if it is not cached."""
         number = self._young.numbers.get(patch)
         if number is None:
             number = self._old.numbers.get(patch)
@@ -237,12 +237,12 @@ class ErrorCache:
 
 @dataclass
 class _Frame:
-    """A frame as it is looked up.
+    """A frame that is looked up.
 
     Attributes:
         pixels: its patches' bytes, (N, bytes of a patch) uint8; `numbers` (N,) are their numbers.
-        keys: of each centre, itself and the numbers of its nine patches.
-        errors: of each centre, None where it is not cached.
+        keys: for each centre, its position and the numbers of its nine patches.
+        errors: for each centre, None if it is not cached.
     """
 
     pixels: NDArray[np.uint8]

@@ -1,13 +1,13 @@
-"""SPIRL's reconstruction error map (§4.2), exactly: the error of each patch reconstructed from its
-eight neighbours alone.
+"""SPIRL's exact reconstruction error map (§4.2): each patch is reconstructed from its eight
+neighbours alone.
 
-For a centre the encoder gets CLS and the neighbours that exist (3 in a corner, 5 at an edge, 8
-inside), the decoder gets them at their places and the mask token everywhere else, and only its
-prediction at the centre counts. Three things that cost nothing in exactness are saved: a patch is
-embedded once, not once per neighbour; the decoder's first layer computes the queries, keys and
-values of mask tokens, which are the same for every centre, once per place; and its last layer
-computes the centre's query only. The result depends on no more than the nine patches and their
-place.
+For a centre, the encoder gets CLS and the existing neighbours (3 in a corner, 5 at an edge, 8
+inside). The decoder gets their latents at their positions, and the mask token at all others. Only
+its prediction at the centre counts. Three computations are saved, and the result is still exact. A
+patch is embedded once, not once for each neighbour. The decoder's first layer computes the queries,
+keys and values of mask tokens, which are equal for all centres, once for each position. Its last
+layer computes the centre's query only. The result depends on the nine patches and their positions
+alone.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from pretrain.modules.linear import fast_linear
 from pretrain.modules.vit import MaskedViT, normalise, query_one
 
-CENTRES = 36  # a pass of all frames together
-FEW = 8  # a pass of `errors_at`: fits a core's cache, and hardly any of it is wasted on filling up
+CENTRES = 36  # in a pass over all frames together
+FEW = 8  # centres in a pass of `errors_at`: fits a core's cache, and needs little padding
 
 
 def neighbourhoods(
@@ -32,9 +32,9 @@ def neighbourhoods(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The neighbours of every patch of a grid of N: (index (N, 8), real (N, 8) bool, place (N, N)).
 
-    `index` lists them in row-major order, `real` is False where a border cut one off, and `place[c,
-    p]` is p's rank among c's neighbours counted from 1, or 0 where p is not one: what
-    `MaskedViT.place` wants.
+    `index` lists them in row-major order, and `real` is False for those beyond the border.
+    `place[c, p]` is p's rank among c's neighbours, counted from 1, or 0 if p is none of them: the
+    argument of `MaskedViT.place`.
     """
     patch = torch.arange(rows * columns, device=device)
     row, column = patch // columns, patch % columns
@@ -45,12 +45,12 @@ def neighbourhoods(
 
 
 def reconstruct_centres(model: MaskedViT, patches: Tensor, *, centres: int = CENTRES) -> Tensor:
-    """Each patch from its neighbours: (B, N, pixels) in [0, 1] -> normalised pixels (B, N,
-    pixels).
+    """Reconstruct each patch from its neighbours: (B, N, pixels) in [0, 1] -> normalised pixels
+    (B, N, pixels).
 
-    All frames go through together, `centres` of the N at a time.
+    A pass has `centres` of the N patches of all frames.
     """
-    # Made where they are used: a copy would wait, and a CUDA graph cannot hold one.
+    # Made on the device: a copy would wait, and a CUDA graph cannot contain one.
     index, real, place = neighbourhoods(*model.grid, device=patches.device)
     batch, count = patches.shape[:2]
     tokens = model.embed(patches)
@@ -78,17 +78,16 @@ def errors_at(
     """Some entries of frames' error maps: (B, N, pixels) in [0, 1], at (M,) int64 -> (M,) float32.
     Centre c of frame b is number b N + c; `near` is the grid's `neighbourhoods`.
 
-    A centre's error is bit by bit the same whatever else is asked for: passes are always of `FEW`
-    centres, the last one filled up with any, and patches are embedded frame by frame, so that all
-    operations have the same shapes. That a sum of products does not depend on the row it stands in
-    is left to the tests to show.
+    A centre's error is bit by bit the same in any batch. A pass always has `FEW` centres, padded if
+    need be, and patches are embedded frame by frame, so that all operations have the same shapes.
+    The tests show that a sum of products does not depend on its row.
     """
     tokens = torch.cat([model.embed(frame[None])[0] for frame in patches])  # (B N, D)
     target = torch.cat([normalise(frame) for frame in patches])
     masks = _masks(model)
     errors = []
-    filled = F.pad(centres, (0, -len(centres) % FEW))
-    for chunk in torch.split(filled, FEW):
+    padded = F.pad(centres, (0, -len(centres) % FEW))
+    for chunk in torch.split(padded, FEW):
         centre = chunk % model.patches
         index, real, place = (table[centre] for table in near)
         visible = tokens[index + (chunk - centre)[:, None]]
@@ -99,7 +98,7 @@ def errors_at(
 
 
 def _masks(model: MaskedViT) -> Tensor:
-    """Mask tokens' queries, keys and values in the decoder's first layer, by row (1 + N, 3 D')."""
+    """The mask tokens' queries, keys and values in the decoder's first layer, (1 + N, 3 D')."""
     block = cast(Block, model.decoder_blocks[0])
     qkv: Tensor = cast(Attention, block.attn).qkv(
         block.norm1(model.mask_token[0] + model.decoder_positions)
@@ -116,7 +115,8 @@ def _reconstruct(
     real: Tensor,
     place: Tensor,
 ) -> Tensor:
-    """Centres (S,) from their neighbours' tokens (S, 8, D) -> normalised pixels (S, pixels).
+    """Reconstruct centres (S,) from their neighbours' tokens (S, 8, D) -> normalised pixels
+    (S, pixels).
 
     The last three are the rows of `neighbourhoods` for these centres.
     """
@@ -134,7 +134,7 @@ def _reconstruct(
 
 
 def _first_block(block: Block, x: Tensor, masks: Tensor, rows: Tensor, place: Tensor) -> Tensor:
-    """`block(x)`, where x (S, 1 + N, D') holds mask tokens but at CLS and at `rows` (S, K).
+    """`block(x)`, where x (S, 1 + N, D') is the mask token except at CLS and at `rows` (S, K).
 
     `masks` are the mask tokens' queries, keys and values; only the others' are computed.
     """

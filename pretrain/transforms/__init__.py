@@ -1,1 +1,1 @@
-"""What is done to a batch before a network sees it: crops, augmentation, token masking."""
+"""Transforms of a batch before the network: crops, augmentation, pairs, token masking."""

@@ -1,7 +1,7 @@
-"""Crops and mirror images of a batch, cut on its own device: torchvision's RandomResizedCrop.
+"""Crops and mirror images of a batch, computed on its device: torchvision's RandomResizedCrop.
 
-Szegedy et al., "Going deeper with convolutions" (2015), in the form that MAE and MultiMAE train
-with. All channels of an image are cut alike, so whatever is stacked there stays aligned.
+Szegedy et al., "Going deeper with convolutions" (2015), with the settings of MAE and MultiMAE. All
+channels of an image have the same crop, so a frame and its map stay aligned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 SCALE = (0.2, 1.0)  # of the image's area
 RATIO = (0.75, 4 / 3)  # width over height
-TRIES = 10  # for a box that fits; then the largest one at the centre
+TRIES = 10  # of a box that fits; if none does, the largest one at the centre is used
 
 
 def boxes(rng: np.random.Generator, count: int, size: tuple[int, int]) -> NDArray[np.int64]:
@@ -28,15 +28,15 @@ def boxes(rng: np.random.Generator, count: int, size: tuple[int, int]) -> NDArra
     fits = np.logical_and.reduce((sides >= 1) & (sides <= np.array(size)), axis=2)
     fitting = np.logical_or.reduce(fits, axis=1, keepdims=True)
     largest = min(height, round(width / RATIO[0])), min(width, round(height * RATIO[1]))
-    chosen = np.where(fitting, sides[np.arange(count), fits.argmax(axis=1)], largest)
-    room = np.array(size) - chosen
+    box = np.where(fitting, sides[np.arange(count), fits.argmax(axis=1)], largest)
+    room = np.array(size) - box
     corner = np.where(fitting, np.floor(rng.random((count, 2)) * (room + 1)), room // 2)
-    return np.concatenate([corner.astype(np.int64), chosen], axis=1)
+    return np.concatenate([corner.astype(np.int64), box], axis=1)
 
 
 def crop(images: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
-    """The boxes (B, 4) of `images` (B, C, H, W), each stretched to H x W, bilinear; mirrored
-    left to right where `mirrored` (B,) says so.
+    """The boxes (B, 4) of `images` (B, C, H, W), each resized to H x W, bilinear, and flipped left
+    to right where `mirrored` (B,) is true.
     """
     height, width = images.shape[2:]
     top, left, rows, columns = boxes.to(images.device).float().T[..., None].unbind()
@@ -48,9 +48,9 @@ def crop(images: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def _centres(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Where each of `size` pixels lies in an axis of as many, in grid_sample's -1 to 1: (B, size).
+    """The coordinates (B, size) at which `size` pixels sample a box, in grid_sample's -1 to 1.
 
-    No pixel reaches beyond the centres of the box's outermost ones.
+    They stay within the centres of the box's outermost pixels.
     """
     at = (torch.arange(size, device=start.device) + 0.5) * length / size
     inside = torch.minimum(at.clamp_min(0.5), length - 0.5)

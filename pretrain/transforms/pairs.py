@@ -1,8 +1,8 @@
-"""Pairs of frames of one episode: which source a target is reconstructed from.
+"""Pairs of frames of one episode: a target, and the source that it is reconstructed from.
 
-As Transporter (Kulkarni et al. 2019) and self-supervised attention (Wu et al. 2021) train: two
-different frames, at most `max_gap` steps apart, either one first. Wu et al. sample both from a
-buffer of the last 60 steps, which may hold the end of an episode; here a pair never does.
+As in Transporter (Kulkarni et al. 2019) and self-supervised attention (Wu et al. 2021): two
+different frames, at most `max_gap` steps apart, in either order. Wu et al. sample both from a
+buffer of the last 60 steps, which may include the end of an episode; here a pair never does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 
 class Pairs:
-    """The frames (N,) of a data set that have a partner, and a partner of each, by the step."""
+    """The frames of a data set that have partners, and a random partner for each at each step."""
 
     def __init__(self, frames: FrameSet, max_gap: int, seed: int) -> None:
         """Raises FoveaError where no frame has a partner."""
@@ -27,15 +27,15 @@ class Pairs:
         self.targets = np.flatnonzero(self._last > self._first)
         if not len(self.targets):
             raise FoveaError(
-                f"max_gap: {max_gap}, but of {len(frames)} frames no two of one episode are that "
-                "near; collect more, or longer episodes"
+                f"max_gap: {max_gap}, but among {len(frames)} frames no two of one episode are so "
+                "near; collect more frames, or raise max_gap"
             )
 
     def sources(self, targets: Rows, step: int) -> Rows:
         """A source for each of a whole batch's targets (B,): any other frame of its window."""
         first, last = self._first[targets], self._last[targets]
         at = first + np.floor(noise(self._seed, step).random(len(targets)) * (last - first))
-        return np.asarray(at + (at >= targets), np.int64)  # the target itself is passed over
+        return np.asarray(at + (at >= targets), np.int64)  # skips the target itself
 
 
 def _window(frames: FrameSet, max_gap: int) -> tuple[Rows, Rows]:

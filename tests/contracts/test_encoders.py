@@ -164,7 +164,7 @@ def test_an_encoder_refuses_other_images(component: str) -> None:
         good.permute(0, 2, 3, 1),
     ]
     for image in wrong:
-        with pytest.raises(ValueError, match="image: wants uint8"):
+        with pytest.raises(ValueError, match="image: must be uint8"):
             make_encoder(component)(image)
 
 

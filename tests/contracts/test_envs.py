@@ -95,7 +95,9 @@ def test_an_environment_depends_on_seed_and_index_alone(component: str) -> None:
 @of("datasets.envs")
 def test_an_environment_that_is_not_drawn_is_the_same_one(component: str) -> None:
     name = f"{component.rsplit('.', 1)[1]}/{game_of(component)}"
-    rendered, black = (envs.single(name, seed=0, index=1, draw=draw) for draw in (True, False))
+    rendered, black = (
+        envs.single(name, seed=0, index=1, images=images) for images in (True, False)
+    )
     (image, info), (nothing, same) = rendered.reset(), black.reset()
     for number in range(3):
         assert image.any() and not nothing.any() and image.shape == nothing.shape
@@ -114,9 +116,9 @@ def test_options_of_a_word_are_fields_of_the_suite(component: str) -> None:
     name = f"{suite}/{game_of(component)}"
     defaults = {field.name: field.default for field in dataclasses.fields(module.Config)}
     expected = {"suite": suite} | {key: defaults[key] for key in module.OPTIONS}
-    assert envs.shown(name) == expected
+    assert envs.rendering(name) == expected
     for key in module.OPTIONS:
-        assert envs.shown(f"{name}?{key}={defaults[key]}") == expected
+        assert envs.rendering(f"{name}?{key}={defaults[key]}") == expected
         with pytest.raises(ValueError, match=f"{key}: 'no such thing'"):
             envs.check(f"{name}?{key}=no such thing")
     with pytest.raises(ValueError, match="no option 'colour'"):
@@ -147,16 +149,16 @@ SUITES = {f"datasets.sources.{component}": "metaworld/reach" for component in ("
 def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
     """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
     module, inputs = importlib.import_module(component), {}
-    if module.LEARNED:
+    if module.ACTION_LOG:
         actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
-        with closing(envs.single(env, seed=0, index=0, draw=False)) as played:
+        with closing(envs.single(env, seed=0, index=0, images=False)) as played:
             played.reset()
             rewards = np.array([float(played.step(one)[1]) for one in actions])
         ends = np.zeros(0, np.int64)  # fewer steps than an episode has
-        learned = {"action": actions, "reward": rewards, "end": ends}
+        arrays = {"action": actions, "reward": rewards, "end": ends}
         folder.mkdir(exist_ok=True)
-        save_file(learned, folder / module.LEARNED)
-        inputs = {"learned": folder}
+        save_file(arrays, folder / module.ACTION_LOG)
+        inputs = {"learner": folder}
     return module.streams(small(module.Config), env, count, **inputs)
 
 
@@ -169,7 +171,7 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
     env = SUITES.get(component, "atari/Pong")
 
     def run(folder: Path, order: int) -> FrameSet:
-        streams = streams_of(component, env, count, tmp_path / "learned")
+        streams = streams_of(component, env, count, tmp_path / "learner")
         counts: list[int] = []
         folder.mkdir(exist_ok=True)
         for stream in pickle.loads(pickle.dumps(streams))[::order]:

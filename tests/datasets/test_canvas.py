@@ -26,7 +26,7 @@ except FoveaError as error:
 """
 
 
-def draw(**words: str) -> subprocess.CompletedProcess[str]:
+def render(**words: str) -> subprocess.CompletedProcess[str]:
     """Draw a task in a process with this environment: MuJoCo chooses once a process."""
     environment = {
         key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")
@@ -40,20 +40,20 @@ def draw(**words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("word", ["egl", "glfw", "paper"])
 def test_what_is_asked_for_and_cannot_draw_is_told(word: str) -> None:
     """EGL fails for want of a driver, a window for want of a screen, paper when it is looked up."""
-    done = draw(MUJOCO_GL=word, **NO_DRIVER)
-    assert done.returncode == 1 and done.stderr.startswith("told: nothing to render"), done.stderr
+    done = render(MUJOCO_GL=word, **NO_DRIVER)
+    assert done.returncode == 1 and done.stderr.startswith("told: no renderer"), done.stderr
     assert f"MUJOCO_GL='{word}'" in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert "Debian package libosmesa6, or libegl1 and libgl1-mesa-dri" in done.stderr
 
 
 @pytest.mark.slow
 def test_without_egl_s_driver_osmesa_draws_where_it_is_there() -> None:
-    assert draw().returncode == 0
-    done = draw(**NO_DRIVER)
+    assert render().returncode == 0
+    done = render(**NO_DRIVER)
     if ctypes.util.find_library("OSMesa"):
         assert done.returncode == 0, done.stderr
     else:
-        assert "told: nothing to render Meta-World with (MUJOCO_GL=''" in done.stderr
+        assert "told: no renderer for Meta-World (MUJOCO_GL=''" in done.stderr
 
 
 @pytest.fixture
@@ -74,5 +74,5 @@ def test_egl_without_a_driver_is_passed_over(both: None, monkeypatch: pytest.Mon
 
 def test_no_library_at_all_is_told(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
-    with pytest.raises(FoveaError, match=r"neither libEGL nor libOSMesa is there\); install"):
+    with pytest.raises(FoveaError, match=r"neither libEGL nor libOSMesa is installed\); install"):
         canvas.gl_context()

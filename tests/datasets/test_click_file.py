@@ -53,34 +53,37 @@ def test_a_file_comes_back_and_reads_well(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
-    "cut in half": (lambda text: text[: len(text) // 2], "damaged or no click file"),
-    "empty": (lambda text: "", "damaged or no click file"),
-    "no text": (lambda text: "\udcff", "damaged or no click file"),
-    "nested": (lambda text: "[" * 100_000, "damaged or no click file"),
-    "a list": (lambda text: "[]", "not the keys of a click file"),
+    "cut in half": (lambda text: text[: len(text) // 2], "damaged or not a click file"),
+    "empty": (lambda text: "", "damaged or not a click file"),
+    "no text": (lambda text: "\udcff", "damaged or not a click file"),
+    "nested": (lambda text: "[" * 100_000, "damaged or not a click file"),
+    "a list": (lambda text: "[]", "its keys are not those of a click file"),
     "another format": (lambda text: text.replace("clicks/1", "clicks/9"), "not fovea-clicks/1"),
     "another canvas": (lambda text: text.replace("400,", "450,", 1), "on a canvas of 400"),
     "no frames": (lambda text: '{"format": "fovea-clicks/1", "canvas": 400, "frames": 3}', "file"),
     "a strange key": (lambda text: text.replace("000-0", "../-0"), "frame '../-0000000"),
-    "no digest": (lambda text: text.replace(DIGEST, "abc"), "'abc' is no SHA-256"),
+    "no digest": (lambda text: text.replace(DIGEST, "abc"), "'abc' is not a SHA-256"),
     "a click outside": (
         lambda text: text.replace("7.5", "400.1"),
         "click 1: [400.1, 8.0]",
     ),
-    "a click that is none": (lambda text: text.replace("7.5", "NaN"), "'NaN' is no finite number"),
+    "a click that is none": (
+        lambda text: text.replace("7.5", "NaN"),
+        "'NaN' is not a finite number",
+    ),
     "a click moved": (lambda text: text.replace("7.5", "7.6"), f"frame {KEYS[0]}: its line does"),
     "another crc32": (lambda text: text.replace("}\n}", "0}\n}", 1), f"frame {KEYS[0]}: its line"),
     "a digest that is no string": (
         lambda text: text.replace(f'"{DIGEST}"', "7"),
-        "7 is no SHA-256",
+        "7 is not a SHA-256",
     ),
     "a frame twice": (
         lambda text: text.replace("\n}\n}", f",{text.splitlines()[4]}\n}}\n}}"),
-        f"key '{KEYS[0]}' 2 times",
+        f"key '{KEYS[0]}' occurs 2 times",
     ),
     "an integer of 5,000 digits": (lambda text: text.replace("7.5", "7" * 5000), "5000 digits"),
     "a key of 100,000 letters": (lambda text: text.replace("000-0", "0" * 100_000), "frame '000"),
-    "half a click": (lambda text: text.replace("7.5, ", ""), "click 1: [8.0] is no pair"),
+    "half a click": (lambda text: text.replace("7.5, ", ""), "click 1: [8.0] is not a pair"),
 }
 
 
@@ -176,7 +179,7 @@ def test_what_is_no_click_is_refused(written: object) -> None:
 
 @pytest.mark.parametrize("name", ["", "Alice", "../alice", "a/b", "-a", "a" * 41, "alice\n"])
 def test_names_that_are_no_files(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FoveaError, match="a name is made of"):
+    with pytest.raises(FoveaError, match="a name consists of"):
         path_of(tmp_path, name)
     assert path_of(tmp_path, "alice-2") == tmp_path / "alice-2.json"
 
@@ -231,8 +234,8 @@ def test_clicks_on_other_frames_are_refused(tmp_path: Path) -> None:
     for other in (dataclasses.replace(frames, images=images), some_frames(index)):
         with pytest.raises(FoveaError, match=r"alice\.json: frame .* \(SHA-256 .*, here ") as error:
             annotate(Config(), "atari/Pong", other, 5, tmp_path)
-        assert "bring those frames back" in str(error.value)
-    with pytest.raises(FoveaError, match=f"frame {key} was another picture .*{was}"):
+        assert "restore those frames" in str(error.value)
+    with pytest.raises(FoveaError, match=f"clicks on frame {key} are of another image .*{was}"):
         annotate(Config(), "atari/Pong", dataclasses.replace(frames, images=images), 5, tmp_path)
 
 
@@ -255,17 +258,17 @@ def test_clicks_of_heatmap_js_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("annotations_012.txt", heatmap(), "is of no frame from 0 to 11"),
-        ("annotations_x.txt", heatmap(), "is of no frame"),
+        ("annotations_012.txt", heatmap(), "012.txt: the frames are 0 to 11"),
+        ("annotations_x.txt", heatmap(), "x.txt: the frames are 0 to 11"),
         ("annotations_000.txt", heatmap((1, 2, 1))[:20], "not clicks of heatmap.js"),
         ("annotations_000.txt", "[]", "not clicks of heatmap.js"),
         ("annotations_000.txt", heatmap((401, 2, 1)), "click 1: .*outside of the frame"),
-        ("annotations_000.txt", heatmap((1, 2, 0)), "must count clicks"),
-        ("annotations_000.txt", heatmap((1, 2, 1.5)), "must count clicks"),
+        ("annotations_000.txt", heatmap((1, 2, 0)), "must be a number of clicks"),
+        ("annotations_000.txt", heatmap((1, 2, 1.5)), "must be a number of clicks"),
         ("annotations_000.txt", heatmap((1, 2, "many")), "not clicks of heatmap.js"),
-        ("annotations_000.txt", heatmap((1, 2, 10**12)), "must count clicks"),
+        ("annotations_000.txt", heatmap((1, 2, 10**12)), "must be a number of clicks"),
         ("annotations_000.txt", heatmap(*[(1, 2, 900)] * 3), "more than 1000 clicks"),
-        ("other.txt", "", "holds no annotations_NNN"),
+        ("other.txt", "", "no annotations_NNN"),
     ],
 )
 def test_what_is_no_heatmap_js_is_refused(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -329,10 +329,10 @@ def test_clicks_on_other_frames_are_told_at_once(tmp_path: Path) -> None:
     write_clicks(path, {KEYS[1]: Clicked("cd" * 32, ((1.0, 1.0),))})
     images = np.zeros((2, 8, 8, 3), np.uint8)
     task = server.Task("reach", "alice", path, tuple(KEYS[:2]), (DIGEST,) * 2, images)
-    with pytest.raises(FoveaError, match=rf"alice\.json: frame {KEYS[1]} was another picture"):
+    with pytest.raises(FoveaError, match=rf"alice\.json: the clicks on frame {KEYS[1]} are of"):
         server.check(task)
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(FoveaError, match=r"alice\.json: damaged or no click file"):
+    with pytest.raises(FoveaError, match=r"alice\.json: damaged or not a click file"):
         server.check(task)
 
 
@@ -415,8 +415,14 @@ def test_a_file_that_cannot_grow_is_told_and_nothing_is_lost(tmp_path: Path) -> 
 
 
 STRANGE: dict[str, tuple[Callable[[str], str], str]] = {
-    "a frame twice": (lambda text: text.replace(KEYS[1], KEYS[0]), f"key '{KEYS[0]}' 2 times"),
-    "a digest that is no string": (lambda text: text.replace(f'"{DIGEST}"', "7", 1), "7 is no SHA"),
+    "a frame twice": (
+        lambda text: text.replace(KEYS[1], KEYS[0]),
+        f"key '{KEYS[0]}' occurs 2 times",
+    ),
+    "a digest that is no string": (
+        lambda text: text.replace(f'"{DIGEST}"', "7", 1),
+        "7 is not a SHA",
+    ),
 }
 
 

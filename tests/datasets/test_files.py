@@ -19,10 +19,10 @@ BAD = {
     "nested just too deep": (b"[" * (DEPTH + 1) + b"]" * (DEPTH + 1), "nested more than 32 deep"),
     "5,000 digits": (b'{"n": ' + b"9" * 5000 + b"}", "an integer of 5000 digits"),
     "41 digits": (b"1" * 41, "an integer of 41 digits"),
-    "infinite": (b"[1e999]", "'1e999' is no finite number"),
-    "no number": (b"[NaN]", "'NaN' is no finite number"),
-    "a key twice": (b'{"a": 1, "b": {"c": 1, "c": 1}}', "key 'c' 2 times"),
-    "one of many keys twice": (b"{%s, %s}" % (MANY, b'"7": 1'), "key '7' 2 times"),
+    "infinite": (b"[1e999]", "'1e999' is not a finite number"),
+    "no number": (b"[NaN]", "'NaN' is not a finite number"),
+    "a key twice": (b'{"a": 1, "b": {"c": 1, "c": 1}}', "key 'c' occurs 2 times"),
+    "one of many keys twice": (b"{%s, %s}" % (MANY, b'"7": 1'), "key '7' occurs 2 times"),
     "a long key twice": (b'{"%s": 1, "%s": 1}' % (LETTERS, LETTERS), "key 'aaa"),
     "no text": (b"\xff", "can't decode byte"),
     "empty": (b"", "Expecting value"),
@@ -61,7 +61,7 @@ NAMES: list[object] = [
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_that_are_no_files_of_a_folder(tmp_path: Path, name: object) -> None:
-    with pytest.raises(ValueError, match="names no file inside its folder") as error:
+    with pytest.raises(ValueError, match="is not the name of a file inside its folder") as error:
         inside(tmp_path, name)
     assert len(str(error.value)) < 120
 

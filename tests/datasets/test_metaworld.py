@@ -214,7 +214,7 @@ def middle(
 
 def test_what_is_behind_the_camera_is_nowhere() -> None:
     """Divided by its depth it would be mirrored into the picture."""
-    env = task("reach", draw=False)
+    env = task("reach", images=False)
     env.reset()
     data, camera = env._task.data, env._camera
     ahead = -data.cam_xmat[camera].reshape(3, 3)[:, 2]

@@ -27,7 +27,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def reach() -> Any:
     """A task three steps into its first episode, not drawn."""
-    env = envs.single("metaworld/reach", seed=0, index=0, draw=False)
+    env = envs.single("metaworld/reach", seed=0, index=0, images=False)
     env.reset()
     for _ in range(3):
         env.step(STILL)
@@ -99,7 +99,7 @@ def test_a_killed_process_is_told_of(asked: str) -> None:
 
 @pytest.mark.slow
 def test_a_fault_in_a_process_is_told_as_in_this_one() -> None:
-    vector = envs.make("metaworld/reach", num_envs=2, seed=0, draw=False)
+    vector = envs.make("metaworld/reach", num_envs=2, seed=0, images=False)
     vector.reset()
     with pytest.raises(FoveaError, match=r"'metaworld/reach': the action at step 1, .* not finite"):
         vector.step(np.array([STILL, STILL * np.nan]))

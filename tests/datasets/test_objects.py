@@ -105,7 +105,7 @@ def test_a_blank_frame_shows_no_object(tmp_path: Path) -> None:
     frames, env = read_frames(tmp_path), "atari/Berzerk?screen=gray84"
     shown = annotate(Config(visible=True), env, frames, 1)["objects"]
     assert list(shown) == [4] and len(shown[4]) == len(at) - 1
-    with pytest.raises(FoveaError, match=r"1 frames of 5 of .* have an object, 2 are asked for"):
+    with pytest.raises(FoveaError, match=r"1 frames of 5 of .* have an object, count is 2"):
         annotate(Config(visible=True), env, frames, 2)
 
 

@@ -13,17 +13,17 @@ from safetensors.numpy import save_file
 from datasets import envs
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
-from datasets.sources.replay import LEARNED, Config, streams
+from datasets.sources.replay import ACTION_LOG, Config, streams
 
 ENV, STEPS = "metaworld/reach?view=upright", 1_080
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def learner(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """Random actions over two whole episodes and a bit, and what the environment went through."""
     folder = tmp_path_factory.mktemp("learned")
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 4)).astype(np.float32)
-    env = envs.make(ENV, num_envs=1, seed=3, draw=False)
+    env = envs.make(ENV, num_envs=1, seed=3, images=False)
     record = []
     _, info = env.reset()
     for action in actions:
@@ -39,14 +39,14 @@ def keep(folder: Path, record: list[Any], rewards: NDArray[np.float64]) -> None:
     """What the learner leaves, with these rewards."""
     actions = np.stack([action for _, action, *_ in record])
     arrays = {"action": actions, "reward": rewards, "end": np.array([500, 1_000])}
-    save_file(arrays, folder / LEARNED)
+    save_file(arrays, folder / ACTION_LOG)
 
 
 def test_frames_are_the_trainings_evenly_spread(
-    learned: tuple[Path, list[Any]], tmp_path: Path
+    learner: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
     """Also where a stream begins in a later episode, which is not played from the first one on."""
-    folder, record = learned
+    folder, record = learner
     for part in streams(Config(seed=3, streams=2, steps=STEPS), ENV, 40, folder):
         part.run(tmp_path, lambda _: None)
     frames = read_frames(tmp_path)
@@ -64,7 +64,7 @@ def test_frames_are_the_trainings_evenly_spread(
 
 
 def test_frames_are_drawn_only_when_they_are_recorded(
-    learned: tuple[Path, list[Any]], monkeypatch: pytest.MonkeyPatch
+    learner: tuple[Path, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datasets.envs.metaworld import MetaWorldTask
 
@@ -76,16 +76,16 @@ def test_frames_are_drawn_only_when_they_are_recorded(
         return images[-1]
 
     monkeypatch.setattr(MetaWorldTask, "image", image)
-    (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 6, learned[0])
+    (part,) = streams(Config(seed=3, streams=1, steps=STEPS), ENV, 6, learner[0])
     assert len(list(part.frames(2))) == 4
     assert len(images) == 4
 
 
 def test_another_way_than_the_learner_s_is_told(
-    learned: tuple[Path, list[Any]], tmp_path: Path
+    learner: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
     """As on another processor, where the last bit of one step is enough."""
-    _, record = learned
+    _, record = learner
     rewards = np.array([reward for *_, reward, _ in record])
     rewards[42] = np.nextafter(rewards[42], np.inf)
     keep(tmp_path, record, rewards)
@@ -97,7 +97,7 @@ def test_another_way_than_the_learner_s_is_told(
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FoveaError, match=r"atari/Pong has no state.*Meta-World"):
+    with pytest.raises(FoveaError, match=r"atari/Pong must have a state.*Meta-World"):
         streams(Config(), "atari/Pong", 10, tmp_path)
     with pytest.raises(ValueError, match="count: 200, must be 1 to the learner's 100"):
         streams(Config(steps=100, learn_start=50), ENV, 200, tmp_path)
@@ -106,6 +106,6 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     (part, *_) = streams(Config(), ENV, 10, tmp_path)
     with pytest.raises(FoveaError, match=r"actions\.safetensors.*collect again"):
         next(part.frames(0))
-    (tmp_path / LEARNED).write_bytes(b"cut sho")
+    (tmp_path / ACTION_LOG).write_bytes(b"cut sho")
     with pytest.raises(FoveaError, match=r"actions\.safetensors.*collect again"):
         next(part.frames(0))

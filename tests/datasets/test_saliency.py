@@ -66,7 +66,7 @@ def test_maps_of_other_frames_are_refused(tmp_path: Path) -> None:
     os.remove(tmp_path / "frames" / "001-00000.tar")
     with pytest.raises(FoveaError, match=r"001-00000\.tar: its maps are of other frames"):
         read_saliency(tmp_path / "maps", read_frames(tmp_path / "frames"))
-    with pytest.raises(FoveaError, match="has not the columns of saliency maps"):
+    with pytest.raises(FoveaError, match="its columns are not saliency maps"):
         read_saliency(tmp_path / "frames", frames)
 
 
@@ -76,7 +76,7 @@ def test_a_map_given_twice_and_damage_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "maps"
     write(folder, frames, np.arange(10))
     write_saliency_shard(folder / "000-00001.tar", frames, np.arange(3), maps_of(np.arange(3)))
-    with pytest.raises(FoveaError, match="maps: has two maps of one frame"):
+    with pytest.raises(FoveaError, match="maps are out of order, or two are of one frame"):
         read_saliency(folder, frames)
     path = folder / "000-00001.tar"
     path.write_bytes(flip(path.read_bytes(), 8 * 700))

@@ -18,7 +18,7 @@ from datasets.envs.atari import AtariGame, Config, games
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
 from datasets.sources import random
-from datasets.streams import shared_out
+from datasets.streams import equal_shares
 
 Image = NDArray[np.uint8]
 Step = tuple[Image, float, bool]  # image, reward, terminated
@@ -187,7 +187,7 @@ def test_a_state_goes_on_in_a_fresh_emulator(game: str, screen: Any) -> None:
 
 def test_a_screen_is_an_option_of_the_word() -> None:
     assert envs.image_shape("atari/Pong?screen=gray84") == (1, 84, 84)
-    assert envs.shown("atari/Pong") == {"suite": "atari", "screen": "rgb96"}
+    assert envs.rendering("atari/Pong") == {"suite": "atari", "screen": "rgb96"}
     with pytest.raises(FoveaError, match=r"screen: 'grey84', must be rgb96 or gray84 or native"):
         envs.check("atari/Pong?screen=grey84")
 
@@ -207,21 +207,21 @@ def test_several_games_are_one_word() -> None:
     ):
         with pytest.raises(FoveaError, match=says):
             envs.members(wrong)
-    with pytest.raises(FoveaError, match="one is played at a time"):
+    with pytest.raises(FoveaError, match="must be one game, not several"):
         envs.check(word)
 
 
 def test_frames_of_several_games_are_dealt_out_evenly(tmp_path: Path) -> None:
     """Of eight streams three play each of the first two games, and two the last."""
     word = "atari/{Pong,MsPacman,Qbert}?screen=gray84"
-    shares = shared_out(word, random.uniform, seed=0, streams=8, count=100)
+    shares = equal_shares(word, random.uniform, seed=0, streams=8, count=100)
     assert [share.env.partition("?")[0] for share in shares[:3]] == [
         "atari/Pong", "atari/MsPacman", "atari/Qbert",
     ]  # fmt: skip
     by_game = [sum(share.count for share in shares[game::3]) for game in range(3)]
     assert by_game == [34, 33, 33]
     with pytest.raises(ValueError, match="streams: 2, must be at least 1 for each of 3 games"):
-        shared_out(word, random.uniform, seed=0, streams=2, count=100)
+        equal_shares(word, random.uniform, seed=0, streams=2, count=100)
     for stream in random.streams(random.Config(streams=4), word, 26):
         stream.run(tmp_path, lambda _: None)
     frames = read_frames(tmp_path)

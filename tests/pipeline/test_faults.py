@@ -167,7 +167,7 @@ SLIPS = {
     ),
     "too little selected": Slip(
         "patch: 16", "patch: 16, features: {max_ratio: 0.01}",
-        ("encoders.breakout-mae.features.max_ratio: 0.01", "not even one"),
+        ("encoders.breakout-mae.features.max_ratio: 0.01", "is less than one"),
     ),
 }  # fmt: skip
 

@@ -146,7 +146,7 @@ def test_panels_of_channels(kind: str, pictures: int) -> None:
 
 
 def test_channels_without_a_source_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"saliency: no source is given"):
+    with pytest.raises(ValueError, match=r"saliency: is None"):
         channels.Encoder(channels.Config(), channels.Features(), SHAPE)
 
 

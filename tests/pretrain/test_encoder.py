@@ -128,7 +128,7 @@ def test_impossible_settings_name_their_field(make: Any, message: str) -> None:
 
 def test_wrong_images_are_refused() -> None:
     for image in (frames().float(), frames()[0], frames()[:, :, :40]):
-        with pytest.raises(ValueError, match="image: wants uint8"):
+        with pytest.raises(ValueError, match="image: must be uint8"):
             build()(image)
 
 
@@ -259,7 +259,7 @@ def rewrite(folder: Path, name: str, tensor: Tensor | None) -> None:
         (lambda f: rewrite(f, "model.cls", None), "model.cls is missing"),
         (lambda f: rewrite(f, "model.cls", torch.ones(1, 1, 8)), "model.cls is torch.float32"),
         (lambda f: rewrite(f, "model.cls", torch.ones(1, 1, 16).half()), "torch.float16"),
-        (lambda f: rewrite(f, "model.cls", torch.full((1, 1, 16), np.nan)), "model.cls holds NaN"),
+        (lambda f: rewrite(f, "model.cls", torch.full((1, 1, 16), np.nan)), "model.cls has NaN"),
         (lambda f: edit(f, config={"patch": 16}), "safetensors: model"),
         (lambda f: truncate(f, "config.json"), "config.json: not readable as JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "config.json: must hold a JSON object"),

@@ -128,5 +128,5 @@ def test_what_no_upgrade_understands_is_refused_by_name(
     monkeypatch.setattr(
         mae.Encoder, "upgrade", staticmethod(lambda h, w: (h, {"model.cls": w["no such weight"]}))
     )
-    with pytest.raises(FoveaError, match=r"config\.json: of no known form of mae"):
+    with pytest.raises(FoveaError, match=r"config\.json: not a known form of mae"):
         load_encoder(tmp_path)

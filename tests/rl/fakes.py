@@ -94,7 +94,7 @@ def make_chain(
     num_envs: int,
     seed: int,
     life_loss_ends: bool = False,
-    draw: bool = True,
+    images: bool = True,
     slip: float = 0.1,
 ) -> SyncVectorEnv:
     """What datasets.envs.make gives, for the chain."""
@@ -105,7 +105,7 @@ def make_chain(
 
 
 def single_chain(
-    word: str, *, seed: int, index: int, draw: bool = True, slip: float = 0.1
+    word: str, *, seed: int, index: int, images: bool = True, slip: float = 0.1
 ) -> Chain:
     """What datasets.envs.single gives, for the chain."""
     return Chain((seed, index), slip, life_loss_ends=False)

@@ -28,8 +28,8 @@ class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     drawn for each episode, which succeeds within 0.2 of it. Cut after 10 steps, never terminated.
     """
 
-    def __init__(self, seed: Sequence[int], draw: bool) -> None:
-        self.random, self.shown = np.random.default_rng(seed), draw
+    def __init__(self, seed: Sequence[int], images: bool) -> None:
+        self.random, self.shown = np.random.default_rng(seed), images
         self.place, self.goal = np.zeros(2), np.zeros(2)
         self.total, self.length, self.reached = 0.0, 0, False
         self.action_space = gymnasium.spaces.Box(-1, 1, (ACTIONS,), np.float32)
@@ -75,14 +75,14 @@ class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
 
 def make_point(
-    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, draw: bool = True
+    word: str, *, num_envs: int, seed: int, life_loss_ends: bool = False, images: bool = True
 ) -> SyncVectorEnv:
-    points = [partial(Point, (seed, index), draw) for index in range(num_envs)]
+    points = [partial(Point, (seed, index), images) for index in range(num_envs)]
     return SyncVectorEnv(points, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
-def single_point(word: str, *, seed: int, index: int, draw: bool = True) -> Point:
-    return Point((seed, index), draw)
+def single_point(word: str, *, seed: int, index: int, images: bool = True) -> Point:
+    return Point((seed, index), images)
 
 
 STATES = state.Encoder(state.Config(4), state.Features(), (3, 25, 25))

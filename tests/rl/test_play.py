@@ -56,8 +56,8 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
     make_chain, real = fakes.single_chain, fakes.Chain.step
     broken: list[fakes.Chain] = []
 
-    def single(word: str, *, seed: int, index: int, draw: bool = True) -> fakes.Chain:
-        chain = make_chain(word, seed=seed, index=index, draw=draw)
+    def single(word: str, *, seed: int, index: int, images: bool = True) -> fakes.Chain:
+        chain = make_chain(word, seed=seed, index=index, images=images)
         if chain.random.bit_generator.state == first:
             broken.append(chain)
         return chain

@@ -160,7 +160,7 @@ def test_a_policy_of_the_state_is_complete_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("env", ["atari/Breakout", "atari/Frostbite", "metaworld/reach"])
 def test_actions_are_counted_without_starting_the_environment(env: str) -> None:
-    with closing(envs.single(env, seed=0, index=0, draw=False)) as environment:
+    with closing(envs.single(env, seed=0, index=0, images=False)) as environment:
         assert envs.action_space(env) == environment.action_space
 
 

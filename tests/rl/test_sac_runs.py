@@ -120,9 +120,9 @@ def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.Mon
     flags = []
     real = Point.__init__
 
-    def note(self: Point, seed: Sequence[int], draw: bool) -> None:
-        flags.append(draw)
-        real(self, seed, draw)
+    def note(self: Point, seed: Sequence[int], images: bool) -> None:
+        flags.append(images)
+        real(self, seed, images)
 
     monkeypatch.setattr(Point, "__init__", note)
     play.evaluate(policy(), games=2, seed=0, epsilon=0.0, progress=fakes.ignore)

@@ -338,7 +338,7 @@ def test_a_click_file_damaged_while_the_page_is_open(browser: Browser, tmp_path:
         server.path.write_bytes(whole[: len(whole) // 2])
         page.reload()
         expect(page.locator("#saved")).to_have_text("Not loaded")
-        expect(page.locator("#note")).to_contain_text("alice.json: damaged or no click file")
+        expect(page.locator("#note")).to_contain_text("alice.json: damaged or not a click file")
         click(page, 200, 200)
         assert server.path.read_bytes() == whole[: len(whole) // 2]
         server.path.write_bytes(whole)

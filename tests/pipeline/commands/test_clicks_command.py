@@ -169,20 +169,20 @@ def test_what_cannot_be_clicked_on_or_imported(
                 ("reach", "--as", "authors", "--import", theirs),
                 "authors.json: is there already; import as another annotator (--as ",
             ),
-            (("reach", "--as", "others", "--import", "gone"), "gone: holds no annotations_NNN"),
+            (("reach", "--as", "others", "--import", "gone"), "gone: no annotations_NNN"),
             (
                 ("reach", "--as", "../others"),
-                "a name is made of a-z, 0-9 and '-'; name one with --as ",
+                "a name consists of a-z, 0-9 and '-'; choose one with --as ",
             ),
             (("raech", "--as", "alice"), "no entry 'raech' in annotations; did you mean 'reach'"),
             (("reach", "--as", "alice", "--port", str(other.port)), "Address already in use"),
         ):
             assert says in str(ask(*words)), words
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0123456789ab')[:-10])
-    assert "authors.json: damaged or no click file" in str(ask("reach", "--as", "authors"))
+    assert "authors.json: damaged or not a click file" in str(ask("reach", "--as", "authors"))
     path.write_bytes(before)
     others = {key: replace(one, sha256="0" * 64) for key, one in read_clicks(path).items()}
     write_clicks(path, others)
-    assert "was another picture when it was clicked on" in str(ask("reach", "--as", "authors"))
+    assert "are of another image" in str(ask("reach", "--as", "authors"))
     (reach.artifacts / "frames/reach/manifest.json").unlink()
     assert "dvc repro collect@reach" in str(ask("reach", "--as", "alice"))

@@ -85,8 +85,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "format": (lambda f: rewrite(f, format="other/1"), "format 'other/1'"),
     "another's": (lambda f: rewrite(f, name="y"), "manifest of 'frames/y', not of frames/x"),
     "no inputs": (lambda f: rewrite(f, inputs=None), "inputs None, must be a dict"),
-    "outside": (lambda f: rewrite(f, files={"../../secret": "0"}), "'../../secret' names no file"),
-    "long name": (lambda f: rewrite(f, files={"a" * 100_000: "0"}), "names no file"),
+    "outside": (
+        lambda f: rewrite(f, files={"../../secret": "0"}),
+        "'../../secret' is not the name of a file",
+    ),
+    "long name": (lambda f: rewrite(f, files={"a" * 100_000: "0"}), "is not the name of a file"),
 }
 
 

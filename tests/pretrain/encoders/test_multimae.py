@@ -389,7 +389,7 @@ OTHER: Any = "other"  # than the known ones
         (lambda: Features(pool=OTHER), "pool: 'other'"),
         (lambda: Pretraining(Config(patch=7), SHAPE), "patch: 7 does not divide"),
         (lambda: Pretraining(Config(), (1, 32, 32)), "model: multimae takes RGB"),
-        (lambda: Pretraining(SMALL, SHAPE).encoder(), "saliency: no source is given"),
+        (lambda: Pretraining(SMALL, SHAPE).encoder(), "saliency: is None"),
     ],
 )
 def test_what_cannot_be_is_named(make: Any, message: str) -> None:
@@ -407,9 +407,9 @@ def test_panels_are_pictures_and_repeat(modalities: str, pictures: int) -> None:
         assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
         assert np.array_equal(picture, second[caption])
     assert np.array_equal(first["rgb"], one["image"][0].numpy())
-    visible = first[next(caption for caption in first if caption.endswith("seen"))]
+    visible = first[next(caption for caption in first if caption.endswith("visible"))]
     shown = (visible == one["image"][0].numpy()).all(-1)
-    grey = (visible == multimae.PAPER).all(-1)
+    grey = (visible == multimae.MASKED_GREY).all(-1)
     assert (shown | grey).all() and shown.sum() == 64 * (7 if pictures == 14 else 4)
-    again = first["rgb 1: drawn"][shown]
+    again = first["rgb 1: reconstruction"][shown]
     assert np.array_equal(again, one["image"][0].numpy()[shown])

@@ -21,7 +21,7 @@ def test_sizes() -> None:
     assert encoder(image)["attention"].shape == (3, 21, 21)
     points = encoder.keypoints(image)
     assert points.shape == (3, 7, 2) and points.abs().max() < 1
-    with pytest.raises(ValueError, match="must divide by 4"):
+    with pytest.raises(ValueError, match="must be divisible by 4"):
         Encoder(Config(), Features(), (1, 84, 82))
 
 

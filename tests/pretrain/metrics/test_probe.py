@@ -63,27 +63,27 @@ def test_an_episode_is_on_one_side_and_all_are_shared_out() -> None:
     for seed in range(10):
         parts = split(shuffled, seed)
         sides = [
-            set(shuffled[part].tolist()) for part in (parts.fitted, parts.chooses, parts.scored)
+            set(shuffled[part].tolist()) for part in (parts.train, parts.validation, parts.test)
         ]
         assert [len(side) for side in sides] == [13, 2, 5]
         assert set().union(*sides) == set(range(EPISODES))
-    assert (split(shuffled, 1).scored != split(shuffled, 2).scored).any()
-    assert (split(shuffled, 1).scored == split(shuffled, 1).scored).all()
+    assert (split(shuffled, 1).test != split(shuffled, 2).test).any()
+    assert (split(shuffled, 1).test == split(shuffled, 1).test).all()
 
 
 def test_few_frames_are_spread_over_those_that_are_fitted_on() -> None:
     parts = split(np.arange(400) // 10, 0)
     less = few(parts, 20)
-    assert less.fitted.sum() == 20 and not (less.fitted & ~parts.fitted).any()
-    gaps = np.diff(parts.fitted.cumsum()[less.fitted])
+    assert less.train.sum() == 20 and not (less.train & ~parts.train).any()
+    gaps = np.diff(parts.train.cumsum()[less.train])
     assert gaps.max() - gaps.min() <= 1
-    assert less.scored is parts.scored and less.chooses is parts.chooses
-    assert (few(parts, 1000).fitted == parts.fitted).all()
+    assert less.test is parts.test and less.validation is parts.validation
+    assert (few(parts, 1000).train == parts.train).all()
 
 
 def test_four_episodes_are_needed() -> None:
     parts = split(np.array([0, 1, 2, 3]), 0)
-    assert [part.sum() for part in (parts.fitted, parts.chooses, parts.scored)] == [2, 1, 1]
+    assert [part.sum() for part in (parts.train, parts.validation, parts.test)] == [2, 1, 1]
     with pytest.raises(ValueError, match="episodes: 3"):
         split(np.array([0, 1, 2, 2]), 0)
 
@@ -99,18 +99,18 @@ def test_the_map_is_ridge_regression_s(width: int, monkeypatch: pytest.MonkeyPat
     features[:, :2] += place / 20
     parts = split(EPISODE, 3)
     (score,) = Probe(features).score({"tip": place}, parts).values()
-    mean, origin = features[parts.fitted].mean(0), place[parts.fitted].mean(0)
-    centred = features[parts.fitted] - mean
+    mean, origin = features[parts.train].mean(0), place[parts.train].mean(0)
+    centred = features[parts.train] - mean
     scale = (centred**2).sum() / len(centred)
 
     def errors(penalty: float, rows: NDArray[np.bool_]) -> Doubles:
         ridge = np.sqrt(penalty * scale) * np.eye(width)
-        wanted = np.vstack([place[parts.fitted] - origin, np.zeros((width, 2))])
+        wanted = np.vstack([place[parts.train] - origin, np.zeros((width, 2))])
         weights = np.linalg.lstsq(np.vstack([centred, ridge]), wanted)[0]
         return np.asarray((features[rows] - mean) @ weights + origin - place[rows])
 
-    best = min(PENALTIES, key=lambda p: float((errors(p, parts.chooses) ** 2).sum()))
-    wrong, true = errors(best, parts.scored), place[parts.scored]
+    best = min(PENALTIES, key=lambda p: float((errors(p, parts.validation) ** 2).sum()))
+    wrong, true = errors(best, parts.test), place[parts.test]
     assert score.penalty == best
     assert score.r2 == pytest.approx(1 - (wrong**2).sum() / ((true - true.mean(0)) ** 2).sum())
     assert score.error == pytest.approx(np.linalg.norm(wrong, axis=1).mean())

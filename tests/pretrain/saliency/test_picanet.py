@@ -125,7 +125,7 @@ def test_frames_of_another_size_are_seen_nearest_and_mapped_back(word: ModuleTyp
     small = same(scaled)
     expected = small[:, :, [i * 16 // 24 for i in range(24)]][..., [i // 3 for i in range(48)]]
     assert torch.equal(maps, expected)
-    with pytest.raises(ValueError, match="image: wants uint8"):
+    with pytest.raises(ValueError, match="image: must be uint8"):
         source(scaled)
 
 

@@ -119,7 +119,7 @@ def test_errors_of_a_machine_that_rounds_otherwise_are_not_believed(
     forge(only_file(tmp_path), lambda keys, errors: np.nextafter(errors, np.float32(9), out=errors))
     memory, alone = sharing(tmp_path), ErrorCache(build())
     assert same_bits(memory(frames), alone(frames)) and memory.misses == alone.misses
-    assert "ignored from here on, it has not the errors of this encoder" in caplog.text
+    assert "ignored from here on, its errors are not those of this encoder" in caplog.text
 
 
 def test_a_torn_end_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,7 +129,7 @@ def test_a_torn_end_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     path.write_bytes(path.read_bytes()[:-7])
     memory = sharing(tmp_path)
     assert same_bits(memory(frames), errors) and 0 < memory.misses < PATCHES
-    assert "bytes are ignored, they are part of a block only" in caplog.text
+    assert "bytes are ignored, since they are a part of a block" in caplog.text
 
 
 def test_changed_weights_share_no_more(tmp_path: Path) -> None:
