@@ -176,7 +176,7 @@ def _plain(kind: str) -> Callable[[], Tensor]:
 class _PlainReplay(Replay):
     """Every number indexed on its own, frames before the episode multiplied by zero."""
 
-    def _stacked(self, *index: Tensor) -> list[Obs]:
+    def _stacks(self, *index: Tensor) -> list[Obs]:
         return [self._one(part) for part in index]
 
     def _one(self, index: Tensor) -> Obs:
@@ -184,7 +184,7 @@ class _PlainReplay(Replay):
         frames = (index[:, None] - back) % self.capacity
         inside = self._rows["age"][index][:, None] >= back
         stacked: Obs = {}
-        for key, dtype in self._returned.items():
+        for key, dtype in self._dtypes.items():
             value = self._rows[f"obs.{key}"][frames].to(dtype)
             stacked[key] = value * inside.view(*inside.shape, *[1] * (value.dim() - 2))
         return stacked

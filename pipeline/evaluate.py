@@ -50,12 +50,16 @@ class Play:
         keys = self.entry.keys
         if self.checkpoint is None:
             scores = play.evaluate_random(
-                keys.env, games=keys.games, seed=EPISODE_SEED, progress=progress
+                keys.env, episodes=keys.games, seed=EPISODE_SEED, progress=progress
             )
         else:
             policy = trained_policy(self.policies, *self.checkpoint)
             scores = play.evaluate(
-                policy, games=keys.games, seed=EPISODE_SEED, epsilon=keys.epsilon, progress=progress
+                policy,
+                episodes=keys.games,
+                seed=EPISODE_SEED,
+                epsilon=keys.epsilon,
+                progress=progress,
             )
         write_sealed(self.result, (json.dumps(scores) + "\n").encode())
 

@@ -1,4 +1,4 @@
-"""What a training did, so that its environment can be taken the same way again."""
+"""The actions and rewards of a training, by which its environment can be played again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from datasets.sealed import write_sealed
 
 @dataclass
 class ActionLog:
-    """Every action, every reward as the environment gave it, and the steps that ended an episode.
+    """Every action, every raw reward, and the steps that ended an episode.
 
-    With those and the seed an environment goes the same way again, and shows whether it does.
+    The actions and the seed repeat the training's frames; equal rewards show that they do.
     """
 
-    path: Path  # of the file that they end in
+    path: Path  # of the file that save() writes
     actions: list[NDArray[np.generic]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
 
     def add(self, action: NDArray[np.generic], reward: float, *, ended: bool) -> None:
-        """One step."""
+        """Record one step."""
         self.actions.append(action)
         self.rewards.append(reward)
         if ended:

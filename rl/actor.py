@@ -1,8 +1,8 @@
-"""A policy in N environments side by side: the one place where frames are encoded and remembered.
+"""A policy in N parallel environments: the only place that encodes frames and carries memory.
 
-Training, evaluation, videos and labelling by a policy all act through it. An environment that ends
-an episode shows the next one's first frame at once (SAME_STEP autoreset), so each row of a batch
-says by `first` whether its frame begins one.
+Training, evaluation, videos and labelling by a policy all act through it. Where a step ends an
+episode, the environment returns the next one's first frame (SAME_STEP autoreset). So `first` says
+for each row of a batch whether its frame begins an episode.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rl.policy import Policy
 
 Action = NDArray[np.int64] | NDArray[np.float32]  # (N,), or (N, A)
 Images = NDArray[np.uint8]  # (N, H, W, C)
-Infos = Mapping[str, Any]  # name -> (N, ...), as gymnasium's vector environments have them
+Infos = Mapping[str, Any]  # name -> (N, ...), of gymnasium's vector environments
 
 
 class Actor:
-    """Acts on the newest frames, `obs`, given those before: `state`, reset where `first`.
+    """Acts on the newest frames `obs` and the memory `state`, which is reset where `first`.
 
-    A core that `reads` the last action or reward finds them in `obs`, zero before an episode's
-    first action.
+    For a core that `reads` the last action or reward, these are in `obs`, zero at an episode's
+    first frame.
     """
 
     def __init__(self, policy: Policy, count: int = 1) -> None:
@@ -39,16 +39,16 @@ class Actor:
         self.obs: Obs = {}
         self.state = self.agent.core.initial(count)
         self.first = torch.ones(count, dtype=torch.bool, device=self.device)
-        self.last = self._nothing_done(count)
+        self.last = self._no_step(count)
 
-    def _nothing_done(self, count: int) -> Obs:
+    def _no_step(self, count: int) -> Obs:
         action = torch.zeros(count, dtype=torch.int64, device=self.device)
         if self.policy.continuous:
             action = torch.zeros(count, self.policy.spec.actions, device=self.device)
         return {"action": action, "reward": torch.zeros(count, device=self.device)}
 
     def begin(self, images: Images, infos: Infos) -> None:
-        """The first frames of N episodes."""
+        """Take the first frames of N episodes."""
         self.obs = self._observation(images, infos)
 
     def act(self, *, explore: bool) -> tuple[Action, Extras]:
@@ -67,11 +67,11 @@ class Actor:
         reward: NDArray[np.floating[Any]],
         first: NDArray[np.bool_],
     ) -> None:
-        """What N environments show after an action; rows that are `first` show a new episode."""
+        """Take the frames of N environments after an action; `first` rows begin an episode."""
         self.first = torch.from_numpy(first).to(self.device)
         if self.agent.core.reads:
-            done = {"action": torch.from_numpy(action), "reward": torch.from_numpy(reward).float()}
-            for key, value in done.items():
+            last = {"action": torch.from_numpy(action), "reward": torch.from_numpy(reward).float()}
+            for key, value in last.items():
                 value = value.to(self.device)
                 same = ~self.first.view(-1, *[1] * (value.dim() - 1))
                 self.last[key] = torch.where(same, value, 0)
@@ -84,7 +84,7 @@ class Actor:
     def encode(self, images: Images, infos: Infos) -> Obs:
         """Features (N, ...) of frames.
 
-        Raises FoveaError where the encoder was made for another size.
+        Raises FoveaError if the encoder is for images of another size.
         """
         encoder = self.policy.encoder
         if encoder.info is not None:
@@ -93,14 +93,14 @@ class Actor:
         image = channels_first(images).contiguous().to(self.device)
         if encoder.image_shape not in (None, tuple(image.shape[1:])):
             raise FoveaError(
-                f"encoder: made for images {encoder.image_shape}, but "
-                f"{self.policy.spec.env} shows {tuple(image.shape[1:])}; use an encoder pretrained "
+                f"encoder: is for images {encoder.image_shape}, but "
+                f"{self.policy.spec.env} has {tuple(image.shape[1:])}; use an encoder pretrained "
                 "on frames of that size"
             )
         return encoder(image)
 
     def keep(self, rows: NDArray[np.bool_]) -> None:
-        """Forget the environments that are not in `rows` (N,)."""
+        """Drop the environments that are not in `rows` (N,)."""
         mask = torch.from_numpy(rows).to(self.device)
         self.state, self.last, self.obs = (
             {key: value[mask] for key, value in part.items()}
@@ -109,11 +109,11 @@ class Actor:
         self.first = self.first[mask]
 
     def finite(self) -> bool:
-        """Whether all newest features are finite numbers."""
+        """Whether all features of the newest frames are finite."""
         return all(bool(value.isfinite().all()) for value in self.obs.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next action depends on, beside the agent."""
+        """All state that the next action depends on, except the agent's."""
         return {"obs": self.obs, "state": self.state, "first": self.first, "last": self.last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

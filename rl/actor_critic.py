@@ -1,4 +1,4 @@
-"""What on-policy agents share: a policy and a value head on a core, and how they act."""
+"""The base of on-policy agents: a policy and a value head on a core, acting, and A2C's loss."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Obs, state: State, first: Tensor
     ) -> tuple[Tensor, Tensor, State, Extras]:
-        """Every key (T, B, ...) to log π (T, B, actions), V (T, B), the state and extras."""
+        """Every key (T, B, ...) -> log π (T, B, actions), V (T, B), the state and extras."""
         features, state, extras = self.core(obs, state, first)
         log_policy = self.actor(features).float().log_softmax(-1)
         return log_policy, self.critic(features).float()[..., 0], state, extras
@@ -41,7 +41,7 @@ class ActorCritic(nn.Module):
 class ActorCriticAgent:
     """The network and the generator that samples actions; an agent adds its optimizer and update.
 
-    Actions are sampled from the policy where they explore, else they are its likeliest.
+    Actions are sampled from the policy if `explore`, else they are its most probable ones.
     """
 
     optimizer: Any  # set by the agent
@@ -59,7 +59,7 @@ class ActorCriticAgent:
         self.precision = config.precision
 
     def training(self) -> torch.autocast:
-        """The precision of rollouts and updates; finished policies act in float32."""
+        """The precision of rollouts and updates; evaluation is in float32."""
         return autocast(self.precision, self.device)
 
     @torch.no_grad()
@@ -69,28 +69,28 @@ class ActorCriticAgent:
         """Actions (B,); extras are the core's, `log_prob` (B,) of the actions and `value` (B,)."""
         with self.training() if explore else nullcontext():
             log_policy, value, state, extras = self.policy(_one(obs), state, first[None])
-        action = self._draw(log_policy) if explore else log_policy.argmax(-1)
+        action = self._sample(log_policy) if explore else log_policy.argmax(-1)
         extras = extras | {"log_prob": chosen(log_policy, action), "value": value}
         return action[0], state, {key: each[0] for key, each in extras.items()}
 
     @torch.no_grad()
     def value(self, obs: Obs, state: State, first: Tensor) -> Tensor:
-        """V (B,) of one frame more, which no action follows."""
+        """V (B,) of one more frame, after which no action is taken."""
         value: Tensor
         with self.training():
             _, value, _, _ = self.policy(_one(obs), state, first[None])
         return value[0]
 
-    def _draw(self, log_policy: Tensor) -> Tensor:
+    def _sample(self, log_policy: Tensor) -> Tensor:
         """Actions (...): the first events of Poisson processes whose rates are the probabilities.
 
-        Where these are NaN that gives an action too, and the loop says what is wrong.
+        NaN probabilities give an action too, and the loop then raises DivergedError.
         """
         wait = torch.empty_like(log_policy).exponential_(generator=self.generator)
         return (log_policy.exp() / wait).argmax(-1)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that the next update depends on."""
+        """All state that the next update depends on."""
         return {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -107,16 +107,16 @@ class ActorCriticAgent:
 
 
 class Weights(Protocol):
-    """What the parts of an actor-critic loss count."""
+    """The weights of the terms of an actor-critic loss."""
 
     @property
     def value_weight(self) -> float:
-        """Of the squared error of V."""
+        """The weight of V's squared error."""
         ...
 
     @property
     def entropy_weight(self) -> float:
-        """Of the entropy, which the loss falls with."""
+        """The weight of the entropy, which is subtracted from the loss."""
         ...
 
 
@@ -142,7 +142,7 @@ def actor_critic_loss(
 
 
 def chosen(log_policy: Tensor, action: Tensor) -> Tensor:
-    """log π (..., actions) to log π of the actions taken (...)."""
+    """log π (..., actions) -> log π (...) of the actions taken."""
     return log_policy.gather(-1, action[..., None])[..., 0]
 
 

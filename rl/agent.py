@@ -1,4 +1,4 @@
-"""The interface of agents: the batch they learn from, how they act, how they are kept."""
+"""The interface of agents: batches and rollouts, the base Configs, acting, updating and state."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Batch:
     """Transitions sampled from replay, B of them, on the agent's device.
 
     `reward` is the n-step return; `discount` is γ^m after m steps, or 0 where the episode
-    terminated within them: there is no `done`. Where it was truncated, `next_obs` holds its true
-    last frame and `discount` stays γ^m.
+    terminated within them: there is no `done`. Where the episode was truncated, `next_obs` is its
+    true last frame and `discount` stays γ^m.
     """
 
     obs: Obs  # stacked: every key (B, S, ...)
     action: Tensor  # (B,) int64 index, or (B, A) float32
     reward: Tensor  # (B,) float32
     discount: Tensor  # (B,) float32
-    next_obs: Obs  # stacked; without meaning where discount is 0
+    next_obs: Obs  # stacked; meaningless where discount is 0
     weight: Tensor  # (B,) float32 importance weights, at most 1
     index: Tensor  # (B,) int64 replay rows, for new priorities
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """T steps of B environments side by side, in time order and in single frames.
+    """T steps of B parallel environments, in time order, as single frames.
 
-    `reward` has γ·V(true last frame) in it where an episode was truncated; `discount` is γ, or 0
-    where the episode ended either way: there is no `done`.
+    `reward` includes γ·V(true last frame) where an episode was truncated. `discount` is γ, or 0
+    where the episode was terminated or truncated: there is no `done`.
     """
 
     obs: Obs  # every key (T, B, ...)
@@ -47,9 +47,9 @@ class Rollout:
     action: Tensor  # (T, B) int64
     reward: Tensor  # (T, B) float32
     discount: Tensor  # (T, B) float32
-    log_prob: Tensor  # (T, B) log π of the actions when they were taken
-    value: Tensor  # (T, B) V of obs then
-    last_value: Tensor  # (B,) V of what the last action led to
+    log_prob: Tensor  # (T, B) log π of the actions at the time they were taken
+    value: Tensor  # (T, B) V of obs at that time
+    last_value: Tensor  # (B,) V of the observation after the last action
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OffPolicyConfig(Checked):
     """The hyperparameters that the loop of rl/off_policy.py reads; a base of agents' Configs."""
 
     steps: Count  # environment steps of a whole training
-    learn_start: Count  # uniform random actions, and no update, until then
+    learn_start: Count  # steps of uniform random actions, before the first update
     update_every: Count  # environment steps an update
     replay_capacity: Count  # rows
     batch_size: Count  # transitions an update
@@ -65,20 +65,20 @@ class OffPolicyConfig(Checked):
     n_step: Count  # steps of a return
     gamma: Fraction  # discount a step
 
-    rewards: ClassVar[Literal["sign", "raw"]] = "raw"  # what is learned from
+    rewards: ClassVar[Literal["sign", "raw"]] = "raw"  # in replay
 
     @property
     def priority_exponent(self) -> float:
-        """The α of prioritised replay; 0 is uniform. A field where an agent takes others."""
+        """The α of prioritised replay; 0 is uniform. An agent may make it a field."""
         return 0.0
 
     @property
     def priority_weight(self) -> float:
-        """The β of prioritised replay at the start; 1 at the end."""
+        """The β of prioritised replay at the start; it is 1 at the end."""
         return 1.0
 
     def rules(self) -> Iterator[str]:
-        """Learning begins before the end, with a return's steps in replay."""
+        """Updates begin before the end, with enough rows in replay for a return."""
         if self.learn_start <= self.n_step:
             yield f"learn_start: {self.learn_start}, must exceed n_step {self.n_step}"
         if self.learn_start >= self.steps:
@@ -92,11 +92,11 @@ class OnPolicyConfig(Checked):
     """The hyperparameters that the loop of rl/on_policy.py reads; a base of agents' Configs."""
 
     steps: Count  # of all environments together in a whole training
-    num_envs: Count  # environments side by side
+    num_envs: Count  # parallel environments
     unroll: Count  # steps of each between updates
-    stack: Count  # frames a state, of nets without a memory of their own
+    stack: Count  # frames a state, for nets without a memory of their own
     gamma: Fraction  # discount a step
-    rewards: Literal["sign", "raw"]  # what is learned from
+    rewards: Literal["sign", "raw"]  # in rollouts
     precision: Precision  # "auto": bfloat16 products in training where the processor has them
 
     def rules(self) -> Iterator[str]:
@@ -106,14 +106,14 @@ class OnPolicyConfig(Checked):
             yield f"steps: {self.steps}, must be a multiple of num_envs * unroll ({rollout})"
 
 
-B = TypeVar("B", contravariant=True)  # what an agent learns from
+B = TypeVar("B", contravariant=True)  # Batch or Rollout
 
 
 class Agent(Protocol[B]):
     """A learner over encoder features.
 
-    `policy` is what acting needs: its state dict is what a weights file holds. `state_dict` is the
-    whole learner (targets, optimizer, random states): enough to go on bit for bit.
+    `policy` is the acting network, whose state dict is a weights file. `state_dict` is the whole
+    learner (targets, optimizer, random states), from which training goes on bit for bit.
     """
 
     device: torch.device
@@ -130,7 +130,7 @@ class Agent(Protocol[B]):
 
     @property
     def core(self) -> Core:
-        """The part of it that remembers."""
+        """The part of the network that has a memory."""
         ...
 
     def act(
@@ -138,20 +138,19 @@ class Agent(Protocol[B]):
     ) -> tuple[Tensor, State, Extras]:
         """Actions for one frame of B environments, the next state, and extras.
 
-        Actions are (B,) int64, or (B, A) float32 in [-1, 1] where they are continuous. `state` is
-        `core.initial(B)` or what the last call returned; it is reset where `first` (B,) is true.
+        Actions are (B,) int64, or (B, A) float32 in [-1, 1] if they are continuous. `state` is
+        `core.initial(B)` or the last call's; it is reset where `first` (B,) is true.
         """
         ...
 
     def update(self, batch: B) -> dict[str, Tensor]:
-        """One optimisation step; device scalars for logging, `loss` among them.
-
-        And `priority` (B,) for replay, unless that is uniform.
+        """One optimisation step. Returns device scalars for logging, `loss` among them, and
+        `priority` (B,) for prioritised replay.
         """
         ...
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that the next update depends on."""
+        """All state that the next update depends on."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -162,11 +161,11 @@ class Agent(Protocol[B]):
 class OnPolicyAgent(Agent[Rollout], Protocol):
     """An agent that learns from rollouts of its present policy.
 
-    Extras of `act` hold `log_prob` (B,) of the actions and `value` (B,) of the observations.
+    Extras of `act` include `log_prob` (B,) of the actions and `value` (B,) of the observations.
     """
 
     def value(self, obs: Obs, state: State, first: Tensor) -> Tensor:
-        """V (B,) of one frame more, which no action follows."""
+        """V (B,) of one more frame, after which no action is taken."""
         ...
 
 
@@ -175,5 +174,5 @@ class Compilable(Protocol):
     """An agent whose update torch can compile."""
 
     def compile(self) -> None:
-        """Compile the update, where that makes it faster."""
+        """Compile the update if that makes it faster."""
         ...

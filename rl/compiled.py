@@ -1,4 +1,4 @@
-"""torch.compile for a function that must run in any case."""
+"""torch.compile with a fallback to the plain function."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 class Compiled:
-    """A function compiled at its first call, or left as it is where that fails, with a notice.
+    """A function that is compiled at its first call, or called as it is if that fails.
 
-    On a CPU torch needs a C++ compiler for it.
+    A warning says so. On a CPU torch needs a C++ compiler.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -20,12 +20,12 @@ class Compiled:
         self._call = torch.compile(function)
 
     def __call__(self, *values: Any) -> Any:
-        """The function's value, but for rounding."""
+        """The function's value, up to rounding."""
         try:
             return self._call(*values)
         except torch._dynamo.exc.TorchDynamoException as error:
-            why = str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0]
             message = "updates are not compiled, and take longer: %s"
-            logging.getLogger(__name__).warning(message, why)
+            logging.getLogger(__name__).warning(message, reason)
             self._call = self.function
             return self.function(*values)

@@ -1,4 +1,4 @@
-"""The convolutions of Mnih et al. 2015, below the networks of on-policy agents."""
+"""The convolutions of Mnih et al. 2015, which the networks of on-policy agents share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from rl.fast.precision import scaled
 from rl.layers import RELU_GAIN, orthogonal_
 
 KERNELS = ((8, 4), (4, 2), (3, 1))  # size and stride
-SMALLEST = 36  # pixels a side that leave one position
+SMALLEST = 36  # pixels a side, of which one position remains
 
 
 class Convolutions(nn.Sequential):
-    """Conv 8×8/4, 4×4/2 and 3×3/1, unpadded, ReLU after each: bytes (B, C, H, W) to (B, c, h, w).
+    """Conv 8×8/4, 4×4/2 and 3×3/1, unpadded, ReLU after each: bytes (B, C, H, W) -> (B, c, h, w).
 
-    Weights begin orthogonal, biases zero. `shape` is (c, h, w): 7×7 of 84×84.
+    Weights begin orthogonal, biases zero. `shape` is (c, h, w), 7×7 for images of 84×84.
     """
 
     def __init__(self, image: tuple[int, int, int], channels: tuple[int, int, int]) -> None:
-        """`image` is (C, H, W); ValueError where it is too small."""
+        """`image` is (C, H, W). Raises ValueError if it is too small."""
         inputs, height, width = image
         if min(height, width) < SMALLEST:
             raise ValueError(f"image: {height}x{width}, must be at least {SMALLEST}x{SMALLEST}")
@@ -31,7 +31,7 @@ class Convolutions(nn.Sequential):
         self.shape = inputs, height, width
 
     def forward(self, image: Tensor) -> Tensor:
-        """Bytes, scaled to 0…1 first."""
+        """Scale the bytes to 0…1, then apply all layers."""
         x = scaled(image)
         for layer in self:
             x = layer(x)

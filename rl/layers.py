@@ -1,4 +1,4 @@
-"""What agents share: the factorised noisy layer, the dueling distributional head, gradients."""
+"""Layers that agents share: the factorised noisy layer, the dueling head, and gradients."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 
 
 class NoisyLinear(nn.Module):
-    """A linear layer whose weights carry learned noise (Fortunato et al. 2018, section 3).
+    """A linear layer whose weights have learned noise (Fortunato et al. 2018, section 3).
 
     The noise is factorised: in training mode y = (μ + σ∘ε_out ε_inᵀ) x + (b + σ_b∘ε_out), in
-    evaluation mode it is off. Only the two noise vectors are kept, never their outer product.
-    They change when `resample_noise` is called and at no other time.
+    evaluation mode it is off. Only the two noise vectors are stored, not their outer product.
+    Only `resample_noise` changes them.
     """
 
     noise_in: Tensor
     noise_out: Tensor
 
     def __init__(self, inputs: int, outputs: int, sigma: float) -> None:
-        """μ ~ U(±1/√inputs), σ = `sigma`/√inputs everywhere, as the paper has it."""
+        """μ ~ U(±1/√inputs), σ = `sigma`/√inputs everywhere, as in the paper."""
         super().__init__()
         bound = 1 / math.sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
@@ -34,7 +34,7 @@ class NoisyLinear(nn.Module):
         self.register_buffer("noise_out", torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs) to (B, outputs)."""
+        """(B, inputs) -> (B, outputs)."""
         if not self.training:
             return F.linear(x, self.weight, self.bias)
         weight = torch.addcmul(
@@ -56,7 +56,7 @@ class DuelingHead(nn.Module):
         self.advantage = NoisyLinear(hidden, actions * atoms, sigma)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, inputs) to logits (B, actions, atoms)."""
+        """Features (B, inputs) -> logits (B, actions, atoms)."""
         value = self.value(F.relu(self.value_hidden(features)))
         advantage = self.advantage(F.relu(self.advantage_hidden(features)))
         advantage = advantage.view(features.shape[0], -1, self.atoms)
@@ -65,9 +65,9 @@ class DuelingHead(nn.Module):
 
 
 def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
-    """New noise in every noisy layer in `module`, the same for all rows of the batches to come.
+    """Sample new noise in every noisy layer of `module`, the same for all rows of later batches.
 
-    All of it is one sample, dealt out in the layers' fixed order.
+    It is one sample, split in the layers' fixed order.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
     noises = [noise for layer in layers for noise in (layer.noise_in, layer.noise_out)]
@@ -79,7 +79,7 @@ def resample_noise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 L = TypeVar("L", nn.Linear, nn.Conv2d)
-RELU_GAIN = 2**0.5  # of weights before a ReLU, so that the variance stays
+RELU_GAIN = 2**0.5  # of weights before a ReLU, which preserves the variance
 
 
 def orthogonal_(layer: L, gain: float) -> L:
@@ -91,16 +91,16 @@ def orthogonal_(layer: L, gain: float) -> L:
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """`x` itself on the way forward, its gradient times `scale` on the way back."""
+    """`x` in the forward pass; in the backward pass its gradient is multiplied by `scale`."""
     return x * scale + x.detach() * (1 - scale)
 
 
 def set_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Set every parameter's `grad` for a fused Adam's step.
+    """Set every parameter's `grad` for a step of the fused Adam.
 
-    Contiguous, as the parameters are: the fused Adam of torch 2.11 on a CPU walks through memory
-    whatever the strides, and a convolution's gradient, as it comes, would be dealt to the wrong
-    weights. (`backward` alone sees to that by itself.)
+    Gradients are made contiguous, as the parameters are. On a CPU the fused Adam of torch 2.11
+    ignores strides, so a convolution's gradient would be applied to the wrong weights. (`backward`
+    makes them contiguous by itself.)
     """
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient.contiguous()

@@ -1,4 +1,4 @@
-"""Networks below an agent's heads: a Net sees a stack of frames, a Core a sequence of them."""
+"""Networks below an agent's heads: a Net takes a stack of frames, a Core a sequence of them."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from torch import Tensor, nn
 from pretrain.encoder import Obs
 
 State = dict[str, Tensor]
-"""What a core carries from frame to frame, every key (B, ...)."""
+"""A core's memory from frame to frame, every key (B, ...)."""
 
 Extras = dict[str, Tensor]
-"""What a network says beside its features: "attention" (..., heads, N) over N tokens."""
+"""A network's outputs beside its features: "attention" (..., heads, N) over N tokens."""
 
 
 class Net(nn.Module):
-    """Stacked features to one vector of length `width`; no state."""
+    """Stacked features -> one vector of length `width`; no state."""
 
     width: int
-    gains_compiled = False  # whether compiling makes an update on a CPU faster
+    faster_compiled = False  # whether compiling makes an update on a CPU faster
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """Every key (B, S, ...) to features (B, width) and extras of the newest frame."""
+        """Every key (B, S, ...) -> features (B, width) and extras of the newest frame."""
         raise NotImplementedError
 
 
 class Core(nn.Module):
-    """Features of T frames of B environments, in time order, to T x B vectors of length `width`.
+    """Features of T frames of B environments, in time order -> T x B vectors of length `width`.
 
-    `rl.stack.FrameStack` makes one of any Net; a net with a memory of its own is one.
-    T steps at once give what the same steps give one by one, for any T: a test holds every core
-    to it.
+    `rl.stack.FrameStack` makes a Core of any Net; a net with a memory of its own is a Core. T steps
+    at once give the same result as the steps one by one, for any T. A test checks that for every
+    core.
     """
 
     width: int
-    reads: tuple[str, ...] = ()  # of "action", "reward": what of the step before is in its obs
+    reads: tuple[str, ...] = ()  # of "action", "reward": which of the last step are in its obs
 
     def initial(self, batch: int) -> State:
         """The state before the first frame, every key (batch, ...), on the module's device."""
         raise NotImplementedError
 
     def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
-        """Every key (T, B, ...) to features (T, B, width), the state after them, and extras.
+        """Every key (T, B, ...) -> features (T, B, width), the state after them, and extras.
 
-        Where `first` (T, B) is true a frame begins an episode: the state is reset before it.
+        Where `first` (T, B) is true a frame begins an episode, and the state is reset before it.
         """
         raise NotImplementedError
 
     def step(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
-        """One frame: every key (B, ...), `first` (B,), to features (B, width)."""
+        """One frame: every key (B, ...), `first` (B,) -> features (B, width)."""
         one = {key: value[None] for key, value in obs.items()}
         features, state, extras = self(one, state, first[None])
         return features[0], state, {key: value[0] for key, value in extras.items()}

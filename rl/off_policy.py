@@ -1,7 +1,7 @@
 """Training an agent that learns from replay, on a frozen encoder.
 
-One environment; every frame is encoded once, when it is observed. All randomness is in generators
-that a checkpoint keeps, beside the agent, the replay's rows, the emulator and the frame stack.
+There is one environment, and every frame is encoded once, when it is observed. A checkpoint has all
+random generators, the agent, the replay's rows, the emulator and the frame stack.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ def train(
 ) -> None:
     """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
 
-    `progress` is called with how many more steps are done. Weights are kept every
-    `checkpoint_every` steps and at the end; `resume_every` is how much a kill may cost, and changes
-    no result. `logs` is the folder of a TensorBoard log, `log` gets
-    every action.
+    `progress` is called with the number of new steps. Weights are saved every `checkpoint_every`
+    steps and at the end. `resume_every` is the number of steps between checkpoints, which changes
+    no result. `logs` is the folder of a TensorBoard log, `log` records every action.
 
     Raises:
         DivergedError: the loss, the features, the action or the simulation became infinite or NaN;
-            `failed.json` says so, `curve.csv` and earlier weights stay.
+            `failed.json` records it, and `curve.csv` and earlier weights are kept.
         FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
     """
     agent, config = policy.agent, policy.agent.config
@@ -76,8 +75,8 @@ def train(
             try:
                 images, reward, terminated, truncated, infos = environment.step(action)
             except UnstableError:
-                run.fail("the simulation's state is", "MUJOCO_LOG.TXT says what in it; another "
-                         "seed goes another way")  # fmt: skip
+                run.fail("the simulation's state is", "MUJOCO_LOG.TXT has the reason; try another "
+                         "seed")  # fmt: skip
             ended = terminated | truncated
             replay.add(
                 actor.obs,
@@ -95,9 +94,9 @@ def train(
             if since > 0 and since % config.update_every == 0:
                 run.log(_learn(policy, replay, run.step))
             progress(1)
-            if run.passed(checkpoint_every) or run.step == config.steps:
-                run.keep_weights(agent.policy)
-            if run.passed(resume_every) and run.step < config.steps:
+            if run.is_due(checkpoint_every) or run.step == config.steps:
+                run.save_weights(agent.policy)
+            if run.is_due(resume_every) and run.step < config.steps:
                 run.checkpoint()
         if log:
             log.save()
@@ -108,7 +107,7 @@ def train(
 
 
 def make_environment(policy: Policy) -> SyncVectorEnv:
-    """The environment of a seed; not rendered where the encoder sees no images."""
+    """The environment of a seed; not rendered if the encoder does not use images."""
     env = envs.make(
         policy.spec.env,
         num_envs=1,
@@ -120,9 +119,9 @@ def make_environment(policy: Policy) -> SyncVectorEnv:
 
 
 def make_replay(policy: Policy) -> Replay:
-    """An empty replay of the agent's capacity, or of its steps where they are fewer."""
+    """An empty replay of the agent's capacity, or of its steps if they are fewer."""
     config = policy.agent.config
-    # A truncated episode takes a row more, so at the very end the oldest rows may be gone.
+    # A truncated episode takes one more row, so the last rows may overwrite the oldest.
     capacity = max(min(config.replay_capacity, config.steps), config.n_step + config.stack + 1)
     return Replay(
         policy.example,
@@ -143,10 +142,10 @@ def _final(actor: Actor, infos: Mapping[str, Any]) -> Obs:
 
 
 def _learn(policy: Policy, replay: Replay, step: int) -> dict[str, Tensor]:
-    """One update on a sample, and the scalars of it.
+    """One update on a sampled batch; returns its scalars.
 
-    A function of its own, so that a batch is freed before the next is put together: megabytes of
-    pixels would otherwise lie on other pages each time, which costs a tenth of all steps.
+    It is a function of its own, so that a batch is freed before the next is allocated. Megabytes of
+    pixels would otherwise be on other memory pages each time, which costs a tenth of the time.
     """
     config = policy.agent.config
     beta = config.priority_weight + (1 - config.priority_weight) * step / config.steps
@@ -158,12 +157,12 @@ def _learn(policy: Policy, replay: Replay, step: int) -> dict[str, Tensor]:
 
 
 def _check(run: Run, actor: Actor, action: Action) -> None:
-    """Raise DivergedError where what acts is NaN or infinite.
+    """Raise DivergedError where loss, features or action are NaN or infinite.
 
-    The action has just been read, so the device is idle and reading more costs next to nothing.
+    The action has just been read, so the device is idle, and reading more costs almost nothing.
     """
     run.check_loss()
     if not actor.finite():
         run.fail("the encoder's features are", "pretrain the encoder again")
-    if not np.isfinite(action).all():  # a loss may be finite whose gradient is not
+    if not np.isfinite(action).all():  # a finite loss may have a gradient that is not
         run.fail("the action is", "lower learning_rate")

@@ -1,8 +1,8 @@
-"""Training an agent that learns from rollouts of its present policy, on a frozen encoder.
+"""Training an agent that learns from rollouts of its current policy, on a frozen encoder.
 
-Environments side by side in one thread: the emulator is most of a step, and another seed keeps
-another core busy better than another process of this one would. Frames are encoded once, when they
-are observed. Checkpoints are written between updates, so no rollout is in them.
+All environments run in one thread: the emulator takes most of a step's time, and another core is
+better used by another seed than by another process of this one. Frames are encoded once, when they
+are observed. Checkpoints are written between updates, so they contain no rollout.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def train(
 ) -> None:
     """Train `policy.agent` for its config's steps, from the last checkpoint in `folder` if any.
 
-    Steps are those of all environments together. `progress` is called with how many more are done.
-    Weights are kept at the first update after every `checkpoint_every` steps and at the end;
-    `resume_every` is how much a kill may cost, and changes no result. `logs` is the folder of a
-    TensorBoard log.
+    Steps are those of all environments together. `progress` is called with the number of new steps.
+    Weights are saved at the first update after every `checkpoint_every` steps and at the end.
+    `resume_every` is the number of steps between checkpoints, which changes no result. `logs` is
+    the folder of a TensorBoard log.
 
     Raises:
         DivergedError: the loss, the features, the policy or the simulation became infinite or NaN;
-            `failed.json` says so, `curve.csv` and earlier weights stay.
+            `failed.json` records it, and `curve.csv` and earlier weights are kept.
         FoveaError: the encoder does not fit the environment, or a checkpoint is damaged.
     """
     agent, config = cast(OnPolicyAgent, policy.agent), policy.agent.config
@@ -66,12 +66,12 @@ def train(
             before = run.step
             rollout = collect(run, environment, actor, agent)
             _check(run, actor, rollout)
-            run.look_back(before)
+            run.count_from(before)
             run.log(agent.update(rollout))
             progress(run.step - before)
-            if run.passed(checkpoint_every) or run.step == config.steps:
-                run.keep_weights(agent.policy)
-            if run.passed(resume_every) and run.step < config.steps:
+            if run.is_due(checkpoint_every) or run.step == config.steps:
+                run.save_weights(agent.policy)
+            if run.is_due(resume_every) and run.step < config.steps:
                 run.checkpoint()
         run.finish(
             updates=config.steps // (config.num_envs * config.unroll),
@@ -80,7 +80,7 @@ def train(
 
 
 def make_environment(policy: Policy) -> SyncVectorEnv:
-    """The environments of a seed; not rendered where the encoder sees no images."""
+    """The environments of a seed; not rendered if the encoder does not use images."""
     env = envs.make(
         policy.spec.env,
         num_envs=policy.agent.config.num_envs,
@@ -92,7 +92,7 @@ def make_environment(policy: Policy) -> SyncVectorEnv:
 
 
 def collect(run: Run, environment: SyncVectorEnv, actor: Actor, agent: OnPolicyAgent) -> Rollout:
-    """`unroll` steps of all environments, and what their last observation is worth."""
+    """`unroll` steps of all environments, and the value of their last observation."""
     config, state = agent.config, actor.state
     steps: list[dict[str, Tensor]] = []
     frames = []
@@ -102,10 +102,10 @@ def collect(run: Run, environment: SyncVectorEnv, actor: Actor, agent: OnPolicyA
         try:
             images, reward, terminated, truncated, infos = environment.step(action)
         except UnstableError:
-            run.fail("the simulation's state is", "another seed goes another way")
+            run.fail("the simulation's state is", "try another seed")
         ended = terminated | truncated
         reward = np.sign(reward) if config.rewards == "sign" else reward
-        learned = reward + config.gamma * _last_values(
+        target = reward + config.gamma * _last_values(
             actor, agent, infos, truncated, action, reward
         )
         actor.observe(images, infos, action=action, reward=reward, first=ended)
@@ -115,17 +115,17 @@ def collect(run: Run, environment: SyncVectorEnv, actor: Actor, agent: OnPolicyA
             {
                 "first": first,
                 "action": torch.from_numpy(action),
-                "reward": torch.from_numpy(learned).float(),
+                "reward": torch.from_numpy(target).float(),
                 "discount": torch.from_numpy(np.where(ended, 0, config.gamma)).float(),
                 "log_prob": extras["log_prob"],
                 "value": extras["value"],
             }
         )
     return Rollout(
-        obs=_stacked(frames, actor.device),
+        obs=_stack(frames, actor.device),
         state=state,
         last_value=agent.value(actor.obs, actor.state, actor.first),
-        **_stacked(steps, actor.device),
+        **_stack(steps, actor.device),
     )
 
 
@@ -142,25 +142,24 @@ def _last_values(
     if len(rows):
         images = np.stack(list(infos["final_obs"][rows]))
         obs = actor.encode(images, {key: info[rows] for key, info in infos["final_info"].items()})
-        done = {"action": torch.from_numpy(action), "reward": torch.from_numpy(reward).float()}
-        obs |= {key: done[key][rows].to(actor.device) for key in agent.core.reads}
+        last = {"action": torch.from_numpy(action), "reward": torch.from_numpy(reward).float()}
+        obs |= {key: last[key][rows].to(actor.device) for key in agent.core.reads}
         state = {key: value[rows] for key, value in actor.state.items()}
         first = torch.zeros(len(rows), dtype=torch.bool, device=actor.device)
         values[rows] = agent.value(obs, state, first).cpu().numpy()
     return values
 
 
-def _stacked(steps: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
-    """Every key (N, ...) of T steps to (T, N, ...)."""
+def _stack(steps: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """Every key (N, ...) of T steps -> (T, N, ...)."""
     return {key: torch.stack([step[key] for step in steps]).to(device) for key in steps[0]}
 
 
 def _check(run: Run, actor: Actor, rollout: Rollout) -> None:
-    """Raise DivergedError where what acts is NaN or infinite."""
+    """Raise DivergedError where loss, features or policy are NaN or infinite."""
     run.check_loss()
     if not actor.finite():
         run.fail("the encoder's features are", "pretrain the encoder again")
     if not (rollout.log_prob.isfinite().all() and rollout.value.isfinite().all()):
-        run.fail(
-            "the policy is", "lower learning_rate"
-        )  # a loss may be finite whose gradient isn't
+        # A finite loss may have a gradient that is not.
+        run.fail("the policy is", "lower learning_rate")

@@ -1,7 +1,7 @@
-"""Whole episodes of a finished policy: many to evaluate it, or one to look at.
+"""Full episodes of a trained policy: many for its evaluation, or one for a video.
 
-SPIRL, appendix B.3: full episodes (no life-loss ends), each with a seed of its own, noise off, and
-a random action with probability ε.
+SPIRL, appendix B.3: full episodes (a lost life does not end them), each with its own seed, noise
+off, and a random action with probability ε.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rl.net import Extras
 from rl.policy import Policy
 
 POOL = 16  # environments at a time
-Shown = tuple[NDArray[np.uint8], Mapping[str, Any]]  # an image and its info
+Observation = tuple[NDArray[np.uint8], Mapping[str, Any]]  # an image and its info
 
 
 class Scores(TypedDict):
-    """Results of whole episodes, in the order of their seeds.
+    """Results of full episodes, in the order of their seeds.
 
-    Raw returns; lengths in agent steps; successes, of environments that report them. Episodes whose
-    simulation became unstable ended there and count as they stood: `unstable` is their number.
+    Raw returns; lengths in agent steps; successes, of environments that report them. An episode
+    whose simulation became unstable ends there; `unstable` is the number of these.
     """
 
     returns: list[float]
@@ -43,12 +43,12 @@ class Scores(TypedDict):
 
 @dataclass(frozen=True)
 class EpisodeFrame:
-    """One step of a recorded episode: the observation, and where the policy attended.
+    """One step of a recorded episode: the observation, and the policy's attention.
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
-    patches that the encoder selects, `attention` (K,) the policy's weight on each, averaged over
-    its heads; None where there are no patches or no attention. `saliency` is the encoder's own map,
-    if it makes one.
+    patches that the encoder selects, `attention` (K,) is the policy's weight on each, averaged over
+    its heads; both are None without patches or attention. `saliency` is the encoder's map, if it
+    has one.
     """
 
     image: NDArray[np.uint8]  # (H, W, 3)
@@ -62,58 +62,60 @@ class EpisodeFrame:
 class Player:
     """One evaluation episode: its environment, and its generator of random actions."""
 
-    def __init__(self, env: str, seed: int, index: int, *, rendered: bool) -> None:
+    def __init__(self, env: str, seed: int, index: int, *, images: bool) -> None:
         self.index = index
-        self.environment: Env[Any, Any] = envs.single(env, seed=seed, index=index, images=rendered)
+        self.environment: Env[Any, Any] = envs.single(env, seed=seed, index=index, images=images)
         # [seed, index] itself is the environment's, which samples the no-ops from it.
         self.random = np.random.default_rng([seed, index, 1])
-        self.shown: Shown = self.environment.reset()
+        self.observation: Observation = self.environment.reset()
         self.end: Mapping[str, Any] | None = None  # the last info, once it is over
         self.unstable = False
 
     def choose(self, action: Action | None, epsilon: float) -> Action:
-        """The policy's action, or with probability ε a random one; always where it has none."""
+        """The policy's action, or with probability ε (always without a policy) a random one."""
         if self.random.random() < epsilon or action is None:
             return random_action(self.environment.action_space, self.random)
         return action
 
     def step(self, action: Action) -> float:
-        """The reward of an action."""
+        """Take an action; returns its reward."""
         try:
             image, reward, terminated, truncated, info = self.environment.step(action)
         except UnstableError as error:
             self.end, self.unstable = error.info, True
             return 0.0
-        self.shown = image, info
+        self.observation = image, info
         if terminated or truncated:
             self.end = info
         return float(reward)
 
 
 def evaluate(
-    policy: Policy, *, games: int, seed: int, epsilon: float, progress: Callable[[int], None]
+    policy: Policy, *, episodes: int, seed: int, epsilon: float, progress: Callable[[int], None]
 ) -> Scores:
-    """Raw returns and lengths of `games` full episodes; `progress` is called at each one's end."""
-    return _play(policy.spec.env, policy, games, seed, epsilon, progress)
+    """Scores of so many full episodes; `progress` is called at each one's end."""
+    return _play(policy.spec.env, policy, episodes, seed, epsilon, progress)
 
 
-def evaluate_random(env: str, *, games: int, seed: int, progress: Callable[[int], None]) -> Scores:
+def evaluate_random(
+    env: str, *, episodes: int, seed: int, progress: Callable[[int], None]
+) -> Scores:
     """The same episodes of the uniform random policy."""
-    return _play(env, None, games, seed, 1.0, progress)
+    return _play(env, None, episodes, seed, 1.0, progress)
 
 
 def _play(
     env: str,
     policy: Policy | None,
-    games: int,
+    episodes: int,
     seed: int,
     epsilon: float,
     progress: Callable[[int], None],
 ) -> Scores:
-    """Episodes side by side, at most POOL: where one ends the next one takes its place."""
-    rendered = policy is not None and policy.encoder.info is None
-    waiting = iter(range(games))
-    players = [Player(env, seed, index, rendered=rendered) for index in islice(waiting, POOL)]
+    """Play at most POOL episodes in parallel; where one ends, the next one begins."""
+    images = policy is not None and policy.encoder.info is None
+    waiting = iter(range(episodes))
+    players = [Player(env, seed, index, images=images) for index in islice(waiting, POOL)]
     actor = _begin(policy, players) if policy else None
     finished: list[Player] = []
     while players:
@@ -129,27 +131,29 @@ def _play(
             index = next(waiting, None)
             stays[row] = index is not None
             if index is not None:
-                players[row] = Player(env, seed, index, rendered=rendered)
-        players = [player for player, going in zip(players, stays, strict=True) if going]
+                players[row] = Player(env, seed, index, images=images)
+        players = [player for player, stay in zip(players, stays, strict=True) if stay]
         if actor and players:
             actor.keep(stays)
-            shown = _shown(actor.policy, players)
+            newest = _observations(actor.policy, players)
             action, reward = np.array(actions)[stays], np.array(rewards)[stays]
-            actor.observe(*shown, action=action, reward=reward, first=ended[stays])
+            actor.observe(*newest, action=action, reward=reward, first=ended[stays])
     return _scores(sorted(finished, key=lambda player: player.index))
 
 
 def _begin(policy: Policy, players: Sequence[Player]) -> Actor:
     actor = Actor(policy, len(players))
-    actor.begin(*_shown(policy, players))
+    actor.begin(*_observations(policy, players))
     return actor
 
 
-def _shown(policy: Policy, players: Sequence[Player]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """The newest images (N, H, W, 3), and of the infos what the encoder reads."""
-    images = np.stack([player.shown[0] for player in players])
+def _observations(
+    policy: Policy, players: Sequence[Player]
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """The newest images (N, H, W, 3), and the entries of their infos that the encoder reads."""
+    images = np.stack([player.observation[0] for player in players])
     name = policy.encoder.info
-    infos = {name: np.stack([player.shown[1][name] for player in players])} if name else {}
+    infos = {name: np.stack([player.observation[1][name] for player in players])} if name else {}
     return images, infos
 
 
@@ -168,29 +172,29 @@ def _scores(finished: Sequence[Player]) -> Scores:
 def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[EpisodeFrame]:
     """The first episode of `evaluate` with the same seed, step by step, at most `limit` steps."""
     frames: list[EpisodeFrame] = []
-    player = Player(policy.spec.env, seed, 0, rendered=True)
+    player = Player(policy.spec.env, seed, 0, images=True)
     with closing(player.environment):
         actor, score = _begin(policy, [player]), 0.0
         while player.end is None and len(frames) < limit:
             choices, extras = actor.act(explore=False)
             action = player.choose(choices[0], epsilon)
-            image = player.shown[0]
-            selected, attention = _looked_at(policy, actor.obs, extras)
+            image = player.observation[0]
+            selected, attention = _attention(policy, actor.obs, extras)
             saliency = None if selected is not None else _saliency(policy, image)
             frames.append(EpisodeFrame(image, score, len(frames), selected, attention, saliency))
             reward = player.step(action)
             score += reward
             if player.end is None:
-                shown, first = _shown(policy, [player]), np.zeros(1, np.bool_)
+                observation, first = _observations(policy, [player]), np.zeros(1, np.bool_)
                 actor.observe(
-                    *shown, action=np.array([action]), reward=np.array([reward]), first=first
+                    *observation, action=np.array([action]), reward=np.array([reward]), first=first
                 )
     return frames
 
 
 @torch.no_grad()
 def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """The map (H, W) of the encoder's own SaliencySource of an image, if the policy gets it."""
+    """The encoder's saliency map (H, W) of an image, if its features depend on it."""
     if not policy.encoder.uses_saliency:
         return None
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
@@ -198,10 +202,10 @@ def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] |
     return None if saliency is None else saliency[0, 0].cpu().numpy()
 
 
-def _looked_at(policy: Policy, obs: Obs, extras: Extras) -> tuple[Any, Any]:
+def _attention(policy: Policy, obs: Obs, extras: Extras) -> tuple[Any, Any]:
     """Selected patches (K,) and the attention on them (K,) of the first row, without padding.
 
-    Of an encoder that selects patches of the frame; other tokens have no place in it to mark.
+    None if the encoder does not select patches: other tokens have no position in the frame.
     """
     if not policy.encoder.selects:
         return None, None

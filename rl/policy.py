@@ -1,10 +1,11 @@
-"""A policy and its artifact: the environment, the agent, its net and the encoder, whole.
+"""A policy and its complete artifact: the environment, the agent, its net and the encoder.
 
     config.json          environment, agent and net with their settings
-    encoder/             a copy of the encoder, with the features that the policy gets of it
+    encoder/             a copy of the encoder, with the policy's features
     seed-<n>/            weights-<step>.safetensors, curve.csv, metrics.json (rl/run.py)
 
-`load_policy` opens it with nothing else. safetensors and JSON only: no code runs from an artifact.
+`load_policy` needs nothing else. Files are safetensors and JSON only: no code runs from an
+artifact.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _WEIGHTS = re.compile(r"weights-(\d{7,})\.safetensors")
 
 @dataclass(frozen=True)
 class Spec:
-    """All that a policy is but its encoder and its weights; components by their files' names."""
+    """A policy without its encoder and weights; components are named by their files."""
 
     env: str  # such as "atari/Pong"
     agent: str
     config: Any  # of the agent
     net: str
     net_config: Any
-    actions: int  # how many there are, or how many numbers one is made of
+    actions: int  # the number of discrete actions, or the length of a continuous one
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Policy:
 
     @property
     def continuous(self) -> bool:
-        """Whether actions are numbers from -1 to 1, and not one of several."""
+        """Whether actions are continuous, from -1 to 1."""
         return agents.actions_of(self.spec.agent) == agents.CONTINUOUS
 
 
@@ -83,16 +84,18 @@ def make_policy(
 
 
 def action_count(space: Space[Any]) -> int:
-    """How many actions there are, or how many numbers one is made of.
+    """The number of discrete actions, or the length of a continuous one.
 
-    Raises FoveaError for actions that are neither discrete nor numbers from -1 to 1.
+    Raises FoveaError for actions that are neither discrete nor continuous within -1 and 1.
     """
     if isinstance(space, Discrete):
         return int(space.n)
     within = isinstance(space, Box) and (space.low == -1).all() and (space.high == 1).all()
     if isinstance(space, Box) and within and len(space.shape) == 1:
         return space.shape[0]
-    raise FoveaError(f"env: its actions are {space}; agents need discrete ones, or within -1 and 1")
+    raise FoveaError(
+        f"env: its actions are {space}, must be discrete, or continuous within -1 and 1"
+    )
 
 
 @torch.no_grad()
@@ -103,7 +106,7 @@ def example_of(encoder: Encoder, env: str, device: torch.device | str) -> Obs:
 
 
 def save_policy(spec: Spec, encoder: Encoder, folder: Path) -> None:
-    """Write what a folder of seeds needs to be a policy; the same bytes for the same policy."""
+    """Write a policy's `config.json` and encoder; the same policy gives the same bytes."""
     header = {
         "format": FORMAT,
         "env": spec.env,
@@ -125,7 +128,7 @@ def load_policy(
     device: str = "cpu",
     shared: Path | None = None,
 ) -> Policy:
-    """The policy of an artifact folder, with a seed's weights of a step, or its last.
+    """The policy of an artifact folder, with a seed's weights at `step`, by default its last.
 
     `shared` is `load_encoder`'s. Raises FileNotFoundError or FoveaError naming the file that is
     missing, damaged as the manifest of its artifact says, foreign or does not fit.
@@ -135,7 +138,7 @@ def load_policy(
     if not files or (step is not None and step not in files):
         raise FileNotFoundError(
             f"{folder}: seed {seed} has no weights of step {step}; "
-            f"it has those of {sorted(files) or 'none'}"
+            f"its steps are {sorted(files) or 'none'}"
         )
     spec = read_spec(folder)
     encoder = load_encoder(folder / ENCODER, device=device, shared=shared)
@@ -145,19 +148,19 @@ def load_policy(
     try:
         policy.agent.policy.load_state_dict(_finite(load_file(path)))
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise FoveaError(f"{path}: no weights of this policy ({error}); train it again") from error
+        raise FoveaError(f"{path}: not this policy's weights ({error}); train it again") from error
     return policy
 
 
 def _finite(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, weight in weights.items():
         if not weight.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinity")
+            raise ValueError(f"{name} has NaN or infinite values")
     return weights
 
 
 def read_spec(folder: Path) -> Spec:
-    """What a policy's `config.json` describes. Raises as `load_policy` does."""
+    """The Spec in a policy's `config.json`. Raises as `load_policy` does."""
     header, source = read_header(folder), folder / CONFIG
     if header.get("format") != FORMAT:
         raise FoveaError(
@@ -166,20 +169,22 @@ def read_spec(folder: Path) -> Spec:
         )
     env, actions = header.get("env"), header.get("actions")
     if not isinstance(env, str) or type(actions) is not int or not 1 <= actions <= 1_000:
-        raise FoveaError(f"{source}: env is {env!r} and actions {actions!r}, a name and a number")
+        raise FoveaError(
+            f"{source}: env {env!r} and actions {actions!r}, must be a name and 1 to 1,000"
+        )
     agent, config = _component(header.get("agent"), "rl.agents", source)
     net, net_config = _component(header.get("net"), "rl.nets", source)
     return Spec(env, agent, config, net, net_config, actions)
 
 
 def _component(part: Any, package: str, source: Path) -> tuple[str, Any]:
-    """The name of one of our components, and its settings in its Config."""
+    """The name of a component, and its settings as its Config."""
     settings = dict(part) if isinstance(part, dict) else {}
     name = settings.pop("name", None)
     parent = import_module(package)
     known = sorted(p.stem for p in Path(parent.__path__[0]).glob("*.py") if p.stem[0] not in "._")
     if name not in known:
-        raise FoveaError(f"{source}: {name!r} is no file of {package}: {', '.join(known)}")
+        raise FoveaError(f"{source}: {name!r}, must be a file of {package}: {', '.join(known)}")
     config = import_module(f"{package}.{name}").Config
     try:
         tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
@@ -189,7 +194,7 @@ def _component(part: Any, package: str, source: Path) -> tuple[str, Any]:
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Environment step and file of every kept weights file of a seed, in time order."""
+    """Environment step and path of every weights file of a seed, in time order."""
     files = folder.iterdir() if folder.is_dir() else ()
     matches = ((_WEIGHTS.fullmatch(path.name), path) for path in files)
     return sorted((int(match[1]), path) for match, path in matches if match)

@@ -1,4 +1,4 @@
-"""Replay's rows on disk: a file for what each checkpoint adds, none of them ever changed."""
+"""Replay's rows on disk: one file for the new rows of each checkpoint; files never change."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from datasets.errors import FoveaError
 from datasets.sealed import remove_sealed, write_sealed
 
 _FILE = re.compile(r"rows-(\d{9})-(\d{9})\.safetensors")
-Kinds = Mapping[str, tuple[torch.dtype, torch.Size]]  # of each column, a row's
+Kinds = Mapping[str, tuple[torch.dtype, torch.Size]]  # type and shape of each column's rows
 
 
 def write_rows(folder: Path, rows: dict[str, Tensor], start: int, stop: int) -> None:
-    """Rows number `start` to `stop`, counted from the first ever added."""
+    """Write the rows number `start` to `stop`, counted from the first row ever added."""
     write_sealed(folder / f"rows-{start:09d}-{stop:09d}.safetensors", save(rows))
 
 
 def drop_rows(folder: Path, before: int) -> None:
-    """Delete the files all of whose rows are older than that number."""
+    """Delete the files whose rows are all older than number `before`."""
     for _, stop, path in _files(folder):
         if stop <= before:
             remove_sealed(path)
@@ -33,10 +33,10 @@ def drop_rows(folder: Path, before: int) -> None:
 def read_rows(
     folder: Path, first: int, total: int, kinds: Kinds
 ) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
-    """Start, stop and rows of the files that together hold rows `first` to `total`, in order.
+    """Start, stop and rows of the files with the rows `first` to `total`, in order.
 
-    Files beyond `total` are deleted: they are of a checkpoint that was never finished. Raises
-    FoveaError where rows are missing, or are not of the columns `kinds`.
+    Files beyond `total` are deleted: they are of an unfinished checkpoint. Raises FoveaError if
+    rows are missing, or are not of `kinds`.
     """
     for start, stop, path in _files(folder):
         if stop > total:

@@ -1,9 +1,9 @@
-"""Targets: n-step returns that stop where an episode does, C51's projection, and the returns of
-on-policy rollouts.
+"""Targets: n-step returns within an episode, C51's projection, and returns of on-policy rollouts.
 
-Those of rollouts are functions of (reward, discount, value, last_value), time first: (T, B) and for
-`last_value`, V of the observation after the last step, (B,). `discount` is γ, or 0 where the
-episode ended; there is no other flag, so what follows an end never reaches what is before it.
+The returns of rollouts are functions of (reward, discount, value, last_value), time first: (T, B),
+and (B,) for `last_value`, V of the observation after the last step. `discount` is γ, or 0 where the
+episode ended. There is no other flag, so rewards after an episode's end never reach steps before
+it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 def n_step(
     reward: Tensor, terminated: Tensor, truncated: Tensor, gamma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Discounted sums over windows of n consecutive steps, each cut after its episode's last step.
+    """Discounted sums over windows of n consecutive steps, each up to its episode's last step.
 
-    All inputs are (B, n). Returns the return (B,), the bootstrap discount (B,): γ^m, or 0 where
-    the episode terminated inside the window, and the number m of steps that count (B,) int64.
-    A truncation cuts the window like a termination but keeps the bootstrap.
+    All inputs are (B, n). Returns the return (B,); the bootstrap discount (B,), γ^m, or 0 where the
+    episode terminated within the window; and the number m of steps in the sum, (B,) int64. A
+    truncation ends the sum like a termination, but the bootstrap stays.
     """
     ended = (terminated | truncated).long()
     counts = (ended.cumsum(1) - ended) == 0  # no end before this step
@@ -31,11 +31,11 @@ def n_step(
 
 
 def project(probability: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
-    """The distribution of r + d·Z put back on Z's evenly spaced atoms (C51, algorithm 1).
+    """The distribution of r + d·Z, projected onto Z's evenly spaced atoms (C51, algorithm 1).
 
-    `probability` is (B, atoms), `reward` and `discount` (B,), `support` (atoms,). Every shifted
-    atom shares its mass between its two neighbours by nearness, which is a triangular kernel;
-    beyond the ends everything falls on the last atom.
+    `probability` is (B, atoms), `reward` and `discount` (B,), `support` (atoms,). A shifted atom's
+    mass is split between its two neighbours by distance, a triangular kernel; beyond the ends it
+    goes to the last atom.
     """
     low, high = support[0], support[-1]
     spacing = (high - low) / (support.shape[0] - 1)
@@ -56,7 +56,7 @@ def discounted(reward: Tensor, discount: Tensor, last_value: Tensor) -> Tensor:
 def gae(reward: Tensor, discount: Tensor, value: Tensor, last_value: Tensor, lam: float) -> Tensor:
     """Advantages A_t = δ_t + λ d_t A_{t+1} (T, B), δ_t = r_t + d_t V_{t+1} - V_t.
 
-    Schulman et al. 2016, eq. 16, cut off after T steps. A + V are the λ-returns.
+    Schulman et al. 2016, eq. 16, truncated after T steps. A + V are the λ-returns.
     """
     error = reward + discount * torch.cat([value[1:], last_value[None]]) - value
     return discounted(error, lam * discount, torch.zeros_like(last_value))

@@ -1,11 +1,11 @@
-"""One seed's training on disk, whatever is trained: what it keeps, and how it goes on after a kill.
+"""One seed's folder: weights, curve, log, checkpoints and failure, for any algorithm.
 
-A seed's folder holds `weights-<step>.safetensors` (the acting network), `curve.csv` (one line a
-finished episode) and at the very end `metrics.json`, or `failed.json` where training diverged.
-Until then `resume/` has the last two checkpoints: the state of every part that the loop named, all
-generators included. A run that is killed anywhere and started again ends with the same bytes, on
-CPU. Every file is sealed (datasets/sealed.py): a damaged checkpoint is not gone on from, and a
-finished seed with a damaged file is trained again.
+A seed's folder has `weights-<step>.safetensors` (the acting network), `curve.csv` (one line a
+finished episode) and at the very end `metrics.json`, or `failed.json` if training diverged. Until
+then `resume/` has the last two checkpoints: the state of every part of the loop, with all random
+generators. On a CPU, a run that is killed at any moment and started again ends in the same bytes.
+Every file is sealed (datasets/sealed.py): a damaged checkpoint is not used, and a finished seed
+with a damaged file is trained again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from datasets.sealed import DamagedError, check_sealed, kept, remove_sealed, wri
 LOG_EVERY = 100  # steps between points in TensorBoard
 DONE, FAILED = "metrics.json", "failed.json"
 STATES = "state-*.pt"  # of checkpoints
-Part = tuple[Callable[[], Any], Callable[[Any], object]]  # its state, and how it takes one on
+Part = tuple[Callable[[], Any], Callable[[Any], object]]  # returns its state; restores it
 
 
 class DivergedError(FoveaError):
-    """A number that training lives on is not finite any more."""
+    """Training diverged: a value became NaN or infinite."""
 
     def __init__(self, what: str, step: int, seed: int, remedy: str) -> None:
         """`step` counts environment steps."""
@@ -61,17 +61,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the seed was trained to the end already, and all of it is sound."""
+        """Whether the seed is trained to the end, and all its files are sound."""
         return is_done(self.folder, DONE)
 
     def begin(self, parts: Mapping[str, Part], device: torch.device) -> bool:
-        """Whether the parts went on from a checkpoint; else they begin as they are.
+        """Restore the parts from the last sound checkpoint; returns whether there is one.
 
-        A damaged checkpoint is passed over for the one before it, with a note, and so are both
-        where replay's rows are damaged. Raises FoveaError for a checkpoint of another run.
+        A damaged checkpoint is skipped with a note; both are skipped if replay's rows are damaged.
+        Raises FoveaError for a checkpoint of another run.
         """
         self.parts = parts
-        for stray in self.folder.glob(".*.tmp"):  # a write that was cut short
+        for stray in self.folder.glob(".*.tmp"):  # of an interrupted write
             stray.unlink()
         state = self._sound_state()
         if state is not None:
@@ -84,28 +84,28 @@ class Run:
         return state is not None
 
     def advance(self, steps: int, infos: Mapping[str, Any], ended: NDArray[np.bool_]) -> None:
-        """Environments made `steps` steps together; those in `ended` (N,) ended an episode."""
+        """Count `steps` of all environments; those in `ended` (N,) ended an episode."""
         self._before, self.step = self.step, self.step + steps
         if not ended.any():
             return
         info = infos["final_info"]
-        for row in np.flatnonzero(ended & info["game_over"]):  # and not only a life lost
+        for row in np.flatnonzero(ended & info["game_over"]):  # not those that only lost a life
             score, length = float(info["game_return"][row]), int(info["game_length"][row])
             success = (int(info["game_success"][row]),) if "game_success" in info else ()
             self.episodes.append((self.step, score, length, *success))
 
-    def look_back(self, step: int) -> None:
-        """Have `passed` count from `step` on, where several `advance` belong together."""
+    def count_from(self, step: int) -> None:
+        """Make `is_due` count from `step` on, over several calls of `advance`."""
         self._before = step
 
-    def passed(self, every: int) -> bool:
+    def is_due(self, every: int) -> bool:
         """Whether the last `advance` reached a multiple of `every` steps."""
         return self.step // every > self._before // every
 
     def log(self, scalars: Mapping[str, Tensor]) -> None:
-        """What an update gave, `loss` among it: reading a scalar waits for the device."""
+        """Take an update's scalars, `loss` among them; few are read, since reading waits."""
         self._loss = scalars["loss"]
-        if self._writer and self.passed(LOG_EVERY):
+        if self._writer and self.is_due(LOG_EVERY):
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value.item(), self.step)
 
@@ -115,34 +115,34 @@ class Run:
             self.fail("the loss is", "lower learning_rate")
 
     def fail(self, what: str, remedy: str) -> NoReturn:
-        """Record that `what` is not finite, drop the checkpoint, and raise DivergedError."""
+        """Record that `what` is not finite, delete the checkpoints, and raise DivergedError."""
         error = DivergedError(what, self.step, self.seed, remedy)
         self._write_curve()
         self._write_json(FAILED, {"error": str(error), "step": error.step})
         shutil.rmtree(self.resume)
         raise error
 
-    def keep_weights(self, policy: nn.Module) -> None:
-        """Write what the policy acts with now, and the curve so far."""
+    def save_weights(self, policy: nn.Module) -> None:
+        """Write the policy's weights, and the curve so far."""
         self.check_loss()
         weights = {k: v.cpu().contiguous() for k, v in policy.state_dict().items()}
         self._write(f"weights-{self.step:07d}.safetensors", to_safetensors(weights))
         self._write_curve()
 
     def checkpoint(self) -> None:
-        """Write all that is needed to go on from here bit for bit."""
+        """Write the state of all parts, from which training goes on bit for bit."""
         self.check_loss()
         state = {name: save() for name, (save, _) in self.parts.items()}
         state |= {"step": self.step, "episodes": self.episodes}
         state = _map(state, np.ndarray, torch.from_numpy)
         buffer = io.BytesIO()
-        torch.save(_map(state, Tensor, torch.clone), buffer)  # of a view all of its base is saved
+        torch.save(_map(state, Tensor, torch.clone), buffer)  # a view would be saved with its base
         self._write(f"resume/{STATES}".replace("*", f"{self.step:012d}"), buffer.getvalue())
         for older in sorted(self.resume.glob(STATES))[:-2]:
             remove_sealed(older)
 
     def _sound_state(self) -> Path | None:
-        """The last sound checkpoint, looked at before any part takes on anything."""
+        """The last sound checkpoint, checked before any part is restored."""
         states = sorted(self.resume.glob(STATES), reverse=True)
         files = self.resume.glob("[!.]*") if states else []
         if not all([kept(path) for path in sorted(files) if path not in states]):
@@ -155,16 +155,16 @@ class Run:
             self.step, self.episodes = state["step"], list(state["episodes"])
             for name, (_, load) in self.parts.items():
                 load(state[name])
-        except FoveaError:  # of replay's rows, whose file it names
+        except FoveaError:  # names the file of replay's rows
             raise
-        except Exception as error:  # torch alone has EOFError, UnpicklingError, RuntimeError
+        except Exception as error:  # torch alone raises EOFError, UnpicklingError, RuntimeError
             raise FoveaError(
                 f"{path}: damaged checkpoint ({type(error).__name__}); delete {self.folder} to "
                 "start this seed again"
             ) from error
 
     def finish(self, **metrics: object) -> None:
-        """Record that the seed is done, and only then drop what resuming needed."""
+        """Record that the seed is done, and only then delete the checkpoints."""
         self.check_loss()
         last = [episode[1] for episode in self.episodes[-10:]]
         metrics |= {
@@ -179,7 +179,7 @@ class Run:
         shutil.rmtree(self.resume)
 
     def close(self) -> None:
-        """Close the log."""
+        """Close TensorBoard's log."""
         if self._writer:
             self._writer.close()
 
@@ -195,18 +195,18 @@ class Run:
         self._write(name, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        """The one place where files are written, each sealed."""
+        """Write a sealed file; all files of the folder are written here."""
         write_sealed(self.folder / name, content)
 
 
 def is_done(folder: Path, *ends: str) -> bool:
-    """Whether a seed has one of the files in `ends`, with which its training ends.
+    """Whether a seed has one of the files `ends`, which are the last ones of a training.
 
-    Where any of its files is damaged, the folder is emptied and a line says so.
+    If any of its files is damaged, the folder is emptied and a line says so.
     """
     if not any((folder / end).exists() for end in ends):
         return False
-    shutil.rmtree(folder / "resume", ignore_errors=True)  # of one that was killed as it ended
+    shutil.rmtree(folder / "resume", ignore_errors=True)  # left by a kill at the very end
     try:
         check_sealed(folder)
     except DamagedError as error:
@@ -218,10 +218,10 @@ def is_done(folder: Path, *ends: str) -> bool:
 
 
 class Stateful(Protocol):
-    """What says all of its state in one dict."""
+    """An object with a state dict."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """All of it."""
+        """All of its state."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -255,7 +255,7 @@ def environment_part(environment: SyncVectorEnv) -> Part:
 
 
 def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
-    """`value` with every `kind` in its dicts and lists converted: checkpoints hold tensors."""
+    """`value` with every `kind` in its dicts and lists converted: checkpoints contain tensors."""
     if isinstance(value, dict):
         return {key: _map(item, kind, convert) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Frame stacking: the memory of nets that have none of their own (Mnih et al. 2015)."""
+"""Frame stacking: the memory of nets without one of their own (Mnih et al. 2015)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl.net import Core, Extras, Net, State
 class FrameStack(Core):
     """A core of any net: the state is the last `depth` frames, oldest first, every key (B, S, ...).
 
-    Frames before an episode's first are zero, as in replay, which stacks by itself.
+    Frames before an episode's first are zero, as in replay, which makes its own stacks.
     """
 
     def __init__(self, net: Net, depth: int, example: Obs) -> None:
@@ -30,12 +30,12 @@ class FrameStack(Core):
         return {key: blank.expand(batch, *blank.shape[1:]) for key, blank in blanks.items()}
 
     def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
-        """Stack frame by frame, then the net on all T x B stacks at once."""
+        """Stack frame by frame, then apply the net to all T x B stacks at once."""
         stacks = []
         for step, begins in enumerate(first):
             state = push({key: value[step] for key, value in obs.items()}, state, begins)
             stacks.append(state)
-        if len(stacks) == 1:  # acting: nothing is copied
+        if len(stacks) == 1:  # acting: no copy
             features, extras = self.net(state)
         else:
             features, extras = self.net({k: torch.cat([s[k] for s in stacks]) for k in state})
@@ -49,8 +49,8 @@ class FrameStack(Core):
     def apart(self, obs: Obs, state: State, first: Tensor) -> tuple[Obs, State, Tensor]:
         """T steps of B environments as T·B sequences of one step, each with the state before it.
 
-        Every key (T, B, ...) and `first` (T, B) to (1, T·B, ...) and (1, T·B); the state to every
-        key (T·B, S, ...). Then steps can be sampled in any order, one by one.
+        Every key (T, B, ...) and `first` (T, B) -> (1, T·B, ...) and (1, T·B); the state's keys
+        become (T·B, S, ...). So steps can be sampled one by one, in any order.
         """
         states = []
         for step, begins in enumerate(first):
@@ -65,8 +65,8 @@ class FrameStack(Core):
 
 def push(obs: Obs, stack: State, first: Tensor) -> State:
     """The stack after one more frame: every key (B, S, ...), zeros before an episode."""
-    newer: State = {}
+    result: State = {}
     for key, value in obs.items():
         same = ~first.view(-1, *[1] * value.dim())
-        newer[key] = torch.cat([stack[key][:, 1:] * same, value[:, None]], dim=1)
-    return newer
+        result[key] = torch.cat([stack[key][:, 1:] * same, value[:, None]], dim=1)
+    return result

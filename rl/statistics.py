@@ -2,8 +2,8 @@
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021),
 section 4. They resample runs. Here each run (seed) also has many episodes, which are resampled
-within it, so that the interval has both spreads. Where there are no episodes, an interval is
-Student's, over the seeds.
+within it, so that the interval includes both variances. Without episodes, intervals are Student's,
+over the seeds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Scores = NDArray[np.float64]
 
 
 def interquartile_mean(scores: Scores) -> float:
-    """Mean of the middle half of all scores: ⌊n/4⌋ are cut from either end (scipy's trim)."""
-    ordered = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
-    if not len(ordered):
-        raise ValueError("scores: empty, at least one is needed")
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    """Mean of the middle half of all scores: ⌊n/4⌋ are trimmed at either end (scipy's trim)."""
+    values = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
+    if not len(values):
+        raise ValueError("scores: empty, must be at least one")
+    trim = len(values) // 4
+    return float(values[trim : len(values) - trim].mean())
 
 
 def bootstrap_interval(
-    games_per_seed: Sequence[Scores],
+    episodes_per_seed: Sequence[Scores],
     statistic: Callable[[Scores], float] = interquartile_mean,
     *,
     level: float = 0.95,
@@ -37,29 +37,27 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of `statistic` over all scores, by the two-level bootstrap.
 
-    Each resample has as many seeds as there are, sampled with replacement, and of each of these as
-    many episodes as that one played. With a single seed the interval has no spread of the seeds,
-    with one episode a seed none of the episodes: say so beside it.
+    A resample has as many seeds as there are, sampled with replacement, and of each as many
+    episodes as it has. With a single seed the interval does not include the variance of seeds, and
+    with one episode a seed not that of episodes: a report must say so.
     """
-    seeds = [np.asarray(games, dtype=np.float64).ravel() for games in games_per_seed]
-    counts = np.array([len(games) for games in seeds])
+    seeds = [np.asarray(scores, dtype=np.float64).ravel() for scores in episodes_per_seed]
+    counts = np.array([len(scores) for scores in seeds])
     if not len(counts) or not counts.all():
-        raise ValueError(f"games_per_seed: {counts.tolist()} games, each seed needs at least one")
+        raise ValueError(f"episodes_per_seed: {counts.tolist()}, each seed needs at least one")
     scores, starts = np.concatenate(seeds), counts.cumsum() - counts
     generator = np.random.default_rng(seed)
     seed_indices = generator.integers(len(seeds), size=(resamples, len(seeds)))
-    # An episode for each place of the largest seed; places that a smaller seed lacks are left out.
-    played, most = counts[seed_indices][..., None], counts.max()
-    place = generator.integers(played, size=(*seed_indices.shape, most))
-    resampled = scores[starts[seed_indices][..., None] + place]
-    values = [
-        statistic(row[real]) for row, real in zip(resampled, np.arange(most) < played, strict=True)
-    ]
+    # As many episodes as the largest seed has; those beyond a smaller seed's number are left out.
+    sizes, most = counts[seed_indices][..., None], counts.max()
+    place = generator.integers(sizes, size=(*seed_indices.shape, most))
+    rows = scores[starts[seed_indices][..., None] + place]
+    values = [statistic(row[real]) for row, real in zip(rows, np.arange(most) < sizes, strict=True)]
     return _percentiles(np.array(values), level)
 
 
 def mean_interval(
-    games_per_seed: Sequence[Scores],
+    episodes_per_seed: Sequence[Scores],
     statistic: Callable[[Scores], float],
     *,
     level: float = 0.95,
@@ -68,11 +66,11 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the seeds' mean `statistic`, by the two-level bootstrap.
 
-    For means of equally many episodes this is `bootstrap_interval`'s; a mean of the seeds' medians
-    is not the median of all episodes.
+    For means over equally many episodes this equals `bootstrap_interval`; a mean of the seeds'
+    medians is not the median of all episodes.
     """
     generator = np.random.default_rng(seed)
-    return _percentiles(_resampled(games_per_seed, statistic, resamples, generator), level)
+    return _percentiles(_resample(episodes_per_seed, statistic, resamples, generator), level)
 
 
 def difference_interval(
@@ -84,19 +82,19 @@ def difference_interval(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of how far the seeds' mean `statistic` of `ours` lies above `theirs`.
+    """Percentile interval of the difference of the seeds' mean `statistic`, `ours` - `theirs`.
 
-    As `mean_interval`, each side resampled on its own.
+    As `mean_interval`; the two sides are resampled independently.
     """
     generator = np.random.default_rng(seed)
-    mine = _resampled(ours, statistic, resamples, generator)
-    return _percentiles(mine - _resampled(theirs, statistic, resamples, generator), level)
+    mine = _resample(ours, statistic, resamples, generator)
+    return _percentiles(mine - _resample(theirs, statistic, resamples, generator), level)
 
 
 def welch_interval(ours: Scores, theirs: Scores, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the difference of two means of independent numbers (n,) and (m,), by Welch's t.
+    """Interval of the difference of two means of independent values (n,) and (m,), by Welch's t.
 
-    For what has seeds but no games to resample. A side with a single number has no interval: NaN.
+    For seeds without episodes to resample. If a side has a single value, the interval is NaN.
     """
     if min(len(ours), len(theirs)) < 2:
         return math.nan, math.nan
@@ -109,7 +107,7 @@ def welch_interval(ours: Scores, theirs: Scores, *, level: float = 0.95) -> tupl
 
 
 def student_interval(values: Scores, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean of independent numbers (n,), by Student's t; of a single one NaN."""
+    """Interval of the mean of independent values (n,), by Student's t; NaN for a single value."""
     if len(values) < 2:
         return math.nan, math.nan
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
@@ -117,22 +115,24 @@ def student_interval(values: Scores, *, level: float = 0.95) -> tuple[float, flo
     return float(values.mean()) - reach, float(values.mean()) + reach
 
 
-def _resampled(
-    games_per_seed: Sequence[Scores],
+def _resample(
+    episodes_per_seed: Sequence[Scores],
     statistic: Callable[[Scores], float],
     resamples: int,
     generator: np.random.Generator,
 ) -> Scores:
     """The seeds' mean statistic in each resample, (resamples,)."""
-    if not games_per_seed or not all(len(games) for games in games_per_seed):
-        raise ValueError("games_per_seed: each side needs a seed, each seed a game")
-    seed_indices = generator.integers(len(games_per_seed), size=(resamples, len(games_per_seed)))
+    if not episodes_per_seed or not all(len(scores) for scores in episodes_per_seed):
+        raise ValueError("episodes_per_seed: each side needs a seed, each seed an episode")
+    seed_indices = generator.integers(
+        len(episodes_per_seed), size=(resamples, len(episodes_per_seed))
+    )
     values = np.empty(seed_indices.shape)
-    for index, games in enumerate(games_per_seed):
+    for index, scores in enumerate(episodes_per_seed):
         places = seed_indices == index
-        size = (int(places.sum()), len(games))
-        played = generator.choice(np.asarray(games, dtype=np.float64), size)
-        values[places] = [statistic(row) for row in played]
+        size = (int(places.sum()), len(scores))
+        rows = generator.choice(np.asarray(scores, dtype=np.float64), size)
+        values[places] = [statistic(row) for row in rows]
     return np.asarray(values.mean(axis=1))
 
 

@@ -98,7 +98,7 @@ FAULTS = [Fault(*row) for row in (
      "self.generator.set_state(_)", "None", "rl/test_off_policy.py::test_a_run_stopped_after_any"),
     ("next state one row early", "rl/replay.py:sample",
      "torch.where(_ > 0, _1 + _2, _1)", "torch.where(_ > 0, _1 + _2 - 1, _1)", "rl/test_replay.py"),
-    ("stack reaches into the episode before", "rl/replay.py:_stacked",
+    ("stack reaches into the episode before", "rl/replay.py:_stacks",
      "_[:, None] >= _1", "_[:, None] >= 0 * _1", "rl/test_replay.py"),
     ("truncated episode bootstraps from the wrong frame", "rl/replay.py:add",
      "self._write(final, 0, _, _1, _1)", "self._write(obs, 0, _, _1, _1)", "rl/test_replay.py"),

@@ -1,7 +1,7 @@
 """Agents by name: `make("rainbow", config, core, actions=18)`.
 
 An agent's file exports `Config`, `Agent`, `ACTIONS` (DISCRETE or CONTINUOUS) and `NETS`: kind of
-features -> the net that it puts on them by default.
+features -> its default net for them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ DISCRETE, CONTINUOUS = "discrete", "continuous"
 
 
 def actions_of(name: str) -> str:
-    """What actions an agent takes: DISCRETE or CONTINUOUS."""
+    """The kind of an agent's actions: DISCRETE or CONTINUOUS."""
     return str(import_module(f"rl.agents.{name}").ACTIONS)
 
 
 def net_for(name: str, kind: str) -> str:
-    """The net that an agent puts on a kind of features. FoveaError where it takes none such."""
+    """An agent's default net for a kind of features. Raises FoveaError if it has none."""
     known: dict[str, str] = import_module(f"rl.agents.{name}").NETS
     if kind not in known:
-        raise FoveaError(f"{name} has no net for {kind!r} features; it takes {', '.join(known)}")
+        raise FoveaError(f"{name} has no net for {kind!r} features, only for {', '.join(known)}")
     return known[kind]
 
 
@@ -45,7 +45,7 @@ def make(
 ) -> Agent[Any]:
     """A fresh agent on features like `example` (one frame, batch first).
 
-    The same arguments give the same weights. `actions` is how many actions there are, or the
+    The same arguments give the same weights. `actions` is the number of discrete actions, or the
     length of a continuous one.
     """
     module = import_module(f"rl.agents.{name}")

@@ -1,10 +1,10 @@
 """A2C: synchronous advantage actor-critic.
 
-Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning" (ICML 2016), section 4, with the
-environments side by side as in OpenAI Baselines. The numbers are those of Wu, Khetarpal and Precup,
+Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning" (ICML 2016), section 4, with
+synchronous environments as in OpenAI Baselines. The settings are those of Wu, Khetarpal and Precup,
 "Self-Supervised Attention-Aware Reinforcement Learning" (AAAI 2021), whose released code builds on
-a PyTorch A2C: 16 environments of 5 steps, RMSprop without annealing, no GAE. Beside that code, an
-episode that is cut (truncated) goes on to be worth V of its true last frame.
+a PyTorch A2C: 16 environments of 5 steps, RMSprop without annealing, no GAE. Differs from that
+code: where an episode is truncated, the return bootstraps from V of its true last frame.
 
 Expect on Breakout a return above 20 after some 2.5M steps, on Pong above 0 after 1.5 to 2.5M.
 """

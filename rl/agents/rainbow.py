@@ -2,16 +2,16 @@
 
 Hessel et al., "Rainbow" (2018): double Q, dueling streams, noisy layers, C51, n-step returns and
 prioritised replay; van Hasselt et al. (2019) for the data-efficient setting; SPIRL's Tables 9 and
-10 for the numbers here. The 100K setting is the default; 400K has steps 400,000, replay_capacity
+10 for the settings here. The 100K setting is the default; 400K has steps 400,000, replay_capacity
 400,000 and update_every 4.
 
-The noise σ of a bias starts at σ0/√inputs, as that of a weight does (Fortunato et al.). The target
-network samples noise of its own at each update.
+The noise σ of a bias starts at σ0/√inputs, as a weight's does (Fortunato et al.). The target
+network samples its own noise at each update.
 
 645,042 parameters on SPIRL's aggregator with 18 actions, 409,116 with 9; 1,149,810 on the
-data-efficient CNN. Expect from SPIRL's features
-after 100K steps (its Table 2, mean and deviation of 5 trials): Frostbite 670 (732), MsPacman 904
-(286), Seaquest 558 (148), BattleZone 11980 (3827); from pixels what data_efficient_cnn.py says.
+data-efficient CNN. Expect from SPIRL's features after 100K steps (its Table 2, mean and deviation
+of 5 trials): Frostbite 670 (732), MsPacman 904 (286), Seaquest 558 (148), BattleZone 11980 (3827);
+from pixels the scores in data_efficient_cnn.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NETS = {"tokens": "tokens", "vector": "tokens", "pixels": "data_efficient_cnn"}
 
 @dataclass(frozen=True)
 class Config(OffPolicyConfig):
-    """SPIRL, Tables 9 and 10; what they leave out is Rainbow's."""
+    """SPIRL, Tables 9 and 10; settings that they leave out are Rainbow's."""
 
     steps: Count = 100_000
     learn_start: Count = 1_600
@@ -66,14 +66,14 @@ class Config(OffPolicyConfig):
     rewards: ClassVar[Literal["sign", "raw"]] = "sign"
 
     def rules(self) -> Iterator[str]:
-        """Atoms lie on an interval."""
+        """The atoms' interval is not empty."""
         yield from super().rules()
         if self.value_min >= self.value_max:
             yield f"value_min: {self.value_min}, must be below {self.value_max}"
 
 
 class Network(nn.Module):
-    """A net and its dueling head: stacked features to logits (B, actions, atoms)."""
+    """A net and its dueling head: stacked features -> logits (B, actions, atoms)."""
 
     support: Tensor
 
@@ -86,21 +86,21 @@ class Network(nn.Module):
         self.gradient_scale = config.gradient_scale
 
     def forward(self, stack: Obs) -> Tensor:
-        """Logits of stacks."""
+        """The logits of stacks."""
         return self.logits(self.net(stack)[0])
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features (B, width) to logits."""
+        """Features (B, width) -> logits."""
         logits: Tensor = self.head(scale_gradient(features, self.gradient_scale))
         return logits
 
     def greedy(self, logits: Tensor) -> Tensor:
-        """The action (B,) of highest expected value."""
+        """The actions (B,) of highest expected value."""
         return (logits.softmax(-1) @ self.support).argmax(-1)
 
 
 class Agent:
-    """Rainbow. Noise is its only exploration: random actions (warm-up, ε) are the loop's."""
+    """Rainbow. It explores by noise alone; random actions (warm-up, ε) are the loop's."""
 
     def __init__(
         self, config: Config, core: FrameStack, *, actions: int, seed: int,
@@ -120,18 +120,18 @@ class Agent:
         resample_noise(self.policy, self.generator)
 
     def compile(self) -> None:
-        """Compile the loss at the first update, where that makes updates faster.
+        """Compile the loss at the first update if that makes updates faster.
 
         On a CPU that takes up to a minute. Results differ by rounding.
         """
-        if self.device.type == "cuda" or self.policy.net.gains_compiled:
+        if self.device.type == "cuda" or self.policy.net.faster_compiled:
             self._loss = Compiled(self.loss)
 
     @torch.inference_mode()
     def act(
         self, obs: Obs, state: State, first: Tensor, *, explore: bool
     ) -> tuple[Tensor, State, Extras]:
-        """Greedy actions, with the present noise where `explore`, else without any."""
+        """Greedy actions, with the current noise if `explore`, else without noise."""
         if self.policy.training is not explore:
             self.policy.train(explore)
         features, state, extras = self.core.step(obs, state, first)
@@ -155,9 +155,9 @@ class Agent:
         return scalars | {"loss": loss.detach(), "gradient_norm": norm}
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean KL(target ‖ prediction), weighted, and `priority` (B,) and `value` beside it."""
+        """The weighted mean of KL(target ‖ prediction), and the scalars `priority` and `value`."""
         target = self.targets(batch)
-        log_probability = _chosen(self.policy(batch.obs), batch.action).log_softmax(-1)
+        log_probability = _of_actions(self.policy(batch.obs), batch.action).log_softmax(-1)
         divergence = (torch.xlogy(target, target) - target * log_probability).sum(-1)
         assert divergence.shape == batch.weight.shape
         value = (log_probability.detach().exp() @ self.policy.support).mean()
@@ -166,13 +166,13 @@ class Agent:
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """Double Q: the online network picks the next action, the target network rates it."""
+        """Double Q: the online network selects the next action, the target network evaluates it."""
         action = self.policy.greedy(self.policy(batch.next_obs))
-        probability = _chosen(self.target(batch.next_obs), action).softmax(-1)
+        probability = _of_actions(self.target(batch.next_obs), action).softmax(-1)
         return project(probability, batch.reward, batch.discount, self.policy.support)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that the next update depends on."""
+        """All state that the next update depends on."""
         return {
             "policy": self.policy.state_dict(),
             "target": self.target.state_dict(),
@@ -190,7 +190,7 @@ class Agent:
         self.updates = state["updates"]
 
 
-def _chosen(logits: Tensor, action: Tensor) -> Tensor:
-    """(B, actions, atoms) to the rows of the actions taken, (B, atoms)."""
+def _of_actions(logits: Tensor, action: Tensor) -> Tensor:
+    """(B, actions, atoms) -> the rows of the actions taken, (B, atoms)."""
     index = action[:, None, None].expand(-1, 1, logits.shape[-1])
     return logits.gather(1, index)[:, 0]

@@ -1,27 +1,27 @@
 """Soft Actor-Critic, the learner of ViSaRL.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications" (2018): twin critics, a squashed
-Gaussian actor and a temperature that is learned; the numbers are those of ViSaRL (Liang et al.
-2024, App. F) and, where it is silent, of its released code: log σ between its bounds by a tanh,
-actor and targets at every second update, orthogonal weights, rewards as they are (0 to 10 on
-Meta-World), 500-step episodes cut and never terminal.
+Gaussian actor and a learned temperature. The settings are those of ViSaRL (Liang et al. 2024, App.
+F) and, where it gives none, of its released code: log σ between its bounds by a tanh, actor and
+targets at every second update, orthogonal weights, raw rewards (0 to 10 on Meta-World), 500-step
+episodes that are truncated and never terminated.
 
-The network is the released code's as well: two hidden layers, on the latents themselves; App. F
-says three, behind a normalised projection to 100.
+The network is the released code's too: two hidden layers on the latents themselves. App. F says
+three, after a normalised projection to 100.
 
-Where it differs from the released code:
+Differs from the released code:
 - Replay gives (s, a, r, s') of one step; theirs pairs s with the action and reward after it.
-- One update a step from the first learned-from step on; theirs makes 1,000 at once there.
-- The actor sees the features that the critic's loss was computed from, not those of the net after
-  that step: one pass of the convolutions less. For frozen features there is no difference.
+- There is one update a step from `learn_start` on; theirs makes 1,000 updates at that step.
+- The actor uses the features from which the critic's loss was computed, not those of the updated
+  net, which saves a pass of the convolutions. For frozen features there is no difference.
 - log π is exact for any action; theirs adds 1e-6 inside the logarithm.
 
 Several tokens a frame (the paper takes their mean) go through SPIRL's aggregator, nets/tokens.py. A
-trainable net learns from the critic's loss alone, and encodes the next observation too: there is no
-target net. On frozen 256-d features with 4 actions: actor 1,320,968 parameters, critics
-2,635,778. Expect after 1M steps (Table I, mean success of 3 seeds of 50 games) the figures of the
-encoder's file. On reach's state, 200,000 steps at `hidden: 256, learning_rate: 3e-4` came to 0.94
-here (recipe visarl-state, three seeds of 50 games: 1.00, 0.86, 0.96; docs/reach-state.svg).
+trainable net learns from the critic's loss alone, and also encodes the next observation: there is
+no target net. On frozen 256-d features with 4 actions: actor 1,320,968 parameters, critics
+2,635,778. Expect after 1M steps (Table I, mean success of 3 seeds of 50 episodes) the scores in the
+encoder's file. On reach's state, 200,000 steps at `hidden: 256, learning_rate: 3e-4` reached 0.94
+here (recipe visarl-state, three seeds of 50 episodes: 1.00, 0.86, 0.96; docs/reach-state.svg).
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ class Config(OffPolicyConfig):
     learning_rate: Positive = 1e-4  # of actor, critics and temperature
     temperature: Positive = 0.1  # α at the start
     log_std: tuple[float, float] = (-10.0, 2.0)  # bounds of log σ
-    tau: Fraction = 0.005  # share of the online critics that the targets take on
+    tau: Fraction = 0.005  # share of the online critics in the targets' running average
     actor_every: Count = 2  # updates between those of actor and temperature
     target_every: Count = 2  # updates between those of the targets
 
     def rules(self) -> Iterator[str]:
-        """Bounds of log σ in order."""
+        """The bounds of log σ are in order."""
         yield from super().rules()
         if len(self.log_std) != 2 or self.log_std[0] >= self.log_std[1]:
             yield f"log_std: {self.log_std}, must be a lower and a higher bound"
 
 
 class Actor(nn.Module):
-    """A net and the head that acts on its features (B, width): a squashed Gaussian."""
+    """A net, and a head on its features (B, width): a squashed Gaussian policy."""
 
     def __init__(self, config: Config, net: Net, actions: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Actor(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """Two critics in one: every layer is a product of batches, (2, B, in) with (2, in, out)."""
+    """Two critics in one: every layer is a batched product, (2, B, in) with (2, in, out)."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class TwinCritic(nn.Module):
 
 
 class Agent:
-    """SAC. Noise is the actor's own; random actions (warm-up, ε) are the loop's."""
+    """SAC. It explores by the actor's noise; random actions (warm-up, ε) are the loop's."""
 
     def __init__(
         self, config: Config, core: FrameStack, *, actions: int, seed: int,
@@ -156,21 +156,21 @@ class Agent:
     def act(
         self, obs: Obs, state: State, first: Tensor, *, explore: bool
     ) -> tuple[Tensor, State, Extras]:
-        """Actions (B, A) in [-1, 1]: sampled where `explore`, else tanh μ."""
+        """Actions (B, A) in [-1, 1]: sampled if `explore`, else tanh μ."""
         features, state, extras = self.core.step(obs, state, first)
         if explore:
             return self.sample(features)[0], state, extras
         return self.policy(features)[0].tanh(), state, extras
 
     def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions (B, A) of the present policy, and log π (B,) of each."""
+        """Actions (B, A) sampled from the current policy, and log π (B,) of each."""
         mean, log_std = self.policy(features)
         noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
         raw = mean + log_std.exp() * noise
         return raw.tanh(), log_density(raw, mean, log_std)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the critics, and of actor, temperature and targets when theirs is due."""
+        """One step of the critics, and at every few updates of actor, temperature and targets."""
         size = (self.config.batch_size,)
         assert batch.reward.shape == batch.discount.shape == batch.action.shape[:1] == size
         self.updates += 1
@@ -191,7 +191,7 @@ class Agent:
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """r + γ (min Q'(s', a') - α log π(a'|s')), a' sampled now; (B,)."""
+        """r + γ (min Q'(s', a') - α log π(a'|s')) (B,), with a' sampled from the current policy."""
         features, _ = self.policy.net(batch.next_obs)
         action, log_probability = self.sample(features)
         following: Tensor = self.target(features, action).amin(0)
@@ -199,7 +199,7 @@ class Agent:
         return batch.reward + batch.discount * following
 
     def _update_actor(self, features: Tensor) -> dict[str, Tensor]:
-        """Descend α log π - min Q, then let α follow the entropy's distance from its target."""
+        """A step down α log π - min Q, and a step of α towards the target entropy."""
         temperature = self.log_temperature.detach().exp()
         action, log_probability = self.sample(features)
         value = self.critic(features, action).amin(0)
@@ -215,7 +215,7 @@ class Agent:
         self.optimizers[name].step()
 
     def state_dict(self) -> dict[str, object]:
-        """Everything that the next update depends on."""
+        """All state that the next update depends on."""
         return {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
@@ -241,10 +241,10 @@ class Agent:
 def log_density(raw: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """log π (B,) of tanh(raw), raw ~ N(mean, σ²), all (B, A).
 
-    The Gaussian's less log(1 - tanh²) of each number, which is 2 (log 2 - x - softplus(-2x)): no
-    difference of nearly equal numbers however far out x is.
+    It is the Gaussian's less log(1 - tanh²) of each component. The latter is computed as
+    2 (log 2 - x - softplus(-2x)), without differences of nearly equal numbers for any x.
     """
-    scaled = (raw - mean) / log_std.exp()
-    gaussian = -0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)
-    shrunk = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
-    return (gaussian - shrunk).sum(-1)
+    score = (raw - mean) / log_std.exp()
+    gaussian = -0.5 * score.square() - log_std - 0.5 * math.log(2 * math.pi)
+    correction = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+    return (gaussian - correction).sum(-1)

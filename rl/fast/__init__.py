@@ -1,1 +1,1 @@
-"""Faster forms of what networks compute; tests hold each to its plain form."""
+"""Faster forms of the networks' arithmetic; a test compares each with its plain form."""

@@ -1,7 +1,7 @@
 """SPIRL's aggregator (rl/nets/tokens.py) with only the pooled rows of its block computed.
 
 At depth 1 this is exact, not an approximation: a row depends on the others through attention's keys
-and values alone. The CLS token is alike in all frames, so its query is one for all of them.
+and values alone. The CLS token is equal in all frames, so they share one query.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Aggregator(Protocol):
 
 
 def aggregate(net: Aggregator, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Single frames: x (F, N, D), mask (F, N) to (F, width) and attention (F, heads, N)."""
+    """Single frames: x (F, N, D), mask (F, N) -> (F, width) and attention (F, heads, N)."""
     if net.config.pad == "learned":
         x = torch.where(mask[..., None], x, net.pad)
     patches = net.project(x)
@@ -47,9 +47,9 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Attention of Q rows (F or 1, Q, width) to CLS (1, 1, width) and memory (F, N, width).
 
-    Returns (F, Q, width), and what the N got of each head's attention, (F, Q, heads, N).
-    Keys and values are linear in the memory, so instead of the whole memory the few queries are
-    projected: q·(W m) = (Wᵀ q)·m. The keys' bias moves all scores alike and cancels.
+    Returns (F, Q, width), and each head's attention on the N, (F, Q, heads, N). Keys and values are
+    linear in the memory, so the few queries are projected instead of the whole memory:
+    q·(W m) = (Wᵀ q)·m. The keys' bias adds the same to all scores and cancels.
     """
     heads, width = net.config.heads, net.config.width
     to_key, to_value = net.key_value.weight.view(2, heads, -1, width).unbind()
@@ -67,7 +67,7 @@ def _attend(
 
 
 def _average(net: Aggregator, x: Tensor, mask: Tensor) -> Tensor:
-    """Rows (F, Q, width) to one: CLS has a single row already."""
+    """Rows (F, Q, width) -> their mean (F, width); CLS is a single row."""
     if net.config.aggregate == "mean" and net.config.pad == "masked":
         real = mask[..., None]
         return (x * real).sum(1) / real.sum(1).clamp_min(1)
@@ -75,6 +75,6 @@ def _average(net: Aggregator, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _per_head(x: Tensor, weight: Tensor) -> Tensor:
-    """x (F, Q, heads, i) times each head's weight (heads, i, o); einsum takes twice as long."""
+    """x (F, Q, heads, i) times each head's weight (heads, i, o), twice as fast as einsum."""
     product = x.flatten(0, 1).transpose(0, 1) @ weight
     return product.transpose(0, 1).view(*x.shape[:3], -1)

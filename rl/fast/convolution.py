@@ -10,19 +10,19 @@ from torch.nn import functional as F
 class PatchConv2d(nn.Conv2d):
     """A convolution whose square kernels do not overlap, on bytes scaled to 0…1.
 
-    The plain form is `nn.Conv2d` on `image / 255`. CPU convolutions want channels last, and
-    interleaving 12 planes of bytes is slow. As the kernels do not overlap, the neighbours in a row
-    can be the channels (they are last already) and the planes the depth: a 3-D convolution whose
-    kernel is as deep as there are planes, and 1 wide.
+    The plain form is `nn.Conv2d` on `image / 255`. CPU convolutions are fast with channels last,
+    and interleaving 12 planes of bytes is slow. Since the kernels do not overlap, the pixels of a
+    row can be the channels (they are last already) and the planes the depth: a 3-D convolution
+    whose kernel spans all planes and has width 1.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int) -> None:
-        """Kernels of size x size, side by side."""
+        """Adjacent kernels of size x size."""
         super().__init__(inputs, outputs, size, stride=size)
         self.size = size
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 to (B, outputs, H // size, W // size)."""
+        """(B, C, H, W) uint8 -> (B, outputs, H // size, W // size)."""
         size, (channels, _, width) = self.size, image.shape[1:]
         rows = image[..., : width - width % size]
         x = rows.to(torch.float32, memory_format=torch.contiguous_format)

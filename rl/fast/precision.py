@@ -1,4 +1,4 @@
-"""Bytes as numbers, in the precision that products have where they are used."""
+"""Images from bytes to floats, in the precision of the current autocast context."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 
-def scaled(image: Tensor) -> Tensor:
-    """Bytes (B, C, H, W) to 0…1, channels last, in the precision that products have here.
 
-    A third faster than `image.float() / 255`, which convolutions would then have to convert: few
-    bytes are laid out anew instead of many floats.
+def scaled(image: Tensor) -> Tensor:
+    """Bytes (B, C, H, W) -> 0…1, channels last, in the current context's precision.
+
+    A third faster than `image.float() / 255`, which convolutions would have to convert: bytes are
+    reordered in memory instead of floats.
     """
     kind = image.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32

@@ -1,5 +1,4 @@
-"""Networks from features to one vector. Which one an agent puts on what kind of features, its own
-file says (`NETS`)."""
+"""Networks from features to one vector. An agent names its net for a kind of features (`NETS`)."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ def config_for(name: str) -> type:
 def make(name: str, config: Any, example: Obs, stack: int) -> Core:
     """The net `name` on features like `example` (one frame, batch first).
 
-    A Net is stacked `stack` frames deep; a Core remembers by itself.
+    A Net gets a stack of `stack` frames; a Core has its own memory.
     """
     net = import_module(f"rl.nets.{name}").Net(config, example, stack)
     return net if isinstance(net, Core) else FrameStack(net, stack, example)

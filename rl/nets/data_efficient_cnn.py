@@ -2,7 +2,7 @@
 
 The baseline in SPIRL's Table 2: conv 5×5/5 to 32, conv 5×5/5 to 64, flattened (576 at 96×96).
 Differs from van Hasselt et al. in the input only: 4 RGB frames of 96×96 (12 channels) instead of
-4 grey ones of 84×84, as SPIRL's re-implementation. With Rainbow's head: 1,149,810 parameters at
+4 grey ones of 84×84, as in SPIRL's implementation. With Rainbow's head: 1,149,810 parameters at
 18 actions. Expect after 100K steps (SPIRL, Table 11, 10 seeds): Frostbite 341, MsPacman 1015,
 Seaquest 397, BattleZone 10602.
 """

@@ -1,13 +1,13 @@
-"""The eleven convolutions that ViSaRL's agents learn from pixels with (App. F, released code).
+"""The eleven convolutions with which ViSaRL's agents learn from pixels (App. F, released code).
 
 64 pixels a side, scaled to 0…1; 3x3 convolutions of 32 filters without padding, the first of
-stride 2 and ten of stride 1, ReLU between them and none after the last; what is left (32x11x11 =
-3,872 numbers, where the paper's 32x12x12 would need 65 pixels) goes through Linear 512, LayerNorm,
-tanh. Convolutions begin delta-orthogonal (Xiao et al. 2018), at ReLU's gain; no random crops. Any
+stride 2 and ten of stride 1, ReLU between them and none after the last; then Linear 512, LayerNorm,
+tanh, on 32x11x11 = 3,872 features (the paper's 32x12x12 would need 65 pixels). Convolutions begin
+delta-orthogonal (Xiao et al. 2018), at ReLU's gain; there are no random crops. Any
 number of channels: RGB, saliency, RGBS. 2,077,376 parameters on RGB.
 
-Expect from it what Table I says of the CNN rows after 1M steps of SAC (mean success over reach,
-drawer-open, faucet-open, door-open): agents/sac.py has the settings.
+Expect the scores of Table I's CNN rows after 1M steps of SAC (mean success over reach, drawer-open,
+faucet-open, door-open): agents/sac.py has the settings.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Net(BaseNet):
         rows, columns = ((side - 3) // 2 + 1 - 2 * (config.layers - 1) for side in (height, width))
         if min(rows, columns) < 1:
             raise ValueError(
-                f"image: {height}x{width} leaves nothing after {config.layers} convolutions; "
-                "set net.layers lower"
+                f"image: {height}x{width} is too small for {config.layers} convolutions; "
+                "lower net.layers"
             )
         layers: list[nn.Module] = [nn.Conv2d(stack * channels, config.filters, 3, stride=2)]
         for _ in range(config.layers - 1):
@@ -66,7 +66,7 @@ class Net(BaseNet):
 
 @torch.no_grad()
 def _initialise(module: nn.Module) -> None:
-    """Orthogonal weights: of a convolution its middle tap, the others are zero."""
+    """Orthogonal weights; in a convolution only the centre tap, and zero elsewhere."""
     if isinstance(module, nn.Conv2d):
         module.weight.zero_()
         nn.init.orthogonal_(module.weight[:, :, 1, 1], nn.init.calculate_gain("relu"))

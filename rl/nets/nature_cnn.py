@@ -1,10 +1,10 @@
-"""The network of Mnih et al. 2015 as OpenAI Baselines' on-policy agents have it.
+"""The network of Mnih et al. 2015 in the form of OpenAI Baselines' on-policy agents.
 
 Three convolutions of 32, 64 and 64 channels (rl/convolutions.py), flattened (3,136 at 84×84),
 Linear 512, ReLU; orthogonal weights at ReLU's gain. On four grey frames of 84×84 and with the heads
 of rl/actor_critic.py: 1,686,693 parameters at 4 actions (Nikulin et al. 2019, Table 2). Wu,
 Khetarpal and Precup (2021) have 32 channels in the third convolution (`channels: [32, 64, 32]`):
-865,413. What to expect stands in the agents' files.
+865,413. The agents' files have the scores to expect.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ class Net(BaseNet):
         self.width = config.width
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """No extras: convolutions attend to nothing in particular."""
+        """No extras: there is no attention."""
         return self.project(self.convolutions(stack["image"].flatten(1, 2)).flatten(1)), {}

@@ -1,18 +1,17 @@
 """SPIRL's aggregator: one attention block pools a frame's salient patches into a short vector.
 
 Jiang and Weng, "Unsupervised Salient Patch Selection for Data-Efficient Reinforcement Learning"
-(ECML PKDD 2023), section 4.3, Tables 13-15. Every frame of the stack goes through on its own:
+(ECML PKDD 2023), section 4.3, Tables 13-15. Every frame of the stack is aggregated separately: a
 shared Linear to `width`, a learned CLS token in front, one pre-norm transformer block, a final
-norm, the CLS row out; the rows of the stacked frames are concatenated.
+norm, and the CLS row is the output; the rows of the stacked frames are concatenated.
 
-Where the paper is silent or divided:
+Where the paper is unclear:
 - Table 13 has no residual "inside the attention block", the text none "inside the transformer
-  layer": here `residual` switches both skips of the block, off by default. The released code has
-  them on.
-- `pad` (Table 14): "zero" attends to the zero rows, the paper's best; "learned" puts a trained
-  vector in their place; "masked" does not attend to them.
-- `aggregate` "mean" (Table 15) averages the patches' rows, only the real ones where `pad` is
-  "masked".
+  layer": here `residual` sets both skips of the block, off by default. The released code has them
+  on.
+- `pad` (Table 14): "zero" attends to the zero rows, the paper's best; "learned" replaces them by a
+  trained vector; "masked" does not attend to them.
+- `aggregate` "mean" (Table 15) averages the patches' rows, only the real ones if `pad` is "masked".
 
 14,880 parameters at the defaults with 64-d tokens. Expect on Seaquest after 100K steps (Table 14):
 pad zero 558, learned 492, masked 494; scores on the other games are in agents/rainbow.py.
@@ -48,15 +47,15 @@ class Config(Checked):
     mlp_ratio: Count = 4
 
     def rules(self) -> Iterator[str]:
-        """Every head gets an equal share of the width."""
+        """The heads split the width equally."""
         if self.width % self.heads:
             yield f"width: {self.width}, must be a multiple of heads ({self.heads})"
 
 
 class Net(BaseNet):
-    """x (B, S, N, D), mask (B, S, N), pos to (B, S·width); extra: attention (B, heads, N)."""
+    """x (B, S, N, D), mask (B, S, N), pos -> (B, S·width); extra: attention (B, heads, N)."""
 
-    gains_compiled = True  # a quarter to two thirds more updates a second
+    faster_compiled = True  # a quarter to two thirds more updates a second
 
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
@@ -81,17 +80,17 @@ class Net(BaseNet):
         self.apply(_initialise)
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """Aggregate every frame of every stack; attention is what pooling gave each patch."""
+        """Aggregate every frame of every stack; attention is the newest frame's, on each patch."""
         x, mask = stack["x"], stack["mask"]
         batch, depth, count, dim = x.shape
         assert mask.shape == (batch, depth, count), (mask.shape, x.shape)
         frames = x.view(-1, count, dim), mask.view(-1, count)
-        pooled, attention = aggregator.aggregate(self, *frames)  # `aggregate`, and faster
+        pooled, attention = aggregator.aggregate(self, *frames)  # a faster form of `aggregate`
         newest = attention.view(batch, depth, self.config.heads, count)[:, -1]
         return pooled.view(batch, self.width), {"attention": newest}
 
     def aggregate(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Single frames: x (F, N, D), mask (F, N) to (F, width) and attention (F, heads, N)."""
+        """Single frames: x (F, N, D), mask (F, N) -> (F, width) and attention (F, heads, N)."""
         pad, pool = self.config.pad, self.config.aggregate
         if pad == "learned":
             x = torch.where(mask[..., None], x, self.pad)
@@ -112,7 +111,9 @@ class Net(BaseNet):
         return mean, attention[:, :, 1:, 1:].mean(2)
 
     def _attend(self, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Every row of (F, R, width) to every real one (F, R), and each head's (F, heads, R, R)."""
+        """Attention of all rows (F, R, width) to the `real` ones (F, R): (F, R, width), and the
+        weights (F, heads, R, R).
+        """
         heads = self.config.heads
         parts = (self.query(x), *self.key_value(x).chunk(2, dim=-1))
         query, key, value = (p.unflatten(-1, (heads, -1)).transpose(1, 2) for p in parts)

@@ -1,8 +1,8 @@
-"""Features that are ready: a frame's one token, or the environment's state; nothing is trained.
+"""Features used directly: a frame's pooled token, or the environment's state. No parameters.
 
-As ViSaRL gives MultiMAE's features to its agent (released code): the mean over all tokens, 256
-numbers, straight into actor and critics, without a projection. Which token that is, the encoder
-says (`pool`). Frames of a stack are put one after the other.
+So ViSaRL's agent uses MultiMAE's features (released code): the mean over all tokens, a vector of
+256, goes to actor and critics without a projection. The encoder's `pool` says which token it is.
+Frames of a stack are concatenated.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ KINDS = ("vector", "state")  # of features that it takes
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Nothing to set."""
+    """No settings."""
 
 
 class Net(BaseNet):
-    """x (B, S, 1, D), or state (B, S, K), to (B, S·D) or (B, S·K)."""
+    """x (B, S, 1, D), or state (B, S, K), -> (B, S·D) or (B, S·K)."""
 
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
@@ -33,5 +33,5 @@ class Net(BaseNet):
         self.width = stack * example[self.key][0].numel()
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """No extras: nothing is weighed."""
+        """No extras: there is no attention."""
         return stack[self.key].flatten(1), {}

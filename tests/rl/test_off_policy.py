@@ -73,9 +73,9 @@ def test_a_chain_of_five_states_is_solved(tmp_path: Path, monkeypatch: pytest.Mo
         learning_rate=3e-3, hidden=32,
     )  # fmt: skip
     policy = fakes.policy(config)
-    before = play.evaluate(policy, games=3, seed=9, epsilon=0.0, progress=fakes.ignore)
+    before = play.evaluate(policy, episodes=3, seed=9, epsilon=0.0, progress=fakes.ignore)
     train(tmp_path, policy, checkpoint_every=10_000, resume_every=10_000)
-    after = play.evaluate(policy, games=3, seed=9, epsilon=0.0, progress=fakes.ignore)
+    after = play.evaluate(policy, episodes=3, seed=9, epsilon=0.0, progress=fakes.ignore)
     assert after == {"returns": [6.0] * 3, "lengths": [8] * 3}
     assert before != after
 

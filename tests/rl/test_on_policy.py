@@ -78,9 +78,9 @@ def test_a_chain_of_five_states_is_solved(
     monkeypatch.setattr("datasets.envs.make", partial(fakes.make_chain, slip=0.0))
     monkeypatch.setattr("datasets.envs.single", partial(fakes.single_chain, slip=0.0))
     learner = policy(name, num_envs=8, stack=1, **settings)
-    before = play.evaluate(learner, games=3, seed=9, epsilon=0.0, progress=fakes.ignore)
+    before = play.evaluate(learner, episodes=3, seed=9, epsilon=0.0, progress=fakes.ignore)
     train(tmp_path, learner, checkpoint_every=10_000, resume_every=10_000)
-    after = play.evaluate(learner, games=3, seed=9, epsilon=0.0, progress=fakes.ignore)
+    after = play.evaluate(learner, episodes=3, seed=9, epsilon=0.0, progress=fakes.ignore)
     assert after == {"returns": [6.0] * 3, "lengths": [8] * 3}
     assert before != after
 
@@ -301,7 +301,7 @@ def test_minibatches_divide_a_rollout() -> None:
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     learner = policy("a2c")
     learner.encoder.image_shape = (3, 9, 9)
-    with pytest.raises(FoveaError, match="encoder: made for images"):
+    with pytest.raises(FoveaError, match="encoder: is for images"):
         train(tmp_path, learner)
 
 

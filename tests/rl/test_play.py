@@ -17,16 +17,16 @@ def _chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.envs.single", fakes.single_chain)
 
 
-def evaluate_random(games: int) -> play.Scores:
-    return play.evaluate_random("fake/Chain", games=games, seed=5, progress=fakes.ignore)
+def evaluate_random(episodes: int) -> play.Scores:
+    return play.evaluate_random("fake/Chain", episodes=episodes, seed=5, progress=fakes.ignore)
 
 
 def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
     counts: list[int] = []
-    scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=counts.append)
+    scores = play.evaluate_random("fake/Chain", episodes=8, seed=5, progress=counts.append)
     assert counts == [1] * 8
     assert set(scores["returns"]) <= {0.0, 3.0, 6.0}
-    alone = play.evaluate_random("fake/Chain", games=3, seed=5, progress=fakes.ignore)
+    alone = play.evaluate_random("fake/Chain", episodes=3, seed=5, progress=fakes.ignore)
     assert scores["returns"][:3] == alone["returns"]  # a game depends on its own seeds alone
     assert scores["lengths"][:3] == alone["lengths"]
     assert len(set(scores["lengths"])) > 1
@@ -42,7 +42,7 @@ def test_games_that_are_over_are_no_longer_played(monkeypatch: pytest.MonkeyPatc
         return real(self, action)
 
     monkeypatch.setattr(fakes.Chain, "step", step)
-    scores = play.evaluate_random("fake/Chain", games=8, seed=5, progress=fakes.ignore)
+    scores = play.evaluate_random("fake/Chain", episodes=8, seed=5, progress=fakes.ignore)
     assert steps == sum(scores["lengths"])
 
 
@@ -50,7 +50,7 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would at every further attempt; the others, and the video, go on without it."""
-    whole = play.evaluate_random("fake/Chain", games=8, seed=5, progress=fakes.ignore)
+    whole = play.evaluate_random("fake/Chain", episodes=8, seed=5, progress=fakes.ignore)
     assert "unstable" not in whole and whole["lengths"][0] > 2
     first = fakes.single_chain("fake/Chain", seed=5, index=0).random.bit_generator.state
     make_chain, real = fakes.single_chain, fakes.Chain.step
@@ -70,7 +70,7 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
     monkeypatch.setattr("datasets.envs.single", single)
     monkeypatch.setattr(fakes.Chain, "step", step)
     counts: list[int] = []
-    results = play.evaluate_random("fake/Chain", games=8, seed=5, progress=counts.append)
+    results = play.evaluate_random("fake/Chain", episodes=8, seed=5, progress=counts.append)
     assert results["unstable"] == 1 and sum(counts) == 8
     assert (results["returns"][0], results["lengths"][0]) == (1.5, 3)
     assert results["returns"][1:] == whole["returns"][1:]
@@ -79,12 +79,12 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
 
 def test_a_vector_environment_gives_the_same_games() -> None:
     """Against gymnasium's, which plays on where a game is over."""
-    games, seed = 5, 3
-    environment = fakes.make_chain("fake/Chain", num_envs=games, seed=seed)
+    episodes, seed = 5, 3
+    environment = fakes.make_chain("fake/Chain", num_envs=episodes, seed=seed)
     environment.reset()
-    random = [np.random.default_rng([seed, game, 1]) for game in range(games)]
+    random = [np.random.default_rng([seed, game, 1]) for game in range(episodes)]
     first: dict[int, tuple[float, int]] = {}
-    while len(first) < games:
+    while len(first) < episodes:
         for generator in random:
             generator.random()  # whether the action is random: always
         actions = np.array([generator.integers(3) for generator in random])
@@ -92,9 +92,9 @@ def test_a_vector_environment_gives_the_same_games() -> None:
         for game in np.flatnonzero(terminated | truncated).tolist():
             info = infos["final_info"]
             first.setdefault(game, (info["game_return"][game], info["game_length"][game]))
-    scores = play.evaluate_random("fake/Chain", games=games, seed=seed, progress=fakes.ignore)
+    scores = play.evaluate_random("fake/Chain", episodes=episodes, seed=seed, progress=fakes.ignore)
     assert list(zip(scores["returns"], scores["lengths"], strict=True)) == [
-        first[game] for game in range(games)
+        first[game] for game in range(episodes)
     ]
 
 
@@ -110,8 +110,8 @@ def test_a_pool_of_environments_plays_the_same_episodes(
 ) -> None:
     """And never has more of them open at a time."""
     policy = fakes.policy()
-    settings: Any = dict(games=7, seed=5, epsilon=0.3, progress=fakes.ignore)
-    whole, random = play.evaluate(policy, **settings), evaluate_random(games=7)
+    settings: Any = dict(episodes=7, seed=5, epsilon=0.3, progress=fakes.ignore)
+    whole, random = play.evaluate(policy, **settings), evaluate_random(episodes=7)
     make_chain, closed = fakes.single_chain, fakes.Chain.close
     opened: list[int] = [0]
 
@@ -127,7 +127,7 @@ def test_a_pool_of_environments_plays_the_same_episodes(
     monkeypatch.setattr(fakes.Chain, "close", close)
     monkeypatch.setattr(play, "POOL", pool)
     assert play.evaluate(policy, **settings) == whole
-    assert evaluate_random(games=7) == random
+    assert evaluate_random(episodes=7) == random
     assert max(opened) == pool and opened[-1] == 0
 
 
@@ -135,15 +135,15 @@ def test_games_that_are_over_are_no_longer_encoded() -> None:
     encoder = fakes.Tokens()
     policy = fakes.policy(encoder=encoder)
     encoder.frames = 0
-    scores = play.evaluate(policy, games=6, seed=5, epsilon=1.0, progress=fakes.ignore)
+    scores = play.evaluate(policy, episodes=6, seed=5, epsilon=1.0, progress=fakes.ignore)
     assert encoder.frames == sum(scores["lengths"])
-    uniform = play.evaluate_random("fake/Chain", games=6, seed=5, progress=fakes.ignore)
+    uniform = play.evaluate_random("fake/Chain", episodes=6, seed=5, progress=fakes.ignore)
     assert scores == uniform  # ε = 1 is the random policy
 
 
 def test_a_recorded_game_is_the_first_one_evaluated() -> None:
     policy = fakes.policy()
-    scores = play.evaluate(policy, games=4, seed=2, epsilon=0.5, progress=fakes.ignore)
+    scores = play.evaluate(policy, episodes=4, seed=2, epsilon=0.5, progress=fakes.ignore)
     frames = play.record(policy, seed=2, epsilon=0.5)
     assert len(frames) == scores["lengths"][0]
     assert [frame.step for frame in frames] == list(range(len(frames)))

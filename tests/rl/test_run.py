@@ -32,7 +32,7 @@ def test_finished_episodes_of_several_environments_are_one_line_each(tmp_path: P
     run.begin({}, CPU)
     run.advance(10, {}, np.zeros(3, np.bool_))
     run.advance(10, infos([1.0, 2.0, 3.0], [True, False, True]), np.array([True, True, False]))
-    run.keep_weights(nn.Linear(1, 1))
+    run.save_weights(nn.Linear(1, 1))
     run.finish(updates=3)
     assert (tmp_path / "curve.csv").read_text() == "step,return,length\n20,1.0,7\n"
     assert (tmp_path / "weights-0000020.safetensors").exists()
@@ -45,7 +45,7 @@ def test_multiples_are_noticed_where_steps_leap_over_them(tmp_path: Path) -> Non
     run, reached = Run(tmp_path, seed=0), []
     for _ in range(10):
         run.advance(16, {}, np.zeros(16, np.bool_))
-        reached.append(run.passed(50))
+        reached.append(run.is_due(50))
     assert [16 * (i + 1) for i, at in enumerate(reached) if at] == [64, 112, 160]
 
 
@@ -87,7 +87,7 @@ def test_every_part_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-@pytest.mark.parametrize("when", ["keep_weights", "checkpoint", "finish"])
+@pytest.mark.parametrize("when", ["save_weights", "checkpoint", "finish"])
 def test_nothing_is_kept_of_a_loss_that_is_not_finite(
     loss: float, when: str, tmp_path: Path
 ) -> None:
@@ -96,7 +96,7 @@ def test_nothing_is_kept_of_a_loss_that_is_not_finite(
     run.advance(30, {}, np.zeros(1, np.bool_))
     run.log({"loss": torch.tensor(loss)})
     with pytest.raises(DivergedError, match=r"seed 5: the loss is not finite at step 30"):
-        getattr(run, when)(*([nn.Linear(1, 1)] if when == "keep_weights" else []))
+        getattr(run, when)(*([nn.Linear(1, 1)] if when == "save_weights" else []))
     names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert names == ["curve.csv", "failed.json"]
     assert json.loads((tmp_path / "failed.json").read_text())["step"] == 30

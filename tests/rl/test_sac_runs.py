@@ -45,7 +45,7 @@ def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
         learning_rate=3e-3, gamma=0.9,
     )  # fmt: skip
     learner = policy(config)
-    settings: Any = dict(games=20, seed=9, epsilon=0.0, progress=fakes.ignore)
+    settings: Any = dict(episodes=20, seed=9, epsilon=0.0, progress=fakes.ignore)
     before = play.evaluate(learner, **settings)
     train(tmp_path, learner, checkpoint_every=10_000, resume_every=10_000)
     after = play.evaluate(learner, **settings)
@@ -125,8 +125,8 @@ def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.Mon
         real(self, seed, images)
 
     monkeypatch.setattr(Point, "__init__", note)
-    play.evaluate(policy(), games=2, seed=0, epsilon=0.0, progress=fakes.ignore)
-    play.evaluate_random("fake/Point", games=2, seed=0, progress=fakes.ignore)
+    play.evaluate(policy(), episodes=2, seed=0, epsilon=0.0, progress=fakes.ignore)
+    play.evaluate_random("fake/Point", episodes=2, seed=0, progress=fakes.ignore)
     assert flags == [False] * 4
     frames = play.record(policy(), seed=0, epsilon=0.0)
     assert flags[4:] == [True] and len(frames) == 10 and frames[3].image.any()
@@ -138,6 +138,6 @@ def test_random_actions_are_uniform_and_epsilon_mixes_them_in() -> None:
     actions = np.stack([random_action(space, random) for _ in range(2_000)])
     assert actions.dtype == np.float32 and np.abs(actions).max() <= 1
     assert np.abs(actions.mean(0)).max() < 0.05 and np.abs(actions.std(0) - 3**-0.5).max() < 0.02
-    uniform = play.evaluate_random("fake/Point", games=3, seed=5, progress=fakes.ignore)
-    mixed = play.evaluate(policy(), games=3, seed=5, epsilon=1.0, progress=fakes.ignore)
+    uniform = play.evaluate_random("fake/Point", episodes=3, seed=5, progress=fakes.ignore)
+    mixed = play.evaluate(policy(), episodes=3, seed=5, epsilon=1.0, progress=fakes.ignore)
     assert mixed == uniform and len(uniform["successes"]) == 3

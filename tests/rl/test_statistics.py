@@ -98,9 +98,9 @@ def test_same_seed_same_interval() -> None:
 def test_impossible_input_is_refused() -> None:
     with pytest.raises(ValueError, match="scores"):
         statistics.interquartile_mean(np.array([]))
-    with pytest.raises(ValueError, match="games_per_seed"):
+    with pytest.raises(ValueError, match="episodes_per_seed"):
         statistics.bootstrap_interval([np.ones(3), np.array([])])
-    with pytest.raises(ValueError, match="games_per_seed"):
+    with pytest.raises(ValueError, match="episodes_per_seed"):
         statistics.bootstrap_interval([])
     with pytest.raises(ValueError, match="level"):
         statistics.bootstrap_interval([np.ones(3)], level=1.0)
