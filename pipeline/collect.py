@@ -12,7 +12,7 @@ from datasets.files import read_json
 from datasets.pictures import contact_sheet
 from datasets.shards import FrameSet, read_frames
 from pipeline.config.tables import component
-from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.parallel import run_parallel
 from pipeline.runtime.stage import Stage, main
 
 SHEET_FRAMES, SHEET_COLUMNS = 48, 8
@@ -20,18 +20,18 @@ SHEET_FRAMES, SHEET_COLUMNS = 48, 8
 
 @dataclass(frozen=True)
 class Collect:
-    """One stream of frames, written by a process of its own."""
+    """One stream of frames, written by its own process."""
 
     stream: Any  # of the source's file: has run(folder, progress)
     folder: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Write the stream's shards that aren't there yet."""
+        """Write the stream's shards that are missing or damaged."""
         self.stream.run(self.folder, progress)
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Collect the frames of one entry; sealed shards survive an interruption."""
+    """Collect the frames of one entry; an interrupted run goes on after its sealed shards."""
     keys = stage.entry.keys
     source = component("datasets.sources", keys.source)
     folder = stage.folder / "learner"
@@ -39,15 +39,15 @@ def run(stage: Stage) -> dict[str, Any]:
     streams = source.streams(stage.entry.config, keys.env, keys.count, **learner)
     if learner:
         _learn(stage, folder, source.ACTION_LOG)
-    side_by_side(
+    run_parallel(
         [Collect(stream, stage.out) for stream in streams],
         label=f"collect {stage.entry.name}",
         total=keys.count,
         unit="frames",
     )
     frames = read_frames(stage.out)
-    picked = range(0, len(frames), max(1, len(frames) // SHEET_FRAMES))[:SHEET_FRAMES]
-    contact_sheet(frames.images[picked], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
+    rows = range(0, len(frames), max(1, len(frames) // SHEET_FRAMES))[:SHEET_FRAMES]
+    contact_sheet(frames.images[rows], SHEET_COLUMNS).save(stage.out / "contact_sheet.png")
     metrics = summary(frames) | {"bytes": sum(p.stat().st_size for p in stage.out.glob("*.tar"))}
     if learner:
         learner_metrics = read_json(folder / "metrics.json")
@@ -56,13 +56,13 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 def _learn(stage: Stage, folder: Path, name: str) -> None:
-    """Have rl's agent learn the task, or go on with it; its actions go to the file `name`."""
-    # Torch and rl take seconds to import; and by name, so that they are in the code stamps of the
-    # entries that learn alone (pipeline/config/closure.py).
+    """Train rl's agent on the task, or go on with it; it writes its actions to the file `name`."""
+    # Imported here, since torch and rl take seconds; and by name, so that they are in the code
+    # stamps of those entries only that have a learner (pipeline/config/closure.py).
     learner = importlib.import_module("pipeline.parts.learner")
     keys, config = stage.entry.keys, stage.entry.config
     folder.mkdir(exist_ok=True)
-    side_by_side(
+    run_parallel(
         [learner.Learn(keys.env, config, folder, folder / name, stage.runs)],
         label=f"learn {keys.env} for {stage.entry.name}",
         total=config.steps,
@@ -71,7 +71,7 @@ def _learn(stage: Stage, folder: Path, name: str) -> None:
 
 
 def summary(frames: FrameSet) -> dict[str, Any]:
-    """Counts that a card shows: frames, ended episodes, mean reward a step, image shape."""
+    """The artifact's metrics: frames, ended episodes, mean reward a step, image shape."""
     return {
         "frames": len(frames),
         "games_ended": int((frames.terminated | frames.truncated).sum()),

@@ -1,10 +1,10 @@
-"""Stage `evaluate`: policies -> whole episodes. `python -m pipeline.evaluate NAME`.
+"""Stage `evaluate`: policies -> full episodes. `python -m pipeline.evaluate NAME`.
 
-Every kept checkpoint of every seed plays `games` whole episodes, noise off, and so does the uniform
+Every checkpoint of every seed plays `games` full episodes, noise off, and so does the uniform
 random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). An environment with tasks also
-reports whether an episode succeeded at any of its steps. One episode of the best last checkpoint
-becomes a video, and a sheet of pictures where the policy attends to patches (SPIRL,
-Fig. 6).
+reports whether an episode succeeded at any of its steps. One episode of the best seed's last
+checkpoint is recorded as a video, and as a sheet of pictures if the policy attends to patches
+(SPIRL, Fig. 6).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pipeline.config.tables import Entry
 from pipeline.parts.episodes import score_of
 from pipeline.parts.policies import import_parts, paper_steps, trained_policy
 from pipeline.parts.video import sheet, write_video
-from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.parallel import run_parallel
 from pipeline.runtime.stage import Stage, main
 from pretrain.frozen import read_header
 from rl import play
 from rl.policy import CONFIG, ENCODER, Policy, checkpoints, read_spec
 
 RANDOM = "random.json"
-EPISODE_SEED = 1_000_000  # away from the training seeds' episodes
+EPISODE_SEED = 1_000_000  # other than the training seeds
 
 
 @dataclass(frozen=True)
 class Play:
-    """The episodes of one checkpoint, or of the random policy where that is None."""
+    """The episodes of one checkpoint, or of the random policy if that is None."""
 
     entry: Entry
     policies: Path
@@ -46,7 +46,7 @@ class Play:
     result: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Play and keep the result."""
+        """Play the episodes and write the result."""
         keys = self.entry.keys
         if self.checkpoint is None:
             scores = play.evaluate_random(
@@ -65,36 +65,36 @@ class Play:
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Evaluate every seed's every checkpoint and the random policy; record one episode.
+    """Evaluate every checkpoint of every seed and the random policy; record one episode.
 
-    Results are kept by the digest of the weights that they are of: of more seeds, only the new
-    play.
+    Results are stored by the digest of their weights, so that with more seeds only the new ones are
+    played.
     """
     policies = stage.inputs["policy"].folder
     plays = [Play(stage.entry, policies, None, stage.folder / RANDOM)]
     seeds = []
     for folder in sorted(policies.glob("seed-*"), key=lambda path: int(path.name[5:])):
         failed, seed = folder / "failed.json", int(folder.name[5:])
-        # A failed seed is judged by what it kept before.
-        results = {step: _kept_as(stage, weights) for step, weights in checkpoints(folder)}
+        # A failed seed is evaluated by the checkpoints that it reached.
+        results = {step: _result_path(stage, weights) for step, weights in checkpoints(folder)}
         plays += [Play(stage.entry, policies, (seed, step), results[step]) for step in results]
-        why = read_json(failed)["error"] if failed.exists() else None
-        seeds.append({"seed": seed, "failed": why, "results": results})
+        reason = read_json(failed)["error"] if failed.exists() else None
+        seeds.append({"seed": seed, "failed": reason, "results": results})
     waiting = [play for play in plays if not kept(play.result)]
     import_parts(read_spec(policies), policies / ENCODER)
-    side_by_side(
+    run_parallel(
         waiting,
         label=f"evaluate {stage.entry.name}",
         total=stage.entry.keys.games * len(waiting),
-        unit="games",
+        unit="episodes",
     )
     evaluation = _evaluation(stage, seeds)
     write_atomic(stage.out / "evaluation.json", (json.dumps(evaluation, indent=1) + "\n").encode())
     return _summary(evaluation) | _video(stage, evaluation)
 
 
-def _kept_as(stage: Stage, weights: Path) -> Path:
-    """Where the scores of these weights, on this encoder, are kept."""
+def _result_path(stage: Stage, weights: Path) -> Path:
+    """The file for the scores of these weights on this encoder."""
     policy = stage.inputs["policy"]
     own = weights.relative_to(policy.folder).as_posix()
     files = [own, *(name for name in policy.files if name.partition("/")[0] in (CONFIG, ENCODER))]
@@ -139,21 +139,21 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
             summary[f"random_{name}"] = float(np.mean(random[what]))
     failed = sum(seed["failed"] is not None for seed in evaluation["seeds"])
     points = [point for seed in evaluation["seeds"] for point in seed["checkpoints"]]
-    unstable = sum(played.get("unstable", 0) for played in [evaluation["random"], *points])
+    unstable = sum(scores.get("unstable", 0) for scores in [evaluation["random"], *points])
     return summary | {"failed_seeds": failed} | ({"unstable_games": unstable} if unstable else {})
 
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The first evaluation episode of the seed whose last checkpoint did best."""
-    finished = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
-    if not finished:
+    """Record the first evaluation episode of the seed with the best last checkpoint."""
+    candidates = [seed for seed in evaluation["seeds"] if seed["checkpoints"]]
+    if not candidates:
         return {}
-    best = max(finished, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
+    best = max(candidates, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
     policies, seed = stage.inputs["policy"].folder, best["seed"]
     step = best["checkpoints"][-1]["step"]
     policy = trained_policy(policies, seed, step)
     episode = play.record(policy, seed=EPISODE_SEED, epsilon=stage.entry.keys.epsilon)
-    patch = read_header(policies / ENCODER)["config"].get("patch", 1)  # pixels have none to mark
+    patch = read_header(policies / ENCODER)["config"].get("patch", 1)  # pixels have no patches
     write_video(stage.out / "video.mp4", episode, patch=patch)
     if episode[0].attention is not None:
         sheet(episode, patch=patch, salient=_salient(policy)).save(stage.out / "attention.png")
@@ -161,14 +161,14 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _marks(frame: play.EpisodeFrame) -> str | None:
-    """What the video marks: the selected patches, the saliency map, or nothing."""
+    """The marks in the video: the selected patches, the saliency map, or none."""
     if frame.selected is not None:
         return "patches"
     return "saliency" if frame.saliency is not None else None
 
 
 def _salient(policy: Policy) -> Callable[[NDArray[np.uint8]], list[int]] | None:
-    """The patches that the encoder finds salient in an image (H, W, 3), if it selects any."""
+    """A function from an image (H, W, 3) to its salient patches, if the encoder selects any."""
     encoder, device = policy.encoder, policy.agent.device
     if not encoder.selects:
         return None

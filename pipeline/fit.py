@@ -1,9 +1,9 @@
-"""Stage `fit`: data -> a predictor of saliency, learned or not. `python -m pipeline.fit NAME`.
+"""Stage `fit`: data -> a predictor of saliency, trained or not. `python -m pipeline.fit NAME`.
 
-Of data with maps, annotations or saliency, four fifths teach and one fifth judges: the same fifth
-for every predictor of the data, so their metrics compare. They are about frames of the episodes
-that taught, and on saliency about how well its source is imitated; pipeline/commands/judge.py asks
-more.
+Data with maps, annotations or saliency, has a train/validation split of four fifths and one fifth:
+the same for every predictor of the data, so that their metrics are comparable. Validation frames
+are of the training frames' episodes, and on saliency the metrics measure the imitation of its
+source. pipeline/commands/judge.py scores predictors on other episodes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datasets.shards import read_frames
 from pipeline.config.tables import component
 from pipeline.parts.labelled import Labelled, read_labelled
 from pipeline.parts.maps import label, predict
-from pipeline.parts.overlays import PICTURED, overlays
+from pipeline.parts.overlays import PICTURES, overlays
 from pipeline.parts.scored import judged, scored
 from pipeline.parts.training import train
 from pipeline.runtime.stage import Stage, main
@@ -27,46 +27,47 @@ from pretrain.encoder import SaliencySource
 from pretrain.frozen import save_saliency
 from pretrain.images import channels_first
 
-HELD_OUT = 0.2  # of the maps
-JUDGED = 200  # at most, of those that taught
+VALIDATION = 0.2  # share of the maps
+SCORED_FRAMES = 200  # training frames that are scored, at most
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Fit one entry's predictor to its data, save it, score it and picture what it finds."""
+    """Fit one entry's predictor to its data, save it, score it and draw its maps."""
     module = component("pretrain.saliency", stage.entry.keys.model)
     data = stage.inputs["data"]
     metrics: dict[str, Any] = {}
     if data.label.startswith("frames/"):
         frames = read_frames(data.folder, data.files)
         predictor = module.fit(stage.entry.config, channels_first(frames.images))
-        shown = np.arange(len(frames))
+        indices = np.arange(len(frames))
     else:
         labelled = read_labelled(data)
         frames = labelled.frames
-        taught, shown = split(len(labelled.indices))
-        predictor = _taught(stage, module, labelled, taught, metrics)
-        metrics |= {"maps": len(labelled.indices), "held_out": len(shown)}
-        metrics |= judged(predictor, labelled, shown) | _on_taught(predictor, labelled, taught)
-        shown = labelled.indices[shown]
+        training, validation = split(len(labelled.indices))
+        predictor = _fit(stage, module, labelled, training, metrics)
+        metrics |= {"maps": len(labelled.indices), "held_out": len(validation)}
+        metrics |= judged(predictor, labelled, validation)
+        metrics |= _on_training(predictor, labelled, training)
+        indices = labelled.indices[validation]
     save_saliency(predictor, stage.out)
-    picked = shown[spread(len(shown), PICTURED)]
-    overlays(frames, picked, label(predictor, frames, picked, "cpu")).save(
+    sample = indices[spread(len(indices), PICTURES)]
+    overlays(frames, sample, label(predictor, frames, sample, "cpu")).save(
         stage.out / "overlay.png"
     )
     return {"frames": len(frames)} | metrics
 
 
 def split(count: int) -> tuple[Indices, Indices]:
-    """Which of `count` maps teach and which judge; of one map, it does both."""
+    """The training and the validation rows of `count` maps; a single map is in both."""
     order = np.random.default_rng(0).permutation(count)
-    judges = max(1, round(HELD_OUT * count))
-    return np.sort(order[judges:] if count > 1 else order), np.sort(order[:judges])
+    size = max(1, round(VALIDATION * count))
+    return np.sort(order[size:] if count > 1 else order), np.sort(order[:size])
 
 
-def _taught(
-    stage: Stage, module: ModuleType, labelled: Labelled, taught: Indices, metrics: dict[str, Any]
+def _fit(
+    stage: Stage, module: ModuleType, labelled: Labelled, training: Indices, metrics: dict[str, Any]
 ) -> SaliencySource:
-    columns, config = labelled.columns(taught), stage.entry.config
+    columns, config = labelled.columns(training), stage.entry.config
     if not config.learns:
         source: SaliencySource = module.fit(config, channels_first(columns["image"]))
         return source
@@ -77,9 +78,9 @@ def _taught(
     return source
 
 
-def _on_taught(source: SaliencySource, labelled: Labelled, taught: Indices) -> dict[str, float]:
-    """Scores on frames that taught. The others are of the same episodes, so much alike."""
-    some = taught[spread(len(taught), JUDGED)]
+def _on_training(source: SaliencySource, labelled: Labelled, training: Indices) -> dict[str, float]:
+    """Scores on training frames; validation frames are of the same episodes, so very similar."""
+    some = training[spread(len(training), SCORED_FRAMES)]
     maps = predict(source, labelled.columns(some)["image"])
     return scored(maps, labelled.maps[some], "taught_")
 

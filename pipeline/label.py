@@ -1,7 +1,7 @@
 """Stage `label`: frames + any source of saliency -> a map a frame. `python -m pipeline.label NAME`.
 
-The artifact holds the maps and, in `source/`, the complete source: an encoder that needs one when
-it acts takes it from there.
+The artifact has the maps and, in `source/`, the complete source, which an encoder that needs one
+copies from there.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.sealed import kept
 from datasets.shards import FrameSet, read_frames
 from pipeline.parts.maps import label
-from pipeline.parts.overlays import PICTURED, overlays
+from pipeline.parts.overlays import PICTURES, overlays
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main
 from pretrain.encoder import Shape
 from pretrain.frozen import CONFIG, WEIGHTS, load_saliency
 
-SHARD = 1024  # maps in a shard, sealed as soon as they are there
+SHARD = 1024  # maps in a shard, sealed as soon as they are computed
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Label every frame of one entry; sealed shards survive an interruption."""
+    """Label every frame of one entry; an interrupted run goes on after its sealed shards."""
     data, by = stage.inputs["frames"], stage.inputs["by"]
     frames = read_frames(data.folder, data.files)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -46,11 +46,11 @@ def run(stage: Stage) -> dict[str, Any]:
     progress.finish()
     (stage.out / "source").mkdir(exist_ok=True)
     for name in (CONFIG, WEIGHTS):
-        # Content only: DVC leaves files read-only, and a second attempt writes over this copy.
+        # Content only: DVC's files are read-only, and a second attempt overwrites this copy.
         shutil.copyfile(by.folder / name, stage.out / "source" / name)
     maps = read_saliency(stage.out, frames)[1]
-    picked = spread(len(frames), PICTURED)
-    overlays(frames, picked, maps[picked]).save(stage.out / "overlay.png")
+    sample = spread(len(frames), PICTURES)
+    overlays(frames, sample, maps[sample]).save(stage.out / "overlay.png")
     return {"frames": len(frames), "mean": float(maps.mean() / 255)}
 
 
@@ -58,8 +58,8 @@ def _check_size(image_shape: Shape | None, frames: FrameSet, by: Path) -> None:
     height, width, channels = frames.images.shape[1:]
     if image_shape not in (None, (channels, height, width)):
         raise FoveaError(
-            f"{by}: takes images {image_shape}, these frames are {(channels, height, width)}; name "
-            "a source that was made for frames of this size"
+            f"{by}: is for images {image_shape}, these frames are {(channels, height, width)}; "
+            "name a source for frames of this size"
         )
 
 

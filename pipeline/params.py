@@ -1,11 +1,11 @@
 """`params.yaml` -> checked entries and their code stamps; every mistake is listed before any work.
 
-What an entry leaves out has the default written beside the method, which is the paper's value.
+Keys that an entry leaves out have the default in the method's file, which is the paper's value.
 `python -m pipeline.params` is the stage `code`, on which all others depend. It checks the whole
 file, names of inputs included, and writes `artifacts/.code/<stage>-<entry>` for each stage instance
-(pipeline/config/closure.py). Beside the stamps it leaves a copy of the file as it was checked, for
-stages that run without DVC, and `checked`, on which every instance depends as well: a bad name's
-stamp may lie anywhere, and DVC must run nothing of that name.
+(pipeline/config/closure.py). Beside the stamps it writes a copy of the checked file, for stages
+that run without DVC. It also writes `checked`, on which every instance depends: the stamp of an
+invalid name may be a path anywhere, and DVC must not run an instance of that name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.config.tables import (
     Entry,
     NetChoice,
     Params,
-    committed,
+    committed_entry,
     component,
     label_of,
 )
@@ -39,7 +39,7 @@ PARAMS = Path("params.yaml")
 STAMPS = artifact.ROOT / ".code"
 CHECKED = STAMPS / "checked"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")  # also a file's name, and an argument of a command
-NESTED = {"encoders": {"features"}, "policies": {"features", "net"}}  # keys of their own dataclass
+NESTED_KEYS = {"encoders": {"features"}, "policies": {"features", "net"}}  # with own dataclasses
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -54,7 +54,7 @@ def load(path: Path = PARAMS) -> Params:
     for table in TABLES:
         if not isinstance(written.get(table), Mapping):
             mistakes.append(
-                f"{table}: missing or not a table; an empty one stands as `{table}: {{}}`"
+                f"{table}: missing or not a table; write an empty one as `{table}: {{}}`"
             )
     for table in written:
         if table not in TABLES:
@@ -77,20 +77,20 @@ def load(path: Path = PARAMS) -> Params:
 
 
 def entry_of(stage: str, table: str, name: str) -> Entry:
-    """The entry that a stage is to work on, of a params.yaml without any mistake.
+    """The entry for a stage to work on, of a params.yaml without mistakes.
 
-    A check of the whole file imports every method that it names, which takes longer than many a
-    stage works. So only the entry is read where the stage `code` has run: where the copy that it
-    checked is params.yaml, and the entry's stamp is that of the code as it is now.
+    A check of the whole file imports every method that it names, which takes longer than many
+    stages. So only the entry is read if the stage `code` has run: if params.yaml equals the checked
+    copy, and the entry's stamp that of the current code.
 
     Raises:
         FoveaError: as `load` does, or there is no such entry.
     """
-    return _known(stage, table, name) or write_stamps().entry(table, name)
+    return _checked_entry(stage, table, name) or write_stamps().entry(table, name)
 
 
 def entry_now(table: str, name: str) -> Entry | None:
-    """An entry of params.yaml as it is now, None where it isn't there or has mistakes."""
+    """An entry of the current params.yaml; None if there is none, or it has mistakes."""
     try:
         written = read_yaml(PARAMS)
         content = written[table][name]
@@ -100,7 +100,7 @@ def entry_now(table: str, name: str) -> Entry | None:
 
 
 def write_stamps() -> Params:
-    """Check params.yaml and write the stamps of all its stage instances, and of no others."""
+    """Check params.yaml, write the stamps of all its stage instances, and delete all others."""
     content = PARAMS.read_bytes() if PARAMS.exists() else b""
     params = load()
     stamps = {CHECKED.name: "params.yaml: no mistakes\n", "report": closure.stamp("report")}
@@ -122,8 +122,8 @@ def stages_of(entry: Entry) -> list[str]:
     return [artifact.STAGES[entry.table], *(["evaluate"] if entry.table == "policies" else [])]
 
 
-def _known(stage: str, table: str, name: str) -> Entry | None:
-    """An entry of the file that was checked last, None where that or the entry's code is older."""
+def _checked_entry(stage: str, table: str, name: str) -> Entry | None:
+    """An entry of the last checked file; None if params.yaml or the entry's code has changed."""
     copy, stamp = STAMPS / PARAMS.name, STAMPS / f"{stage}-{name}"
     if not (copy.is_file() and stamp.is_file() and PARAMS.is_file()):
         return None
@@ -136,15 +136,15 @@ def _known(stage: str, table: str, name: str) -> Entry | None:
 def _read_entry(
     table: str, name: object, written: object, encoders: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Entry | None, list[str]]:
-    """One entry, or its mistakes as `key: what` (or `: what` where it is about the entry)."""
+    """One entry, or its mistakes as `key: mistake` (or `: mistake` about the whole entry)."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         return None, [
             ": a name is a string of a-z, 0-9 and '-' that begins with a letter, at most 64 long"
         ]
     if table == "encoders" and name in COMMITTED:
-        return None, [": always there, for every policy; give this entry another name"]
+        return None, [": is a committed encoder; give this entry another name"]
     if not isinstance(written, Mapping):
-        return None, [": not a mapping of keys to values"]
+        return None, [": must be a mapping of keys to values"]
     rules, mistakes = TABLES[table], list[str]()
     kinds = [rules.keys]
     if rules.component and isinstance(written.get(rules.component), str):
@@ -152,18 +152,18 @@ def _read_entry(
             kinds.append(component(rules.package, written[rules.component]).Config)
         except FoveaError as error:
             return None, [f"{rules.component}: {error}"]
-    nested = NESTED.get(table, set())
+    nested = NESTED_KEYS.get(table, set())
     flat = {key: value for key, value in written.items() if key not in nested}
     keys, *config = read_into(kinds, flat, mistakes, extra=nested)
-    features = _nested(written, "features", mistakes)
+    features = _mapping(written, "features", mistakes)
     net: NetChoice | None = None
     if table == "encoders":
         _read_features(written.get("model"), {}, features, mistakes)
     elif table == "policies":
         encoder = encoders.get(str(written.get("encoder")), {})
-        own = _nested(encoder, "features", [])
+        own = _mapping(encoder, "features", [])
         kind = _read_features(encoder.get("model"), own, features, mistakes)
-        choice = _nested(written, "net", mistakes)
+        choice = _mapping(written, "net", mistakes)
         if kind and isinstance(written.get("agent"), str):
             net = _read_net(written["agent"], kind, choice, mistakes)
     if isinstance(written.get("env"), str):
@@ -176,8 +176,8 @@ def _read_entry(
     return Entry(table, name, keys, config[0] if config else None, flatten(features), net), []
 
 
-def _nested(written: Mapping[str, Any], key: str, mistakes: list[str]) -> Mapping[str, Any]:
-    """The mapping under a key, empty where there is none."""
+def _mapping(written: Mapping[str, Any], key: str, mistakes: list[str]) -> Mapping[str, Any]:
+    """The mapping under a key; empty without one."""
     value = written.get(key, {})
     if isinstance(value, Mapping):
         return value
@@ -188,34 +188,34 @@ def _nested(written: Mapping[str, Any], key: str, mistakes: list[str]) -> Mappin
 def _read_features(
     model: object, own: Mapping[str, Any], features: Mapping[str, Any], mistakes: list[str]
 ) -> str | None:
-    """The kind of features that an encoder of `model` gives, whose `own` a policy's override.
+    """The kind of an encoder's features, where a policy's `features` override its `own`.
 
-    None where that cannot be said: the features have mistakes, or the model is none (which is
-    listed where it stands).
+    None if it is unknown: the features have mistakes, or there is no such model (which is listed in
+    the encoder's entry).
     """
     try:
         kind = component("pretrain.encoders", str(model)).Features
     except FoveaError:
         return None
-    own_mistakes: list[str] = []  # listed where they stand
+    own_mistakes: list[str] = []  # listed in the encoder's entry
     read_into([kind], own, own_mistakes)
-    used = features if own_mistakes else {**own, **features}
-    (read,) = read_into([kind], used, mistakes, prefix="features.")
-    return None if read is None else str(read.kind)
+    merged = features if own_mistakes else {**own, **features}
+    (final,) = read_into([kind], merged, mistakes, prefix="features.")
+    return None if final is None else str(final.kind)
 
 
 def _read_net(
     agent: str, kind: str, written: Mapping[str, Any], mistakes: list[str]
 ) -> NetChoice | None:
-    """The network of an agent on features of a kind: the one written, or the agent's default."""
-    from rl import agents  # and with it torch, which takes seconds: not every stage needs it
+    """The network of an agent on features of a kind: the entry's, or the agent's default."""
+    from rl import agents  # imports torch, which takes seconds, and not every stage needs it
 
     try:
-        chosen = written["name"] if "name" in written else agents.net_for(agent, kind)
+        value = written["name"] if "name" in written else agents.net_for(agent, kind)
     except FoveaError as error:
         mistakes.append(f"agent: {error}")
         return None
-    name, wrong = convert(chosen, str)
+    name, wrong = convert(value, str)
     if wrong:
         mistakes.append(f"net.name: {wrong}")
         return None
@@ -226,7 +226,8 @@ def _read_net(
         return None
     if kind not in module.KINDS:
         mistakes.append(
-            f"net.name: {name} takes {' or '.join(module.KINDS)}, the encoder's features are {kind}"
+            f"net.name: {name} is for {' or '.join(module.KINDS)}, but the encoder's features are "
+            f"{kind}"
         )
     flat = {key: value for key, value in written.items() if key != "name"}
     (config,) = read_into([module.Config], flat, mistakes, prefix="net.", extra=["name"])
@@ -234,7 +235,7 @@ def _read_net(
 
 
 def _encoders(written: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The encoders that policies can name, as far as they can be read, to check `features`."""
+    """The encoders that policies can name, unchecked, for the check of `features`."""
     entries = written.get("encoders")
     return {
         str(name): entry
@@ -244,26 +245,27 @@ def _encoders(written: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -> list[str]:
-    """Inputs that name no entry (entries with mistakes of their own count as there)."""
+    """A mistake for each input that names no entry; entries with mistakes count as existing."""
     known = [f"{table}/{name}" for table in TABLES for name in written.get(table) or {}]
-    known += [committed(name).label for name in COMMITTED]
+    known += [committed_entry(name).label for name in COMMITTED]
     mistakes = []
     for entries in tables.values():
         for entry in entries.values():
-            for key, allowed in TABLES[entry.table].inputs.items():
+            for key, sources in TABLES[entry.table].inputs.items():
                 value = getattr(entry.keys, key)
-                fitting = [label for label in known if label.split("/")[0] in allowed]
-                if label_of(value, allowed) not in fitting:
-                    shown = [_shown(label, allowed) for label in fitting]
+                labels = [label for label in known if label.split("/")[0] in sources]
+                if label_of(value, sources) not in labels:
+                    values = [_value_of(label, sources) for label in labels]
                     mistakes.append(
                         f"{entry.table}.{entry.name}.{key}: {quoted(value, 120)} names no entry of "
-                        f"{' or '.join(allowed)}{closest(value, shown)}"
+                        f"{' or '.join(sources)}{closest(value, values)}"
                     )
     return mistakes
 
 
-def _shown(label: str, allowed: tuple[str, ...]) -> str:
-    return label.split("/", 1)[1] if len(allowed) == 1 else label
+def _value_of(label: str, tables: tuple[str, ...]) -> str:
+    """The inverse of `label_of`."""
+    return label.split("/", 1)[1] if len(tables) == 1 else label
 
 
 def main() -> None:

@@ -22,19 +22,19 @@ def run(stage: Stage) -> dict[str, Any]:
     count, height, width, channels = columns["image"].shape
     shape = (channels, height, width)
     features = module.Features(**stage.entry.features)
-    source = stage.inputs["data"].folder / "source"  # of the maps; complete
-    carried = [load_saliency(source)] if config.needs_saliency else []
+    source = stage.inputs["data"].folder / "source"  # the complete source of the maps
+    sources = [load_saliency(source)] if config.needs_saliency else []
     metrics: dict[str, Any] = {"frames": count}
     method: EncoderTraining | None = None
     if config.learns:
         method = module.Pretraining(config, shape)
         clip_norm = config.gradient_norm
         metrics |= train(stage, "pretrain", method, columns, clip_norm=clip_norm, pairs=pairs)
-        encoder = method.encoder(features, *carried)
+        encoder = method.encoder(features, *sources)
     else:
-        encoder = module.Encoder(config, features, shape, *carried)
+        encoder = module.Encoder(config, features, shape, *sources)
     own = (p for name, p in encoder.named_parameters() if not name.startswith("saliency."))
-    metrics["parameters"] = sum(p.numel() for p in own)  # without the source it carries
+    metrics["parameters"] = sum(p.numel() for p in own)  # without the source of saliency
     keep(stage, method, encoder, columns, pairs)
     return metrics
 

@@ -1,7 +1,7 @@
 """Stage `train`: a frozen encoder and an agent -> policies. `python -m pipeline.train NAME`.
 
-Seeds train side by side, each in a process of its own, and are kept one by one: raising `seeds`
-trains only the new ones. The artifact is complete: the encoder is in it.
+Seeds train in parallel, each in its own process, and each is kept: raising `seeds` trains only the
+new ones. The artifact is complete: the encoder is in it.
 """
 
 from __future__ import annotations
@@ -18,33 +18,36 @@ from typing import Any
 from datasets.files import read_json, write_atomic
 from pipeline.config.tables import EVALUATION_KEYS, Entry
 from pipeline.parts.policies import fresh_policy, import_parts, open_encoder, spec_of
-from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.parallel import run_parallel
 from pipeline.runtime.stage import Stage, main
 from rl import off_policy, on_policy
 from rl.agent import Compilable, OnPolicyConfig
 from rl.policy import Spec, save_policy
 from rl.run import DONE, FAILED, DivergedError, is_done
 
-COMPILED = 20_000  # updates from which on compiling them takes less time than it saves
+COMPILE_FROM = 20_000  # updates, from which on compiling saves more time than it takes
 
 
 @dataclass(frozen=True)
 class TrainSeed:
-    """The training of one seed; picks up its last checkpoint."""
+    """The training of one seed, from its last checkpoint."""
 
     entry: Entry
     spec: Spec
     encoder: Path
     seed: int
-    folder: Path  # for what is kept
+    folder: Path  # the seed's
     logs: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train to the end, or to where a number that the seed lives on is NaN or infinite."""
+        """Train to the end, or until the seed diverges."""
         policy = fresh_policy(self.spec, open_encoder(self.entry, self.encoder), self.seed)
         config = self.spec.config
         train = on_policy.train if isinstance(config, OnPolicyConfig) else off_policy.train
-        if isinstance(policy.agent, Compilable) and config.steps >= COMPILED * config.update_every:
+        if (
+            isinstance(policy.agent, Compilable)
+            and config.steps >= COMPILE_FROM * config.update_every
+        ):
             policy.agent.compile()
         every = self.entry.keys.checkpoint_every
         with suppress(DivergedError):  # recorded in FAILED; the other seeds go on
@@ -55,7 +58,7 @@ class TrainSeed:
                 progress=progress,
                 logs=self.logs,
             )
-        cache = policy.encoder.cache  # how often it helped
+        cache = policy.encoder.cache
         if cache and cache.hits + cache.misses:
             counts = {"hits": cache.hits, "misses": cache.misses, "bytes": cache.nbytes}
             write_atomic(self.logs / "errors.json", (json.dumps(counts) + "\n").encode())
@@ -72,7 +75,7 @@ def run(stage: Stage) -> dict[str, Any]:
     for folder in waiting.values():
         folder.mkdir(exist_ok=True)
     import_parts(spec, encoder)
-    side_by_side(
+    run_parallel(
         [
             TrainSeed(entry, spec, encoder, seed, folder, stage.runs / folder.name)
             for seed, folder in waiting.items()
@@ -86,7 +89,7 @@ def run(stage: Stage) -> dict[str, Any]:
     for folder in folders.values():
         shutil.copytree(folder, stage.out / folder.name)
     failed = sum((folder / FAILED).exists() for folder in folders.values())
-    if failed == seeds:  # said, and no error: other policies and the ledger have to go on
+    if failed == seeds:  # a message and no error, so that other policies and the report go on
         error = read_json(folders[0] / FAILED)["error"]
         print(f"policies.{entry.name}: every seed failed; the first: {error}", file=sys.stderr)
     return {"seeds": seeds, "failed": failed, "steps": entry.config.steps}

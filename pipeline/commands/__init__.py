@@ -1,1 +1,1 @@
-"""What people type beside the stages: `python -m pipeline.commands.<name>`."""
+"""Commands beside the stages: `python -m pipeline.commands.<name>`."""

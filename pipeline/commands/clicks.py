@@ -1,8 +1,8 @@
 """People's clicks for an entry of `annotations`, in the browser: `make annotate NAME=drawer-open`.
 
-`--export FOLDER` writes the frames for ViSaRL's own tool instead, `--import FOLDER` takes its
-clicks. Clicks end in the file of one frame set and annotator, which the stage `annotate` turns into
-maps.
+`--export FOLDER` writes the frames for ViSaRL's own tool instead, `--import FOLDER` imports its
+clicks. The clicks of one annotator on one frame set are one file, from which the stage `annotate`
+renders maps.
 """
 
 from __future__ import annotations
@@ -26,80 +26,95 @@ from pipeline.runtime.stage import told_plainly
 
 
 def task(entry: Entry, annotator: str) -> server.Task:
-    """The frames of an entry, in the order of the page. FoveaError where they aren't built."""
+    """The frames of an entry, in the page's order. Raises FoveaError if they are not built."""
     data = open_artifact(f"frames/{entry.keys.frames}")
     frames = read_frames(data.folder, data.files)
     indices = order(frames, entry.config.seed)[: entry.keys.count]
-    every = keys(frames)
+    names = keys(frames)
     return server.Task(
         title=entry.name,
         annotator=annotator,
         path=path_of(CLICKS / entry.keys.frames, annotator),
-        keys=tuple(every[index] for index in indices),
+        keys=tuple(names[index] for index in indices),
         digests=tuple(digest(frames, index) for index in indices),
         images=frames.images[indices],
     )
 
 
 def click(task: server.Task, port: int | None) -> None:
-    """Serve the page until Ctrl-C, then say what comes next."""
+    """Serve the page until Ctrl-C, then print the number of frames with clicks."""
     with server.listen(port) as sock:
         server.serve(task, sock, lambda url: _say(f"open {url}\n(Ctrl-C when done)"))
-    clicked = read_clicks(task.path)
-    done = sum(key in clicked for key in task.keys)
-    _say(f"\n{done} of {len(task.keys)} frames have clicks, in {task.path}; commit that file")
+    clicks = read_clicks(task.path)
+    count = sum(key in clicks for key in task.keys)
+    _say(f"\n{count} of {len(task.keys)} frames have clicks, in {task.path}; commit that file")
 
 
-def give(task: server.Task, folder: Path) -> None:
-    """Write the frames as pictures for another tool, numbered as `bring` counts them."""
+def export_frames(task: server.Task, folder: Path) -> None:
+    """Write the frames as pictures for another tool, numbered as `import_clicks` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(task.images):
         Image.fromarray(image).save(folder / f"{number:03d}.png")
-    _say(f"{folder}: {len(task.images)} pictures, to click on in another tool")
+    _say(f"{folder}: {len(task.images)} pictures, to annotate in another tool")
 
 
-def bring(task: server.Task, folder: Path) -> None:
+def import_clicks(task: server.Task, folder: Path) -> None:
     """Import clicks made with ViSaRL's tool on these frames, numbered in the page's order.
 
-    Its files name no pictures: nothing checks that the clicks are on these.
+    Its files do not name pictures, so it cannot be checked that the clicks are on these frames.
     """
     if task.path.exists():
         raise FoveaError(
-            f"{task.path}: is there already; import as another annotator (--as …, with make AS=…)"
+            f"{task.path}: exists already; import as another annotator (--as …, with make AS=…)"
         )
     clicks = heatmap_js.read(folder, len(task.keys))
     task.path.parent.mkdir(parents=True, exist_ok=True)
-    annotated = {task.keys[n]: Clicked(task.digests[n], points) for n, points in clicks.items()}
-    write_clicks(task.path, annotated)
+    content = {task.keys[n]: Clicked(task.digests[n], points) for n, points in clicks.items()}
+    write_clicks(task.path, content)
     _say(f"{task.path}: {sum(map(len, clicks.values()))} clicks on {len(clicks)} frames")
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.commands.clicks", description=__doc__)
-    parser.add_argument("entry", nargs="?", help="an entry of `annotations`; without, their names")
+    parser.add_argument("entry", nargs="?", help="an entry of `annotations`; without it, a list")
     parser.add_argument(
-        "--as", dest="annotator", default=os.environ.get("USER") or "me", metavar="NAME"
+        "--as",
+        dest="annotator",
+        default=os.environ.get("USER") or "me",
+        metavar="NAME",
+        help="the annotator (default: the user)",
     )
-    parser.add_argument("--port", type=int, help=f"else the first free one from {server.PORT} on")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="for pictures NNN.png")
-    parser.add_argument("--import", dest="folder", type=Path, help="of annotations_NNN.txt")
+    parser.add_argument(
+        "--port", type=int, help=f"the page's port (default: the first free from {server.PORT} on)"
+    )
+    parser.add_argument(
+        "--export", type=Path, metavar="FOLDER", help="write the frames there as NNN.png"
+    )
+    parser.add_argument(
+        "--import",
+        dest="folder",
+        type=Path,
+        metavar="FOLDER",
+        help="import the clicks of its annotations_NNN.txt",
+    )
     arguments = parser.parse_args()
     with told_plainly():
-        checked = params.load()
+        entries = params.load()
         if arguments.entry is None:
-            names = ", ".join(checked.tables["annotations"]) or "none; write one in params.yaml"
+            names = ", ".join(entries.tables["annotations"]) or "none; write one in params.yaml"
             raise FoveaError(f"name an entry of annotations (make annotate NAME=…): {names}")
-        entry = checked.entry("annotations", arguments.entry)
+        entry = entries.entry("annotations", arguments.entry)
         if entry.keys.annotator != "human":
             _say(
-                f"note: annotations.{entry.name} takes no clicks of people; `annotator: human` does"
+                f"note: annotations.{entry.name} does not use people's clicks; set `annotator: "
+                "human` for that"
             )
         frames = task(entry, arguments.annotator)
         if arguments.export:
-            give(frames, arguments.export)
+            export_frames(frames, arguments.export)
         elif arguments.folder:
-            bring(frames, arguments.folder)
+            import_clicks(frames, arguments.folder)
         else:
             click(frames, arguments.port)
 

@@ -1,9 +1,9 @@
-"""Committed weights for hours of pretraining: `python -m pipeline.commands.pretrained NAME`.
+"""Committed weights instead of hours of pretraining: `python -m pipeline.commands.pretrained NAME`.
 
-`pipeline/recipes/weights/NAME` holds an encoder that was pretrained before: weights, curve, the
-manifest, and the digests of the shards that it learned from. Where entry and shards are the same,
-they become the complete artifact that the `pretrain` stage would publish. `dvc commit -f
-pretrain@NAME` records that. `pipeline/recipes/weights/README.md` has the time pretraining took.
+`pipeline/recipes/weights/NAME` is a pretrained encoder: weights, curve, the manifest, and the
+digests of the shards that it was trained on. If entry and shards are the same, this command makes
+the complete artifact of it that the stage `pretrain` would publish. `dvc commit -f pretrain@NAME`
+records it. `pipeline/recipes/weights/README.md` has the time that pretraining took.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from pipeline.runtime.artifact import Artifact
 from pipeline.runtime.stage import Stage, main
 from pretrain.frozen import CONFIG, WEIGHTS, load_encoder
 
-KEPT = Path("pipeline/recipes/weights")
+COMMITTED_WEIGHTS = Path("pipeline/recipes/weights")
 CURVE, SHARDS = "curve.csv", "shards.json"
 FILES = (CONFIG, WEIGHTS, CURVE)
 
 
 def run(stage: Stage) -> dict[str, Any]:
     """Make an encoder's artifact from committed weights."""
-    folder = KEPT / stage.entry.name
+    folder = COMMITTED_WEIGHTS / stage.entry.name
     manifest = _manifest(folder)
-    again = f"`dvc repro pretrain@{stage.entry.name}` pretrains"
+    remedy = f"`dvc repro pretrain@{stage.entry.name}` pretrains it"
     if manifest["entry"] != stage.entry.resolved():
         raise FoveaError(
-            f"{folder}: pretrained with {manifest['entry']}, encoders.{stage.entry.name} is "
-            f"{stage.entry.resolved()}; {again}"
+            f"{folder}: pretrained with {manifest['entry']}, but encoders.{stage.entry.name} is "
+            f"{stage.entry.resolved()}; {remedy}"
         )
     for artifact in stage.inputs.values():
         if read_json(folder / SHARDS) != {artifact.label: shards(artifact)}:
             raise FoveaError(
-                f"{folder}: learned from other shards than {artifact.folder}'s; {again}"
+                f"{folder}: trained on other shards than {artifact.folder}'s; {remedy}"
             )
     encoder = load_encoder(folder)
     shutil.copyfile(folder / CURVE, stage.out / CURVE)
     keep(stage, None, encoder, read_columns(stage, saliency=False)[0])
     command = f"dvc commit -f pretrain@{stage.entry.name}"
-    print(f"`{command}` records that, or DVC pretrains anew", file=sys.stderr)
+    print(f"run `{command}`, or DVC will pretrain it again", file=sys.stderr)
     return dict(manifest["metrics"])
 
 
 def shards(artifact: Artifact) -> dict[str, str]:
-    """The digests of its shards by name."""
+    """Name -> SHA-256 of an artifact's shards."""
     return {name: sha for name, sha in artifact.files.items() if name.endswith(".tar")}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of the artifact that the kept files are from, and whose bytes they must have."""
+    """The manifest of the committed encoder. Raises FoveaError if its files do not match it."""
     path = folder / MANIFEST
     if not path.exists():
-        names = sorted(other.parent.name for other in KEPT.glob(f"*/{MANIFEST}"))
-        raise FoveaError(f"{path}: not there; weights are kept of {', '.join(names)}")
+        names = sorted(other.parent.name for other in COMMITTED_WEIGHTS.glob(f"*/{MANIFEST}"))
+        raise FoveaError(f"{path}: missing; there are weights of {', '.join(names)}")
     manifest = read_manifest(path)
     for name in FILES:
         if not (folder / name).exists() or sha256_file(folder / name) != manifest["files"][name]:

@@ -2,21 +2,21 @@
 [--frames NAME]`.
 
 Targets (`pretrain/metrics/probe.py`) are tip, object and goal in the image (pixels) and in the
-world (metres), which come with Meta-World's frames. Frames with one of the three outside of the
-image are left out, the same ones for every encoder; occlusion is no reason.
+world (metres), which are part of Meta-World's frames. Frames with one of the three outside of the
+image are left out for every encoder; occluded points are not.
 
-Each encoder is read in several ways, as far as it has them:
-- pooled: the mean over its tokens as a policy gets them, or the pixels;
-- tokens: all of them, side by side;
-- global token: that one alone;
-- image alone: pooled, its saliency left out (ViSaRL's pretraining only).
+Each encoder has several readings, as far as it has these features:
+- pooled: the mean over its tokens, as a policy gets them, or the pixels;
+- tokens: all of them, concatenated;
+- global token: that token alone;
+- image alone: pooled, without its saliency (ViSaRL's pretraining only).
 
-A map is fitted on `FEW` frames: from thousands even an untrained encoder's features and pixels are
-linear in the targets (R² 0.96 on Drawer Open). What all frames give stands beside it. PiCANet's map
-of a frame is computed once for all readings and encoders of one command.
+A linear map is fitted on `FEW` frames: with thousands, even an untrained encoder's features and
+pixels predict the targets (R² 0.96 on Drawer Open). Scores with all frames are reported too.
+PiCANet's map of a frame is computed once for all readings and encoders of one command.
 
-`--frames` names frames that no encoder was pretrained on; without it, its own are taken. A command
-and no stage, because only some frames have points. Writes drafts of records to
+`--frames` names frames that no encoder was pretrained on; the default are the encoder's own. This
+is a command and not a stage because only some frames have points. It writes drafts of records to
 `artifacts/.runs/measured`, which `python -m pipeline.commands.results add encoders/NAME --on
 frames/NAME` completes.
 """
@@ -51,43 +51,43 @@ from pretrain.images import channels_first
 from pretrain.metrics.probe import Probe, Score, episodes_of, few, score_mean, split
 
 POINTS = ("tip", "object", "goal")  # the rows of info["points"]
-# Where in info["state"], in metres; of the gripper it has the hand, not the tip.
+# Positions in info["state"], in metres; it has the hand, not the gripper's tip.
 WORLD = {"hand": slice(0, 3), "object": slice(4, 7), "goal": slice(36, 39)}
-SPLITS = (0, 1, 2)  # seeds of the shares that are held out
-FEW = 100  # frames that a map is fitted on; a sixth of the rest chooses its penalty
-ALL = "all frames"  # of a reading whose map was fitted on as many as there are
+SPLITS = (0, 1, 2)  # seeds
+FEW = 100  # training frames
+ALL = "all frames"  # suffix of a reading whose linear map is fitted on all training frames
 ROWS = 3_000  # frames, evenly spread; their products are one table
 BATCH = 16  # frames between two lines of progress
 
 Floats = NDArray[np.float32]
-# Digests of the maps that an encoder learned on and of the frames -> bytes of a batch -> its maps.
+# Digests of the maps that an encoder was trained on and of the frames -> bytes of a batch -> maps.
 Maps = dict[tuple[str | None, str], dict[bytes, Tensor]]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read an encoder's features."""
+    """One choice of an encoder's features."""
 
     name: str
-    features: dict[str, Any]  # that it is loaded with
+    features: dict[str, Any]  # with which it is loaded
     row: str  # the "mean" of its tokens, the "last", or all of them, "flat"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Frames to probe on, and what is to be read off them."""
+    """The frames of a probe, and the positions to predict."""
 
     images: NDArray[np.uint8]  # (n, H, W, 3)
     episodes: NDArray[np.int64]  # (n,)
     places: dict[str, Floats]  # "image tip" -> (n, 2), "world hand" -> (n, 3), ...
-    left_out: int  # frames that show not all points
+    left_out: int  # frames without all points in the image
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.commands.probe", description=__doc__)
     parser.add_argument("encoders", nargs="+", metavar="ENCODER", help="an entry of `encoders`")
-    parser.add_argument("--frames", help="an entry of `frames`, instead of those pretrained on")
+    parser.add_argument("--frames", help="an entry of `frames` (default: those pretrained on)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     maps: Maps = {}
@@ -101,16 +101,16 @@ def main() -> None:
 
 
 def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> dict[str, Any]:
-    """The scores of one encoder in every reading: the fields of a record. `maps` are those computed
-    for the encoder before; they are kept for encoders of the same maps that follow.
+    """The scores of one encoder in every reading: the fields of a record. `maps` is a cache for
+    encoders that were trained on the same maps.
 
-    Raises FoveaError where an artifact is missing, was made from others than those there now, or
-    its frames have no points, too few episodes, or another size than the encoder's.
+    Raises FoveaError where an artifact is missing or was made from another version of its inputs,
+    or its frames have no points, too few episodes, or another size than the encoder's.
     """
-    checked = params.load()
-    entry = checked.entry("encoders", name)
+    entries = params.load()
+    entry = entries.entry("encoders", name)
     made_from = artifact.lineage(entry.label)
-    label = checked.entry("frames", frames).label if frames else frames_of(made_from)
+    label = entries.entry("frames", frames).label if frames else frames_of(made_from)
     data = artifact.open_artifact(label)
     scene = scene_of(read_frames(data.folder, data.files), label)
     folder = artifact.open_artifact(entry.label).folder
@@ -120,7 +120,7 @@ def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> d
     for other in maps.keys() - {key}:
         del maps[other]
     cache = maps.setdefault(key, {})
-    for reading, features in read(name, str(folder), scene.images, cache):
+    for reading, features in features_of(name, str(folder), scene.images, cache):
         probe = Probe(features)
         lines[reading] = [probe.score(scene.places, few(p, FEW)) for p in parts]
         lines[f"{reading}, {ALL}"] = [probe.score(scene.places, p) for p in parts]
@@ -142,14 +142,14 @@ def measure(name: str, frames: str | None = None, maps: Maps | None = None) -> d
 
 
 def frames_of(made_from: dict[str, dict[str, Any]]) -> str:
-    """The label of the frames that an encoder goes back to."""
+    """The label of the frames that an encoder was pretrained on."""
     return next(label for label in made_from if label.startswith("frames/"))
 
 
 def scene_of(frames: FrameSet, label: str) -> Scene:
-    """`ROWS` of the frames that show all points, evenly spread."""
+    """`ROWS` evenly spread frames of those with all points in the image."""
     if "points" not in frames.info or "state" not in frames.info:
-        raise FoveaError(f"{label}: its frames have no points to probe for; Meta-World's have")
+        raise FoveaError(f"{label}: its frames have no points to predict; Meta-World's have")
     points = np.asarray(frames.info["points"], np.float32)
     height, width = frames.images.shape[1:3]
     inside = ((points >= 0) & (points <= (width, height))).all((1, 2))
@@ -158,8 +158,8 @@ def scene_of(frames: FrameSet, label: str) -> Scene:
     episodes = episodes_of([frames.stream[rows], frames.episode[rows]])
     if len(np.unique(episodes)) < 4:
         raise FoveaError(
-            f"{label}: {len(np.unique(episodes))} episodes show all points, too few to hold some "
-            "out; collect more `streams`"
+            f"{label}: {len(np.unique(episodes))} episodes have all points in the image, too few "
+            "for a split; collect more `streams`"
         )
     places = {f"image {name}": points[rows, i] for i, name in enumerate(POINTS)}
     state = np.asarray(frames.info["state"], np.float32)[rows]
@@ -168,16 +168,16 @@ def scene_of(frames: FrameSet, label: str) -> Scene:
 
 
 def readings(encoder: Encoder) -> list[Reading]:
-    """The ways in which this encoder can be read; FoveaError for one that reads no image."""
+    """The readings that this encoder has. Raises FoveaError if its input is not an image."""
     if encoder.info is not None:
-        raise FoveaError(f"model {encoder.info}: reads no image, so there is nothing to probe")
+        raise FoveaError(f"model {encoder.info}: its input is no image, so it cannot be probed")
     if not encoder.max_tokens:
         return [Reading("pixels", {}, "flat")]
     own = {field.name for field in dataclasses.fields(encoder.features)}
-    if "pool" in own:  # of the same tokens, which are computed once
-        every, pooled = {"pool": "none"}, encoder.features.pool
+    if "pool" in own:  # all readings use the same tokens, which are computed once
+        every, pool = {"pool": "none"}, encoder.features.pool
         ways = [
-            Reading("pooled", every, "last" if pooled == "global" else "mean"),
+            Reading("pooled", every, "last" if pool == "global" else "mean"),
             Reading("tokens", every, "flat"),
             Reading("global token", every, "last"),
         ]
@@ -189,24 +189,22 @@ def readings(encoder: Encoder) -> list[Reading]:
     return ways
 
 
-def read(
+def features_of(
     name: str, folder: str, images: NDArray[np.uint8], cache: dict[bytes, Tensor]
 ) -> Iterator[tuple[str, Floats]]:
-    """Each reading's name and its features (n, D) of all images; saliency maps go through
-    `cache`.
-    """
+    """Each reading's name and features (n, D) of all images; `cache` is for saliency maps."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    shown = (images.shape[3], *images.shape[1:3])
+    shape = (images.shape[3], *images.shape[1:3])
     for _, same in groupby(readings(load_encoder(folder)), key=lambda way: way.features):
         ways = list(same)
         encoder = load_encoder(folder, features=ways[0].features, device=device)
-        if encoder.image_shape != shown:
+        if encoder.image_shape != shape:
             raise FoveaError(
-                f"encoders/{name}: sees images {encoder.image_shape}, the frames are {shown}; "
+                f"encoders/{name}: is for images {encoder.image_shape}, the frames are {shape}; "
                 "name frames of its size"
             )
         if encoder.saliency is not None:
-            encoder.saliency = _Cached(encoder.saliency, cache)
+            encoder.saliency = _CachedSource(encoder.saliency, cache)
         names = ", ".join(way.name for way in ways)
         progress = Progress(f"probe {name}, {names}", len(images), "frames")
         rows: dict[str, list[Floats]] = {way.name: [] for way in ways}
@@ -222,7 +220,7 @@ def read(
             yield way.name, np.concatenate(rows.pop(way.name))
 
 
-class _Cached(nn.Module):
+class _CachedSource(nn.Module):
     """A source of saliency that computes each map once."""
 
     def __init__(self, source: nn.Module, cache: dict[bytes, Tensor]) -> None:
@@ -237,7 +235,7 @@ class _Cached(nn.Module):
 
 
 def _saliency(made_from: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The digest of the maps that an encoder learned on: their source is the one it carries."""
+    """The digest of the maps that an encoder was trained on, whose source it carries."""
     maps = (one["digest"] for label, one in made_from.items() if label.startswith("saliency/"))
     return next(maps, None)
 
@@ -266,20 +264,20 @@ def _by_place(scores: list[dict[str, Score]]) -> dict[str, dict[str, list[float 
 
 def table(fields: dict[str, Any]) -> str:
     """The scores as text: a line a reading, means over the splits."""
-    units, measured = {"image": (1, "px"), "world": (100, "cm")}, fields["scores"]
+    units, record = {"image": (1, "px"), "world": (100, "cm")}, fields["scores"]
     head = (
-        f"{fields['artifact']}: {measured['rows']:,} frames of {measured['episodes']} episodes "
-        f"({measured['left_out']:,} left out, a point is out of the image), "
-        f"{len(measured['splits'])} splits, fitted on {measured['fitted']} or all training frames; "
+        f"{fields['artifact']}: {record['rows']:,} frames of {record['episodes']} episodes "
+        f"({record['left_out']:,} left out, with a point outside of the image), "
+        f"{len(record['splits'])} splits, fitted on {record['fitted']} or all training frames; "
         "R² and mean distance"
     )
     lines = [head]
-    for reading, places in measured["readings"].items():
+    for reading, places in record["readings"].items():
         cells = []
         for place, scores in places.items():
             scale, unit = units[place.split()[0]]
-            known = [r2 for r2 in scores["r2"] if r2 is not None]
-            r2 = f"{np.mean(known):.3f}" if known else "constant"
+            values = [r2 for r2 in scores["r2"] if r2 is not None]
+            r2 = f"{np.mean(values):.3f}" if values else "constant"
             cells.append(f"{place} {r2}, {scale * np.mean(scores['error']):.2f} {unit}")
         lines.append(f"  {reading}: {'; '.join(cells)}")
     return "\n".join(lines)

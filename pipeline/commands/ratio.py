@@ -1,12 +1,12 @@
-"""How many patches are salient, and mr* (SPIRL, App. B.5, Fig. 8): `python -m
+"""The number of salient patches, and mr* (SPIRL, App. B.5, Fig. 8): `python -m
 pipeline.commands.ratio NAME`.
 
-Counts, over the frames that an encoder was pretrained on, the patches that its dynamic K would keep
-if there were no limit. mr* is the smallest of 5 %, 10 %, ... 95 % of the patches that is enough for
-strictly more than 99.9 % of the frames; the paper then tries mr* and 5 % to either side as
-`max_ratio`. A single frame may decide: of Frostbite's 5,000 frames (bench/measured), 35 % is enough
-for 4,995, exactly 99.9 %, so mr* is 40 %, and one frame more would make it 35 %. The command prints
-how many frames decide. Writes `ratio.json` (the histogram's counts too) and `ratio.png` to
+Counts the patches that an encoder's dynamic K selects without a limit, over the frames that it was
+pretrained on. mr* is the smallest of 5 %, 10 %, ... 95 % of the patches that is enough for strictly
+more than 99.9 % of the frames. The paper then tries mr* and 5 % to either side as `max_ratio`. A
+single frame may decide: for Frostbite's 5,000 frames (bench/measured), 35 % is enough for 4,995,
+which is exactly 99.9 %, so mr* is 40 %. One more frame would make it 35 %. The command prints this
+margin. It writes `ratio.json` (with the histogram's counts) and `ratio.png` to
 `artifacts/.runs/ratio-<NAME>/`.
 """
 
@@ -36,8 +36,8 @@ from pretrain.frozen import load_encoder
 from pretrain.images import channels_first
 from pretrain.spirl import select
 
-EXCEPT = 1000  # mr* is enough for all but fewer than 1 in so many frames
-STEP = 5  # per cent between the ratios tried
+EXCEPT = 1000  # fewer than one in so many frames may need more than mr*
+STEP = 5  # per cent between two ratios
 BATCH = 16  # frames between two lines of progress
 
 
@@ -46,9 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.commands.ratio", description=__doc__)
     parser.add_argument("encoder", help="an entry of `encoders` with an error map: model mae")
     parser.add_argument(
-        "--slope", type=float, help="of the cut, if not the entry's; 1 is 45 degrees"
+        "--slope", type=float, help="slope of the cut (default: the entry's); 1 is 45 degrees"
     )
-    parser.add_argument("--frames", type=int, help="so many, evenly spread, instead of all")
+    parser.add_argument("--frames", type=int, help="number of frames, evenly spread (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with told_plainly():
@@ -68,15 +68,15 @@ def main() -> None:
     )
 
 
-def measure(name: str, slope: float | None, wanted: int | None) -> dict[str, Any]:
-    """The `summary` of an encoder's frames, or of `wanted` of them, at `slope` or its entry's.
+def measure(name: str, slope: float | None, count: int | None) -> dict[str, Any]:
+    """The `summary` of `count` of an encoder's frames, or all, at `slope` or its entry's.
 
-    Raises FoveaError where the encoder is not built or has no error map, or an argument is off.
+    Raises FoveaError if the encoder is not built or has no error map, or for an invalid argument.
     """
     if slope is not None and not slope > 0:
         raise FoveaError(f"--slope: {slope}, must be above 0")
-    if wanted is not None and wanted < 1:
-        raise FoveaError(f"--frames: {wanted}, must be at least 1")
+    if count is not None and count < 1:
+        raise FoveaError(f"--frames: {count}, must be at least 1")
     entry = params.load().entry("encoders", name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = load_encoder(artifact.open_artifact(entry.label).folder, device=device)
@@ -84,11 +84,11 @@ def measure(name: str, slope: float | None, wanted: int | None) -> dict[str, Any
         raise FoveaError(f"encoders.{name}: model {entry.keys.model} has no error map; mae has")
     data = artifact.open_artifact(entry.inputs()["data"])
     frames = read_frames(data.folder, data.files)
-    picked = spread(len(frames), len(frames) if wanted is None else wanted)
+    rows = spread(len(frames), len(frames) if count is None else count)
     slope = encoder.features.slope if slope is None else slope
-    progress = Progress(f"ratio {name}", len(picked), "frames")
+    progress = Progress(f"ratio {name}", len(rows), "frames")
     counts = []
-    for indices in np.split(picked, range(BATCH, len(picked), BATCH)):
+    for indices in np.split(rows, range(BATCH, len(rows), BATCH)):
         images = channels_first(frames.images[indices]).contiguous()
         error = encoder.errors(images.to(device))
         if not error.isfinite().all():
@@ -100,11 +100,11 @@ def measure(name: str, slope: float | None, wanted: int | None) -> dict[str, Any
 
 
 def summary(counts: NDArray[np.int64], patches: int) -> dict[str, Any]:
-    """What Fig. 8 shows of the frames' counts, and mr*.
+    """Fig. 8's statistics of the frames' counts, and mr*.
 
-    `histogram` is how many frames have 0, 1, ... salient patches; `covered` the share of frames for
-    which so many per cent of the patches are enough; `needed` the number of frames for which mr*
-    must be enough; `try` the per cents that the paper tries.
+    `histogram` is the number of frames with 0, 1, ... salient patches; `covered` the share of
+    frames for which a percentage of the patches is enough; `needed` the number of frames for which
+    mr* must be enough; `try` the percentages that the paper tries.
     """
     covered = {
         ratio: float((counts <= patches * ratio / 100 + 1e-9).mean())
@@ -129,12 +129,12 @@ def summary(counts: NDArray[np.int64], patches: int) -> dict[str, Any]:
 
 
 def margin(stats: dict[str, Any]) -> str:
-    """By how many frames mr* is enough, and the next smaller ratio is not."""
+    """The number of frames for which mr* is enough, and for which the next smaller ratio is."""
     frames, best, needed = stats["frames"], stats["mr_star"], stats["needed"]
     enough = {0: 0, 100: frames} | {r: round(s * frames) for r, s in stats["covered"].items()}
     return (
-        f"the smallest that is enough for more than 99.9 % of the frames, that is {needed:,} of "
-        f"{frames:,}; it is for {enough[best]:,}, and {best - STEP} % is for "
+        f"the smallest that is enough for more than 99.9 % of the frames, which is {needed:,} of "
+        f"{frames:,}; it is enough for {enough[best]:,}, and {best - STEP} % for "
         f"{enough[best - STEP]:,}, {needed - enough[best - STEP]:,} too few"
     )
 

@@ -23,41 +23,41 @@ def recipes() -> dict[str, Path]:
 
 
 def use(name: str, *, force: bool = False, target: Path = params.PARAMS) -> None:
-    """Copy a recipe, checked, over params.yaml.
+    """Check a recipe, and copy it over params.yaml.
 
     Raises:
-        FoveaError: there is no such recipe; or params.yaml holds edits that stand in no recipe and
-            no commit, and `force` is not given.
+        FoveaError: there is no such recipe; or params.yaml has edits that are in no recipe and no
+            commit, and `force` is false.
     """
     known = recipes()
     if name not in known:
         raise FoveaError(f"no recipe {name!r} in pipeline/recipes{closest(name, known)}")
     params.load(known[name])
-    if target.exists() and not force and _edited(target, list(known.values())):
+    if target.exists() and not force and _has_edits(target, list(known.values())):
         raise FoveaError(
-            f"{target}: holds edits that are in no recipe and no commit; commit them, copy them "
+            f"{target}: has edits that are in no recipe and no commit; commit them, copy them "
             "to pipeline/recipes/<name>.yaml, or overwrite them with "
             f"`make recipe NAME={name} FORCE=1`"
         )
     write_atomic(target, known[name].read_bytes())
 
 
-def _edited(target: Path, known: list[Path]) -> bool:
-    """Whether overwriting `target` would lose something."""
+def _has_edits(target: Path, known: list[Path]) -> bool:
+    """Whether overwriting `target` would lose edits."""
     text = target.read_bytes()
     if any(text == path.read_bytes() for path in known):
         return False
-    shown = subprocess.run(
+    git = subprocess.run(
         ["git", "show", f"HEAD:./{target.name}"],
         cwd=target.absolute().parent,
         capture_output=True,
         check=False,
     )
-    return shown.returncode != 0 or shown.stdout != text
+    return git.returncode != 0 or git.stdout != text
 
 
 def listing() -> str:
-    """Every recipe, and the sentences at its head."""
+    """Every recipe, with the comment at its head."""
     texts = {name: path.read_text("utf-8").splitlines() for name, path in recipes().items()}
     heads = {
         name: " ".join(line[1:].strip() for line in takewhile(lambda s: s.startswith("#"), lines))
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.commands.recipe", description=use.__doc__
     )
-    parser.add_argument("name", nargs="?", help="a recipe; without one, all are listed")
+    parser.add_argument("name", nargs="?", help="a recipe; without it, a list of all")
     parser.add_argument("--force", action="store_true", help="overwrite edits of params.yaml")
     arguments = parser.parse_args()
     if arguments.name is None:

@@ -1,10 +1,11 @@
-"""`python -m pipeline.commands.results` renders RESULTS.md, docs/results and the figures that
-follow from the records.
+"""`python -m pipeline.commands.results` renders RESULTS.md, docs/results and their figures from the
+records.
 
 `add LABEL` first adds the records of an artifact in `artifacts/` (or in another clone's,
-`--artifacts PATH`), to be committed: `add policies/x` the seeds of an evaluation, `add frames/x`
-the metrics of a collection, `add encoders/x --on frames/y` what `python -m pipeline.commands.probe`
-measured, `add predictors/x --on annotations/y` what `python -m pipeline.commands.judge` did.
+`--artifacts PATH`), to be committed. `add policies/x` adds the seeds of an evaluation, `add
+frames/x` the metrics of a collection, `add encoders/x --on frames/y` the scores of
+`python -m pipeline.commands.probe`, and `add predictors/x --on annotations/y` those of `python -m
+pipeline.commands.judge`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command")
     adding = commands.add_parser("add", help="add the records of an artifact")
-    adding.add_argument("label", help="of the artifact, such as policies/frostbite-spirl")
-    adding.add_argument("--on", help="label of what it was measured on")
-    adding.add_argument("--note", default="", help="what differs from the recipe")
-    adding.add_argument("--artifacts", type=Path, default=ROOT, help="where it was built")
+    adding.add_argument("label", help="the artifact's label, such as policies/frostbite-spirl")
+    adding.add_argument("--on", help="label of the frames or annotations it was measured on")
+    adding.add_argument("--note", default="", help="differences from the recipe")
+    adding.add_argument("--artifacts", type=Path, default=ROOT, help="the folder it was built in")
     options = parser.parse_args()
     with told_plainly():
         if options.command == "add":

@@ -1,8 +1,8 @@
 """Build the entries of a recipe at tiny budgets: `make smoke NAME=spirl`.
 
-A smoke test: it shows in minutes that a recipe's entries are good and its stages fit each other;
-its scores mean nothing. Of entries that differ in numbers, such as `max_ratio`, or in the game, or
-whose inputs do, only the first is built. It works in `artifacts/.smoke/<recipe>/`, stage by stage,
+A smoke test: it shows in minutes that a recipe's entries are valid and its stages fit together; its
+scores mean nothing. Of entries that differ only in numbers, such as `max_ratio`, or in the game, or
+in inputs that do, the first is built. It works in `artifacts/.smoke/<recipe>/`, stage by stage,
 without DVC.
 """
 
@@ -31,10 +31,10 @@ from pipeline.runtime.artifact import ROOT, STAGES
 from pipeline.runtime.stage import told_plainly
 
 CODE = Path(__file__).parents[2]
-# Upper bounds by key: an entry that asks for less keeps it.
+# Upper bounds by key; an entry with less keeps it.
 TINY = {
     "count": 96,
-    "size": 64,  # of what a predictor sees
+    "size": 64,  # of a predictor's input
     "epochs": 1,
     "warmup_epochs": 0,
     "steps": 96,
@@ -46,12 +46,12 @@ TINY = {
     "seeds": 1,
     "games": 1,
 }
-# An untrained policy may stand still until the horizon, 27,000 steps; random actions end its game.
+# An untrained policy may do nothing until the horizon, 27,000 steps; random actions end its game.
 EPSILON = 1.0
 
 
-def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
-    """A recipe's tables, every budget cut down to TINY, defaults included, `repeats` left out."""
+def shrink(recipe: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
+    """A recipe's tables with every budget, defaults included, at most TINY, without `repeats`."""
     alike = repeats(checked)
     return {
         table: {
@@ -65,32 +65,32 @@ def shrink(written: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]
             for name, entry in entries.items()
             if f"{table}/{name}" not in alike
         }
-        for table, entries in written.items()
+        for table, entries in recipe.items()
     }
 
 
 def repeats(checked: tables.Params) -> dict[str, str]:
-    """Label -> that of the earlier entry which stands for it; an input of others is none."""
+    """Label -> label of the earlier entry of the same shape, except for inputs of other entries."""
     first: dict[str, str] = {}
-    repeated = {}
-    for entry in _ordered(checked):
+    earlier = {}
+    for entry in _build_order(checked):
         shape = str(_shape(entry, checked))
         if first.setdefault(shape, entry.label) != entry.label:
-            repeated[entry.label] = first[shape]
-    for entry in reversed(_ordered(checked)):
-        if entry.label not in repeated:
+            earlier[entry.label] = first[shape]
+    for entry in reversed(_build_order(checked)):
+        if entry.label not in earlier:
             for label in entry.inputs().values():
-                repeated.pop(label, None)
-    return repeated
+                earlier.pop(label, None)
+    return earlier
 
 
 def _shape(entry: tables.Entry, checked: tables.Params) -> Any:
-    """An entry's settings but for numbers, with its inputs' shapes in place of their names."""
+    """An entry's settings without numbers, and with its inputs' shapes in place of their names."""
     settings = entry.resolved()
     for key, label in entry.inputs().items():
         settings[key] = _shape(checked.entry(*label.split("/")), checked)
     if "env" in settings:
-        settings["env"] = envs.rendering(settings["env"])  # whatever the game
+        settings["env"] = envs.rendering(settings["env"])  # without the game
     return entry.table, _without_numbers(settings)
 
 
@@ -101,31 +101,30 @@ def _without_numbers(value: Any) -> Any:
 
 
 def commands(checked: tables.Params) -> list[list[str]]:
-    """Stage and entry of everything that is to be built, inputs before what needs them."""
-    ordered = _ordered(checked)
-    stages = [[STAGES[entry.table], entry.name] for entry in ordered]
+    """Stage and entry of everything to build, inputs first."""
+    stages = [[STAGES[entry.table], entry.name] for entry in _build_order(checked)]
     stages += [["evaluate", name] for name in checked.tables["policies"]]
     return [*stages, ["report"]]
 
 
-def _ordered(checked: tables.Params) -> list[tables.Entry]:
-    """Inputs before what needs them. FoveaError for entries that need each other in a circle."""
-    ordered: list[tables.Entry] = []
+def _build_order(checked: tables.Params) -> list[tables.Entry]:
+    """All entries, inputs first. Raises FoveaError for a cycle."""
+    order: list[tables.Entry] = []
     waiting = list(checked)
     committed = {f"encoders/{name}" for name in tables.COMMITTED}
     while waiting:
-        there = {entry.label for entry in ordered} | committed
-        ready = [e for e in waiting if set(e.inputs().values()) <= there]
+        available = {entry.label for entry in order} | committed
+        ready = [e for e in waiting if set(e.inputs().values()) <= available]
         if not ready:
             names = ", ".join(entry.label for entry in waiting)
-            raise FoveaError(f"params: entries that need each other in a circle: {names}")
-        ordered += ready
+            raise FoveaError(f"params: these entries need each other in a cycle: {names}")
+        order += ready
         waiting = [entry for entry in waiting if entry not in ready]
-    return ordered
+    return order
 
 
 def smoke(name: str) -> Path:
-    """Build a recipe small, from nothing; returns its report's page.
+    """Build a recipe at tiny budgets, from nothing; returns its report's page.
 
     Raises:
         FoveaError: there is no such recipe, or one of its stages failed.
@@ -141,7 +140,7 @@ def smoke(name: str) -> Path:
     with (place / "params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(small, file)
     alike = len(repeats(checked))
-    print(f"{alike} of {len(list(checked))} entries left out, others are alike", flush=True)
+    print(f"{alike} of {len(list(checked))} entries left out, since others are alike", flush=True)
     todo = commands(params.load(place / "params.yaml"))
     for number, (stage, *names) in enumerate(todo, 1):
         label = " ".join([stage, *names])
@@ -159,7 +158,7 @@ def smoke(name: str) -> Path:
 
 
 def _check_seeds(name: str, place: Path) -> None:
-    """A policy of which every seed failed is published all the same; here that is a fault."""
+    """Raise FoveaError for a policy of which every seed failed, which a stage would publish."""
     for path in sorted((place / ROOT / "policies").glob("*/manifest.json")):
         metrics = read_manifest(path)["metrics"]
         if metrics["failed"] == metrics["seeds"]:

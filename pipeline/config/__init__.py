@@ -1,1 +1,1 @@
-"""What may stand in params.yaml."""
+"""The content of params.yaml: tables, types, checks, and the code that entries name."""

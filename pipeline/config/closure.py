@@ -1,16 +1,16 @@
-"""Which of our files decide what a stage makes of an entry: its code stamp.
+"""The files of code that decide the result of a stage on an entry: its code stamp.
 
-DVC doesn't follow imports. So the imports of a stage are followed here, through the four packages,
-and of the components only those count that the entry names. `pipeline/params.py` writes the stamps,
-on which `dvc.yaml` has each stage instance depend; a stage's fingerprint covers the same files.
+DVC doesn't follow imports. So a stage's imports are followed here, through the four packages; of
+the components, only those count that the entry names. `pipeline/params.py` writes the stamps, which
+`dvc.yaml` makes a dependency of each stage instance. A stage's fingerprint covers the same files.
 
-How a stage is started, checked, locked and published is the same for all and decides nothing about
-the result; nor does what only refuses bad values. Those files are left out (PLUMBING), so that
-mending a message there trains nothing again. The code of an artifact that a stage opens is left out
-of its stamp too, or a comment in an encoder would train all its policies again: that code made the
-artifact's bytes (an exported program, a picture of maps), which the stage depends on. Only a
-committed encoder is in the stamps of its policies, since no stage makes it. A change that shows in
-no artifact, such as one of an error cache, is tried with `dvc repro -f`.
+Files that start, check, lock and publish a stage are left out (PLUMBING): they are the same for all
+stages and do not change a result, nor do files that only refuse bad values. So a new message in
+them retrains nothing. A stamp also leaves out the code of the artifacts that its stage opens, or a
+comment in an encoder would retrain all its policies: that code made the artifact's bytes (an
+exported program, a picture of maps), on which the stage depends. A committed encoder is in the
+stamps of its policies, since no stage makes it. A change that no artifact shows, such as one of an
+error cache, needs `dvc repro -f`.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ PLUMBING = frozenset(
         "pipeline/runtime/stage",
     )
 )
-# What `source: replay` learns with. Other sources don't, so pipeline/collect.py imports it by name.
+# The learner of `source: replay`, imported by pipeline/collect.py by name.
 LEARNER = ("pipeline.parts.learner", "rl.nets.vector")
 
 
 def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> str:
-    """A line `sha256 path` for each file that decides what a stage makes of an entry.
+    """A line `sha256 path` for each file that decides the result of a stage on an entry.
 
-    Click files count: people's clicks are code's equal here, made beforehand and committed. `also`
-    are further modules.
+    Click files are included: like code, they are written beforehand and committed. `also` are
+    further modules.
     """
-    named = components(entry) if entry else []
+    modules = components(entry) if entry else []
     lines = [
         f"{sha256_file(CODE / path)} {path.as_posix()}"
-        for path in files([module_of(stage), *named, *also], CODE)
+        for path in files([module_of(stage), *modules, *also], CODE)
     ]
     if entry and entry.table == "annotations":
         clicks = sorted((CLICKS / entry.keys.frames).glob("[!.]*.json"))
@@ -67,8 +67,8 @@ def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> s
     return "".join(f"{line}\n" for line in lines)
 
 
-def changed(code: str) -> list[str]:
-    """The files of a stamp that are no longer as it says: code, or clicks of this folder."""
+def changed_files(code: str) -> list[str]:
+    """The files of a stamp that have changed since: code, or clicks of this folder."""
     paths = []
     for line in code.splitlines():
         digest, path = line.split(" ", 1)
@@ -79,25 +79,25 @@ def changed(code: str) -> list[str]:
 
 
 def files(roots: Iterable[str], base: Path) -> list[Path]:
-    """Every file of ours that importing these modules runs, less PLUMBING, relative to `base`.
+    """Every file of ours that importing these modules runs, except PLUMBING, relative to `base`.
 
-    A file that holds a docstring alone runs nothing: `__init__.py` of most packages. Imports inside
+    A file with only a docstring runs nothing, such as most packages' `__init__.py`. Imports inside
     functions count too. A component's file is imported by name at run time, so the components are
-    roots of their own (`components`).
+    roots too (`components`).
     """
-    reached: set[Path] = set()
+    paths: set[Path] = set()
     todo = list(roots)
     while todo:
         name = todo.pop()
         for path in _paths(name, base):
-            if path not in reached and path.as_posix() not in PLUMBING:
-                reached.add(path)
+            if path not in paths and path.as_posix() not in PLUMBING:
+                paths.add(path)
                 todo += _imports((base / path).read_text(encoding="utf-8"), path)
-    return sorted(path for path in reached if _runs((base / path).read_text(encoding="utf-8")))
+    return sorted(path for path in paths if _runs((base / path).read_text(encoding="utf-8")))
 
 
 def module_of(stage: str) -> str:
-    """`train` -> `pipeline.train`; what people type stands in pipeline/commands/."""
+    """`train` -> `pipeline.train`; commands are in pipeline/commands/."""
     commands = (CODE / "pipeline" / "commands" / f"{stage}.py").is_file()
     return f"pipeline.commands.{stage}" if commands else f"pipeline.{stage}"
 
@@ -105,30 +105,30 @@ def module_of(stage: str) -> str:
 def components(entry: Entry) -> list[str]:
     """The modules that an entry names."""
     keys, rules = entry.resolved(), TABLES[entry.table]
-    named = []
+    modules = []
     if rules.component:
-        named.append(f"{rules.package}.{keys[rules.component]}")
+        modules.append(f"{rules.package}.{keys[rules.component]}")
     if entry.net:
-        named.append(f"rl.nets.{entry.net.name}")
+        modules.append(f"rl.nets.{entry.net.name}")
     if "env" in keys:
-        named.append(f"datasets.envs.{keys['env'].split('/')[0]}")
+        modules.append(f"datasets.envs.{keys['env'].split('/')[0]}")
     if keys.get("encoder") in COMMITTED:
-        named.append(f"pretrain.encoders.{keys['encoder']}")
+        modules.append(f"pretrain.encoders.{keys['encoder']}")
     if keys.get("source") == "replay":
-        named += LEARNER
-    return named
+        modules += LEARNER
+    return modules
 
 
-def carried(header: Mapping[str, Any]) -> list[str]:
+def modules_of(header: Mapping[str, Any]) -> list[str]:
     """The modules of the encoder or predictor that an artifact's `config.json` names, and of the
-    source of saliency within it.
+    source of saliency in it.
     """
-    named = []
+    modules = []
     if "model" in header:  # in one of the two packages
-        named += [f"pretrain.{kind}.{header['model']}" for kind in ("encoders", "saliency")]
+        modules += [f"pretrain.{kind}.{header['model']}" for kind in ("encoders", "saliency")]
     for part in header.values():
-        named += carried(part) if isinstance(part, Mapping) else []
-    return named
+        modules += modules_of(part) if isinstance(part, Mapping) else []
+    return modules
 
 
 def _paths(module: str, base: Path) -> list[Path]:
@@ -141,13 +141,13 @@ def _paths(module: str, base: Path) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=512)
-def _parsed(source: str) -> ast.Module:
+def _parse(source: str) -> ast.Module:
     return ast.parse(source)
 
 
 def _runs(source: str) -> bool:
-    """Whether a file holds more than a docstring."""
-    body = _parsed(source).body
+    """Whether a file has more than a docstring."""
+    body = _parse(source).body
     return any(not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)) for n in body)
 
 
@@ -155,7 +155,7 @@ def _runs(source: str) -> bool:
 def _imports(source: str, path: Path) -> list[str]:
     """Names a file imports; `from a import b` counts as `a` and `a.b`, which may be a module."""
     names: list[str] = []
-    for node in ast.walk(_parsed(source)):
+    for node in ast.walk(_parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

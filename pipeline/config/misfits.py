@@ -1,4 +1,4 @@
-"""Entries of params.yaml that are sound each for itself and cannot work together."""
+"""Entries of params.yaml that are valid by themselves and cannot work together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.config.tables import Entry, Params, component
 
 
 def misfits(params: Params) -> list[str]:
-    """A line for each: more frames than a learner's steps, or annotations than frames; predictors
-    that learn from maps and get frames; maps by what renders none, or was made for other images;
-    policies whose agent, encoder and environment don't fit; encoders that don't fit the images they
-    are to see, tried by building them, untrained.
+    """A line for each mistake: more frames than a learner's steps, or annotations than frames;
+    predictors that are trained on maps and get frames; a source of saliency without maps, or for
+    other images; policies whose agent, encoder and environment don't fit; encoders that don't fit
+    their images, found out by building them, untrained.
     """
     mistakes = [
         f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
@@ -32,8 +32,8 @@ def misfits(params: Params) -> list[str]:
     for entry in params.tables["predictors"].values():
         if entry.config.learns and entry.keys.data.startswith("frames/"):
             mistakes.append(
-                f"predictors.{entry.name}.data: {entry.keys.model} learns from maps, which "
-                f"{entry.keys.data} has not; name an entry of annotations or saliency"
+                f"predictors.{entry.name}.data: {entry.keys.model} is trained on maps, but "
+                f"{entry.keys.data} has none; name an entry of annotations or saliency"
             )
     for entry in params.tables["saliency"].values():
         mistakes += _odd_source(entry, params)
@@ -47,46 +47,48 @@ def misfits(params: Params) -> list[str]:
 
 
 def _odd_source(entry: Entry, params: Params) -> list[str]:
-    """What keeps the source of an entry of saliency from labelling its frames."""
+    """The reasons why the source of an entry of saliency cannot label its frames."""
     where, label = f"saliency.{entry.name}.by", entry.inputs()["by"]
     table, _, name = label.partition("/")
     source = params.find(table, name)
     if not source or table == "policies":
-        return []  # listed already
+        return []  # listed elsewhere
     if table == "encoders" and not _can_label(source):
         return [
-            f"{where}: {label}, of model {source.keys.model}, has no saliency map; name one that "
-            "has, such as mae"
+            f"{where}: {label}, of model {source.keys.model}, has no saliency map; name one with a "
+            "map, such as of model mae"
         ]
     frames, own = params.find("frames", entry.keys.frames), _frames_of(source, params)
     if not frames or not own:
         return []
     sizes = envs.image_shape(own.keys.env), envs.image_shape(frames.keys.env)
     if sizes[0] != sizes[1]:
-        return [f"{where}: {label} sees images {sizes[0]}, those of {frames.label} are {sizes[1]}"]
+        return [
+            f"{where}: {label} is for images {sizes[0]}, those of {frames.label} are {sizes[1]}"
+        ]
     return [
-        f"{where}: {key} is {value} in {frames.label}, and {other} where {label} was made; write "
-        f"?{key}={other} there or name another source"
+        f"{where}: {key} is {value} in {frames.label}, but {other} in {label}'s own frames; write "
+        f"?{key}={other} in {frames.label}, or name another source"
         for key, value, other in _odd_views(frames, own)
     ]
 
 
 def _odd_views(here: Entry, there: Entry) -> list[tuple[str, str, str]]:
-    """What of an environment is shown otherwise in another of its suite: key, here, there."""
-    shown, other = envs.rendering(here.keys.env), envs.rendering(there.keys.env)
-    if shown["suite"] != other["suite"]:
+    """Differences of rendering between two environments of a suite: key, value here, there."""
+    options, other = envs.rendering(here.keys.env), envs.rendering(there.keys.env)
+    if options["suite"] != other["suite"]:
         return []
-    return [(key, value, other[key]) for key, value in shown.items() if value != other[key]]
+    return [(key, value, other[key]) for key, value in options.items() if value != other[key]]
 
 
 def _can_label(encoder: Entry) -> bool:
-    """Whether it has a saliency map of its own, or carries a source of one."""
+    """Whether an encoder has a saliency map of its own, or carries a source of saliency."""
     own = component("pretrain.encoders", encoder.keys.model).Encoder
     return bool(own.labels or encoder.config.needs_saliency)
 
 
 def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str]:
-    """What keeps a policy's agent, encoder and environment from working together."""
+    """The reasons why a policy's agent, encoder and environment cannot work together."""
     keys, where = policy.keys, f"policies.{policy.name}"
     mistakes = []
     if frames:
@@ -94,40 +96,40 @@ def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str
     kind = component("rl.agents", keys.agent).ACTIONS
     if envs.actions(keys.env) != kind:
         mistakes.append(
-            f"{where}.agent: {keys.agent} needs {kind} actions, "
+            f"{where}.agent: {keys.agent} needs {kind} actions, but "
             f"those of {keys.env} are {envs.actions(keys.env)}"
         )
     info = component("pretrain.encoders", encoder.keys.model).Encoder.info
     if info and info not in envs.frame_info(keys.env):
-        mistakes.append(f"{where}.env: {keys.env} tells no {info}, which {encoder.name} needs")
+        mistakes.append(f"{where}.env: {keys.env} has no {info}, which {encoder.name} needs")
     if not frames:
         return mistakes
     return mistakes + [
-        f"{where}.env: {key} is {value}, in the frames {frames.name} of its encoder it is {other}; "
+        f"{where}.env: {key} is {value}, but {other} in its encoder's frames {frames.name}; "
         f"write ?{key}={other} or name other frames"
         for key, value, other in _odd_views(policy, frames)
     ]
 
 
 def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[str]:
-    """Why an encoder cannot be built with the features of `where`, itself or a policy on it, or not
-    for the images that it is to see.
+    """The reasons why an encoder cannot be built with the features of `where`, itself or a policy
+    on it, or for its images.
     """
     module = component("pretrain.encoders", encoder.keys.model)
     own = {field.name for field in dataclasses.fields(module.Features)}
-    chosen = encoder.features | where.features
+    features = encoder.features | where.features
     needs_saliency = encoder.config.needs_saliency
     try:
         if where is encoder and needs_saliency and not encoder.keys.data.startswith("saliency/"):
             raise ValueError(
-                f"data: {encoder.keys.data} has no saliency maps, which {encoder.keys.model} "
-                "learns on; name an entry of saliency that labels it"
+                f"data: {encoder.keys.data} has no saliency maps, which {encoder.keys.model} is "
+                "trained on; name an entry of saliency that labels it"
             )
-        _build(encoder.keys.model, encoder.config, json.dumps(chosen, sort_keys=True), shape)
-        shown = envs.image_shape(where.keys.env) if where.table == "policies" else shape
-        if shown != shape:
+        _build(encoder.keys.model, encoder.config, json.dumps(features, sort_keys=True), shape)
+        images = envs.image_shape(where.keys.env) if where.table == "policies" else shape
+        if images != shape:
             raise ValueError(
-                f"env: {where.keys.env} shows images {shown}, the encoder {encoder.name} sees "
+                f"env: {where.keys.env} has images {images}, but the encoder {encoder.name} is for "
                 f"{shape}; name one pretrained on frames of that size"
             )
     except ValueError as error:
@@ -138,8 +140,8 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
 
 @functools.cache  # several policies are on the same encoder, in several recipes
 def _build(model: str, config: Any, features: str, shape: tuple[int, int, int]) -> None:
-    """Build an encoder, untrained; raises ValueError where it does not fit the images."""
-    from torch.nn import Identity  # takes seconds: an entry read alone does not wait for it
+    """Build an encoder, untrained. Raises ValueError if it does not fit the images."""
+    from torch.nn import Identity  # takes seconds, and reading a single entry does not need it
 
     module = component("pretrain.encoders", model)
     stand_in = [Identity()] if config.needs_saliency else []
@@ -147,9 +149,9 @@ def _build(model: str, config: Any, features: str, shape: tuple[int, int, int]) 
 
 
 def _frames_of(entry: Entry, params: Params) -> Entry | None:
-    """The frames that its data goes back to, None where it has none or the way has mistakes."""
+    """The frames of an entry's data; None without any, or where an entry between has mistakes."""
     table, _, name = entry.keys.data.partition("/")
     if table in ("annotations", "saliency"):
-        labelled = params.find(table, name)
-        name = labelled.keys.frames if labelled else ""
+        data = params.find(table, name)
+        name = data.keys.frames if data else ""
     return params.find("frames", name)

@@ -1,4 +1,4 @@
-"""The tables of params.yaml: what an entry of each holds, and what it becomes once it is checked.
+"""The tables of params.yaml: the keys of their entries, and a checked entry.
 
 An entry has the keys of its table (a dataclass here) and those of the `Config` in the file that it
 names (`model: mae` -> `pretrain/encoders/mae.py`). An encoder may have `features`, the `Features`
@@ -25,7 +25,7 @@ from pipeline.config.typed import closest
 class Frames(Checked):
     """Frames of `env`, `count` of them, from `source` (a file of `datasets/sources/`).
 
-    An `env` may say how it is shown: `metaworld/reach?view=upright&camera=corner2`.
+    An `env` may set how it is rendered: `metaworld/reach?view=upright&camera=corner2`.
     """
 
     env: str
@@ -44,7 +44,7 @@ class Annotations(Checked):
 
 @dataclass(frozen=True)
 class Predictors(Checked):
-    """Image -> saliency, learned from `data` or not (`model` is a file of `pretrain/saliency/`)."""
+    """Image -> saliency, fitted to `data` (`model` is a file of `pretrain/saliency/`)."""
 
     data: str
     model: str
@@ -52,7 +52,7 @@ class Predictors(Checked):
 
 @dataclass(frozen=True)
 class Saliency(Checked):
-    """The frames of `frames`, each with the map that the artifact `by` gives it."""
+    """The frames of `frames`, each with its map by the artifact `by`."""
 
     frames: str
     by: str
@@ -70,10 +70,10 @@ class Encoders(Checked):
 class Policies(Checked):
     """`seeds` policies of `agent` (a file of `rl/agents/`) on the frozen `encoder`.
 
-    `checkpoint_every` counts environment steps between kept weights; `games` and `epsilon` are the
-    evaluation's (SPIRL, App. B.3: 50 environments; five trials) and retrain nothing. `epsilon` is
-    the share of random actions in it: SPIRL's by default, for every agent; ViSaRL's SAC takes none
-    (`epsilon: 0.0`).
+    `checkpoint_every` counts environment steps between saved weights. `games` and `epsilon` are the
+    evaluation's (SPIRL, App. B.3: 50 environments; five trials), and a change of them retrains
+    nothing. `epsilon` is the share of random actions: SPIRL's by default, for every agent; ViSaRL's
+    SAC has none (`epsilon: 0.0`).
     """
 
     env: str
@@ -87,7 +87,7 @@ class Policies(Checked):
 
 @dataclass(frozen=True)
 class Table:
-    """How the entries of one table are read."""
+    """The form of one table's entries."""
 
     keys: type
     component: str | None = None  # the key whose value names a file ...
@@ -111,16 +111,16 @@ TABLES: dict[str, Table] = {
     "encoders": Table(Encoders, "model", "pretrain.encoders", {"data": ("frames", "saliency")}),
     "policies": Table(Policies, "agent", "rl.agents", {"encoder": ("encoders",)}),
 }
-# Encoders that learn nothing and need no data, by the name of their model: their artifacts are
-# committed, so that every policy can name them.
+# Encoders without training and data, by the name of their model: their artifacts are committed, so
+# that every policy can name them.
 COMMITTED = ("pixels", "state")
-# Keys of a policy that change how it is judged, never what it becomes.
+# Keys of a policy that change its evaluation and not its training.
 EVALUATION_KEYS = frozenset({"games", "epsilon"})
 
 
 @dataclass(frozen=True)
 class NetChoice:
-    """The network that a policy's agent puts on the features: a file of `rl/nets/`."""
+    """The network of a policy's agent on the features: a file of `rl/nets/`."""
 
     name: str
     config: Any  # of the file's type Config
@@ -128,52 +128,52 @@ class NetChoice:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of one table, checked; `keys` is the table's dataclass, `config` its file's."""
+    """One checked entry of one table; `keys` is the table's dataclass, `config` its file's."""
 
     table: str
     name: str
     keys: Any
     config: Any  # None for a table without components
-    features: dict[str, Any] = field(default_factory=dict)  # as written
-    net: NetChoice | None = None  # a policy's, its agent's default where none is written
+    features: dict[str, Any] = field(default_factory=dict)  # without defaults
+    net: NetChoice | None = None  # a policy's; by default its agent's
 
     @property
     def label(self) -> str:
-        """`encoders/frostbite-mae`: its table and name, and its folder in artifacts/."""
+        """`encoders/frostbite-mae`: table and name, and the folder in artifacts/."""
         return f"{self.table}/{self.name}"
 
     def inputs(self) -> dict[str, str]:
         """Key -> label of the artifact it names (`data` -> `frames/frostbite`)."""
-        named = {key: getattr(self.keys, key) for key in TABLES[self.table].inputs}
-        allowed = TABLES[self.table].inputs
-        return {key: label_of(value, allowed[key]) for key, value in named.items() if value}
+        tables = TABLES[self.table].inputs
+        values = {key: getattr(self.keys, key) for key in tables}
+        return {key: label_of(value, tables[key]) for key, value in values.items() if value}
 
     def resolved(self, without: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """The entry with every default written out, JSON-able, less the keys in `without`."""
-        written = dataclasses.asdict(self.keys)
+        """The entry with all defaults, JSON-able, except the keys in `without`."""
+        values = dataclasses.asdict(self.keys)
         if self.config is not None:
-            written |= dataclasses.asdict(self.config)
+            values |= dataclasses.asdict(self.config)
         if self.features:
-            written["features"] = dict(self.features)
+            values["features"] = dict(self.features)
         if self.net is not None:
-            written["net"] = {"name": self.net.name, **dataclasses.asdict(self.net.config)}
-        return {key: value for key, value in written.items() if key not in without}
+            values["net"] = {"name": self.net.name, **dataclasses.asdict(self.net.config)}
+        return {key: value for key, value in values.items() if key not in without}
 
 
 @dataclass(frozen=True)
 class Params:
-    """A whole checked params.yaml; iterating gives its entries, without the committed encoders."""
+    """A whole checked params.yaml; iterates over its entries, without the committed encoders."""
 
     tables: dict[str, dict[str, Entry]]
 
     def find(self, table: str, name: str) -> Entry | None:
-        """One entry, or a committed encoder; None where there is none of that name."""
+        """An entry, or a committed encoder; None if there is none of that name."""
         if table == "encoders" and name in COMMITTED:
-            return committed(name)
+            return committed_entry(name)
         return self.tables.get(table, {}).get(name)
 
     def entry(self, table: str, name: str) -> Entry:
-        """The same; raises FoveaError with near misses when there is none."""
+        """An entry, or a committed encoder. Raises FoveaError with similar names without one."""
         entry = self.find(table, name)
         if entry is None:
             raise FoveaError(
@@ -186,31 +186,31 @@ class Params:
             yield from entries.values()
 
 
-def committed(name: str) -> Entry:
-    """The entry of a committed encoder, as its manifest has it: a model without data."""
+def committed_entry(name: str) -> Entry:
+    """The entry of a committed encoder, as in its manifest: a model without data."""
     config = component("pretrain.encoders", name).Config()
     return Entry("encoders", name, Encoders(data="", model=name), config)
 
 
 def component(package: str, name: str) -> ModuleType:
-    """The file of a component. FoveaError with near misses when there is no such file."""
+    """The module of a component. Raises FoveaError with similar names without such a file."""
     parent = importlib.import_module(package)
     files = Path(parent.__path__[0]).glob("*.py")
     names = sorted(path.stem for path in files if path.stem[0] not in "._")
     if name not in names:
         raise FoveaError(
-            f"{name!r} is no file of {package.replace('.', '/')}/{closest(name, names)}"
+            f"{name!r} is not a file of {package.replace('.', '/')}/{closest(name, names)}"
         )
     module = importlib.import_module(f"{package}.{name}")
     if not hasattr(module, "Config"):
-        raise FoveaError(f"{name!r} is a part, not a method: {package}/{name}.py has no Config")
+        raise FoveaError(f"{name!r} is not a component: {package}/{name}.py has no Config")
     return module
 
 
-def label_of(value: str, allowed: tuple[str, ...]) -> str:
+def label_of(value: str, tables: tuple[str, ...]) -> str:
     """`drawer-open` or `frames/drawer-open` -> `frames/drawer-open`.
 
-    A key that can only name one table is written without it, as in the design; `data` and `by` can
-    name several and are written with it.
+    The value of a key with one possible table has no table in it; `data` and `by` have several and
+    name it.
     """
-    return f"{allowed[0]}/{value}" if len(allowed) == 1 else value
+    return f"{tables[0]}/{value}" if len(tables) == 1 else value

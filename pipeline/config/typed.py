@@ -1,4 +1,4 @@
-"""Mappings -> frozen dataclasses, strictly; mistakes are collected, never raised one at a time."""
+"""Strict conversion of mappings to frozen dataclasses, which collects all mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datasets.errors import quoted
 
 def read_into(
     kinds: Sequence[type],
-    written: Mapping[str, Any],
+    mapping: Mapping[str, Any],
     mistakes: list[str],
     *,
     prefix: str = "",
@@ -24,23 +24,23 @@ def read_into(
     """Split one flat mapping among dataclasses, each key to the one that has it.
 
     Unknown, missing and mistyped keys, and every value that a dataclass's own check refuses, are
-    appended to `mistakes` as `key: what is wrong`. Returns one instance per dataclass, or None
-    where it has mistakes. `extra` are keys that are read elsewhere but count as known.
+    appended to `mistakes` as `key: mistake`. Returns one instance per dataclass, or None if it has
+    mistakes. `extra` are further known keys, which are read elsewhere.
     """
     hints = {key: hint for kind in kinds for key, hint in _hints(kind).items()}
-    for key in written:
+    for key in mapping:
         if key not in hints:
             mistakes.append(f"{prefix}{key}: unknown key{closest(str(key), [*hints, *extra])}")
-    return [_read(kind, written, mistakes, prefix) for kind in kinds]
+    return [_read(kind, mapping, mistakes, prefix) for kind in kinds]
 
 
-def _read(kind: type, written: Mapping[str, Any], mistakes: list[str], prefix: str) -> Any:
+def _read(kind: type, mapping: Mapping[str, Any], mistakes: list[str], prefix: str) -> Any:
     before = len(mistakes)
     values: dict[str, Any] = {}
     hints = _hints(kind)
     for item in dataclasses.fields(kind):
-        if item.name in written:
-            value, wrong = convert(written[item.name], hints[item.name])
+        if item.name in mapping:
+            value, wrong = convert(mapping[item.name], hints[item.name])
             values[item.name] = value
             if wrong:
                 mistakes.append(f"{prefix}{item.name}: {wrong}")
@@ -56,9 +56,10 @@ def _read(kind: type, written: Mapping[str, Any], mistakes: list[str], prefix: s
 
 
 def convert(value: Any, hint: Any) -> tuple[Any, str]:
-    """The value as the type asks, and what is wrong with it ("" when nothing is).
+    """The value in the type of `hint`, and the mistake in it ("" without one).
 
-    A whole number stands for a float; nothing else is converted: "yes" is no bool, "3" no int.
+    An integer is converted to a float. Nothing else is converted: "yes" is not a bool, "3" not an
+    int.
     """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if typing.get_origin(hint) is typing.Union:
@@ -87,11 +88,11 @@ def convert(value: Any, hint: Any) -> tuple[Any, str]:
     ]
     if literals and isinstance(value, str):
         near = closest(value, [str(v) for v in literals])
-    return value, f"{quoted(value)} ({type(value).__name__}) where {_name(hint)} is asked{near}"
+    return value, f"{quoted(value)} ({type(value).__name__}), must be {_name(hint)}{near}"
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'mae'?` where something known is near, else the known ones, else nothing."""
+    """`; did you mean 'mae'?` for similar names, else all of them if they are few, else ""."""
     names = [str(other) for other in known]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
@@ -99,16 +100,16 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f" (there are: {', '.join(sorted(names))})" if 0 < len(names) <= 30 else ""
 
 
-def flatten(written: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain JSON-able dict of a mapping as the YAML reader gave it."""
+def flatten(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON-able dict of a mapping from the YAML reader."""
     return {
         str(key): list(value) if isinstance(value, (list, tuple)) else value
-        for key, value in written.items()
+        for key, value in mapping.items()
     }
 
 
 def _hints(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)  # of an Annotated one, the bare type: its range comes last
+    hints = typing.get_type_hints(kind)  # without ranges, which the dataclass checks itself
     return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
 
 

@@ -1,4 +1,4 @@
-"""A YAML file read with suspicion: bounded in size, depth, aliases and the length of a text."""
+"""Defensive reading of YAML: bounded in size, depth, aliases and the length of a text."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from datasets.errors import FoveaError, brief, quoted
 from datasets.files import DEPTH
 
 MAX_YAML, MAX_TEXT = 1 << 22, 1 << 13  # characters of a file, of a key or value
-VALUES = 100_000  # of a file, with each alias written out
+VALUES = 100_000  # of a file, with aliases expanded
 BRACKETS = re.compile(r"[\[{\]}]")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping, as DVC reads it (`1e-4` is a number).
+    """The mapping in a file, by YAML 1.2 as in DVC (`1e-4` is a number).
 
-    Bounded in depth, in the length of a text, and in values with each alias written out. Raises
-    FoveaError naming the file where it is anything else.
+    It is bounded in depth, in the length of a text, and in values with aliases expanded. Raises
+    FoveaError naming the file for anything else.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -31,27 +31,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if len(text) > MAX_YAML:
             raise ValueError(f"longer than {MAX_YAML} characters")
         deepest = max(accumulate(1 if b in "[{" else -1 for b in BRACKETS.findall(text)), default=0)
-        if deepest > 10 * DEPTH:  # a parser works for seconds before it gives up
+        if deepest > 10 * DEPTH:  # the parser would take seconds to fail
             raise RecursionError
-        written = YAML(typ="safe", pure=True).load(text)
-        _check_bounds(written)
+        content = YAML(typ="safe", pure=True).load(text)
+        _check_bounds(content)
     except RecursionError as error:
         raise FoveaError(f"{path}: nested more than {DEPTH} deep") from error
     except (YAMLError, ValueError) as error:
         raise FoveaError(f"{path}: not valid YAML: {brief(error, 300)}") from error
-    if not isinstance(written, dict):
-        raise FoveaError(f"{path}: holds no tables; `make recipe NAME=quick` writes a good one")
-    return written
+    if not isinstance(content, dict):
+        raise FoveaError(f"{path}: has no tables; `make recipe NAME=quick` writes a valid one")
+    return content
 
 
-def _check_bounds(written: object) -> None:
-    """Raise ValueError where aliases, depth or texts are of no file that a person writes."""
-    left, todo = VALUES, [("", written, 0)]
+def _check_bounds(content: object) -> None:
+    """Raise ValueError where values, depth or a text exceed the bounds."""
+    rest, todo = VALUES, [("", content, 0)]
     while todo:
         key, value, depth = todo.pop()
-        left -= 1
-        if left < 0:
-            raise ValueError(f"{key}: more than {VALUES} values, with each alias written out")
+        rest -= 1
+        if rest < 0:
+            raise ValueError(f"{key}: more than {VALUES} values, with aliases expanded")
         if depth > DEPTH:
             raise ValueError(f"{key}: nested more than {DEPTH} deep")
         if isinstance(value, str) and len(value) > MAX_TEXT:
@@ -67,6 +67,6 @@ def _check_bounds(written: object) -> None:
 
 
 def short(name: object) -> str:
-    """A key as a message names it."""
+    """A key in a message, cut to 80 characters."""
     text = name if isinstance(name, str) else repr(name)
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,1 +1,1 @@
-"""What several stages do."""
+"""Parts that several stages share."""

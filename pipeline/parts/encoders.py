@@ -1,4 +1,4 @@
-"""What makes an encoder's artifact, whether it was just trained or kept from before."""
+"""An encoder's artifact: its data, its files and its panels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pretrain.transforms.pairs import Pairs
 
 Columns = dict[str, NDArray[Any]]
 
-PICTURED = 4  # frames on the sheet of panels
+PANEL_FRAMES = 4  # on the sheet of panels
 
 
 def keep(
@@ -31,18 +31,18 @@ def keep(
     columns: Columns,
     pairs: Pairs | None = None,
 ) -> None:
-    """Save a trained method's encoder, export it, and save its panels."""
+    """Save an encoder, export it, and save its panels, or those of its training `method`."""
     save_encoder(encoder, stage.out)
-    if encoder.info is None:  # of an entry of info there is nothing to compute
+    if encoder.info is None:  # an encoder of an entry of info computes nothing
         export(encoder, stage.out / "encoder.pt2")
     _picture(stage, method, encoder, columns, pairs)
 
 
 def read_columns(stage: Stage, saliency: bool) -> tuple[Columns, FrameSet]:
-    """What the entry's data holds: image (N, H, W, C) and, where asked for, saliency (N, H, W); and
-    the frames themselves.
+    """The entry's data as columns, image (N, H, W, C) and, if `saliency`, saliency (N, H, W); and
+    its frames.
 
-    Raises FoveaError where the frames are not those that were labelled, or not all of them were.
+    Raises FoveaError if the maps are of other frames, or not of all of them.
     """
     data = stage.inputs["data"]
     if data.label.startswith("frames/"):
@@ -54,8 +54,8 @@ def read_columns(stage: Stage, saliency: bool) -> tuple[Columns, FrameSet]:
         return {"image": images}, labelled.frames
     if len(labelled.indices) < len(images):
         raise FoveaError(
-            f"{data.folder}: labels {len(labelled.indices)} of {len(images)} frames; "
-            f"`dvc repro label@{data.label.partition('/')[2]}` labels them all"
+            f"{data.folder}: has maps of {len(labelled.indices)} of {len(images)} frames; "
+            f"`dvc repro label@{data.label.partition('/')[2]}` labels all"
         )
     return {"image": images, "saliency": labelled.maps}, labelled.frames
 
@@ -67,10 +67,10 @@ def _picture(
     columns: Columns,
     pairs: Pairs | None,
 ) -> None:
-    """The sheet of panels of a method, or of an encoder, that has any."""
+    """Save the sheet of panels of a method or an encoder, if it has any."""
     groups = []
-    chosen = np.arange(len(columns["image"])) if pairs is None else pairs.targets
-    for i in chosen[spread(len(chosen), PICTURED)].tolist():
+    indices = np.arange(len(columns["image"])) if pairs is None else pairs.targets
+    for i in indices[spread(len(indices), PANEL_FRAMES)].tolist():
         frame = {name: torch.from_numpy(rows[i : i + 1]) for name, rows in columns.items()}
         if pairs is not None:
             source = columns["image"][pairs.sources(np.array([i]), i)]

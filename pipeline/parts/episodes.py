@@ -1,4 +1,4 @@
-"""The evaluation episodes of a trained seed, and which of them are its score."""
+"""The evaluation episodes of a trained seed, and those that are its score."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Floats = NDArray[np.float64]
 
 
 def score_of(checkpoints: Sequence[Any], random: Any) -> Any:
-    """The episodes that a seed is scored by: its last checkpoint's. A seed that failed is scored by
-    the last checkpoint that it reached; one that reached none, as the uniform random policy.
+    """The episodes by which a seed is scored: its last checkpoint's. A failed seed is scored by the
+    last checkpoint that it reached, or as the uniform random policy if it reached none.
     """
     return checkpoints[-1] if len(checkpoints) else random
 
@@ -24,24 +24,24 @@ class Episodes:
     """One seed: the returns (or successes, 0 or 1) of its episodes at every checkpoint."""
 
     seed: int
-    failed: str | None  # why training stopped early
-    steps: tuple[int, ...]  # of the checkpoints, rising
+    failed: str | None  # the reason why training failed
+    steps: tuple[int, ...]  # of the checkpoints, ascending
     returns: tuple[Floats, ...]  # of each checkpoint's episodes
     random: Floats  # of the uniform random policy's episodes
 
     def at(self, step: int) -> Floats:
-        """Episodes that the seed is scored by after `step` environment steps."""
+        """The episodes by which the seed is scored after `step` environment steps."""
         pairs = zip(self.steps, self.returns, strict=True)
         return np.asarray(score_of([r for s, r in pairs if s <= step], self.random))
 
     @property
     def final(self) -> Floats:
-        """Episodes that the seed is scored by at the end of training."""
+        """The episodes by which the seed is scored at the end of training."""
         return np.asarray(score_of(self.returns, self.random))
 
     @property
     def best(self) -> Floats:
-        """Episodes of the checkpoint with the highest median (SPIRL's 400K protocol)."""
+        """The episodes of the checkpoint with the highest median (SPIRL's 400K protocol)."""
         return max(self.returns, key=lambda returns: float(np.median(returns)), default=self.random)
 
 
@@ -50,7 +50,7 @@ def read_episodes(
 ) -> Episodes:
     """A seed of evaluation.json; `of` is "returns" or "successes".
 
-    Raises KeyError, TypeError or ValueError where it is malformed.
+    Raises KeyError, TypeError or ValueError if it is malformed.
     """
     points = sorted(value["checkpoints"], key=lambda point: int(point["step"]))
     failed = value["failed"]
@@ -64,7 +64,7 @@ def read_episodes(
 
 
 def numbers(values: object, of: str = "returns") -> Floats:
-    """A list of finite numbers as an array; successes must be 0 or 1. ValueError otherwise."""
+    """A list of finite numbers as an array; successes must be 0 or 1. Else raises ValueError."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"{of} must be a list of finite numbers, at least one")

@@ -1,4 +1,4 @@
-"""Frames with the maps that an artifact has of them."""
+"""Frames with their saliency maps."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from pipeline.runtime.artifact import STAGES, Artifact, open_artifact
 
 @dataclass(frozen=True)
 class Labelled:
-    """A data set's frames and, for `indices` of them, rising, maps (M, H, W)."""
+    """A data set's frames, and maps (M, H, W) of those at `indices`, ascending."""
 
     frames: FrameSet
     indices: Indices
     maps: Maps
 
-    def columns(self, chosen: Indices) -> dict[str, NDArray[np.uint8]]:
-        """What the labels numbered `chosen` teach: image (n, H, W, 3) and saliency (n, H, W)."""
+    def columns(self, rows: Indices) -> dict[str, NDArray[np.uint8]]:
+        """The maps number `rows` and their frames: image (n, H, W, 3), saliency (n, H, W)."""
         return {
-            "image": self.frames.images[self.indices[chosen]],
-            "saliency": self.maps[chosen],
+            "image": self.frames.images[self.indices[rows]],
+            "saliency": self.maps[rows],
         }
 
 
 def read_labelled(data: Artifact) -> Labelled:
-    """The maps of an annotations or saliency artifact and the frames that they were made of.
+    """The maps of an annotations or saliency artifact, and their frames.
 
-    Raises FoveaError where those frames are not there or have been built anew since.
+    Raises FoveaError if those frames are missing or were built again with other content.
     """
     root = data.folder.parents[1]
-    made_of = {label: d for label, d in data.manifest["inputs"].items() if label[:7] == "frames/"}
-    ((label, digest),) = made_of.items()
+    frame_sets = {
+        label: d for label, d in data.manifest["inputs"].items() if label[:7] == "frames/"
+    }
+    ((label, digest),) = frame_sets.items()
     source = open_artifact(label, root)
     if source.digest != digest:
         table, name = data.label.split("/")
         raise FoveaError(
-            f"{data.folder}: its maps are of {label} with the digest {digest}, but that has "
-            f"{source.digest} now; `dvc repro {STAGES[table]}@{name}` builds it anew"
+            f"{data.folder}: its maps are of {label} with the digest {digest}, which is now "
+            f"{source.digest}; `dvc repro {STAGES[table]}@{name}` builds it again"
         )
     frames = read_frames(source.folder, source.files)
     return Labelled(frames, *read_saliency(data.folder, frames, data.files))

@@ -1,4 +1,4 @@
-"""Who fills the replay buffer that `source: replay` records: SAC on the environment's state."""
+"""The learner of `source: replay`: SAC on the environment's state."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from rl.policy import Spec, action_count, make_policy
 
 @dataclass(frozen=True)
 class Learn:
-    """The training, in a process of its own; picks up its last checkpoint."""
+    """The training in its own process, from its last checkpoint."""
 
     env: str
     config: Any  # the source's
     folder: Path
-    actions: Path  # the file for the actions taken
+    actions: Path  # the action log's file
     logs: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train to the end, and leave the actions taken."""
+        """Train to the end, and write the action log."""
         torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         settings = self.config

@@ -1,4 +1,4 @@
-"""What a saliency source says of frames."""
+"""The maps of a saliency source for frames."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from datasets.shards import FrameSet
 from pretrain.encoder import SaliencySource
 from pretrain.images import channels_first
 
-BATCH = 32  # frames that go through the source together
+BATCH = 32  # frames in a pass
 
 
 def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: str) -> Maps:
     """Maps (n, H, W) uint8 of `frames[indices]`."""
-    scaled = predict(source, frames.images[indices], device) * np.float32(255)
-    maps: Maps = np.rint(scaled).astype(np.uint8)
+    values = predict(source, frames.images[indices], device) * np.float32(255)
+    maps: Maps = np.rint(values).astype(np.uint8)
     return maps
 
 
@@ -25,7 +25,7 @@ def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: st
 def predict(
     source: SaliencySource, images: NDArray[np.uint8], device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """Maps (N, H, W) in [0, 1] of images (N, H, W, C), as the source gives them."""
+    """The source's maps (N, H, W) in [0, 1] of images (N, H, W, C)."""
     batches = torch.split(channels_first(images), BATCH)
     maps = [source(batch.contiguous().to(device))[:, 0].cpu().numpy() for batch in batches]
     return np.concatenate(maps)

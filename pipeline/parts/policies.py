@@ -1,4 +1,4 @@
-"""A policy from its entry: the encoder with the policy's features, the fitting net, the agent."""
+"""A policy of an entry: the encoder with the policy's features, the net, the agent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pretrain.encoder import Encoder
 from pretrain.frozen import load_encoder, read_header
 from rl.policy import Policy, Spec, action_count, load_policy, make_policy
 
-SHARED = ROOT / ".errors"  # what encoders remember: a cache, not an artifact
+ERROR_CACHE = ROOT / ".errors"  # of the encoders; not an artifact
 
 
 def import_parts(spec: Spec, encoder: Path) -> None:
-    """Import what a policy is made of, so that processes forked afterwards need not: seconds each.
+    """Import a policy's modules before processes are forked, which saves seconds in each.
 
-    Torch imports its compiler too, when the first optimizer is made.
+    Torch also imports its compiler, when the first optimizer is made.
     """
     component("pretrain.encoders", str(read_header(encoder)["model"]))
     for name in (f"rl.agents.{spec.agent}", f"rl.nets.{spec.net}", "torch._dynamo"):
@@ -28,7 +28,7 @@ def import_parts(spec: Spec, encoder: Path) -> None:
 
 
 def device() -> str:
-    """Where policies act and learn; one thread a process, as seeds run side by side."""
+    """The device of policies; sets one thread a process, since seeds run in parallel."""
     torch.set_num_threads(1)
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -39,13 +39,13 @@ def fresh_policy(spec: Spec, encoder: Encoder, seed: int) -> Policy:
 
 
 def open_encoder(entry: Entry, encoder: Path) -> Encoder:
-    """The encoder of an entry, with the features that the policy gets of it."""
-    return load_encoder(encoder, features=entry.features, device=device(), shared=SHARED)
+    """The encoder of a policy's entry, with the policy's features."""
+    return load_encoder(encoder, features=entry.features, device=device(), shared=ERROR_CACHE)
 
 
 def spec_of(entry: Entry) -> Spec:
-    """What a policy's artifact says of an entry."""
-    assert entry.net is not None, "of every policy's entry"
+    """The Spec of a policy's entry."""
+    assert entry.net is not None, "every policy's entry has a net"
     return Spec(
         env=entry.keys.env,
         agent=entry.keys.agent,
@@ -57,8 +57,8 @@ def spec_of(entry: Entry) -> Spec:
 
 
 def trained_policy(folder: Path, seed: int, step: int) -> Policy:
-    """A policy with the weights that training kept."""
-    return load_policy(folder, seed=seed, step=step, device=device(), shared=SHARED)
+    """A policy with the weights of one of its seed's checkpoints."""
+    return load_policy(folder, seed=seed, step=step, device=device(), shared=ERROR_CACHE)
 
 
 def paper_steps(agent: str) -> int:

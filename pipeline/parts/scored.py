@@ -1,4 +1,4 @@
-"""Scores of saliency, beside those of trivial predictors: they mean little alone."""
+"""Scores of saliency, beside those of trivial predictors, with which they must be compared."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pretrain.encoder import SaliencySource
 from pretrain.metrics.saliency import scores
 from pretrain.modules.maps import centre_prior
 
-CENTRE = 0.25  # of each side, as the predictor `centre`
+CENTRE = 0.25  # sigma as a share of each side, as of the predictor `centre`
 
 
-def judged(source: SaliencySource, labelled: Labelled, judges: Indices) -> dict[str, float]:
-    """F and error on the maps numbered `judges`; beside them those of the all-zero map and of the
-    centre prior. No F where no map has a salient pixel.
+def judged(source: SaliencySource, labelled: Labelled, rows: Indices) -> dict[str, float]:
+    """F and error on the maps number `rows`, and those of the all-zero map and the centre prior.
+    There is no F if no map has a salient pixel.
     """
-    truth = labelled.maps[judges]
+    truth = labelled.maps[rows]
     height, width = truth.shape[1:]
     prior = centre_prior(height, width, CENTRE).numpy()
     return (
-        scored(predict(source, labelled.columns(judges)["image"]), truth)
+        scored(predict(source, labelled.columns(rows)["image"]), truth)
         | scored(np.zeros(truth.shape, np.float32), truth, "zero_")
         | scored(np.broadcast_to(prior, truth.shape), truth, "centre_")
     )
 
 
 def scored(maps: NDArray[np.float32], truth: NDArray[np.uint8], of: str = "") -> dict[str, float]:
-    """Scores of maps (N, H, W), by their names with `of` in front; without those that are none."""
-    named = asdict(scores(maps, truth)).items()
-    return {f"{of}{name}": value for name, value in named if value is not None}
+    """Scores of maps (N, H, W) by name, with the prefix `of`; without scores that are None."""
+    values = asdict(scores(maps, truth)).items()
+    return {f"{of}{name}": value for name, value in values if value is not None}

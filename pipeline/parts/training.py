@@ -1,4 +1,4 @@
-"""What stages that train with Lightning share: progress, a checkpoint to go on from, a curve."""
+"""Training with Lightning in a stage: progress, checkpoints and the curve."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def train(
     clip_norm: float | None = None,
     pairs: Pairs | None = None,
 ) -> dict[str, float]:
-    """Fit `method` to columns (N, ...), or go on from its checkpoint; keep the loss of every step.
+    """Fit `method` to columns (N, ...), from its checkpoint if any; write the loss of every step.
 
-    Returns steps and the last losses' mean, for the metrics. `verb` names the work in the progress;
-    with `pairs` the method gets a second frame of each one's episode.
+    Returns steps and the mean of the last losses, for the metrics. `verb` is the progress's; with
+    `pairs` the method also gets a second frame of each frame's episode.
     """
-    from pretrain import trainer  # Lightning takes seconds to import: only who trains waits for it
+    from pretrain import trainer  # Lightning takes seconds to import, and only training needs it
 
     config = stage.entry.config
     count = len(columns["image"]) if pairs is None else len(pairs.targets)

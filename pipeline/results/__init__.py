@@ -1,1 +1,1 @@
-"""What was measured, what papers report, and the pages that follow from both."""
+"""Records of measurements, the claims of papers, and the pages rendered from both."""

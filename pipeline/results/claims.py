@@ -1,4 +1,4 @@
-"""What a paper reports: `pipeline/recipes/claims/<paper>.yaml`, read and checked."""
+"""A paper's claims: `pipeline/recipes/claims/<paper>.yaml`, read and checked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipeline.config.yaml_file import read_yaml
 from pipeline.results.verdict import PROTOCOLS, Gap
 
 CLAIMS = RECIPES / "claims"  # one file a paper
-ROOT = Path(__file__).parents[2]  # of the repository, from which `measured` names files
-SEEDS = range(10)  # that "{seed}" in the name of an encoder may be
+ROOT = Path(__file__).parents[2]  # of the repository; names of `measured` are relative to it
+SEEDS = range(10)  # values of "{seed}" in the name of an encoder
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a method on a task, and what measures it here."""
+    """One number of a table: a method on a task, and the entries that measure it here."""
 
     method: str
     task: str
@@ -37,17 +37,17 @@ class Table:
     """One table of the paper, or a question of our own."""
 
     name: str
-    recipe: str  # that has the policies, or the encoders to probe
+    recipe: str  # of the policies, or of the encoders to probe
     protocol: str  # see verdict.PROTOCOLS
     trials: int  # the paper's; 0 for our own questions
-    cost: str  # of what is not measured yet
+    cost: str  # of the cells that are not measured yet
     note: str
     cells: tuple[Cell, ...]
-    pairs: tuple[tuple[Cell, Cell], ...]  # the one first that is expected to be better
+    pairs: tuple[tuple[Cell, Cell], ...]  # the first is expected to be better
 
     @property
     def own(self) -> bool:
-        """Whether it is a question of our own."""
+        """Whether it is our own question."""
         return not self.trials
 
 
@@ -57,8 +57,8 @@ class Line:
 
     what: str
     paper: str
-    ours: str  # "" where nothing is measured
-    cost: str  # why not
+    ours: str  # "" if nothing is measured
+    cost: str  # the reason why it is not measured
     figures: dict[str, str]  # path -> caption
 
 
@@ -71,7 +71,7 @@ class Sources:
     by: tuple[str, ...]
     less: tuple[str, ...] = ()  # in pairs with `by`
     score: str = "mae"  # or "f_max"
-    size: float = 0.0  # the paper's difference, or the margin within which it sees none
+    size: float = 0.0  # the paper's difference, or its margin of no difference
     same: bool = False  # whether `size` is such a margin
 
 
@@ -88,63 +88,63 @@ class Claims:
 
 
 def gap(better: Cell, other: Cell) -> Gap | None:
-    """The paper's difference; None where a number is missing."""
+    """The paper's difference; None if a number is missing."""
     if better.mean is None or other.mean is None:
         return None
     return Gap(better.mean - other.mean, (better.deviation or 0.0, other.deviation or 0.0))
 
 
 def read_papers(folder: Path = CLAIMS) -> list[Claims]:
-    """The claims of every paper, in the order of the files' names."""
+    """The claims of every paper, in the order of file names."""
     return [read_claims(path) for path in sorted(folder.glob("[!.]*.yaml"))]
 
 
 def read_claims(path: Path) -> Claims:
     """Read a paper's claims.
 
-    Raises FoveaError naming the file where it is malformed, where a line quotes what was not
-    measured, and where no recipe has a policy, an encoder or a predictor that it names.
+    Raises FoveaError naming the file if it is malformed, if a line quotes a missing measurement, or
+    if no recipe has a policy, an encoder or a predictor that it names.
     """
-    written = read_yaml(path)
+    content = read_yaml(path)
     try:
         claims = Claims(
-            name=str(written["name"]),
-            source=str(written["source"]),
-            tables=tuple(_table(table) for table in written["tables"]),
-            sources=tuple(_sources(one) for one in written.get("saliency", [])),
-            pairs=tuple(_sources(one) for one in written.get("pairs", [])),
-            lines=tuple(_line(line) for line in written["lines"]),
+            name=str(content["name"]),
+            source=str(content["source"]),
+            tables=tuple(_table(table) for table in content["tables"]),
+            sources=tuple(_sources(one) for one in content.get("saliency", [])),
+            pairs=tuple(_sources(one) for one in content.get("pairs", [])),
+            lines=tuple(_line(line) for line in content["lines"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise FoveaError(f"{path}: malformed ({error!r}); see its first lines") from error
+        raise FoveaError(f"{path}: malformed ({error!r}); its first lines have the form") from error
     except FoveaError as error:
         raise FoveaError(f"{path}: {error}") from error
     return claims
 
 
-def _table(written: Mapping[str, Any]) -> Table:
-    name, recipe, protocol = written["name"], written["recipe"], written["protocol"]
+def _table(part: Mapping[str, Any]) -> Table:
+    name, recipe, protocol = part["name"], part["recipe"], part["protocol"]
     if protocol not in PROTOCOLS:
-        raise FoveaError(f"{name}: protocol {protocol!r} is none of {tuple(PROTOCOLS)}")
+        raise FoveaError(f"{name}: protocol {protocol!r}, must be one of {', '.join(PROTOCOLS)}")
     table = "encoders" if protocol == "probe" else "policies"
     known = _read(recipes()[recipe])[table]
     cells = tuple(
         cell
-        for method, row in written["methods"].items()
-        for cell in _cells(method, row, written["tasks"], written.get("points", {}), known)
+        for method, row in part["methods"].items()
+        for cell in _cells(method, row, part["tasks"], part.get("points", {}), known)
     )
     for cell in cells:
-        if "measured" in written["methods"][cell.method] and not all(map(any, cell.names)):
+        if "measured" in part["methods"][cell.method] and not all(map(any, cell.names)):
             raise FoveaError(f"{name}: recipe {recipe} has no {table} for {cell.method}")
     return Table(
         name=name,
         recipe=recipe,
         protocol=protocol,
-        trials=int(written["trials"]),
-        cost=written["cost"],
-        note=written.get("note", ""),
+        trials=int(part["trials"]),
+        cost=part["cost"],
+        note=part.get("note", ""),
         cells=cells,
-        pairs=tuple(pair for row in written["comparisons"] for pair in _compared(cells, *row)),
+        pairs=tuple(pair for row in part["comparisons"] for pair in _pairs(cells, *row)),
     )
 
 
@@ -155,7 +155,7 @@ def _cells(
     points: Mapping[str, str],
     known: Mapping[str, Any],
 ) -> Iterator[Cell]:
-    """The cells of a method: of the tasks that the paper has numbers of, or else of all."""
+    """The cells of a method: on the tasks with numbers in the paper, or else on all."""
     for task in row.get("paper", row.get("tasks", tasks)):
         mean, deviation = (*map(float, row.get("paper", {}).get(task, ())), None, None)[:2]
         parts = tasks[task] if isinstance(tasks[task], list) else [tasks[task]]
@@ -174,10 +174,10 @@ def _cells(
         )
 
 
-def _compared(
+def _pairs(
     cells: Sequence[Cell], first: str, second: str, tasks: Sequence[str] | None = None
 ) -> Iterator[tuple[Cell, Cell]]:
-    """The pairs of two methods, on each task that both have."""
+    """The pairs of cells of two methods, one for each task that both have."""
     sides = [{cell.task: cell for cell in cells if cell.method == m} for m in (first, second)]
     shared = [task for task in sides[0] if task in sides[1]]
     if not shared or not set(tasks or ()) <= set(shared):
@@ -188,29 +188,31 @@ def _compared(
         yield (other, one) if ahead and ahead.size < 0 else (one, other)
 
 
-def _sources(written: Mapping[str, Any]) -> Sources:
-    by, less = (_predictors(written.get(side, ())) for side in ("by", "less"))
-    score, same = written.get("score", "mae"), "margin" in written
+def _sources(part: Mapping[str, Any]) -> Sources:
+    by, less = (_predictors(part.get(side, ())) for side in ("by", "less"))
+    score, same = part.get("score", "mae"), "margin" in part
     if not by or len(less) not in (0, len(by)) or score not in ("mae", "f_max"):
-        raise ValueError(f"{written['what']}: needs as many on both sides, and mae or f_max")
-    size = float(written.get("margin", written.get("size", 0.0)))
-    return Sources(written["what"], written.get("paper", ""), by, less, score, size, same)
+        raise ValueError(
+            f"{part['what']}: both sides must have as many, and score must be mae or f_max"
+        )
+    size = float(part.get("margin", part.get("size", 0.0)))
+    return Sources(part["what"], part.get("paper", ""), by, less, score, size, same)
 
 
-def _line(written: Mapping[str, Any]) -> Line:
-    ours, cost = written.get("ours", ""), written.get("cost", "")
+def _line(part: Mapping[str, Any]) -> Line:
+    ours, cost = part.get("ours", ""), part.get("cost", "")
     if bool(ours) == bool(cost):
-        raise ValueError(f"{written['what']}: needs either `ours` or `cost`")
-    if "measured" in written:
-        ours = quote(ours, written["measured"])
-    return Line(written["what"], written["paper"], ours, cost, written.get("figures", {}))
+        raise ValueError(f"{part['what']}: must have either `ours` or `cost`")
+    if "measured" in part:
+        ours = quote(ours, part["measured"])
+    return Line(part["what"], part["paper"], ours, cost, part.get("figures", {}))
 
 
 def quote(words: str, file: str) -> str:
-    """The words with `{mean:.1f}` or `{saliency[figures][rounds]}` (as str.format has them)
-    replaced by what a committed JSON file holds under these keys, and the file's name.
+    """The text with fields such as `{mean:.1f}` or `{saliency[figures][rounds]}` (as in str.format)
+    replaced by the values of a committed JSON file, and followed by the file's name.
 
-    Raises FoveaError naming the file that is missing or malformed, or the key that it lacks.
+    Raises FoveaError naming the file if it is missing or malformed, or lacks a key.
     """
     try:
         values = read_json(ROOT / file)
@@ -226,6 +228,6 @@ def _predictors(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"predictors/{name}" for name in names)
 
 
-@functools.cache  # each of them is asked for once a table
+@functools.cache  # each is read once a table
 def _read(recipe: Path) -> dict[str, Any]:
     return read_yaml(recipe)

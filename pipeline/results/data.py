@@ -1,4 +1,4 @@
-"""What the report shows: the entries of params.yaml, their artifacts, scores and curves."""
+"""The report's data: the entries of params.yaml, their artifacts, scores and curves."""
 
 import csv
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ REFERENCES = Path(__file__).parents[2] / "rl" / "reference_scores.json"
 
 @dataclass(frozen=True)
 class Item:
-    """One entry of a table and what its stage built; without `manifest` and `digest` if nothing."""
+    """One entry of a table and its artifact; `manifest` and `digest` are None without one."""
 
     table: str
     name: str
@@ -33,17 +33,17 @@ class Item:
 
     @property
     def key(self) -> str:
-        """The name other artifacts call it by."""
+        """The artifact's label."""
         return f"{self.table}/{self.name}"
 
     @property
     def command(self) -> str:
-        """What builds it."""
+        """The command that builds it."""
         return f"dvc repro {STAGES[self.table]}@{self.name}"
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Key of each input -> digest of its manifest when this artifact was built."""
+        """Label of each input -> its digest when this artifact was built."""
         return dict(self.manifest["inputs"]) if self.manifest else {}
 
 
@@ -70,17 +70,17 @@ class Evaluation:
 
     @property
     def smoke(self) -> bool:
-        """Whether training was shorter than the paper's."""
+        """Whether training was shorter than in the paper."""
         return self.steps < self.paper_steps
 
     @property
     def failed(self) -> int:
-        """How many seeds failed."""
+        """The number of failed seeds."""
         return sum(seed.failed is not None for seed in self.seeds)
 
 
 def gather(params: Mapping[str, Any], artifacts: Path) -> dict[str, list[Item]]:
-    """Artifacts of every entry in the tables of params.yaml; evaluations go by the policies."""
+    """The artifacts of every entry in params.yaml's tables, and the policies' evaluations."""
     tables: dict[str, Mapping[str, Any]] = {t: params.get(t) or {} for t in STAGES if t != "report"}
     tables["evaluations"] = {name: {"policy": name} for name in tables["policies"]}
     return {
@@ -93,12 +93,13 @@ def _item(table: str, name: str, entry: Mapping[str, Any], artifacts: Path) -> I
     folder = artifacts / table / name
     if not (folder / MANIFEST).exists():
         return Item(table, name, folder, dict(entry), None, None)
-    built = open_artifact(f"{table}/{name}", artifacts)
-    return Item(table, name, folder, dict(built.manifest["entry"]), built.manifest, built.digest)
+    artifact = open_artifact(f"{table}/{name}", artifacts)
+    content = artifact.manifest
+    return Item(table, name, folder, dict(content["entry"]), content, artifact.digest)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None where there is no file."""
+    """The object in a JSON file; None without a file."""
     try:
         value = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -106,14 +107,14 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except FoveaError as error:
         raise FoveaError(f"{error}; build the artifact again") from error
     if not isinstance(value, dict):
-        raise FoveaError(f"{path}: a JSON object was expected; build the artifact again")
+        raise FoveaError(f"{path}: must be a JSON object; build the artifact again")
     return cast(dict[str, Any], value)
 
 
 def read_evaluation(folder: Path, of: str = "returns") -> Evaluation | None:
-    """evaluation.json in `folder`, None where there is none; FoveaError where it is malformed.
+    """evaluation.json in `folder`, None without one. Raises FoveaError if it is malformed.
 
-    `of` "successes" has 1 and 0 for returns; None where the environment reports no success.
+    With `of` "successes" returns are 1 or 0, and None if the environment reports no success.
     """
     path = folder / "evaluation.json"
     value = read_object(path)
@@ -136,29 +137,31 @@ def read_evaluation(folder: Path, of: str = "returns") -> Evaluation | None:
 
 
 def read_curve(path: Path, column: str) -> Floats | None:
-    """Columns `step` and `column` of a CSV file as (n, 2), None where there is no file."""
+    """Columns `step` and `column` of a CSV file as (n, 2); None without a file."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [(float(row["step"]), float(row[column])) for row in csv.DictReader(file)]
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:
-        raise FoveaError(f"{path}: not numbers under step and {column} ({error!r})") from error
+        raise FoveaError(
+            f"{path}: its columns step and {column} must be numbers ({error!r})"
+        ) from error
     return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
 
 def score(episodes: list[Floats]) -> Score:
-    """Score of some seeds' episodes; the intervals resample seeds, and episodes within each."""
-    pooled = np.concatenate(episodes)
+    """The score of some seeds' episodes; intervals resample seeds, and episodes within each."""
+    values = np.concatenate(episodes)
     return Score(
-        float(pooled.mean()),
+        float(values.mean()),
         bootstrap_interval(episodes, lambda returns: float(returns.mean())),
-        interquartile_mean(pooled),
+        interquartile_mean(values),
         bootstrap_interval(episodes, interquartile_mean),
     )
 
 
 def reference(env: str) -> dict[str, float]:
-    """Published scores for an environment word: {"random": …, "human": …}, empty if unknown."""
+    """Published scores of an environment: {"random": …, "human": …}, empty if unknown."""
     games = (read_object(REFERENCES) or {}).get("games", {})
     return dict(games.get(env.rpartition("/")[2], {}))

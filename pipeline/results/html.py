@@ -1,6 +1,6 @@
-"""Lays the report out: one page that needs nothing beside it, and the numbers for DVC.
+"""Renders the report: one self-contained page, and the metrics for DVC.
 
-What varies from run to run (wall times, machines) is in `artifacts/.runs/`, not on the page.
+Wall times and machines, which vary from run to run, are in `artifacts/.runs/`, not on the page.
 """
 
 import base64
@@ -39,9 +39,9 @@ def render(
 ) -> dict[str, Any]:
     """Write index.html, metrics.json and curves/<policy>.csv into `out`; return the metrics.
 
-    `params` holds the tables of params.yaml; only what they name is read from `artifacts`, and an
-    artifact that is not there is named on the page. `papers` are (name, summary, head, rows) of the
-    comparisons with each paper. Raises FoveaError for an artifact that is malformed.
+    `params` are the tables of params.yaml; only their artifacts are read from `artifacts`, and the
+    page lists the missing ones. `papers` are (name, summary, head, rows) of the comparisons with
+    each paper. Raises FoveaError for a malformed artifact.
     """
     tables = gather(params, artifacts)
     items = [item for table in tables.values() for item in table]
@@ -62,7 +62,7 @@ def render(
     metrics = {policy["name"]: _metrics(policy) for policy in judged}
     curves = out / "curves"
     curves.mkdir(parents=True, exist_ok=True)
-    for old in curves.glob("*.csv"):  # of policies that params.yaml named once
+    for old in curves.glob("*.csv"):  # of policies that params.yaml no longer has
         old.unlink()
     for policy in judged:
         write_atomic(curves / f"{policy['name']}.csv", _curve_csv(policy["evaluation"]))
@@ -88,7 +88,7 @@ def _template() -> Template:
 
 
 def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
-    """What the page says about one policy; scores and curves only where it was evaluated."""
+    """The page's data of one policy; scores and curves only if it is evaluated."""
     evaluation = read_evaluation(evaluated.folder) if evaluated.manifest else None
     shown: dict[str, Any] = {
         "name": policy.name,
@@ -138,7 +138,7 @@ def _scores(evaluation: Evaluation) -> tuple[Score, Score]:
 
 
 def _card(item: Item) -> dict[str, Any]:
-    """What the page says about one entry of a table other than policies."""
+    """The page's data of one entry of a table other than policies."""
     card: dict[str, Any] = {"item": item, "settings": _settings(item.entry)}
     if item.manifest is None:
         return card
@@ -191,7 +191,7 @@ def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curve_csv(evaluation: Evaluation) -> bytes:
-    """Mean return at every checkpoint: of all seeds, then of each."""
+    """The mean return at every checkpoint, of all seeds and of each."""
     rows = [["step", "mean", *(f"seed-{seed.seed}" for seed in evaluation.seeds)]]
     for step in sorted({step for seed in evaluation.seeds for step in seed.steps}):
         returns = [seed.at(step) for seed in evaluation.seeds]
@@ -201,7 +201,7 @@ def _curve_csv(evaluation: Evaluation) -> bytes:
 
 
 def data_uri(path: Path, kind: str) -> str | None:
-    """The file as a data URI, None where there is none; FoveaError where it is another kind."""
+    """The file as a data URI, None without a file. Raises FoveaError for another kind of file."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

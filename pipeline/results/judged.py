@@ -1,4 +1,4 @@
-"""Claims and records together: our score for each cell of a table, a verdict on each comparison."""
+"""Claims against records: our score for each cell of a table, a verdict on each comparison."""
 
 from __future__ import annotations
 
@@ -33,36 +33,37 @@ Records = Mapping[str, Sequence[Record]]  # by label
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells that a paper compares, and what was measured of them here."""
+    """Two cells that a paper compares, and their measurements here."""
 
     table: Table
     better: Cell
     other: Cell
     gap: Gap | None  # the paper's
     missing: tuple[str, ...]  # methods that are not measured
-    verdict: Verdict | None  # None while one is missing
+    verdict: Verdict | None  # None if one is missing
     seeds: tuple[int, int] = (0, 0)
     failed: int = 0  # of both sides' seeds
 
     @property
     def word(self) -> str:
-        """The verdict's word, or that there is none yet."""
+        """The verdict's word, or "not run"."""
         if self.verdict is None:
             return NOT_RUN
         return OWN_WORDS[WORDS.index(self.verdict.word)] if self.table.own else self.verdict.word
 
     @property
     def seeds_needed(self) -> int | None:
-        """Seeds a side that detect the paper's difference, where there are fewer and none is."""
+        """Seeds a side that detect the paper's difference, if there are fewer and none is found."""
         if self.gap is None or self.word not in (NOT_REPRODUCED, UNDER_POWERED):
             return None
         return self.gap.seeds_needed if min(self.seeds) < self.gap.seeds_needed else None
 
 
 def samples(cell: Cell, protocol: str, records: Records) -> list[Sample]:
-    """A cell's samples, one a seed; empty where it is not measured.
+    """A cell's samples, one a seed; empty if it is not measured.
 
-    A task of several names is their mean, seed by seed. FoveaError for probes on different frames.
+    A task of several names is their mean, seed by seed. Raises FoveaError for probes on different
+    frames.
     """
     if protocol != "probe":
         seeds = [episodes(record, protocol) for record in _seeds(cell, records)]
@@ -73,13 +74,13 @@ def samples(cell: Cell, protocol: str, records: Records) -> list[Sample]:
     ]
     if any(len({(r.on, r.scores["rows"]) for r in part.values()}) > 1 for part in parts):
         raise FoveaError(f"{cell.method} on {cell.task}: its seeds were probed on different frames")
-    shared = sorted(set(parts[0]).intersection(*parts[1:])) if parts else []
-    values = [[_splits(part[seed], cell) for part in parts] for seed in shared]
+    common = sorted(set(parts[0]).intersection(*parts[1:])) if parts else []
+    values = [[_splits(part[seed], cell) for part in parts] for seed in common]
     return [np.asarray(np.mean(value, axis=0)) for value in values]
 
 
 def failed(cell: Cell, records: Records) -> int:
-    """How many seeds of a cell failed; they are scored as `pipeline.parts.episodes` says."""
+    """The number of a cell's failed seeds; `pipeline.parts.episodes` defines their score."""
     return sum(record.scores.get("failed") is not None for record in _seeds(cell, records))
 
 
@@ -94,32 +95,32 @@ def _probes(name: str, cell: Cell, records: Records) -> list[Record]:
 
 
 def episodes(record: Record, protocol: str) -> Episodes:
-    """A seed's episodes. FoveaError where it has no successes, and its protocol needs them."""
+    """A seed's episodes. Raises FoveaError if its protocol needs successes and it has none."""
     of = "successes" if protocol == "success" else "returns"
     try:
         return read_episodes({"seed": record.seed} | record.scores, record.scores["random"], of)
     except KeyError as error:
-        raise FoveaError(f"{record.path}: no {of}, which its claim is about") from error
+        raise FoveaError(f"{record.path}: has no {of}, which its claim needs") from error
 
 
 def _splits(record: Record, cell: Cell) -> Sample:
-    """R² of each split, the mean over the cell's points in the image that are not constant."""
+    """R² of each split: the mean over those of the cell's image points that are not constant."""
     places = record.scores["readings"][cell.reading]
     values = [places[f"image {point}"]["r2"] for point in cell.points]
     return np.asarray(np.mean([one for one in values if None not in one], axis=0))
 
 
 def ours(cell: Cell, protocol: str, records: Records) -> tuple[Score, int] | None:
-    """The score of a cell and its seeds' number; interquartile means are of all its episodes."""
+    """A cell's score and number of seeds; the interquartile mean is over all its episodes."""
     seeds, statistic = samples(cell, protocol, records), PROTOCOLS[protocol]
     if not seeds:
         return None
     scores = np.array([statistic(one) for one in seeds])
     probe = protocol == "probe"
     interval = student_interval(scores) if probe else mean_interval(seeds, statistic)
-    pooled = interquartile_mean(np.concatenate(seeds))
-    spread = bootstrap_interval(seeds, interquartile_mean)
-    return Score(float(scores.mean()), interval, pooled, spread), len(seeds)
+    iqm = interquartile_mean(np.concatenate(seeds))
+    iqm_interval = bootstrap_interval(seeds, interquartile_mean)
+    return Score(float(scores.mean()), interval, iqm, iqm_interval), len(seeds)
 
 
 def compare(claims: Claims, records: Records) -> list[Comparison]:
@@ -138,25 +139,26 @@ def _compare(table: Table, better: Cell, other: Cell, records: Records) -> Compa
     if missing := tuple(cell.method for cell, side in pairs if not side):
         return Comparison(table, better, other, ahead, missing, None)
     verdict = judge(sides[0], sides[1], ahead, table.protocol)
-    seeds, lost = (len(sides[0]), len(sides[1])), failed(better, records) + failed(other, records)
-    return Comparison(table, better, other, ahead, (), verdict, seeds, lost)
+    seeds = len(sides[0]), len(sides[1])
+    failures = failed(better, records) + failed(other, records)
+    return Comparison(table, better, other, ahead, (), verdict, seeds, failures)
 
 
 def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Verdict -> how many comparisons have it, all of them a paper's or all our own."""
+    """Verdict -> number of comparisons, all of which are a paper's or all our own."""
     counts = Counter(one.word for one in comparisons)
-    known = OWN_WORDS if any(one.table.own for one in comparisons) else WORDS
-    return {word: counts[word] for word in (*known, NOT_RUN)}
+    words = OWN_WORDS if any(one.table.own for one in comparisons) else WORDS
+    return {word: counts[word] for word in (*words, NOT_RUN)}
 
 
 def saliency(label: str, records: Records) -> list[Record]:
-    """The records of a source of saliency, one for each set of annotations."""
+    """The records of a source of saliency, one for each annotations entry."""
     return [one for one in records.get(label, ()) if (one.on or "").startswith("annotations/")]
 
 
-def paired(pair: Sources, records: Records) -> tuple[Verdict, list[float]] | None:
-    """The verdict on paired differences and each of them, in the claim's order; None if there are
-    none. A pair is of scores on the same annotations.
+def paired_verdict(pair: Sources, records: Records) -> tuple[Verdict, list[float]] | None:
+    """The verdict on paired differences, and the differences in the claim's order; None without
+    any. A pair is two scores on the same annotations.
     """
     differences = [
         one.scores["judged"][pair.score] - other.scores["judged"][pair.score]

@@ -13,7 +13,7 @@ from pipeline.results.data import Interval, Score
 WIDTH, HEIGHT = 480, 280
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 POINTS = 240  # of a long curve, after averaging neighbours
-# Of a chart that is not on the page: page.html's rules.
+# page.html's rules, for a chart in a file of its own.
 STYLE = (
     "text{font:11px sans-serif;fill:#63676c}path,polyline{fill:none;stroke-linecap:round}"
     ".grid{stroke:#e3dfd6}.seed{stroke:#12686f;stroke-width:1.2;opacity:.55}"
@@ -23,17 +23,17 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Axes:
-    """Data coordinates -> the drawing's."""
+    """The scales from data coordinates to SVG coordinates."""
 
     x: Interval
     y: Interval
 
     def px(self, value: float) -> float:
-        """Horizontal place of a value."""
+        """The horizontal coordinate of a value."""
         return LEFT + (value - self.x[0]) / (self.x[1] - self.x[0]) * (WIDTH - LEFT - RIGHT)
 
     def py(self, value: float) -> float:
-        """Vertical place of a value."""
+        """The vertical coordinate of a value."""
         low, high = self.y
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
@@ -52,9 +52,9 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def number(value: float) -> str:
-    """As the report prints it, at most three significant digits: 12,300, 65.2, 0.482."""
-    rounded = float(f"{value:.3g}") + 0.0
-    text = f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
+    """A number with at most three significant digits: 12,300, 65.2, 0.482."""
+    short = float(f"{value:.3g}") + 0.0
+    text = f"{short:,.0f}" if abs(short) >= 100 else f"{short:.3g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -77,14 +77,16 @@ def learning_curve(
     scores: tuple[Score, Score] | None = None,
     training: Sequence[Floats] = (),
 ) -> Markup:
-    """Evaluated return or success over environment steps; `training` are episodes (n, 2) of seeds.
+    """Return or success at checkpoints over environment steps; `training` are seeds' episodes
+    (n, 2).
 
-    A thin line a seed, a bold one their mean. With `scores`, the final one and the uniform random
-    policy's: their intervals, at the end and across. A failed seed's line ends in a cross.
+    There is a thin line for each seed, and a bold one for their mean. `scores` are the final score
+    and the uniform random policy's, whose intervals are drawn at the end and across the chart. A
+    failed seed's line ends in a cross.
     """
     steps = sorted({step for seed in seeds for step in seed.steps})
-    pooled = [(s, np.concatenate([seed.at(s) for seed in seeds]).mean()) for s in steps]
-    mean = np.array(pooled, np.float64).reshape(-1, 2)
+    means = [(s, np.concatenate([seed.at(s) for seed in seeds]).mean()) for s in steps]
+    mean = np.array(means, np.float64).reshape(-1, 2)
     lines = [
         np.array([(s, seed.at(s).mean()) for s in seed.steps], np.float64).reshape(-1, 2)
         for seed in seeds
@@ -123,14 +125,14 @@ def learning_curve(
 
 
 def standalone(chart: Markup) -> str:
-    """A chart as a file of its own, in the report's light colours."""
+    """A chart as the content of an SVG file, in the report's light colours."""
     head, rest = str(chart).split(">", 1)
     head = head.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}"', 1)
     return f'{head}><style>{STYLE}</style><rect width="100%" height="100%" fill="#fffefb"/>{rest}\n'
 
 
 def loss_curve(name: str, curve: Floats) -> Markup:
-    """Loss of a training over its steps; `curve` is (n, 2)."""
+    """The training loss over steps; `curve` is (n, 2)."""
     curve = thin(curve)
     axes = Axes((0, max(float(curve[-1, 0]), 1.0)), _span([*curve[:, 1], 0.0]))
     label = f"Training loss of {name}, from {curve[0, 1]:.3f} to {curve[-1, 1]:.3f}"

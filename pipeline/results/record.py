@@ -1,11 +1,10 @@
-"""Records: what was measured of one artifact, one JSON file in `pipeline/recipes/measured/`.
+"""Records: the measurements of one artifact, a JSON file each in `pipeline/recipes/measured/`.
 
 A record of `policies/x` is one seed and its evaluation episodes; of an encoder, linear probes of
 its frozen features on frames; of a source of saliency, its scores on annotations; of frames, the
-metrics of their collection. Each names everything that the artifact was made from with all settings
-written out, and the runs of the stages. Only runs at a recipe's own settings are taken, when they
-are added and whenever they are read. What an artifact was made from may differ where a note says
-so.
+metrics of their collection. Each names all inputs of the artifact with all their settings, and the
+runs of the stages. The artifact's settings must be those of a recipe, which is checked when a
+record is added and when it is read. Its inputs may differ from the recipe if a note says so.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class Record:
 
     artifact: str  # "policies/frostbite-spirl"
     seed: int | None  # of a policy
-    on: str | None  # what it was measured on: "annotations/reach-further", "frames/reach-unseen"
+    on: str | None  # the test data: "annotations/reach-further", "frames/reach-unseen"
     note: str
     made_from: dict[str, dict[str, Any]]  # label -> digest and entry; the artifact's own first
-    measured_on: dict[str, dict[str, Any]]  # likewise, of `on`
+    measured_on: dict[str, dict[str, Any]]  # the same of `on`
     versions: dict[str, str]
-    runs: dict[str, dict[str, Any]]  # "train-frostbite-spirl" -> what pipeline/runtime recorded
+    runs: dict[str, dict[str, Any]]  # "train-frostbite-spirl" -> its record by pipeline/runtime
     scores: dict[str, Any]
 
     @property
@@ -55,11 +54,11 @@ class Record:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The artifact's own settings, all defaults written out."""
+        """The artifact's own settings, with all defaults."""
         return dict(self.made_from[self.artifact]["entry"])
 
     def is_like(self, other: Record) -> bool:
-        """Whether both were made from artifacts of the same settings, as far as both have them."""
+        """Whether the inputs of both have the same settings, in the keys that both have."""
         pairs = [
             (self.made_from[label]["entry"], other.made_from[label]["entry"])
             for label in self.made_from.keys() & other.made_from.keys() - {self.artifact}
@@ -71,7 +70,7 @@ class Record:
 def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
     """Label of an artifact -> its records, by seed.
 
-    Raises FoveaError naming a file that is malformed or not at a recipe's settings, and a policy
+    Raises FoveaError naming a file that is malformed or has not a recipe's settings, or a policy
     whose seeds have encoders of different settings.
     """
     records: dict[str, list[Record]] = {}
@@ -81,7 +80,7 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
         except (ValueError, TypeError) as error:
             raise FoveaError(f"{path}: malformed ({error}); measure it again") from error
         if path != folder / record.path:
-            raise FoveaError(f"{path}: holds {record.path}; rename or remove it")
+            raise FoveaError(f"{path}: is the record {record.path}; rename or remove it")
         check(record, path)
         records.setdefault(record.artifact, []).append(record)
     for label, seeds in records.items():
@@ -92,7 +91,7 @@ def read_records(folder: Path = MEASURED) -> dict[str, list[Record]]:
 
 
 def write_record(record: Record, folder: Path = MEASURED) -> Path:
-    """Write a checked record, a key a line, so that git shows what changed; returns the file."""
+    """Write a checked record, one key a line for readable diffs; returns the file."""
     path = folder / record.path
     path.parent.mkdir(parents=True, exist_ok=True)
     pairs = dataclasses.asdict(record).items()
@@ -102,7 +101,7 @@ def write_record(record: Record, folder: Path = MEASURED) -> Path:
 
 
 def check(record: Record, path: Path) -> None:
-    """FoveaError, naming `path`, for a record that is malformed or of other settings."""
+    """Raise FoveaError, naming `path`, for a record that is malformed or has other settings."""
     try:
         _check_scores(record)
         for run in record.runs.values():
@@ -118,38 +117,37 @@ def check(record: Record, path: Path) -> None:
     if home is None:
         raise FoveaError(f"{path}: {record.artifact} is in none of {', '.join(checked_recipes())}")
     recipe = checked_recipes()[home]
-    wanted = recipe.entry(*record.artifact.split("/"))
-    if changed := differences(own, wanted):
-        raise FoveaError(f"{path}: {', '.join(changed)} not as in the recipe")
+    if keys := differences(own, recipe.entry(*record.artifact.split("/"))):
+        raise FoveaError(f"{path}: {', '.join(keys)} not as in the recipe")
     others = {label: one for label, one in lineage.items() if label != record.artifact}
-    if (changed := differences_of_all(others, recipe)) and not record.note:
+    if (keys := differences_of_all(others, recipe)) and not record.note:
         raise FoveaError(
-            f"{path}: {'; '.join(changed)} not as in the recipe; say so in a note (--note)"
+            f"{path}: {'; '.join(keys)} not as in the recipe; say so in a note (--note)"
         )
-    shared = sorted(record.made_from.keys() & record.measured_on.keys())
-    if shared and not record.note:
+    common = sorted(record.made_from.keys() & record.measured_on.keys())
+    if common and not record.note:
         raise FoveaError(
-            f"{path}: measured on {shared[0]}, which it was made from; measure it on others, or "
+            f"{path}: measured on {common[0]}, which it was made from; measure it on others, or "
             "say so in a note (--note)"
         )
 
 
 def _check_scores(record: Record) -> None:
-    """ValueError or KeyError where the numbers are not those of this kind of record."""
+    """Raise ValueError or KeyError if the scores are not those of this kind of record."""
     scores, entry = record.scores, record.entry
     if record.seed is not None:
         for of in ("returns", "successes") if "successes" in scores["random"] else ("returns",):
             seed = read_episodes(scores | {"seed": record.seed}, scores["random"], of)
             if any(len(one) != scores["games"] for one in (*seed.returns, seed.random)):
-                raise ValueError(f"not {scores['games']} episodes at every checkpoint")
+                raise ValueError(f"must be {scores['games']} episodes at every checkpoint")
         if seed.failed is None and seed.steps[-1:] != (entry["steps"],):
-            raise ValueError(f"no episodes after the last of {entry['steps']} steps")
+            raise ValueError(f"must have episodes after the last of {entry['steps']} steps")
     elif record.on and record.on.startswith("frames/"):
         for places in scores["readings"].values():
             for place in places.values():
                 shapes = {len(place[key]) for key in ("r2", "error")}
                 if shapes != {len(scores["splits"])} or None in place["error"]:
-                    raise ValueError(f"not {len(scores['splits'])} numbers at every place")
+                    raise ValueError(f"must be {len(scores['splits'])} numbers for every position")
     elif record.on:
         _ = scores["frames"], scores["judged"]["mae"], scores["judged"]["zero_mae"]
         if not np.isfinite([v for v in scores["judged"].values() if v is not None]).all():
@@ -163,25 +161,25 @@ def checked_recipes() -> dict[str, Params]:
 
 
 def home_of(label: str, lineage: Iterable[str] = ()) -> str | None:
-    """The recipe that has an entry and, of several, most of the labels in `lineage`; or None."""
+    """The recipe with an entry; of several, the one with most labels in `lineage`; None if none."""
     labels = [one.split("/") for one in (label, *lineage)]
     table, name = labels[0]
     homes = {key: one.tables for key, one in checked_recipes().items() if name in one.tables[table]}
     return max(homes, key=lambda key: sum(n in homes[key][t] for t, n in labels), default=None)
 
 
-def differences(measured: Mapping[str, Any], wanted: Entry) -> list[str]:
+def differences(recorded: Mapping[str, Any], expected: Entry) -> list[str]:
     """Keys in which a recorded entry is not the recipe's.
 
     A key that the record lacks was added to the code later; its default is the earlier behaviour.
     """
-    parts = [part for part in (wanted.keys, wanted.config) if part is not None]
+    parts = [part for part in (expected.keys, expected.config) if part is not None]
     fields = (field for part in parts for field in dataclasses.fields(part))
-    # As JSON has them, like the record: a tuple has become a list.
-    before = {field.name: _as_json(field.default) for field in fields}
-    written = _as_json(wanted.resolved(FREE - (EVALUATION_KEYS & measured.keys())))
-    lost = [key for key, value in written.items() if measured.get(key, before.get(key)) != value]
-    return lost + [key for key in measured if key not in written and key not in FREE]
+    # As in JSON, like the record: a tuple is a list there.
+    defaults = {field.name: _as_json(field.default) for field in fields}
+    entry = _as_json(expected.resolved(FREE - (EVALUATION_KEYS & recorded.keys())))
+    keys = [key for key, value in entry.items() if recorded.get(key, defaults.get(key)) != value]
+    return keys + [key for key in recorded if key not in entry and key not in FREE]
 
 
 def _as_json(value: Any) -> Any:
@@ -189,20 +187,20 @@ def _as_json(value: Any) -> Any:
 
 
 def differences_of_all(lineage: Mapping[str, Mapping[str, Any]], recipe: Params) -> list[str]:
-    """The same of every artifact that one was made from, as `label: keys`.
+    """The differences of all inputs of an artifact, as `label: keys`.
 
-    Early records have no digest of an encoder's frames, and of their settings the count alone.
+    Early records have no digest of an encoder's frames, and of their settings only the count.
     """
     lines = []
     for label, one in lineage.items():
         table, name = label.split("/")
-        wanted = recipe.find(table, name)
-        if wanted is None:
-            changed = ["no such entry"]
+        expected = recipe.find(table, name)
+        if expected is None:
+            keys = ["no such entry"]
         elif one["digest"] is None:
-            written = wanted.resolved()
-            changed = [key for key, value in one["entry"].items() if written.get(key) != value]
+            entry = expected.resolved()
+            keys = [key for key, value in one["entry"].items() if entry.get(key) != value]
         else:
-            changed = differences(one["entry"], wanted)
-        lines += [f"{label}: {', '.join(changed)}"] if changed else []
+            keys = differences(one["entry"], expected)
+        lines += [f"{label}: {', '.join(keys)}"] if keys else []
     return lines

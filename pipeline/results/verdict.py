@@ -1,9 +1,9 @@
-"""Whether a difference that a paper reports is reproduced, by the 95 % interval of ours.
+"""Whether a paper's difference is reproduced, by the 95 % interval of ours.
 
-reproduced: it excludes 0 on the paper's side. not reproduced: it excludes 0 on the other side, or
-holds 0 but not the paper's difference. under-powered: it holds both, or 0 where the paper has no
-number, or a side has fewer than three seeds. Where the paper sees no difference within a margin:
-reproduced if the interval lies within it, not reproduced if outside, else under-powered.
+reproduced: the interval excludes 0 on the paper's side. not reproduced: it excludes 0 on the other
+side, or contains 0 but not the paper's difference. under-powered: it contains both, or 0 if the
+paper has no number, or a side has fewer than three seeds. If the paper claims no difference within
+a margin: reproduced if the interval is inside, not reproduced if it is outside, else under-powered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rl.statistics import difference_interval, student_interval, welch_interval
 Sample = NDArray[np.float64]  # a seed's episodes, or a probe's splits
 Statistic = Callable[[Sample], float]
 
-# By a table's protocol: how a seed's sample becomes its score.
+# A table's protocol -> the statistic that makes a seed's score of its sample.
 PROTOCOLS: dict[str, Statistic] = {
     **dict.fromkeys(("mean", "success", "probe"), lambda sample: float(sample.mean())),
     "median": lambda sample: float(np.median(sample)),
@@ -29,7 +29,7 @@ PROTOCOLS: dict[str, Statistic] = {
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
 OWN_WORDS = "holds", "does not hold", UNDER_POWERED  # of our own questions
 FEWEST = 3  # seeds a side
-# Of a two-sided test at 5 %, and a power of 80 %, in standard errors.
+# For a two-sided test at 5 % and a power of 80 %, in standard errors.
 SIGNIFICANT, POWER = NormalDist().inv_cdf(0.975), NormalDist().inv_cdf(0.8)
 
 
@@ -42,14 +42,14 @@ class Gap:
 
     @property
     def seeds_needed(self) -> int:
-        """Seeds a side that detect it at 80 % power (normal theory, the paper's deviations)."""
+        """Seeds a side to detect it at 80 % power (normal theory, the paper's deviations)."""
         variance = sum(deviation**2 for deviation in self.deviations)
         return max(FEWEST, math.ceil((SIGNIFICANT + POWER) ** 2 * variance / self.size**2))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The word, the difference and its 95 % interval; NaN where there are too few seeds."""
+    """The word, the difference and its 95 % interval, which is NaN with too few seeds."""
 
     word: str
     difference: float
@@ -61,10 +61,9 @@ class Verdict:
 def judge(
     better: Sequence[Sample], other: Sequence[Sample], gap: Gap | None, protocol: str
 ) -> Verdict:
-    """Compare the seeds of two methods, the one first that the paper has ahead, by `gap`.
+    """Compare the seeds of two methods, where the first is ahead in the paper by `gap`.
 
-    Intervals are bootstrapped over seeds and their episodes; those of probes are Welch's, over
-    seeds.
+    Intervals are bootstraps over seeds and their episodes; for probes they are Welch's, over seeds.
     """
     statistic = PROTOCOLS[protocol]
     scores = [np.array([statistic(sample) for sample in side]) for side in (better, other)]
@@ -83,8 +82,8 @@ def judge(
 
 
 def judge_pairs(differences: Sequence[float], size: float, *, same: bool) -> Verdict:
-    """The verdict on paired differences by Student's t; `same`: `size` is the margin within which
-    the paper sees none.
+    """The verdict on paired differences by Student's t; with `same`, `size` is the paper's margin
+    of no difference.
     """
     values = np.array(differences)
     mean = float(values.mean())
@@ -101,7 +100,7 @@ def judge_pairs(differences: Sequence[float], size: float, *, same: bool) -> Ver
 
 
 def _word(low: float, high: float, size: float) -> str:
-    """The verdict on an interval whose positive side is the paper's; infinite: no number."""
+    """The verdict on an interval whose positive side is the paper's; `size` is inf if unknown."""
     if low > 0:
         return REPRODUCED
     return NOT_REPRODUCED if high < 0 or (high < size < math.inf) else UNDER_POWERED

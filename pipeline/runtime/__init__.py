@@ -1,1 +1,1 @@
-"""How a stage runs: workspace, artifact, processes, progress."""
+"""The execution of a stage: workspace, artifact, processes, progress."""

@@ -1,10 +1,10 @@
-"""An artifact is a folder with a manifest: published whole or not at all, checked before use.
+"""An artifact is a folder with a manifest: published atomically, checked before use.
 
-`artifacts/<table>/<name>/manifest.json` holds the entry with all defaults written out, the digests
-of the inputs, the versions and metrics, and the SHA-256 of every other file and of itself. An
-artifact's own digest is its manifest's. Nothing in it varies from run to run (that is kept in
-`artifacts/.runs/`), so the same entry, inputs and versions give the same bytes, on one kind of
-processor: on another sums are rounded otherwise.
+`artifacts/<table>/<name>/manifest.json` has the entry with all defaults, the digests of the inputs,
+the versions and metrics, and the SHA-256 of every other file and of itself. An artifact's own
+digest is its manifest's. Facts that vary from run to run are in `artifacts/.runs/`. So the same
+entry, inputs and versions give the same bytes on one kind of processor; another kind rounds sums
+differently.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KEYS = {  # of a manifest, and their types
     "metrics": dict,
     "files": dict,
 }
-# What can change the bytes of an artifact; a manifest says which of each made it.
+# Packages that can change the bytes of an artifact; its manifest has their versions.
 PACKAGES = (
     "ale-py",
     "av",
@@ -55,7 +55,7 @@ PACKAGES = (
     "torchvision",
     "webdataset",
 )
-# The stage that builds a table's artifacts: what to run again when one is missing or damaged.
+# Table -> the stage that builds its artifacts.
 STAGES = {
     "frames": "collect",
     "annotations": "annotate",
@@ -70,7 +70,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published artifact whose files were found to be as its manifest says."""
+    """A published artifact whose files match its manifest."""
 
     label: str  # "frames/frostbite"
     folder: Path
@@ -85,91 +85,91 @@ class Artifact:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that an artifact's bytes can depend on."""
-    installed = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    result = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for package in PACKAGES:
         try:
-            installed[package] = importlib.metadata.version(package)
+            result[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            installed[package] = "absent"
-    return installed
+            result[package] = "absent"
+    return result
 
 
 def open_artifact(label: str, root: Path = ROOT) -> Artifact:
-    """Open `frames/frostbite`, every file checked against the manifest.
+    """Open `frames/frostbite`, with every file checked against the manifest.
 
     Raises:
-        FoveaError: the artifact is missing, or a file of it is missing, damaged or not listed;
-            names the file and the command that builds it again. Or `label` is none.
-            A manifest must be that of `label`.
+        FoveaError: `label` is invalid; the artifact is missing; a file of it is missing, damaged or
+            not listed; or its manifest is another artifact's. The message names the file and the
+            command that builds it again.
     """
     table, _, name = label.partition("/")
     if table not in STAGES or not name:
-        raise FoveaError(f"{label}: names no artifact; write its table too, <table>/<name>")
+        raise FoveaError(f"{label}: must name an artifact with its table, <table>/<name>")
     folder, stage = root / label, f"{STAGES[table]}@{name}"
     builds = f"`dvc repro {stage}` builds it"
-    again = f"`dvc checkout {folder}` brings it back, `dvc repro -f {stage}` builds it again"
-    if table == "encoders" and name in COMMITTED:  # belongs to the code, wherever that works
+    again = f"`dvc checkout {folder}` restores it, `dvc repro -f {stage}` builds it again"
+    if table == "encoders" and name in COMMITTED:  # a part of the code, in any working folder
         folder = CODE / ROOT / label
-        builds = again = f"`git checkout {folder}` brings it back"
+        builds = again = f"`git checkout {folder}` restores it"
     path = folder / MANIFEST
     if not path.exists():
-        raise FoveaError(f"{folder}: not there yet; {builds}")
+        raise FoveaError(f"{folder}: missing; {builds}")
     try:
         manifest = read_manifest(path)
     except FoveaError as error:
         raise FoveaError(f"{error}; {again}") from error
-    wrong = _misfit(manifest, label) or _unlisted(folder, manifest["files"])
-    if wrong:
-        raise FoveaError(f"{wrong[0] or path}: {wrong[1]}; {again}")
+    mistake = _misfit(manifest, label) or _file_mistake(folder, manifest["files"])
+    if mistake:
+        raise FoveaError(f"{mistake[0] or path}: {mistake[1]}; {again}")
     for file, digest in manifest["files"].items():
         if sha256_file(folder / file) != digest:
-            heals = _heals(folder / file, stage) or again
+            remedy = _remedy(folder / file, stage) or again
             raise FoveaError(
-                f"{folder / file}: not the bytes the manifest names (damaged); {heals}"
+                f"{folder / file}: not the bytes that the manifest lists (damaged); {remedy}"
             )
     return Artifact(label, folder, manifest, sha256_file(path))
 
 
 def _misfit(manifest: Mapping[str, Any], label: str) -> tuple[Path | None, str] | None:
-    """What keeps a manifest from being that of the artifact `label`."""
+    """The reason why a manifest is not that of the artifact `label`, if any."""
     for key, kind in KEYS.items():
         if not isinstance(manifest.get(key), kind):
             return None, f"{key} {quoted(manifest.get(key))}, must be a {kind.__name__}"
     if manifest["format"] != FORMAT:
         return None, f"format {quoted(manifest['format'])}, not {FORMAT!r}"
-    named = f"{manifest['table']}/{manifest['name']}"
-    return None if named == label else (None, f"the manifest of {quoted(named)}, not of {label}")
+    own = f"{manifest['table']}/{manifest['name']}"
+    return None if own == label else (None, f"the manifest of {quoted(own)}, not of {label}")
 
 
-def _unlisted(folder: Path, files: Mapping[str, Any]) -> tuple[Path | None, str] | None:
-    """A name that is no file inside its folder, a listed file that is not there, or another."""
+def _file_mistake(folder: Path, files: Mapping[str, Any]) -> tuple[Path | None, str] | None:
+    """An invalid file name in the manifest, a missing file, or one that is not listed, if any."""
     for name in files:
         try:
             if not inside(folder, name).is_file():
                 return folder / name, "missing from the artifact"
         except ValueError as error:
             return None, str(error)
-    listed = {folder / name for name in files} | {folder / MANIFEST}
+    expected = {folder / name for name in files} | {folder / MANIFEST}
     for path in sorted(folder.rglob("*")):
-        if path not in listed and (path.is_symlink() or not path.is_dir()):
+        if path not in expected and (path.is_symlink() or not path.is_dir()):
             return path, "not in the artifact's manifest, remove it"
     return None
 
 
-def _heals(file: Path, stage: str) -> str:
-    """What brings back a file that DVC's cache shares, by a hard link, and has damaged too."""
+def _remedy(file: Path, stage: str) -> str:
+    """The commands for a damaged file that is also DVC's cached one, by a hard link; else ""."""
     if file.stat().st_nlink == 1:
         return ""
     return (
-        f"DVC's cache shares it: `find .dvc/cache -samefile {file} -delete` takes it out, "
+        f"DVC's cache shares it: `find .dvc/cache -samefile {file} -delete` removes it there, "
         f"`dvc repro -f {stage}` builds it again"
     )
 
 
 def lineage(label: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """Entry and digest of an artifact and of all that it was made from, itself first.
+    """Entry and digest of an artifact and of all its inputs, itself first.
 
-    Raises FoveaError where one was made from another version than the one that is there now.
+    Raises FoveaError if one was made from another version of an input than the current one.
     """
     parts: dict[str, dict[str, Any]] = {}
     todo: list[tuple[str, Artifact | None]] = [(label, None)]
@@ -179,8 +179,8 @@ def lineage(label: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
         if user and user.manifest["inputs"][name] != part.digest:
             table, entry = user.label.split("/")
             raise FoveaError(
-                f"{user.folder}: not made from the {name} that is there now; "
-                f"`dvc repro {STAGES[table]}@{entry}` builds it anew"
+                f"{user.folder}: not made from the current {name}; "
+                f"`dvc repro {STAGES[table]}@{entry}` builds it again"
             )
         parts[name] = {"digest": part.digest, "entry": part.manifest["entry"]}
         todo += [(name, part) for name in part.manifest["inputs"]]
@@ -195,10 +195,10 @@ def seal(
     inputs: Mapping[str, str],
     metrics: Mapping[str, Any],
 ) -> None:
-    """Write the card and the manifest of a finished folder; nothing may be added afterwards."""
-    for stray in folder.rglob(".*.tmp"):  # a write that a kill cut short
+    """Write the card and the manifest of a finished folder, to which nothing may be added later."""
+    for stray in folder.rglob(".*.tmp"):  # of an interrupted write
         stray.unlink()
-    check_sealed(folder)  # before its digests are taken for good ones
+    check_sealed(folder)  # before new digests are computed
     drop_digests(folder)
     table, name = label.split("/", 1)
     manifest = {
@@ -220,11 +220,11 @@ def seal(
 
 
 def publish(folder: Path, label: str, root: Path = ROOT) -> None:
-    """Put a sealed folder in its place with one rename.
+    """Move a sealed folder to its place with one rename.
 
-    An artifact that stood there before (a stage run without DVC) is moved aside first and deleted
-    after, so a reader finds the old one, none, or the new one, never a mixture. Where a
-    table's folder is on another file system than the work, a copy is renamed there.
+    An earlier artifact (of a stage run without DVC) is moved aside before and deleted after that,
+    so a reader gets the old one, none, or the new one, never a mixture. If a table's folder is on
+    another file system than the work, a copy is renamed there.
     """
     sync_tree(folder)  # pictures, copies and links are others' writing
     place, name = root / label, label.rpartition("/")[2]
@@ -243,7 +243,7 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
 
 
 def _swap(folder: Path, place: Path, aside: Path) -> None:
-    """Rename a folder into its place, and what was there aside, where it is deleted."""
+    """Rename a folder into its place; an earlier one is renamed to `aside` and deleted."""
     shutil.rmtree(aside, ignore_errors=True)
     if place.exists():
         os.replace(place, aside)
@@ -253,7 +253,7 @@ def _swap(folder: Path, place: Path, aside: Path) -> None:
 
 
 def _card(manifest: Mapping[str, Any]) -> str:
-    """A page for people: what this is, what it was made from, and how to make it again."""
+    """The artifact's card: its command, entry, inputs, metrics and versions."""
     table, name = manifest["table"], manifest["name"]
     lines = [f"# {table}/{name}", "", f"Built by `python -m pipeline.{STAGES[table]} {name}`.", ""]
     for title in ("entry", "inputs", "metrics", "versions"):

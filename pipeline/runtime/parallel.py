@@ -1,4 +1,4 @@
-"""Tasks side by side, one process and one torch thread each; none outlives its parent."""
+"""Parallel tasks in processes with one torch thread each, which end with their parent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from datasets.errors import FoveaError, brief
 from pipeline.runtime.process import die_with_parent
 from pipeline.runtime.progress import Progress
 
-USER_ERROR = 3  # exit status of a worker that passed on what the user can put right
-REFUSED = re.compile("allocate memory|out of memory|bad_alloc")  # what torch says of memory
+USER_ERROR = 3  # exit status of a worker that has passed on a message for the user
+OUT_OF_MEMORY = re.compile("allocate memory|out of memory|bad_alloc")  # in torch's messages
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, or the limit on a file's size
 
 
@@ -30,14 +30,14 @@ class Task(Protocol):
     """Picklable work."""
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Do it, telling `progress` how many more units are done each time."""
+        """Do the work; call `progress` with the number of new units that are done."""
         ...
 
 
 def one_thread() -> None:
-    """One thread in every library: side by side, two threads a process are slower than one.
+    """Set one thread in every library: in parallel processes, two threads each are slower.
 
-    Torch is not imported for it, which takes seconds: it reads the environment when it is.
+    Torch is not imported for this, which takes seconds: it will read the environment.
     """
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
@@ -48,7 +48,7 @@ def one_thread() -> None:
 
 
 def uses_gpu() -> bool:
-    """Whether there is a GPU that this process may have touched: without torch it has not."""
+    """Whether there is a GPU that this process may have used; without torch it has not."""
     if "torch" not in sys.modules:
         return False
     import torch
@@ -57,30 +57,32 @@ def uses_gpu() -> bool:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def side_by_side(
+def run_parallel(
     tasks: Sequence[Task], *, label: str, total: int, unit: str, workers: int | None = None
 ) -> None:
     """Run every task in one of `workers` processes (default: as many as cores).
 
     Raises:
-        FoveaError: a task failed, with its message where that was for the user; the others are
+        FoveaError: a task failed; its message is the task's if that is for the user. The others are
             stopped (they resume when the stage runs again).
     """
-    # CUDA does not survive a fork. Without it a fork saves the seconds that importing torch takes;
-    # it is safe because stages run torch on one thread.
+    # CUDA does not survive a fork. Without CUDA, a fork saves the seconds of importing torch. It is
+    # safe because stages run torch on one thread.
     context: SpawnContext | ForkContext = (
         multiprocessing.get_context("spawn") if uses_gpu() else multiprocessing.get_context("fork")
     )
     one_thread()  # inherited by the children
-    counter, taken = context.Value("q", 0), context.Value("q", 0)
+    counter, following = context.Value("q", 0), context.Value("q", 0)
     messages: SimpleQueue[str] = context.SimpleQueue()
     count = min(workers or cores(), len(tasks))
     processes = [
-        context.Process(target=_work, args=(tasks, taken, counter, messages, count), daemon=True)
+        context.Process(
+            target=_work, args=(tasks, following, counter, messages, count), daemon=True
+        )
         for _ in range(count)
     ]
     progress = Progress(label, total, unit)
@@ -90,14 +92,14 @@ def side_by_side(
         working = True
         while working:
             time.sleep(0.02)
-            # Asked before the exit codes are, so that the last worker's failure is seen too.
+            # Read before the exit codes, so that the last worker's failure is noticed too.
             working = any(process.is_alive() for process in processes)
             progress.reach(counter.value)
             for process in processes:
                 if process.exitcode == USER_ERROR:
                     raise FoveaError(messages.get())
                 if process.exitcode:
-                    raise FoveaError(_why(label, process.exitcode))
+                    raise FoveaError(_reason(label, process.exitcode))
         progress.reach(counter.value)
         progress.finish()
     finally:
@@ -109,16 +111,16 @@ def side_by_side(
 
 def _work(
     tasks: Sequence[Task],
-    taken: Synchronized[int],
+    following: Synchronized[int],
     counter: Synchronized[int],
     messages: SimpleQueue[str],
     count: int,
 ) -> None:
-    """One worker of several: takes the next task until none is left (starting a process costs
-    seconds).
+    """One of `count` workers: runs the task number `following` until none is left, since starting a
+    process takes seconds.
     """
     die_with_parent()
-    if count > 1:  # or Mesa, where no GPU draws, has a thread a core in each
+    if count > 1:  # else Mesa, without a GPU, renders with a thread a core in each worker
         os.environ.setdefault("LP_NUM_THREADS", "0")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -129,9 +131,9 @@ def _work(
 
     try:
         while True:
-            with taken.get_lock():
-                number = taken.value
-                taken.value += 1
+            with following.get_lock():
+                number = following.value
+                following.value += 1
             if number >= len(tasks):
                 return
             tasks[number](report)
@@ -149,25 +151,25 @@ def _work(
 
 
 def explain(error: Exception) -> str:
-    """One line for the user: what is wrong with which file or key, and what to do about it.
+    """One line for the user: the file or key, the mistake in it, and what to do.
 
-    Nothing where it is no one's to put right but ours.
+    Empty if it is an error of the program, which a user cannot correct.
     """
     if isinstance(error, FoveaError):
         return str(error)
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and REFUSED.search(str(error))
+        isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
     ):
         return (
-            f"out of memory ({brief(error) or 'no amount is known'}); lower `batch_size`, "
+            f"out of memory ({brief(error) or 'of an unknown amount'}); lower `batch_size`, "
             "`replay_capacity` or `seeds`, or raise the limit; finished parts are kept"
         )
     if not isinstance(error, OSError):
         return ""
     if isinstance(error, FileNotFoundError) and not error.filename:
-        return str(error)  # our own words, of pretrain/frozen.py
+        return str(error)  # a message of pretrain/frozen.py
     what = str(error) if error.filename else f"artifacts/: {error}"
-    if isinstance(error, shutil.Error):  # of copytree: what, whereto and why for each file
+    if isinstance(error, shutil.Error):  # of copytree: source, target and reason for each file
         what = str(error.args[0][0][2])
     if error.errno in FULL or any(os.strerror(code) in what for code in FULL):
         return (
@@ -177,7 +179,7 @@ def explain(error: Exception) -> str:
     return f"{what}; nothing was published, run the stage again to go on from here"
 
 
-def _why(label: str, code: int) -> str:
+def _reason(label: str, code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"{label}: a worker was killed by {name}; run the stage again to go on from here"

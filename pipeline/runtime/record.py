@@ -1,5 +1,5 @@
-"""What varies from run to run: time, memory, commit, machine. Kept beside the artifacts, never in
-them.
+"""The record of a run: time, memory, commit, machine. These vary from run to run, so they are
+stored beside the artifacts and not in them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pipeline.runtime.parallel import uses_gpu
 
 RUNS = ROOT / ".runs"
 ATTEMPTS = "attempts.json"  # in a stage's folder of progress
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # that change speed and rounding
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # they change speed and rounding
 
 
 def attempt(folder: Path) -> tuple[float, int]:
-    """Note that a run begins in `folder`; seconds of those before it, and how many they were.
+    """Record that a run begins in `folder`; returns the seconds and the number of earlier runs.
 
-    One that did not publish, however it ended, counts as far as it last wrote there.
+    A run that did not publish counts until its last write in the folder.
     """
     path = folder / ATTEMPTS
     seconds, runs = 0.0, 0
@@ -48,10 +48,10 @@ def record(
     earlier: tuple[float, int] = (0.0, 0),
     digest: str | None = None,
 ) -> bytes:
-    """Write the record of a run that began at `began` and ends now, and give its bytes.
+    """Write the record of a run from `began` until now; returns its bytes.
 
-    `earlier` is what `attempt` says of the runs that this one went on from. `digest` says which
-    artifact was made, for others of its name may come to stand in its place.
+    `earlier` is the result of `attempt`, on the runs that this one continued. `digest` is that of
+    the artifact, since another one may replace it under the same name.
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -74,8 +74,8 @@ def record(
 
 
 def machine() -> dict[str, Any]:
-    """Processor, what it computes with, cores, GPU: what a figure has to be read with."""
-    described: dict[str, Any] = {
+    """Processor, instructions, cores and GPU, with which timings must be read."""
+    result: dict[str, Any] = {
         "processor": platform.machine(),
         "instructions": [],
         "cores": os.cpu_count(),
@@ -85,23 +85,22 @@ def machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         parts = (line.partition(":") for line in lines)
         fields = {key.strip(): value.strip() for key, _, value in parts}
-        described["processor"] = fields.get("model name", described["processor"])
+        result["processor"] = fields.get("model name", result["processor"])
         flags = fields.get("flags", "").split()
-        described["instructions"] = [name for name in INSTRUCTIONS if name in flags]
+        result["instructions"] = [name for name in INSTRUCTIONS if name in flags]
     if Path("/proc/driver/nvidia").exists() or uses_gpu():  # torch takes seconds to import
         import torch
 
         if torch.cuda.is_available():
-            described["gpu"] = torch.cuda.get_device_name()
-    return described
+            result["gpu"] = torch.cuda.get_device_name()
+    return result
 
 
 def commit() -> str:
-    """The commit at work, `+` appended where tracked files differ from it.
+    """The current commit, with `+` appended if tracked files differ from it.
 
-    "unknown" outside git, without it, or where it trusts no checkout of another user's.
-
-    What is built is recorded anyway, so params.yaml and dvc.lock may differ.
+    It is "unknown" without git, outside of a checkout, or in one that git does not trust. A
+    difference of params.yaml or dvc.lock does not count, since the entry is recorded anyway.
     """
 
     def git(*arguments: str) -> str:

@@ -1,9 +1,9 @@
-"""What every stage has in common: check, lock, work where it can resume, publish, record.
+"""The steps of every stage: check, lock, work with resumption, publish, record.
 
 A stage works in `artifacts/.work/<stage>-<name>-<fingerprint>/` because DVC empties a stage's out
-before it runs. The fingerprint covers the entry, the inputs, the code and the versions: work is
-only ever resumed by a run that would have done the same. What is to be published lies in the
-folder's `out/`; everything beside it is progress.
+before it runs. The fingerprint covers the entry, the inputs, the code and the versions. So work is
+resumed only by a run that would have done the same. The folder's `out/` will be published;
+everything else in the folder is progress.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Stage:
 
     @property
     def runs(self) -> Path:
-        """Where TensorBoard logs and the like go: beside the artifact, never in it."""
+        """The folder of TensorBoard logs, which are not a part of the artifact."""
         return RUNS / f"{self.name}-{self.entry.name}"
 
 
-Run = Callable[[Stage], Mapping[str, Any]]  # does the work in stage.out, returns the metrics
+Run = Callable[[Stage], Mapping[str, Any]]  # writes stage.out, returns the metrics
 
 
 def main(
@@ -72,8 +72,8 @@ def main(
 ) -> None:
     """The command line of a stage: `python -m pipeline.<name> <entry>`.
 
-    `publish_as` is the folder in artifacts/ where it is not the table's. `without` names keys of
-    the entry that don't change what this stage makes; `more_of` those, and inputs, that only add to
+    `publish_as` is the folder in artifacts/ if it is not the table's. `without` names keys of the
+    entry that don't change this stage's artifact. `more_of` names keys and inputs that only add to
     it (`seeds`): work done under other values of them is kept and used.
     """
     program = f"python -m {closure.module_of(name)}"
@@ -81,38 +81,38 @@ def main(
     parser.add_argument("entry", help=f"the name of an entry of `{table}` in params.yaml")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # The same bytes whatever the number of cores. And two threads take two thirds of the time of
-    # one, but four and a half times as long where another stage has two of its own (MAE on two
-    # cores): they spin.
+    # One thread gives the same bytes on any number of cores. Two threads take two thirds of the
+    # time of one, but four and a half times as long beside another stage with two threads (MAE on
+    # two cores), since waiting threads spin.
     one_thread()
     with told_plainly():
         if TORCHRUN in os.environ:
             raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
         entry = params.entry_of(name, table, arguments.entry)
-        opened = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
-        settled = [source for key, source in opened.items() if key not in more_of]
+        artifacts = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
+        decisive = [source for key, source in artifacts.items() if key not in more_of]
         code = closure.stamp(
-            name, entry, [module for source in opened.values() for module in carried(source)]
+            name, entry, [module for source in artifacts.values() for module in modules_in(source)]
         )
         finished.forget_recorded(WORK)
-        print_ = fingerprint(name, entry.resolved(without | more_of), settled, code)
+        print_ = fingerprint(name, entry.resolved(without | more_of), decisive, code)
         label = f"{publish_as or table}/{entry.name}"
         with workspace(f"{name}-{entry.name}", print_) as folder:
             began, earlier = time.time(), attempt(folder)
-            stage = Stage(name, entry, opened, folder)
+            stage = Stage(name, entry, artifacts, folder)
             metrics = finished.take(folder, stage.out, label)
             if metrics is None:
-                metrics = handed_down(run(stage), opened.values())
-                digests = {source.label: source.digest for source in opened.values()}
+                metrics = inherit_simulated(run(stage), artifacts.values())
+                digests = {source.label: source.digest for source in artifacts.values()}
                 resolved = entry.resolved(without)
                 artifact.seal(stage.out, label, entry=resolved, inputs=digests, metrics=metrics)
                 check_unchanged(stage, code, without)
-                if not more_of:  # what is kept for more suffices
+                if not more_of:  # with it, all progress is kept anyway
                     finished.keep(folder, stage.out, label)
             artifact.publish(stage.out, label)
             digest = sha256_file(ROOT / label / MANIFEST)
             first = folder / f"record-{digest[:16]}.json"
-            if kept(first):  # all of it was there already: the record is of the run that made it
+            if kept(first):  # everything was finished before: the record is of the run that did it
                 write_atomic(RUNS / f"{name}-{entry.name}.json", read_sealed(first))
             else:
                 write_sealed(first, record(name, entry.name, began, earlier, digest))
@@ -121,35 +121,35 @@ def main(
 
 
 def check_unchanged(stage: Stage, code: str, without: frozenset[str]) -> None:
-    """Raise FoveaError, and publish nothing, if what decides the artifact is not what it was.
+    """Raise FoveaError, and publish nothing, if code, entry or inputs have changed meanwhile.
 
-    DVC would record what is there now with what was made of something else.
+    DVC would record the changed ones with an artifact that was made of the earlier ones.
     """
-    changed = closure.changed(code)
+    files = closure.changed_files(code)
     entry = stage.entry
     now = params.entry_now(entry.table, entry.name)
     if now is None or now.resolved(without) != entry.resolved(without):
-        changed.append(f"{params.PARAMS} ({entry.table}.{entry.name})")
+        files.append(f"{params.PARAMS} ({entry.table}.{entry.name})")
     for source in stage.inputs.values():
         path = source.folder / MANIFEST
         if not path.is_file() or sha256_file(path) != source.digest:
-            changed.append(str(path))
-    if changed:
+            files.append(str(path))
+    if files:
         raise FoveaError(
-            f"{', '.join(changed)}: changed while the stage worked, so nothing was published; "
-            "its work is kept for when that is as it was, run the stage again"
+            f"{', '.join(files)}: changed while the stage worked, so nothing was published; "
+            "run the stage again (after undoing the change, it goes on from its work)"
         )
 
 
-def handed_down(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[str, Any]:
-    """The metrics, and in them whether anything that this was made from has simulated clicks."""
+def inherit_simulated(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) -> dict[str, Any]:
+    """The metrics, with `simulated_clicks` if an input has them."""
     simulated = any(part.manifest.get("metrics", {}).get("simulated_clicks") for part in inputs)
     return {**metrics, **({"simulated_clicks": True} if simulated else {})}
 
 
 @contextlib.contextmanager
 def told_plainly() -> Iterator[None]:
-    """What the user can put right is one message and exit status 1, without a traceback."""
+    """Turn an error that the user can correct into one message and exit status 1."""
     interruptible()
     try:
         yield
@@ -161,19 +161,19 @@ def told_plainly() -> Iterator[None]:
         sys.exit("interrupted; run the stage again to go on from here")
 
 
-def carried(source: Artifact) -> list[str]:
-    """The modules that it takes to load an artifact, or the source of saliency within it.
+def modules_in(source: Artifact) -> list[str]:
+    """The modules that are needed to load an artifact, and the source of saliency in it.
 
-    They are in no stamp, but in the fingerprint: work that was done with another version of them is
-    not resumed.
+    They are in no stamp, but in the fingerprint: work done with another version of them is not
+    resumed.
     """
-    headers = [file for file in source.files if Path(file).name == "config.json"]
-    read = [read_json(source.folder / header) for header in headers]
-    return [module for header in read for module in closure.carried(header)]
+    paths = [file for file in source.files if Path(file).name == "config.json"]
+    headers = [read_json(source.folder / path) for path in paths]
+    return [module for header in headers for module in closure.modules_of(header)]
 
 
 def fingerprint(stage: str, entry: Mapping[str, Any], inputs: Iterable[Artifact], code: str) -> str:
-    """Sixteen hex digits over everything that decides what this run makes; `code` is its stamp."""
+    """Sixteen hex digits over everything that decides a run's result; `code` is its stamp."""
     decides = {
         "stage": stage,
         "entry": entry,
@@ -198,14 +198,14 @@ def workspace(label: str, print_: str) -> Iterator[Path]:
         except BlockingIOError:
             raise FoveaError(
                 f"{WORK / label}: another process is at work on it; wait for it, or stop it and "
-                "run again"
+                "run the stage again"
             ) from None
         folder = WORK / f"{label}-{print_}"
         pattern = f"{label}-{'[0-9a-f]' * 16}"
         others = (work for work in WORK.glob(pattern) if not (work / finished.FINISHED).exists())
-        if not folder.exists() and any(others):  # hours of work, it may be
+        if not folder.exists() and any(others):  # perhaps hours of work
             print(
-                f"note: {label}: the entry, its inputs or the code changed, so this begins anew; "
+                f"note: {label}: the entry, its inputs or the code changed, so this starts again; "
                 f"earlier progress stays in {WORK / label}-* until you remove it",
                 file=sys.stderr,
             )

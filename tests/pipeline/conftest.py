@@ -1,4 +1,4 @@
-"""Projects in temporary folders: stages run there as they do at the repository's root."""
+"""Projects in temporary folders, in which stages run as at the repository's root."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def browser() -> Iterator[Browser]:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a params.yaml; artifacts are built in it."""
+    """A folder with a params.yaml, in which artifacts are built."""
 
     folder: Path
 
     def start(self, stage: str, *names: str, **env: str) -> subprocess.Popen[str]:
-        """Start a stage the way dvc.yaml does, without DVC, or a command."""
+        """Start a stage like dvc.yaml, without DVC, or a command."""
         return subprocess.Popen(
             [sys.executable, "-m", closure.module_of(stage), *names],
             cwd=self.folder,
@@ -92,7 +92,7 @@ class Project:
         return self.folder / ARTIFACTS
 
     def edit(self, old: str, new: str) -> None:
-        """Change params.yaml; `old` must be there."""
+        """Replace a text of params.yaml, which must occur."""
         path = self.folder / "params.yaml"
         text = path.read_text()
         assert old in text
@@ -122,21 +122,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def on_built(built: Project, tmp_path: Path) -> Project:
-    """A project of its own that starts with what `built` has."""
+    """A new project that starts with the artifacts of `built`."""
     shutil.copytree(built.folder, tmp_path, dirs_exist_ok=True)
     return Project(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A DVC project of the quick recipe in which everything counts as built.
+    """A DVC project of the quick recipe whose artifacts count as built.
 
-    The artifacts are placeholders that `dvc commit` takes as they are: what DVC would run again
-    depends on digests, not on what is in the files.
+    The artifacts are placeholders that `dvc commit` accepts: the stages that DVC would run again
+    depend on digests, not on the content of files.
     """
     folder = tmp_path_factory.mktemp("committed")
     fresh_clone(folder)
-    checked = stamped(folder)
+    checked = write_stamps(folder)
     labels = [entry.label for entry in checked] + ["report"]
     labels += [f"evaluations/{name}" for name in checked.tables["policies"]]
     for label in labels:
@@ -158,7 +158,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def fresh_clone(folder: Path) -> None:
-    """Put what a clone of the working tree would have into `folder`, as a repository of its own."""
+    """Copy the files of a clone of the working tree into `folder`, as its own repository."""
     ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
     for name in ("datasets", "pretrain", "rl", "pipeline", "bench/measured", ".dvc"):
         shutil.copytree(CODE / name, folder / name, ignore=ignored)
@@ -175,8 +175,8 @@ def fresh_clone(folder: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
 
-def stamped(folder: Path) -> Params:
-    """Do what the stage `code` does in a clone, in this process, which has everything imported."""
+def write_stamps(folder: Path) -> Params:
+    """Write the stamps in a clone like the stage `code`, in this process, which has the imports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(closure, "CODE", folder)
@@ -204,5 +204,5 @@ def dvc(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A small recipe, the only one that claims and records know."""
+    """A small recipe, the only one for claims and records."""
     return small_recipe(tmp_path, monkeypatch)

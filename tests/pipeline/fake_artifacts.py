@@ -1,4 +1,4 @@
-"""A whole artifacts tree for the report's tests: real PNGs, a real MP4, plausible scores."""
+"""A complete artifacts tree for the report's tests: real PNGs, a real MP4, plausible scores."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ PARAMS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def picture(height: int, width: int, shift: int = 0) -> NDArray[np.uint8]:
-    """Something like a frame of a game: sky, floes, a figure."""
+    """An image similar to a frame of a game: sky, floes, a figure."""
     image = np.empty((height, width, 3), np.uint8)
     image[:] = (45, 87, 176)
     image[: height // 4] = (132, 144, 252)
@@ -49,7 +49,7 @@ def picture(height: int, width: int, shift: int = 0) -> NDArray[np.uint8]:
 
 
 def game(length: int = 24, *, patches: bool = True) -> list[EpisodeFrame]:
-    """A short game on 96×96 frames with patches of 16."""
+    """A short episode on 96×96 frames with patches of 16."""
     frames = []
     for step in range(length):
         selected = np.array([6, 7, 8, 14, 20, 21, 26, 27], np.int64) if patches else None
@@ -67,7 +67,7 @@ def write_json(path: Path, value: object) -> None:
 def manifest(
     root: Path, key: str, entry: Mapping[str, Any], inputs: list[str], metrics: Mapping[str, Any]
 ) -> None:
-    """The manifest of `key`, whose files are all there, and whose inputs have theirs."""
+    """Write the manifest of `key`, whose files exist, and whose inputs have theirs."""
     table, name = key.split("/")
     content = {"format": "fovea/1", "table": table, "name": name, "entry": dict(entry)}
     digests = {label: sha256_file(root / label / MANIFEST) for label in inputs}
@@ -84,13 +84,13 @@ def digests_in(folder: Path) -> dict[str, str]:
 
 
 def reseal(folder: Path, **changes: object) -> None:
-    """The manifest anew, for the files that are there now and with other values."""
+    """Write the manifest again, for the current files and with other values."""
     content = read_manifest(folder / MANIFEST) | {"files": digests_in(folder)} | changes
     write_manifest(folder / MANIFEST, content)
 
 
 def run_record(root: Path, stage: str, name: str, seconds: float, mebibytes: int) -> None:
-    """What a stage leaves beside its artifact."""
+    """The record of a stage's runs."""
     machine = {"processor": "Example CPU 3.0 GHz", "cores": 2, "gpu": None}
     content = {"stage": stage, "name": name, "wall_seconds": seconds, "resumed": 0}
     content |= {"peak_memory_bytes": mebibytes * 2**20, "commit": "0123456789ab+"}
@@ -98,7 +98,7 @@ def run_record(root: Path, stage: str, name: str, seconds: float, mebibytes: int
 
 
 def evaluation(seed: int, level: float, *, failed: bool = False) -> dict[str, Any]:
-    """evaluation.json of a policy that learns from 60 to `level` in three checkpoints."""
+    """evaluation.json of a policy whose score rises from 60 to `level` in three checkpoints."""
     rng = np.random.default_rng(seed)
 
     def games(mean: float) -> dict[str, list[float]]:
@@ -128,7 +128,7 @@ def evaluation(seed: int, level: float, *, failed: bool = False) -> dict[str, An
 
 
 def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Everything PARAMS names, with one failed seed, one missing run record; returns PARAMS."""
+    """Every artifact of PARAMS, with one failed seed and one missing run record; returns PARAMS."""
     rng = np.random.default_rng(0)
     frames, mae, pixels = "frames/frostbite", "encoders/frostbite-mae", "encoders/frostbite-pixels"
     motion, maps = "predictors/frostbite-motion", "saliency/frostbite-motion"

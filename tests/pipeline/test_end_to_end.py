@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.mark.slow
-def test_everything_is_there_and_nothing_is_left_to_do(whole: Project) -> None:
+def test_everything_is_built_and_nothing_is_left_to_do(whole: Project) -> None:
     page = (whole.artifacts / "report/index.html").read_text()
     for name in (
         "breakout-spirl",
@@ -68,7 +68,7 @@ def test_everything_is_there_and_nothing_is_left_to_do(whole: Project) -> None:
 
 
 @pytest.mark.slow
-def test_manifests_tell_the_lineage(whole: Project) -> None:
+def test_manifests_have_the_lineage(whole: Project) -> None:
     policy = json.loads((whole.artifacts / "policies/breakout-spirl/manifest.json").read_text())
     assert set(policy["inputs"]) == {"encoders/breakout-mae"}
     assert policy["entry"]["gamma"] == 0.99  # left out in params.yaml
@@ -91,7 +91,7 @@ def test_exported_and_loaded_encoders_agree(whole: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_policy_reuses_the_encoder_and_back_is_free(whole: Project) -> None:
+def test_a_second_policy_reuses_the_encoder_and_removing_it_is_free(whole: Project) -> None:
     path = whole.folder / "params.yaml"
     path.write_text(PLAYABLE + SECOND.replace("games: 1,", "games: 1, epsilon: 1.0,"))
     assert ran(dvc(whole.folder, "repro")) == {
@@ -109,8 +109,8 @@ def test_a_second_policy_reuses_the_encoder_and_back_is_free(whole: Project) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> None:
-    """`kill -9` of DVC alone takes its stage along; the next repro picks the work up."""
+def test_a_killed_repro_leaves_nothing_running_and_resumes(tmp_path: Path) -> None:
+    """`kill -9` of DVC alone ends its stage too; the next repro resumes the work."""
     fresh_clone(tmp_path)
     (tmp_path / "params.yaml").write_text(PLAYABLE.replace("count: 96", "count: 36864"))
     words = [sys.executable, "-m", "dvc", "repro", "collect@breakout"]
@@ -143,7 +143,7 @@ def test_a_killed_repro_leaves_nothing_running_and_goes_on(tmp_path: Path) -> No
 
 
 def _running_in(folder: Path) -> list[int]:
-    """Processes at work in a folder, zombies aside."""
+    """Processes that run in a folder, without zombies."""
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

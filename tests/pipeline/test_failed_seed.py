@@ -1,4 +1,6 @@
-"""A seed whose error map becomes NaN or infinite ends; others go on, and later stages say so."""
+"""A seed whose error map becomes NaN or infinite ends; others continue, and later stages
+report it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def train_planted(project: Project, seed: int, at: int) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_a_map_that_is_no_number_ends_its_seed_only(on_built: Project) -> None:
+def test_a_map_of_nan_ends_its_seed_only(on_built: Project) -> None:
     spirl = "breakout-spirl: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: "
     on_built.edit(f"{spirl}1", f"{spirl}2")
     code, output = train_planted(on_built, seed=1, at=89)
@@ -81,8 +83,8 @@ def test_a_map_that_is_no_number_ends_its_seed_only(on_built: Project) -> None:
 
 
 @pytest.mark.slow
-def test_where_every_seed_failed_that_is_said_and_shown(on_built: Project) -> None:
-    """With nothing kept of any, the policy counts as the random one; nothing else is stopped."""
+def test_if_every_seed_failed_it_is_reported(on_built: Project) -> None:
+    """Without a checkpoint of any, the policy counts as the random one; nothing else is stopped."""
     code, output = train_planted(on_built, seed=0, at=29)
     assert code == 0, output
     assert "policies.breakout-spirl: every seed failed; the first: seed 0:" in output

@@ -1,5 +1,5 @@
 """Bad input, stage by stage: a non-zero exit, one message that names the file or key and the
-remedy, nothing half-published, and what was there before untouched.
+remedy, nothing half-published, and earlier artifacts unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEY = "000-00000000.npz"
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a project but stamps, progress, records and caches."""
+    """Every file of a project except stamps, progress, records and caches."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -40,8 +40,8 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def told(output: str) -> str:
-    """The one message of a stage that failed as it should."""
+def message_of(output: str) -> str:
+    """The one message of a failed stage."""
     assert "Traceback" not in output and "Exception" not in output, output
     lines = output.splitlines()
     begins = [number for number, line in enumerate(lines) if line.startswith("error:")]
@@ -50,7 +50,7 @@ def told(output: str) -> str:
 
 
 class Warm:
-    """Runs stages in processes forked from one that has the libraries loaded already."""
+    """Runs stages in processes forked from one that has imported the libraries."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Warm:
         )
 
     def run(self, project: Project, stage: str, name: str, limit: int = 0) -> tuple[int, str]:
-        """Exit status and output; files may not grow beyond `limit` bytes, where it isn't 0."""
+        """Exit status and output; files are limited to `limit` bytes if it isn't 0."""
         assert self.process.stdin is not None and self.process.stdout is not None
         output = project.folder / "output"
         asked = [str(project.folder), str(output), f"pipeline.{stage}", name, limit]
@@ -104,11 +104,11 @@ def warm() -> Iterator[Warm]:
 
 
 def refused(warm: Warm, project: Project, stage: str, name: str, *says: str) -> None:
-    """The stage fails with one message that holds all of `says`, and changes nothing."""
+    """The stage fails with one message that has all of `says`, and changes nothing."""
     before = content(project.folder)
     code, output = warm.run(project, stage, name)
     assert code == 1, output
-    message = told(output)
+    message = message_of(output)
     for words in says:
         assert words in message, message
     assert content(project.folder) == before
@@ -119,7 +119,7 @@ def refused(warm: Warm, project: Project, stage: str, name: str, *says: str) -> 
 
 @dataclass(frozen=True)
 class Slip:
-    """An edit of params.yaml, and what the message must hold."""
+    """An edit of params.yaml, and the parts of the message."""
 
     old: str
     new: str
@@ -195,7 +195,7 @@ def test_an_input_that_is_not_built(warm: Warm, project: Project) -> None:
 
 
 def reseal(project: Project, file: Path) -> None:
-    """Write the manifest anew for a changed file, as whoever meant harm would."""
+    """Write the manifest again for a changed file, like an attacker."""
     folder = project.artifacts.joinpath(*file.parts[:2])
     manifest = read_manifest(folder / "manifest.json")
     manifest["files"][file.relative_to(*file.parts[:2]).name] = sha256_file(
@@ -228,7 +228,7 @@ def tar_of(name: str, *, claims: int = 0, **attributes: object) -> bytes:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a file of an artifact, who reads it, and what the message must hold."""
+    """A change of a file of an artifact, the stage that reads it, and the parts of the message."""
 
     file: Path
     spoil: Callable[[bytes], bytes]
@@ -236,7 +236,7 @@ class Damage:
     says: tuple[str, ...]
 
 
-CHECKOUT = ("not the bytes the manifest names", "dvc checkout", "dvc repro -f")
+CHECKOUT = ("not the bytes that the manifest lists", "dvc checkout", "dvc repro -f")
 AGAIN = ("build it again",)
 DAMAGES = {
     "truncated shard": Damage(SHARD, half, False, CHECKOUT),
@@ -273,7 +273,7 @@ def test_a_damaged_input(warm: Warm, on_built: Project, name: str) -> None:
 
 
 def test_an_encoder_of_another_image_size(warm: Warm, on_built: Project) -> None:
-    """Its files agree with each other and with the manifest: only the environment doesn't fit."""
+    """Its files agree with each other and with the manifest; only the environment doesn't fit."""
     other = mae.Pretraining(mae.Config(patch=16), (3, 48, 48)).encoder()
     save_encoder(other, on_built.artifacts / "encoders/breakout-mae")
     for name in ("model.safetensors", "config.json"):
@@ -288,7 +288,7 @@ def test_an_encoder_of_another_image_size(warm: Warm, on_built: Project) -> None
 
 @pytest.fixture
 def mounted(on_built: Project) -> Iterator[bool]:
-    """artifacts/ on a small disk of its own, where mounting is allowed; False where it isn't."""
+    """artifacts/ on a small disk, if mounting is allowed; False if it isn't."""
     aside = on_built.folder / "aside"
     on_built.artifacts.rename(aside)
     on_built.artifacts.mkdir()
@@ -317,9 +317,9 @@ FULL = [
 def test_a_full_disk(
     warm: Warm, on_built: Project, mounted: bool, stage: str, name: str, left: int
 ) -> None:
-    """With `left` kB to go, the stage stops in a different place each; with room it goes on.
+    """With `left` kB left, the stage stops in a different place each time; with space it resumes.
 
-    Where no disk can be mounted, files may not become larger than a few kB instead.
+    Without permission to mount a disk, files are limited to a few kB instead.
     """
     filler, before = on_built.artifacts / "filler", content(on_built.folder)
     if mounted:
@@ -327,7 +327,7 @@ def test_a_full_disk(
     code, output = warm.run(on_built, stage, name, 0 if mounted else 1024 * min(left + 4, 16))
     filler.unlink(missing_ok=True)
     assert code == 1, output
-    message = told(output)
+    message = message_of(output)
     assert "artifacts/" in message and "free some space" in message, message
     assert content(on_built.folder) == before
     code, output = warm.run(on_built, stage, name)
@@ -346,7 +346,7 @@ def wait_for(project: Project, pattern: str, process: subprocess.Popen[str]) -> 
 
 
 def test_the_same_entry_twice_at_once(project: Project) -> None:
-    """The second is refused, the first is unharmed."""
+    """The second is refused, the first is not affected."""
     project.edit("count: 96", "count: 4000")
     first = project.start("collect", "breakout")
     wait_for(project, ".work/collect-breakout-*/out", first)
@@ -354,7 +354,7 @@ def test_the_same_entry_twice_at_once(project: Project) -> None:
     code, output = project.run("collect", "breakout")
     first.send_signal(signal.SIGCONT)
     assert code == 1, output
-    assert "another process is at work on it; wait for it, or stop it" in told(output)
+    assert "another process is at work on it; wait for it, or stop it" in message_of(output)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
     assert open_artifact("frames/breakout", project.artifacts).manifest["metrics"]["frames"] == 4000
@@ -363,7 +363,7 @@ def test_the_same_entry_twice_at_once(project: Project) -> None:
 
 @pytest.mark.slow
 def test_two_dvc_repro_at_once(committed: Project, project: Project) -> None:
-    """DVC, or we, refuse the second; the first is unharmed and its work is what DVC then has."""
+    """DVC, or we, refuse the second; the first is not affected, and DVC then has its work."""
     tables = (project.folder / "params.yaml").read_text().replace("count: 96", "count: 4000")
     shutil.copytree(committed.folder, project.folder, dirs_exist_ok=True, symlinks=True)
     (project.folder / "params.yaml").write_text(tables)

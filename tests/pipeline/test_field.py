@@ -1,4 +1,6 @@
-"""What machines and people do to a stage at work: it refuses by name, or goes on."""
+"""Stages under real conditions: unusual machines, and changes by people while a stage works. A
+stage refuses by name, or continues.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ Edit = Callable[[], object]
 
 @pytest.fixture
 def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The project is where this process works, and what it changes of itself is put back."""
+    """The project as the current folder; changes of this process are undone afterwards."""
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(sys, "argv", ["collect", "breakout"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -40,7 +42,7 @@ def here(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def collect(meanwhile: Edit = lambda: None) -> list[str]:
-    """Run the stage `collect`, whose work is one file; what was done of it, and not found done."""
+    """Run the stage `collect`, whose work is one file; returns the work that this run did."""
     done: list[str] = []
 
     def work(running: Stage) -> Mapping[str, Any]:
@@ -57,22 +59,24 @@ def collect(meanwhile: Edit = lambda: None) -> list[str]:
 LABEL, OUT = "frames/breakout", Path("artifacts/frames/breakout")
 
 
-def test_what_changes_while_a_stage_works_is_not_published(
+def test_a_change_while_a_stage_works_is_not_published(
     here: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither params.yaml nor a source file; another entry, or how it was before, is no matter."""
+    """Of params.yaml or of a source file; a change of another entry, or one that is undone, is
+    ignored.
+    """
     here.edit("epochs: 8", "epochs: 9")
-    says = r"params\.yaml \(frames\.breakout\): changed while the stage worked.*work is kept"
+    says = r"params\.yaml \(frames\.breakout\): changed while the stage worked.*run the stage again"
     with pytest.raises(SystemExit, match=says):
         collect(lambda: here.edit("count: 96", "count: 97"))
     assert not OUT.exists()
     here.edit("count: 97", "count: 96")
-    source, digests = "datasets/sources/random.py", closure.changed
-    monkeypatch.setattr(closure, "changed", lambda code: [source])
+    source, digests = "datasets/sources/random.py", closure.changed_files
+    monkeypatch.setattr(closure, "changed_files", lambda code: [source])
     with pytest.raises(SystemExit, match=f"{source}: changed while the stage worked"):
         collect()
     assert not OUT.exists()
-    monkeypatch.setattr(closure, "changed", digests)
+    monkeypatch.setattr(closure, "changed_files", digests)
     assert collect(lambda: here.edit("epochs: 9", "epochs: 10")) == []  # the work was kept
     assert artifact.open_artifact(LABEL).manifest["metrics"] == {"frames": 96}
 
@@ -83,10 +87,10 @@ def test_the_files_of_a_stamp_that_changed_are_named(
     fresh_clone(tmp_path)
     monkeypatch.setattr(closure, "CODE", tmp_path)
     code = closure.stamp("collect")
-    assert closure.changed(code) == []
+    assert closure.changed_files(code) == []
     (tmp_path / "pipeline/collect.py").write_text("half an ed(")
     (tmp_path / "datasets/shards.py").unlink()
-    assert closure.changed(code) == ["datasets/shards.py", "pipeline/collect.py"]
+    assert closure.changed_files(code) == ["datasets/shards.py", "pipeline/collect.py"]
 
 
 def test_finished_work_is_kept_until_dvc_has_recorded_it(
@@ -102,7 +106,7 @@ def test_finished_work_is_kept_until_dvc_has_recorded_it(
     [copy] = Path("artifacts/.work").glob(f"*/{finished.FINISHED}/{LABEL}/data.bin")
     copy.write_bytes(b"fraMes")
     assert collect() == ["frames"]
-    assert "data.bin: not the bytes the manifest names (damaged), so it is made again" in (
+    assert "data.bin: not the bytes that the manifest lists (damaged), so it is made again" in (
         capsys.readouterr().err
     )
     shutil.rmtree(OUT)
@@ -111,7 +115,9 @@ def test_finished_work_is_kept_until_dvc_has_recorded_it(
 
 
 def test_a_table_on_another_file_system(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No rename leads there from artifacts/.work; first none is there, then one."""
+    """Files cannot be renamed there from artifacts/.work; first without an artifact there, then
+    with one.
+    """
     rename = os.replace
 
     def replace(source: Path | str, target: Path | str) -> None:
@@ -134,7 +140,7 @@ def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.M
     assert record.commit() == "unknown"
 
 
-def test_a_group_of_processes_is_refused_and_what_one_left_is_no_matter(
+def test_a_group_of_processes_is_refused_but_not_its_left_over_variables(
     here: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
@@ -156,7 +162,7 @@ print("\\u2026", "WORLD_SIZE" in os.environ, getpass.getuser())
 
 
 @pytest.mark.parametrize("closed", ["", "2>&-", "2>/dev/full"])
-def test_any_surroundings_will_do(tmp_path: Path, closed: str) -> None:
+def test_unusual_environments_of_a_process(tmp_path: Path, closed: str) -> None:
     """A C locale, no name for the user, a left-over WORLD_SIZE, and a bad standard error."""
     done = subprocess.run(
         ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, SURROUNDINGS],
@@ -181,7 +187,7 @@ print(child.pid, flush=True)
 
 @pytest.mark.parametrize("dvc", [True, False])
 def test_a_stage_dies_with_dvc_and_with_no_other_parent(dvc: bool) -> None:
-    """From before its imports on; a shell may go."""
+    """From before its imports on; a shell as its parent may end."""
     environment = os.environ | {"PYTHONPATH": str(CODE)} | ({"DVC_STAGE": "x"} if dvc else {})
     done = subprocess.run(
         [sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, check=True
@@ -213,7 +219,7 @@ def test_an_encoder_is_loaded_whatever_the_caller_s_default_type(tmp_path: Path)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 
-def test_what_memory_does_not_suffice_for_is_one_line() -> None:
+def test_too_little_memory_is_one_line() -> None:
     for ask in (
         lambda: np.empty(1 << 60, np.uint8), lambda: torch.empty(1 << 60, dtype=torch.uint8)
     ):  # fmt: skip
@@ -246,7 +252,7 @@ def test_a_torn_lock_of_dvc_is_removed(
     assert not path.exists() and "torn by a DVC that was killed" in capsys.readouterr().err
 
 
-def test_what_is_not_in_dvc_s_cache_is_named(tmp_path: Path) -> None:
+def test_files_missing_in_dvc_s_cache_are_named(tmp_path: Path) -> None:
     lock, objects = tmp_path / "dvc.lock", tmp_path / "files/md5"
     assert repro.uncached(tmp_path, lock) == []
     outs = [{"path": "artifacts/frames/x", "md5": "abcd.dir"}, {"path": "page", "md5": "ef01"}]

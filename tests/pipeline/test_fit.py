@@ -1,4 +1,4 @@
-"""Predictors fitted, judged, and put to label, in a data set of bright spots on noise."""
+"""Predictors fitted, scored, and used to label, in a data set of bright spots on noise."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ LEARNED = ("picanet", "student")
 
 
 def build(key: str, run: Callable[[Stage], Mapping[str, Any]]) -> dict[str, Any]:
-    """Build an artifact as its stage does, in the current folder."""
+    """Build an artifact like its stage, in the current folder."""
     table, name = key.split("/")
     entry = params.load().entry(table, name)
     opened = {key: open_artifact(label) for key, label in entry.inputs().items()}
@@ -79,7 +79,7 @@ def build(key: str, run: Callable[[Stage], Mapping[str, Any]]) -> dict[str, Any]
 
 
 def spots(count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (count, 16, width, 3) and the maps of what is in them."""
+    """Frames (count, 16, width, 3) and the maps of their spots."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 100, (count, 16, width, 3), np.uint8)
     maps = np.zeros(images.shape[:3], np.uint8)
@@ -126,7 +126,7 @@ def small_mae(stage: Stage) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["picanet", "student", "motion", "centre", "random", "mae"])
-def test_every_source_is_fitted_judged_and_labels(project: Path, name: str) -> None:
+def test_every_source_is_fitted_scored_and_labels(project: Path, name: str) -> None:
     by = f"encoders/{name}" if name == "mae" else f"predictors/{name}"
     if name == "mae":
         build(by, small_mae)
@@ -158,7 +158,7 @@ def test_every_source_is_fitted_judged_and_labels(project: Path, name: str) -> N
     assert (artifact.folder / "overlay.png").stat().st_size > 1000
 
 
-def test_four_fifths_teach_and_one_fifth_judges() -> None:
+def test_four_fifths_train_and_one_fifth_validates() -> None:
     for count, judges in ((5, 1), (10, 2), (20, 4), (30, 6), (2, 1), (8, 2)):
         taught, held_out = fit.split(count)
         assert len(held_out) == judges
@@ -171,7 +171,7 @@ def test_one_annotation_is_enough_to_fit(project: Path) -> None:
     assert build("predictors/one", fit.run)["held_out"] == 1
 
 
-def test_maps_of_frames_that_were_built_anew_are_refused(project: Path) -> None:
+def test_maps_of_frames_that_were_built_again_are_refused(project: Path) -> None:
     before = open_artifact("frames/spots").digest
     Path("work/frames/spots").rmdir()
     build("frames/spots", collect(41, 16))
@@ -191,13 +191,13 @@ def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
 
 
 def moved(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[np.float32]:
-    """The spots' own maps, a column to the right."""
+    """The spots' own maps, shifted by a column to the right."""
     assert (entry["annotator"], env) == ("simulated", "atari/Pong")
     maps: NDArray[np.float32] = np.divide(np.roll(labelled.maps, 1, 2), 255, dtype=np.float32)
     return maps
 
 
-def test_predictors_are_judged_on_other_annotations(
+def test_predictors_are_scored_on_other_annotations(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("predictors/random", fit.run)
@@ -217,7 +217,7 @@ def test_predictors_are_judged_on_other_annotations(
     with Image.open("artifacts/.runs/measured/annotations/spots.png") as picture:
         assert picture.width < 4 * 210 and picture.height > judge.PICTURED * 192
     for wrong, message in (
-        ("predictors/none", "predictors/none: not there yet"),
+        ("predictors/none", "predictors/none: missing"),
         ("predictors/motion", "motion: learned from annotations of frames/spots itself"),
     ):
         monkeypatch.setattr("sys.argv", [*words, wrong])
@@ -225,7 +225,7 @@ def test_predictors_are_judged_on_other_annotations(
             judge.main()
 
 
-def test_maps_of_judged_predictors_stand_side_by_side(
+def test_maps_of_scored_predictors_are_side_by_side(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("predictors/random", fit.run)

@@ -1,4 +1,4 @@
-"""From a learner that is given the state to evaluated policies, on Meta-World, by the stages."""
+"""From a learner on the state to evaluated policies, on Meta-World, by the stages."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ policies:
 
 
 @pytest.mark.slow
-def test_visarl_from_clicks_to_a_game_with_what_it_sees(project: Project) -> None:
-    """The encoder carries the student to the policy, and the video shows the student's maps."""
+def test_visarl_from_clicks_to_a_video_with_its_saliency(project: Project) -> None:
+    """The encoder carries the student to the policy, and the video has the student's maps."""
     (project.folder / "params.yaml").write_text(CLICKED)
     for stage, name in (
         ("collect", "drawer"),
@@ -74,8 +74,8 @@ def test_visarl_from_clicks_to_a_game_with_what_it_sees(project: Project) -> Non
 DRAWN = "frames:\n  reach: {env: metaworld/reach, source: expert, count: 600, streams: 2}\n"
 
 
-def drawing(process: subprocess.Popen[str]) -> list[int]:
-    """The processes of a stage that have loaded what Meta-World is drawn with."""
+def renderers(process: subprocess.Popen[str]) -> list[int]:
+    """The processes of a stage that have loaded Meta-World's renderer."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     maps = {int(pid): Path(f"/proc/{pid}/maps").read_text() for pid in children}
     return [pid for pid, loaded in maps.items() if re.search("libEGL|libOSMesa", loaded)]
@@ -83,11 +83,11 @@ def drawing(process: subprocess.Popen[str]) -> list[int]:
 
 @pytest.mark.slow
 def test_a_renderer_that_is_killed(project: Project) -> None:
-    """The stage ends and says so, nothing is published, and the next run goes on."""
+    """The stage ends with a message, nothing is published, and the next run resumes."""
     project.edit("frames:\n", DRAWN)
     process = project.start("collect", "reach")
     deadline = time.monotonic() + 120
-    while not (workers := drawing(process)):
+    while not (workers := renderers(process)):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
     os.kill(workers[0], signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The README's table of results holds the numbers that were measured; its prose is readable."""
+"""The README's table of results has the measured numbers; its prose is readable."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def mean(cell: Cell, protocol: str = "success") -> float:
 def r2(
     arm: str, *tasks: str, reading: str = "pooled", points: tuple[str, ...] = Cell.points
 ) -> str:
-    """Of the probes of an arm, over these tasks."""
+    """R² of the probes of an arm, over these tasks."""
     names = tuple(tuple(f"{task}-small-{arm}-s{seed}" for seed in range(3)) for task in tasks)
     return f"{mean(Cell('', '', names, reading=reading, points=points), 'probe'):.2f}"
 
 
 def r2_of_pixels() -> str:
-    """Of probes of the pixels themselves: nothing is trained, so there are no seeds."""
+    """R² of probes of the pixels themselves: nothing is trained, so there are no seeds."""
     cells = [Cell("", "", ((f"{task}-small-pixels",),), reading="pixels") for task in TASKS]
     return f"{np.mean([mean(cell, 'probe') for cell in cells]):.2f}"
 
@@ -114,7 +114,7 @@ def test_policies() -> None:
 
 
 def paragraphs() -> list[str]:
-    """What is read as a piece: neither code, nor a table, nor a picture, nor what it links to."""
+    """The paragraphs of prose, without code, tables, images and addresses of links."""
     text = re.sub(r"(?ms)^```.*?^```$", "", README)
     text = re.sub(r"(?m)^[|!].*$", "", text)
     text = re.sub(r"\]\([^)]*\)", "]", text[: text.index("## Citation")])

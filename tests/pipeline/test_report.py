@@ -1,4 +1,4 @@
-"""The report: its numbers, what it says about what is missing, and the page in a real browser."""
+"""The report: its numbers, its notes on missing parts, and the page in a real browser."""
 
 import csv
 import functools
@@ -51,15 +51,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.fixture
 def copied(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
-    """An artifacts tree to spoil; its intervals are rough, to save time."""
+    """An artifacts tree that a test may change; its intervals are rough, to save time."""
     rough = functools.partial(bootstrap_interval, resamples=20)
     monkeypatch.setattr(data, "bootstrap_interval", rough)
     shutil.copytree(report.artifacts, tmp_path / "artifacts")
     return Report(tmp_path / "artifacts", tmp_path / "report", {})
 
 
-def test_success_is_shown_where_episodes_can_succeed(copied: Report) -> None:
-    """Rates of the last checkpoints, with intervals, a curve, and the random policy's beside it."""
+def test_success_rates_of_environments_with_a_success_signal(copied: Report) -> None:
+    """Rates of the last checkpoints, with intervals, a curve, and the random policy's rate."""
     path = copied.artifacts / "evaluations" / "frostbite-spirl" / "evaluation.json"
     value = json.loads(path.read_text("utf-8"))
     value["random"]["successes"] = [False] * 9 + [True]
@@ -81,7 +81,7 @@ def test_success_is_shown_where_episodes_can_succeed(copied: Report) -> None:
 
 
 def edit(path: Path, **changes: object) -> None:
-    """Change values of a JSON file in an artifact, whose manifest then fits it."""
+    """Change values of a JSON file in an artifact, and the manifest's digest of it."""
     if path.name == "manifest.json":
         reseal(path.parent, **changes)
     else:
@@ -110,7 +110,7 @@ def test_metrics_are_those_of_the_last_checkpoints(report: Report) -> None:
     assert json.loads((report.out / "metrics.json").read_text()) == report.metrics
 
 
-def test_a_failed_seed_counts_as_the_random_policy_and_is_shown(report: Report) -> None:
+def test_a_failed_seed_counts_as_the_random_policy_and_is_marked(report: Report) -> None:
     folder = report.artifacts / "evaluations" / "frostbite-mae-all"
     value = json.loads((folder / "evaluation.json").read_text())
     games = [seed["checkpoints"][-1]["returns"] for seed in value["seeds"][:2]]
@@ -139,13 +139,13 @@ def test_curves_hold_every_checkpoint(report: Report) -> None:
     assert float(rows[-1]["mean"]) == pytest.approx(report.metrics["frostbite-mae-all"]["mean"])
 
 
-def test_human_reference_and_the_share_of_it(report: Report) -> None:
+def test_the_human_reference_and_the_normalised_score(report: Report) -> None:
     share = (report.metrics["frostbite-spirl"]["mean"] - 65.2) / (4334.7 - 65.2)
     assert ">4,330</dd>" in report.page
     assert f"this policy: {percent(share)}, from random" in report.page
 
 
-def test_the_difference_from_the_random_policy_is_there_with_its_interval(report: Report) -> None:
+def test_the_difference_from_the_random_policy_has_its_interval(report: Report) -> None:
     metrics = report.metrics["frostbite-spirl"]
     low, high = metrics["above_random_low"], metrics["above_random_high"]
     assert low < metrics["above_random"] < high
@@ -168,7 +168,7 @@ def test_comparisons_with_the_papers_have_their_section(copied: Report) -> None:
     assert '<a href="#papers">' in copied.page
 
 
-def test_where_the_policy_looks_is_shown_as_the_paper_s_figure(copied: Report) -> None:
+def test_attention_is_in_the_form_of_the_paper_s_figure(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     assert "Fig. 6" not in copied.page
     sheet = copied.artifacts / "evaluations" / "frostbite-spirl" / "attention.png"
@@ -179,7 +179,7 @@ def test_where_the_policy_looks_is_shown_as_the_paper_s_figure(copied: Report) -
     assert str(data_uri(sheet, "image/png")) in copied.page.split("SPIRL, Fig. 6")[0]
 
 
-def test_what_varies_from_run_to_run_is_not_on_the_page(copied: Report) -> None:
+def test_the_page_does_not_vary_from_run_to_run(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     page = copied.page
     shutil.rmtree(copied.artifacts / ".runs")
@@ -187,7 +187,7 @@ def test_what_varies_from_run_to_run_is_not_on_the_page(copied: Report) -> None:
     assert copied.page == page
 
 
-def test_smoke_is_said_of_short_runs_only(copied: Report) -> None:
+def test_only_short_runs_are_marked_as_smoke_tests(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     assert "3,000 of the paper's 100,000 steps" in copied.page
     assert "Their numbers are not results" in copied.page
@@ -200,7 +200,7 @@ def test_smoke_is_said_of_short_runs_only(copied: Report) -> None:
 
 
 def test_simulated_clicks_are_labelled(copied: Report) -> None:
-    """Wherever they went: the annotations, and what was made from them."""
+    """In the annotations, and in everything made from them."""
     params = PARAMS | {"annotations": {"clicks": {"frames": "frostbite", "annotator": "simulated"}}}
     folder = copied.artifacts / "annotations" / "clicks"
     for simulated, badges in ((False, 0), (True, 2)):
@@ -212,23 +212,23 @@ def test_simulated_clicks_are_labelled(copied: Report) -> None:
         edit(copied.artifacts / "predictors/frostbite-motion/manifest.json", metrics=metrics)
         render(params, copied.artifacts, copied.out)
         assert copied.page.count(">Simulated clicks</span>") == badges
-        assert "Clicks, as Gaussians, over their frames (clicks)" in copied.page
+        assert "Maps of the clicks, as Gaussians, overlaid on their frames (clicks)" in copied.page
 
 
-def test_maps_and_loss_of_a_predictor_are_shown(copied: Report) -> None:
+def test_maps_and_loss_of_a_predictor_are_on_the_page(copied: Report) -> None:
     folder = copied.artifacts / "predictors" / "frostbite-motion"
     Image.fromarray(picture(96, 96)).save(folder / "overlay.png")
     (folder / "curve.csv").write_text("step,loss\n1,0.9\n2,0.5\n")
     reseal(folder)
     render(PARAMS, copied.artifacts, copied.out)
-    assert "over held-out frames (frostbite-motion)" in copied.page
+    assert "on validation frames (frostbite-motion)" in copied.page
     assert "Training loss of frostbite-motion" in copied.page
 
 
 # What is there, and what is not
 
 
-def test_only_what_params_names_is_read(copied: Report) -> None:
+def test_only_entries_of_params_are_read(copied: Report) -> None:
     (copied.artifacts / "evaluations" / "left-over").mkdir()
     (copied.artifacts / "evaluations" / "left-over" / "evaluation.json").write_text("not JSON")
     params = PARAMS | {"policies": {"frostbite-der": PARAMS["policies"]["frostbite-der"]}}
@@ -239,7 +239,7 @@ def test_only_what_params_names_is_read(copied: Report) -> None:
     assert [path.name for path in (copied.out / "curves").iterdir()] == ["frostbite-der.csv"]
 
 
-def test_nothing_built_yet_is_a_page_that_says_so(tmp_path: Path) -> None:
+def test_without_artifacts_the_page_lists_the_commands(tmp_path: Path) -> None:
     assert render(PARAMS, tmp_path / "artifacts", tmp_path / "report") == {}
     page = (tmp_path / "report" / "index.html").read_text("utf-8")
     assert "11 of 11 artifacts are missing" in page
@@ -249,7 +249,7 @@ def test_nothing_built_yet_is_a_page_that_says_so(tmp_path: Path) -> None:
 
 def test_empty_tables_are_fine(tmp_path: Path) -> None:
     assert render({table: None for table in PARAMS}, tmp_path, tmp_path / "report") == {}
-    assert "params.yaml names no policy" in (tmp_path / "report" / "index.html").read_text("utf-8")
+    assert "params.yaml has no policies" in (tmp_path / "report" / "index.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_empty_tables_are_fine(tmp_path: Path) -> None:
         ("evaluations/frostbite-spirl/video.mp4", "evaluations/frostbite-spirl/video.mp4"),
     ],
 )
-def test_what_is_missing_is_named(copied: Report, gone: str, said: str) -> None:
+def test_missing_files_are_named(copied: Report, gone: str, said: str) -> None:
     path = copied.artifacts / gone
     if path.is_dir():
         shutil.rmtree(path)
@@ -284,12 +284,14 @@ def test_what_nobody_vouches_for_is_not_shown(copied: Report) -> None:
 @pytest.mark.parametrize(
     "file", ["encoders/frostbite-mae/panels.png", "evaluations/frostbite-spirl/evaluation.json"]
 )
-def test_what_is_not_as_its_manifest_says_is_refused_by_name(copied: Report, file: str) -> None:
+def test_files_that_differ_from_their_manifest_are_refused_by_name(
+    copied: Report, file: str
+) -> None:
     path = copied.artifacts / file
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    for says in ("not the bytes the manifest names", "missing from the artifact"):
+    for says in ("not the bytes that the manifest lists", "missing from the artifact"):
         with pytest.raises(FoveaError, match=f"{file}: {says}.*dvc repro -f"):
             render(PARAMS, copied.artifacts, copied.out)
         path.unlink(missing_ok=True)
@@ -308,7 +310,7 @@ def test_what_is_not_as_its_manifest_says_is_refused_by_name(copied: Report, fil
         ("encoders/frostbite-mae/curve.csv", "step,accuracy\n1,2\n"),
     ],
 )
-def test_what_is_malformed_is_refused_by_name(copied: Report, file: str, content: str) -> None:
+def test_malformed_files_are_refused_by_name(copied: Report, file: str, content: str) -> None:
     path = copied.artifacts / file
     path.write_text(content)
     if path.name != "manifest.json":  # so that it is refused for what it holds
@@ -319,7 +321,7 @@ def test_what_is_malformed_is_refused_by_name(copied: Report, file: str, content
 
 
 @pytest.mark.parametrize("returns", [[], [float("nan")], [[1.0]], "12"])
-def test_returns_that_are_no_scores_are_refused(copied: Report, returns: object) -> None:
+def test_invalid_returns_are_refused(copied: Report, returns: object) -> None:
     path = copied.artifacts / "evaluations" / "frostbite-der" / "evaluation.json"
     edit(path, random={"returns": returns})
     with pytest.raises(FoveaError, match=r"frostbite-der/evaluation\.json"):
@@ -337,7 +339,7 @@ def test_text_from_artifacts_is_escaped(copied: Report) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in copied.page
 
 
-def test_an_input_of_another_version_is_pointed_out(copied: Report) -> None:
+def test_an_input_of_another_version_is_marked(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     assert "another version" not in copied.page
     edit(copied.artifacts / "encoders" / "frostbite-pixels" / "manifest.json", metrics={"new": 1})
@@ -353,7 +355,7 @@ def test_same_artifacts_same_bytes(copied: Report) -> None:
     assert names == ["curves", "index.html", "metrics.json"]
 
 
-def test_the_lineage_names_inputs_and_digests(report: Report) -> None:
+def test_the_lineage_has_inputs_and_digests(report: Report) -> None:
     item = data.gather(PARAMS, report.artifacts)["evaluations"][0]
     assert item.digest is not None
     row = f"evaluations/frostbite-spirl</th>\n      <td><code>{item.digest[:8]}</code></td>"
@@ -409,7 +411,7 @@ def test_data_uri_needs_the_right_kind(report: Report, tmp_path: Path) -> None:
 def opened(
     report: Report, browser: Browser, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Page, list[str]]]:
-    """The report, all its details open, and everything that it complained of or asked for."""
+    """The report with all details open, and all errors that it logged and requests that it sent."""
     width, height, scheme = request.param
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     heard: list[str] = []

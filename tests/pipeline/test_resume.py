@@ -1,4 +1,4 @@
-"""Every stage, killed at random points and run again, ends in the bytes of an undisturbed run."""
+"""Every stage, killed at random points and run again, ends in the bytes of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def kill_at(project: Project, stage: str, name: str, how: signal.Signals, moment: float) -> int:
-    """Start a stage, let it work for `moment` seconds, and stop it the hard or the soft way."""
+    """Start a stage, and kill or interrupt it after `moment` seconds."""
     process = project.start(stage, name)
     deadline = time.monotonic() + 60
     while not list(project.artifacts.glob(f".work/{stage}-{name}-*")):
@@ -102,10 +102,10 @@ def test_killed_and_resumed(
 
 
 @pytest.mark.slow
-def test_work_that_cannot_be_gone_on_from_is_told_of(
+def test_work_that_cannot_be_resumed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Once, with the place, and never of another entry's whose name begins alike."""
+    """Once, with the folder, and never for another entry whose name begins alike."""
     monkeypatch.setattr(stage, "WORK", tmp_path)
     for label, print_, warns in (
         ("train-x", "0" * 16, False),
@@ -120,7 +120,7 @@ def test_work_that_cannot_be_gone_on_from_is_told_of(
         assert (f"earlier progress stays in {tmp_path}/train-x-*" in said) == warns, (label, said)
 
 
-def test_what_dvc_made_read_only_can_be_copied_twice(on_built: Project) -> None:
+def test_files_that_dvc_made_read_only_can_be_copied_twice(on_built: Project) -> None:
     """DVC links its cache's files into the workspace, and none of them may be written to."""
     for path in (on_built.artifacts / "encoders/breakout-mae").iterdir():
         path.chmod(0o444)
@@ -147,7 +147,7 @@ def test_more_seeds_train_only_the_new_ones(on_built: Project) -> None:
     assert (project.artifacts / "policies/breakout-spirl/seed-1/metrics.json").exists()
     assert record.read_bytes() != record_bytes
     again = project.built("evaluate", "breakout-spirl")
-    whole, rest = (re.search(r" 0/(\d+) games", output) for output in (played, again))
+    whole, rest = (re.search(r" 0/(\d+) episodes", output) for output in (played, again))
     assert whole and rest and int(rest[1]) < int(whole[1])  # seed 0 and random play are kept
     project.edit(two, one)
     shutil.rmtree(project.artifacts / "policies")

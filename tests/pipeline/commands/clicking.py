@@ -1,4 +1,4 @@
-"""Hands for the page to click on, and what they left on the disk."""
+"""Clicks on the annotation page by a browser, and the clicks in its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ expect.set_options(timeout=30_000)
 
 
 def click(page: Page, x: float, y: float, **words: object) -> tuple[float, float]:
-    """Click on the frame; where that is on the canvas of 400x400."""
+    """Click on the frame, at a point of the canvas of 400x400."""
     box = page.locator("#stage").bounding_box()
     assert box is not None
     place = box["x"] + box["width"] * x / 400, box["y"] + box["height"] * y / 400
@@ -33,13 +33,13 @@ def on_disk(server: Served, frame: int = 0) -> Points:
 
 
 def near(points: Points, wanted: list[tuple[float, float]]) -> bool:
-    """Are these the clicks, within a pixel of the screen?"""
+    """Whether the clicks are these, within a pixel of the screen."""
     return len(points) == len(wanted) and bool(np.allclose(points, wanted, atol=1.0))
 
 
 @contextmanager
 def fresh(browser: Browser, **words: object) -> Iterator[BrowserContext]:
-    """A browser that has been nowhere."""
+    """A browser without history."""
     context = browser.new_context(**words)  # type: ignore[arg-type]
     yield context
     context.close()

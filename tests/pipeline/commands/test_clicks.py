@@ -1,5 +1,5 @@
 """`make annotate` from end to end: the page in a real browser, its server killed, the disk full,
-another origin at it.
+and a page of another origin.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def page(browser: Browser, server: Served) -> Iterator[Page]:
-    """The page, opened; it complains of nothing and asks nobody else for anything.
+    """The opened page, which logs no error and sends no request elsewhere.
 
-    Chromium itself notes each answer 409, which the page deals with.
+    Chromium itself logs each answer 409, which the page handles.
     """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     heard: list[str] = []
@@ -53,7 +53,9 @@ def page(browser: Browser, server: Served) -> Iterator[Page]:
 
 
 def test_clicks_undo_redo_remove_and_clear(page: Page, server: Served) -> None:
-    """Each is on the disk once the page says so; the frame is wider than high, the canvas not."""
+    """Each is on the disk once the page says so; the frame is wider than high, the canvas is
+    square.
+    """
     a, b, c = click(page, 100, 50), click(page, 300, 350), click(page, 200, 200)
     saved(page)
     assert near(on_disk(server), [a, b, c])
@@ -123,8 +125,10 @@ ALPHA = """canvas => [...canvas.getContext('2d').getImageData(0, 0, 200, 200).da
     .filter((_, n) => n % 4 === 3)"""
 
 
-def test_the_map_is_drawn_as_the_stage_makes_it(page: Page, server: Served) -> None:
-    """Opacity goes with the map: the strongest and the empty places are where they should be."""
+def test_the_map_is_rendered_as_by_the_stage(page: Page, server: Served) -> None:
+    """Opacity is proportional to the map: its strongest and its empty pixels are at the right
+    places.
+    """
     for x, y in ((100, 50), (100, 50), (300, 350)):
         click(page, x, y)
     saved(page)
@@ -138,8 +142,10 @@ def test_the_map_is_drawn_as_the_stage_makes_it(page: Page, server: Served) -> N
     expect(page.locator("#heat")).to_be_visible()
 
 
-def test_reload_and_come_back(page: Page, browser: Browser, server: Served) -> None:
-    """To the same frame, undo and all; in a browser that forgot, to the first without clicks."""
+def test_reload_and_return(page: Page, browser: Browser, server: Served) -> None:
+    """To the same frame with its undo history; in a browser without history, to the first frame
+    without clicks.
+    """
     a = click(page, 20, 30)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -157,7 +163,7 @@ def test_reload_and_come_back(page: Page, browser: Browser, server: Served) -> N
 
 
 def test_two_tabs_lose_nothing_silently(page: Page, browser: Browser, server: Served) -> None:
-    """What one does not know of is kept and told; what it removed is removed."""
+    """Clicks of the other tab are kept, with a message; clicks that a tab removed are removed."""
     a = click(page, 50, 50)
     saved(page)
     with fresh(browser) as context:
@@ -181,8 +187,8 @@ def test_two_tabs_lose_nothing_silently(page: Page, browser: Browser, server: Se
         expect(other.locator("#dots i")).to_have_count(3)
 
 
-def test_an_old_answer_takes_no_click_away(page: Page, server: Served) -> None:
-    """The click that brings one back to the window is saved before what was asked for is heard."""
+def test_an_outdated_answer_removes_no_click(page: Page, server: Served) -> None:
+    """The click that focuses the window is saved before the requested state arrives."""
     click(page, 50, 50)
     saved(page)
     held: list[Route] = []
@@ -202,8 +208,8 @@ def test_an_old_answer_takes_no_click_away(page: Page, server: Served) -> None:
     assert not near(on_disk(server), [b])
 
 
-def test_a_lost_answer_and_another_tab_double_nothing(browser: Browser, server: Served) -> None:
-    """What was written and not acknowledged is not written once more."""
+def test_a_lost_answer_and_another_tab_repeat_no_click(browser: Browser, server: Served) -> None:
+    """A click that was written but not acknowledged is not written again."""
     lost: list[Route] = []
 
     def lose(route: Route) -> None:
@@ -231,8 +237,8 @@ def test_a_lost_answer_and_another_tab_double_nothing(browser: Browser, server: 
         expect(page.locator("#dots i")).to_have_count(2)
 
 
-def test_what_is_refused_can_be_taken_back(browser: Browser, server: Served) -> None:
-    """And keeps no other frame from being saved after that."""
+def test_refused_clicks_can_be_removed(browser: Browser, server: Served) -> None:
+    """And other frames are saved after that."""
 
     def refuse_two(route: Route) -> None:
         body = route.request.post_data_json
@@ -303,8 +309,8 @@ def test_the_page_is_accessible(page: Page) -> None:
 # Faults
 
 
-def test_the_server_killed_in_mid_work(browser: Browser, tmp_path: Path) -> None:
-    """What the page said is saved is there; what it did not say so of is told, and not lost."""
+def test_the_server_killed_at_work(browser: Browser, tmp_path: Path) -> None:
+    """Acknowledged clicks are on the disk; the others are reported and not lost."""
     with fresh(browser) as context, served(tmp_path / "alice.json") as server:
         page = context.new_page()
         page.goto(server.url)
@@ -328,7 +334,7 @@ def test_the_server_killed_in_mid_work(browser: Browser, tmp_path: Path) -> None
 
 
 def test_a_click_file_damaged_while_the_page_is_open(browser: Browser, tmp_path: Path) -> None:
-    """A reload says so, instead of Loading for ever; put right, it goes on from there."""
+    """After a reload the page shows the error instead of Loading; after the repair it continues."""
     with fresh(browser) as context, served(tmp_path / "alice.json") as server:
         page = context.new_page()
         page.goto(server.url)
@@ -348,7 +354,7 @@ def test_a_click_file_damaged_while_the_page_is_open(browser: Browser, tmp_path:
         expect(page.locator("#note")).to_be_hidden()
 
 
-def test_a_server_that_pauses_gets_every_click_in_the_end(page: Page, server: Served) -> None:
+def test_a_server_that_pauses_gets_every_click_later(page: Page, server: Served) -> None:
     server.process.send_signal(signal.SIGSTOP)
     points = [click(page, 40 + 30 * n, 100) for n in range(8)]
     expect(page.locator("#saved")).to_have_text("Saving")
@@ -359,9 +365,9 @@ def test_a_server_that_pauses_gets_every_click_in_the_end(page: Page, server: Se
 
 
 def test_a_full_disk(browser: Browser, tmp_path: Path) -> None:
-    """Told while it is full, saved when there is room; what was there before stays.
+    """Reported while the disk is full, saved when there is space; older clicks are not changed.
 
-    Where no disk can be mounted, files may not become larger than a few hundred bytes instead.
+    Without permission to mount a disk, files are limited to a few hundred bytes instead.
     """
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -425,7 +431,7 @@ Promise.all([
 def test_a_page_of_another_origin_can_neither_read_nor_write(
     browser: Browser, server: Served, tmp_path: Path
 ) -> None:
-    """Even one that has got hold of the token."""
+    """Even if it knows the token."""
     (tmp_path / "www").mkdir()
     (tmp_path / "www" / "evil.html").write_text(EVIL.replace("TARGET", server.url))
     handler = functools.partial(Quiet, directory=str(tmp_path / "www"))
@@ -443,7 +449,7 @@ def test_a_page_of_another_origin_can_neither_read_nor_write(
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Writes no log."""
+    """A server without a log."""
 
     def log_message(self, format: str, *words: object) -> None:
         pass

@@ -1,4 +1,4 @@
-"""`python -m pipeline.commands.clicks` and the stage that turns what it saved into maps."""
+"""`python -m pipeline.commands.clicks`, and the stage that makes maps from its click files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from datasets.saliency import read_saliency
 from datasets.shards import read_frames, write_shard
 from pipeline.commands import clicks
 from pipeline.runtime.artifact import Artifact, open_artifact, publish, seal
-from pipeline.runtime.stage import handed_down
+from pipeline.runtime.stage import inherit_simulated
 from tests.datasets.test_click_server import served
 from tests.pipeline.commands.clicking import click, fresh, saved
 from tests.pipeline.conftest import Project
@@ -42,7 +42,7 @@ policies: {}
 
 @pytest.fixture
 def reach(tmp_path: Path) -> Project:
-    """A project with frames that cost no simulation."""
+    """A project with frames that need no simulation."""
     (tmp_path / "params.yaml").write_text(PARAMS)
     out, project = tmp_path / "out", Project(tmp_path)
     out.mkdir()
@@ -57,7 +57,7 @@ def reach(tmp_path: Path) -> Project:
 
 
 def run_clicks(project: Project, monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    """What `python -m pipeline.commands.clicks` exits with: None, or its message."""
+    """The exit status of `python -m pipeline.commands.clicks`: None, or its message."""
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr("sys.argv", ["clicks", *words])
     try:
@@ -71,7 +71,9 @@ def run_clicks(project: Project, monkeypatch: pytest.MonkeyPatch, *words: str) -
 def test_from_no_clicks_to_maps(
     reach: Project, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stage says how to make clicks; page and import make them; the stage makes their maps."""
+    """The stage names the command for clicks; page and import write them; the stage makes their
+    maps.
+    """
     warm = Warm()
     code, message = warm.run(reach, "annotate", "reach")
     assert code == 1 and "datasets/clicks/reach: none of 3 frames have clicks" in message, message
@@ -118,18 +120,18 @@ def test_from_no_clicks_to_maps(
     warm.process.communicate("")
 
 
-def test_simulated_clicks_are_told_of_all_the_way_down() -> None:
+def test_simulated_clicks_are_marked_in_all_that_depends_on_them() -> None:
     def made(metrics: dict[str, object]) -> Artifact:
         return Artifact("frames/x", Path(), {"metrics": metrics}, "")
 
     plain, people, simulated = made({}), made({"simulated_clicks": False}), made(SIMULATED)
-    assert handed_down({"mean": 1}, [plain, people]) == {"mean": 1}
-    assert handed_down({"mean": 1}, [plain, simulated]) == {"mean": 1} | SIMULATED
-    assert handed_down({"simulated_clicks": False}, [simulated]) == SIMULATED
+    assert inherit_simulated({"mean": 1}, [plain, people]) == {"mean": 1}
+    assert inherit_simulated({"mean": 1}, [plain, simulated]) == {"mean": 1} | SIMULATED
+    assert inherit_simulated({"simulated_clicks": False}, [simulated]) == SIMULATED
 
 
 def of_heatmap_js(project: Project, count: int) -> str:
-    """A folder as the authors' tool leaves it: one place a frame, clicked on twice."""
+    """A folder as the authors' tool writes it: two clicks on one point in each frame."""
     folder = project.folder / "theirs"
     folder.mkdir()
     data = {"min": 0, "max": 2, "data": [{"x": 300, "y": 300, "value": 2, "radius": 25}]}
@@ -138,8 +140,10 @@ def of_heatmap_js(project: Project, count: int) -> str:
     return str(folder)
 
 
-def test_frames_go_to_another_tool(reach: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As pictures numbered as its clicks are read: those of the order shown."""
+def test_frames_are_exported_for_another_tool(
+    reach: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images with the numbers of the import: the frames of the page in its order."""
     assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--export", "pictures") is None
     frames = read_frames(reach.artifacts / "frames/reach")
     shown = order(frames, 0)[:3]
@@ -149,16 +153,16 @@ def test_frames_go_to_another_tool(reach: Project, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(np.asarray(Image.open(path)), frames.images[index])
 
 
-def test_without_a_name_the_entries_are_told(
+def test_without_a_name_the_entries_are_listed(
     reach: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "(make annotate NAME=…): reach, reach-simulated" in str(run_clicks(reach, monkeypatch))
 
 
-def test_what_cannot_be_clicked_on_or_imported(
+def test_bad_names_ports_and_imports_are_refused(
     reach: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused with one message; clicks that are there are never written over."""
+    """With one message; existing clicks are never overwritten."""
     ask, theirs = functools.partial(run_clicks, reach, monkeypatch), of_heatmap_js(reach, 3)
     assert ask("reach", "--as", "authors", "--import", theirs) is None
     path = reach.folder / "datasets/clicks/reach/authors.json"
@@ -167,7 +171,7 @@ def test_what_cannot_be_clicked_on_or_imported(
         for words, says in (
             (
                 ("reach", "--as", "authors", "--import", theirs),
-                "authors.json: is there already; import as another annotator (--as ",
+                "authors.json: exists already; import as another annotator (--as ",
             ),
             (("reach", "--as", "others", "--import", "gone"), "gone: no annotations_NNN"),
             (

@@ -1,4 +1,4 @@
-"""A small sample of the exam, and the exam's own judgement."""
+"""A small sample of the exam, and the exam's own verdicts."""
 
 from __future__ import annotations
 
@@ -62,14 +62,16 @@ def heals(project: Path) -> object:
         (lambda project: 0, "harmless"),
     ],
 )
-def test_what_the_exam_says(tmp_path: Path, read: Callable[[Path], object], outcome: str) -> None:
+def test_the_verdicts_of_the_exam(
+    tmp_path: Path, read: Callable[[Path], object], outcome: str
+) -> None:
     (tmp_path / "file").write_bytes(b"a")
     marks = examine(Reader("one", "file", read), tmp_path, seed=0, flips=8)
     assert marks.counts == {outcome: 8} and (tmp_path / "file").read_bytes() == b"a"
     assert f"{outcome}: file bit" in table([marks]) or outcome not in BAD
 
 
-def test_what_a_reader_changes_is_put_back(tmp_path: Path) -> None:
+def test_changes_by_a_reader_are_undone(tmp_path: Path) -> None:
     def read(project: Path) -> object:
         (project / "work/b").write_bytes(b"b")
         (project / "work/a").unlink()

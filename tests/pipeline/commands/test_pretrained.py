@@ -1,4 +1,4 @@
-"""Weights that were kept stand in for pretraining, and for nothing else."""
+"""Committed weights in place of pretraining, for the same entry and frames only."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def stage(name: str) -> Stage:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of kept weights, after an encoder was pretrained and its files put there."""
+    """The folder of committed weights, with the files of an encoder that was pretrained here."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretrained, "KEPT", Path("kept"))
+    monkeypatch.setattr(pretrained, "COMMITTED_WEIGHTS", Path("kept"))
     Path("params.yaml").write_text(PARAMS)
     shards = {"000-00000.tar": collect(seed=0).files["000-00000.tar"]}
     pretraining = stage("pretrain")
@@ -102,12 +102,12 @@ def remove(folder: Path) -> None:
     ("spoil", "message"),
     [
         (other_settings, r"kept/small: pretrained with .*'epochs': 1.* pretrain@small"),
-        (other_frames, "kept/small: learned from other shards than artifacts/frames/pong's"),
+        (other_frames, "kept/small: trained on other shards than artifacts/frames/pong's"),
         (damage, "kept/small/model.safetensors: missing or damaged"),
-        (remove, "kept/small/manifest.json: not there; weights are kept of other"),
+        (remove, "kept/small/manifest.json: missing; there are weights of other"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_other_settings_frames_and_damage_are_refused(
     folder: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(folder)
@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused(
         pretrained.run(stage("pretrained"))
 
 
-def test_what_the_repository_keeps_is_whole() -> None:
-    for path in pretrained.KEPT.glob("*/manifest.json"):
+def test_the_committed_weights_are_complete() -> None:
+    for path in pretrained.COMMITTED_WEIGHTS.glob("*/manifest.json"):
         assert pretrained._manifest(path.parent)["table"] == "encoders"
         assert (path.parent / SHARDS).exists()

@@ -1,4 +1,4 @@
-"""The command that probes encoders: frames and readings, what is refused, one run for real."""
+"""The command that probes encoders: frames and features, errors, and one real run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ policies: {}
 
 
 def frames(count: int = 40, episode: int = 5) -> FrameSet:
-    """Frames of two streams whose points wander to and over the border."""
+    """Frames of two streams whose points move to the border and beyond."""
     generator = np.random.default_rng(0)
     points = generator.uniform(-2, 34, (count, 3, 2)).astype(np.float32)
     flags = np.zeros(count, np.bool_)
@@ -66,7 +66,7 @@ def test_points_are_those_of_the_environment() -> None:
     assert np.allclose(goal, task._task._target_pos)
 
 
-def test_frames_that_show_not_all_points_are_left_out() -> None:
+def test_frames_without_all_points_are_left_out() -> None:
     whole = frames()
     scene = probe.scene_of(whole, "frames/x")
     points = cast(Any, whole.info["points"])
@@ -88,7 +88,7 @@ def test_rows_are_spread_over_all_frames(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (scene.images[[0, -1]] == whole.images[[0, -1]]).all()
 
 
-def test_frames_without_points_and_too_few_episodes_are_told() -> None:
+def test_frames_without_points_and_too_few_episodes_are_refused() -> None:
     atari = frames()
     del atari.info["points"]
     with pytest.raises(FoveaError, match=r"frames/x: its frames have no points"):
@@ -115,7 +115,7 @@ class Config(EncoderConfig):
 
 
 class Fake(Encoder):
-    """An encoder with tokens to choose from."""
+    """An encoder that can select tokens."""
 
     max_tokens, dim = 1, 4
 
@@ -123,7 +123,7 @@ class Fake(Encoder):
         super().__init__(Config(saliency), Features(), SHAPE)
 
 
-def test_an_encoder_is_read_in_the_ways_it_has() -> None:
+def test_an_encoder_has_the_readings_of_its_kind() -> None:
     ways = {way.name: (way.features, way.row) for way in probe.readings(Fake(saliency=True))}
     assert ways == {
         "pooled": ({"pool": "none"}, "mean"),
@@ -137,7 +137,7 @@ def test_an_encoder_is_read_in_the_ways_it_has() -> None:
     assert "image alone" not in [way.name for way in probe.readings(Fake())]
 
 
-def test_a_pooled_row_is_the_mean_of_the_real_tokens() -> None:
+def test_a_pooled_row_is_the_mean_of_the_tokens_without_padding() -> None:
     x = torch.arange(24.0).reshape(2, 3, 4)
     mask = torch.tensor([[True, True, False], [True, True, True]])
     obs: Obs = {"x": x, "mask": mask, "pos": torch.zeros(2, 3, dtype=torch.int64)}
@@ -149,11 +149,11 @@ def test_a_pooled_row_is_the_mean_of_the_real_tokens() -> None:
     assert probe._row({"image": image}, "flat").tolist() == [[0, 1]]
 
 
-def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None:
+def test_an_encoder_that_selects_is_probed_on_all_patches(tmp_path: Path) -> None:
     config = mae.Config(patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_heads=2)
     save_encoder(mae.Pretraining(config, SHAPE).encoder(mae.Features()), tmp_path)
     images = frames().images[:20]
-    readings = dict(probe.read("x", str(tmp_path), images, {}))
+    readings = dict(probe.features_of("x", str(tmp_path), images, {}))
     assert {name: rows.shape for name, rows in readings.items()} == {
         "pooled": (20, 16),
         "tokens": (20, 16 * 16),
@@ -163,8 +163,8 @@ def test_all_patches_are_read_of_an_encoder_that_selects(tmp_path: Path) -> None
     assert np.allclose(
         readings["tokens"][0], whole(batch)["x"].detach().flatten().numpy(), atol=1e-6
     )
-    with pytest.raises(FoveaError, match=r"encoders/x: sees images \(3, 32, 32\)"):
-        list(probe.read("x", str(tmp_path), images[:, :16], {}))
+    with pytest.raises(FoveaError, match=r"encoders/x: is for images \(3, 32, 32\)"):
+        list(probe.features_of("x", str(tmp_path), images[:, :16], {}))
 
 
 def test_each_map_is_computed_once(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_each_map_is_computed_once(tmp_path: Path) -> None:
     )
     save_encoder(encoder, tmp_path)
     images = frames().images[:20]
-    once = dict(probe.read("x", str(tmp_path), images, cache))
+    once = dict(probe.features_of("x", str(tmp_path), images, cache))
     assert len(cache) == len(images)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     for reading, features in (("pooled", {}), ("global token", {"pool": "global"}),
@@ -184,7 +184,7 @@ def test_each_map_is_computed_once(tmp_path: Path) -> None:
         plain = load_encoder(tmp_path, features=features)(batch)
         assert np.allclose(once[reading], plain["x"][:, 0].numpy(), atol=1e-6)
     cache.update((key, torch.zeros_like(value)) for key, value in cache.items())
-    again = dict(probe.read("x", str(tmp_path), images, cache))
+    again = dict(probe.features_of("x", str(tmp_path), images, cache))
     assert not np.allclose(again["pooled"], once["pooled"], atol=1e-6)
     assert np.array_equal(again["image alone"], once["image alone"])
 
@@ -196,9 +196,7 @@ def seal(root: Path, label: str, entry: dict[str, Any], *sources: str) -> str:
     return artifact.open_artifact(label, root).digest
 
 
-def test_the_lineage_goes_back_to_the_frames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lineage_ends_at_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / artifact.ROOT
     monkeypatch.chdir(tmp_path)
     first = seal(root, "frames/a", {})
@@ -211,11 +209,11 @@ def test_the_lineage_goes_back_to_the_frames(
     assert readings["predictors/a"]["entry"] == {"size": 2}
     assert probe.frames_of(readings) == "frames/a"
     seal(root, "predictors/a", {"size": 3}, "frames/a")
-    with pytest.raises(FoveaError, match=r"saliency/a: not made from the predictors/a.*label@a"):
+    with pytest.raises(FoveaError, match=r"a: not made from the current predictors/a.*label@a"):
         artifact.lineage("encoders/a")
 
 
-def test_the_command_writes_what_it_finds(project: Project) -> None:
+def test_the_command_writes_its_scores(project: Project) -> None:
     (project.folder / "params.yaml").write_text(PROBED)
     root, whole = project.artifacts, frames(80)
     for name in ("reach", "other"):

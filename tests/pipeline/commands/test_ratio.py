@@ -26,8 +26,8 @@ def test_mr_star_is_the_smallest_that_is_enough(most: int, expected: int) -> Non
     assert summary(counts, 144)["mr_star"] == expected
 
 
-def test_one_frame_in_a_thousand_is_not_few_enough() -> None:
-    """More than 99.9 % must have room, not just as many."""
+def test_one_frame_in_a_thousand_is_too_many() -> None:
+    """mr* must be enough for more than 99.9 % of the frames, not just for 99.9 %."""
     counts = np.full(1000, 20)
     counts[0] = 140
     assert summary(counts, 144)["mr_star"] == 100
@@ -69,7 +69,7 @@ def test_wrong_options_are_refused_before_any_work(option: str, value: str) -> N
         measure("no-such-encoder", slope, int(value) if option == "--frames" else None)
 
 
-def test_what_to_try_is_a_step_to_either_side() -> None:
+def test_the_tried_ratios_are_one_step_to_either_side() -> None:
     stats = summary(np.array([3, 3, 5]), 20)
     assert stats["histogram"] == [0, 0, 0, 2, 0, 1] + [0] * 15
     assert (stats["mr_star"], stats["try"]) == (25, [20, 25, 30])
@@ -77,16 +77,16 @@ def test_what_to_try_is_a_step_to_either_side() -> None:
     assert summary(np.array([20]), 20)["try"] == [95, 100]
 
 
-def test_the_margin_says_how_many_frames_decide() -> None:
+def test_the_margin_in_frames() -> None:
     """Frostbite's frames: 35 % of 144 patches, 50, is enough for 4,995 of 5,000: 99.9 %, not more.
 
-    One frame more, and mr* is 35 %.
+    With one frame more, mr* is 35 %.
     """
     measured = json.loads((CODE / "bench/measured/ratio-frostbite.json").read_text())
     counts = np.repeat(np.arange(145), measured["histogram"])
     stats = summary(counts, 144)
     assert stats["mr_star"] == measured["mr_star"] == 40 and stats["needed"] == 4_996
-    assert margin(stats).endswith("it is for 5,000, and 35 % is for 4,995, 1 too few")
+    assert margin(stats).endswith("it is enough for 5,000, and 35 % for 4,995, 1 too few")
     counts[-1] = 50
     assert summary(counts, 144)["mr_star"] == 35
 

@@ -1,4 +1,4 @@
-"""Recipes: switching is free, edits are not lost, smoke budgets are small."""
+"""Recipes: switching is free, edits are not lost, and smoke budgets are small."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_switching_between_recipes_is_no_edit(tmp_path: Path) -> None:
         assert target.read_bytes() == recipe.recipes()[name].read_bytes()
 
 
-def test_without_a_name_every_recipe_is_told(
+def test_without_a_name_every_recipe_is_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["recipe"])
@@ -35,7 +35,7 @@ def test_without_a_name_every_recipe_is_told(
         assert re.search(rf"^{name}: \w", output, re.MULTILINE), name
 
 
-def test_edits_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
+def test_edits_are_kept_without_force(tmp_path: Path) -> None:
     target = tmp_path / "params.yaml"
     edited = recipe.recipes()["quick"].read_text().replace("count: 2000", "count: 3000")
     target.write_text(edited)
@@ -56,12 +56,12 @@ def test_committed_edits_may_be_overwritten(tmp_path: Path) -> None:
     assert target.read_bytes() == recipe.recipes()["quick"].read_bytes()
 
 
-def test_an_unknown_recipe_is_refused_with_near_misses(tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_refused_with_suggestions(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match="'spirl'"):
         recipe.use("sprl", target=tmp_path / "params.yaml")
 
 
-def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
+def test_smoke_cuts_every_budget_but_keeps_smaller_values() -> None:
     path = recipe.recipes()["spirl"]
     small = smoke.shrink(read_yaml(path), params.load(path))
     assert small["frames"]["frostbite"]["count"] == smoke.TINY["count"]
@@ -76,7 +76,7 @@ def test_smoke_cuts_every_budget_but_keeps_what_is_smaller() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(recipe.recipes()))
-def test_a_recipe_made_small_is_still_a_good_one(tmp_path: Path, name: str) -> None:
+def test_a_recipe_with_tiny_budgets_is_still_valid(tmp_path: Path, name: str) -> None:
     path, small = recipe.recipes()[name], tmp_path / "params.yaml"
     with small.open("w") as file:
         YAML().dump(smoke.shrink(read_yaml(path), params.load(path)), file)
@@ -126,8 +126,8 @@ def test_smoke_builds_inputs_before_what_needs_them() -> None:
     assert todo[-1] == ("report",)
 
 
-def test_smoke_fails_where_no_seed_of_a_policy_is_left(tmp_path: Path) -> None:
-    """Its training alone does not: it says so and goes on."""
+def test_smoke_fails_if_every_seed_of_a_policy_failed(tmp_path: Path) -> None:
+    """The policy's training alone does not fail: it prints a message and continues."""
     for name, failed in (("good", 1), ("bad", 2)):
         folder = tmp_path / "artifacts/policies" / name
         folder.mkdir(parents=True)
@@ -180,12 +180,12 @@ TASKS = {"reach": "reach", "drawer": "drawer-open", "faucet": "faucet-open", "do
 
 
 def settings(entry: Entry, *differ: str) -> dict[str, Any]:
-    """What an entry says, less some keys."""
+    """An entry's settings, without some keys."""
     return {key: value for key, value in entry.resolved().items() if key not in differ}
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_visarl_s_arms_differ_in_a_word_each(task: str) -> None:
+def test_visarl_s_arms_differ_in_one_key_each(task: str) -> None:
     tables = params.load(recipe.recipes()["visarl"]).tables
     policies, encoders = tables["policies"], tables["encoders"]
     mine = {name: entry for name, entry in policies.items() if name.startswith(f"{task}-")}
@@ -212,7 +212,7 @@ def test_visarl_s_arms_differ_in_a_word_each(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> None:
-    """And none has seen the frames that it is probed on."""
+    """And none was trained on the frames that it is probed on."""
     tables = params.load(recipe.recipes()["visarl-probe"]).tables
     arms = ("rgb", "untrained", "picanet", "error", "motion", "centre", "random")
     entries = {
@@ -246,7 +246,7 @@ def test_the_probed_encoders_differ_in_saliency_and_seed_alone(task: str) -> Non
 
 
 def test_rainbow_updates_as_often_under_every_protocol() -> None:
-    """Table 10's 100K updates, and Table 12: as many with a random start of any length."""
+    """100K updates of Table 10, and of Table 12 with any number of random steps before them."""
     for name in PAPER:
         for entry in params.load(recipe.recipes()[name]).tables["policies"].values():
             config = entry.config

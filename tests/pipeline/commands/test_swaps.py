@@ -1,5 +1,5 @@
-"""What DVC runs again: only what depends on the change. Each row of the README's swap table, edits
-of code, and names of entries that must not reach DVC's own work.
+"""The stages that DVC runs again: only those that depend on the change. Each row of the README's
+swap table, edits of code, and names of entries that must not reach DVC's commands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.commands.recipe import recipes
-from tests.pipeline.conftest import CODE, Project, dvc, stamped, with_python
+from tests.pipeline.conftest import CODE, Project, dvc, with_python, write_stamps
 
 ROW = re.compile(
     r"^\| (?P<to>[^|]+) \| `(?P<key>[a-z0-9.-]+): (?P<value>[^`]+)` \| (?P<runs>`.+`) \|$"
@@ -56,8 +56,8 @@ def set_key(written: dict[str, Any], key: str, value: Any) -> None:
 
 
 def would_run(folder: Path, *targets: str) -> set[str]:
-    """The stages that DVC runs once `code` has, and all that follow them."""
-    stamped(folder)
+    """The stages that DVC would run after `code`, and all that depend on them."""
+    write_stamps(folder)
     dvc(folder, "commit", "--force", "code")
     output = dvc(folder, "repro", "--dry", "--force-downstream", "--no-run-cache", *targets)
     return set(re.findall(r"Running stage '(.+?)'", output))
@@ -79,7 +79,7 @@ def test_nothing_changed_nothing_runs(committed: Project) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["key"])
-def test_a_swap_runs_what_the_readme_says(copy: Path, row: re.Match[str]) -> None:
+def test_a_swap_runs_the_stages_in_the_readme(copy: Path, row: re.Match[str]) -> None:
     written = yaml().load((copy / "params.yaml").read_text())
     set_key(written, row["key"], yaml().load(row["value"]))
     with (copy / "params.yaml").open("w") as file:
@@ -87,7 +87,7 @@ def test_a_swap_runs_what_the_readme_says(copy: Path, row: re.Match[str]) -> Non
     assert would_run(copy) == set(re.findall(r"`([^`]+)`", row["runs"]))
 
 
-def test_a_comment_runs_what_imports_the_file(copy: Path) -> None:
+def test_a_comment_runs_the_stages_that_import_the_file(copy: Path) -> None:
     for name, runs in COMMENTS.items():
         text = (copy / name).read_text()
         (copy / name).write_text(f"{text}# a comment\n")
@@ -97,7 +97,7 @@ def test_a_comment_runs_what_imports_the_file(copy: Path) -> None:
 
 
 def test_a_new_environment_needs_no_line_of_dvc_yaml(copy: Path) -> None:
-    """It is a file; the entries that name it have it in their stamps, and no others."""
+    """It is one file, which is in the stamps of the entries that name it, and in no others."""
     atari, new = copy / "datasets/envs/atari.py", copy / "datasets/envs/arcade.py"
     shutil.copy(atari, new)
     assert would_run(copy) == set()
@@ -116,16 +116,16 @@ def test_a_new_environment_needs_no_line_of_dvc_yaml(copy: Path) -> None:
     sys.modules.pop("datasets.envs.arcade")
 
 
-def test_clicks_run_their_frames_annotations(copy: Path) -> None:
+def test_clicks_run_the_annotations_of_their_frames(copy: Path) -> None:
     for frames, runs in (("other", set[str]()), ("drawer-open", {"annotate@drawer-open"})):
         (copy / "datasets/clicks" / frames).mkdir(parents=True, exist_ok=True)
         (copy / "datasets/clicks" / frames / "alice.json").write_text("{}")
         assert {name for name in would_run(copy) if name.startswith("annotate")} == runs
 
 
-def test_one_stage_and_what_it_needs(copy: Path) -> None:
-    """`dvc repro train@frostbite-spirl` builds nothing that the policy does not need, and runs
-    `code` first.
+def test_one_stage_and_its_inputs(copy: Path) -> None:
+    """`dvc repro train@frostbite-spirl` builds only the inputs of the policy, and runs `code`
+    first.
     """
     text = (copy / "params.yaml").read_text()
     (copy / "params.yaml").write_text(text.replace("count: 2000", "count: 2100"))
@@ -148,7 +148,7 @@ BAD = {
 
 
 def test_bad_names_are_refused_before_dvc_acts(copy: Path) -> None:
-    """All at once, numbers and dates too; nothing is emptied, run or built."""
+    """All in one message, numbers and dates too; nothing is emptied, run or built."""
     text = (copy / "params.yaml").read_text()
     victims = [copy / "victim", copy.parent / f"{copy.name}-victim"]
     for victim in victims:
@@ -183,7 +183,7 @@ def test_dvc_reads_every_recipe(copy: Path, name: str) -> None:
     assert {f"collect@{frames}" for frames in written["frames"]} <= set(listed)
 
 
-def test_switching_recipes_there_and_back_leaves_nothing_to_do(copy: Path) -> None:
+def test_switching_to_a_recipe_and_back_runs_nothing(copy: Path) -> None:
     shutil.copy(recipes()["spirl"], copy / "params.yaml")
     assert "collect@frostbite" in would_run(copy)
     shutil.copy(recipes()["quick"], copy / "params.yaml")

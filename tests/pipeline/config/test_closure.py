@@ -1,4 +1,4 @@
-"""A code stamp names every file of ours that decides what a stage makes of an entry."""
+"""A code stamp names every file of ours that a stage's output for an entry depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.commands.recipe import recipes
 from pipeline.config import closure
 from pipeline.config.tables import Entry
 from pipeline.runtime.artifact import Artifact
-from pipeline.runtime.stage import carried, fingerprint
+from pipeline.runtime.stage import fingerprint, modules_in
 
 QUICK = params.load(recipes()["quick"])
 
@@ -46,7 +46,7 @@ def test_a_stamp_has_a_line_of_digest_and_path_for_each_file() -> None:
          {"rl/nets/data_efficient_cnn.py", "pretrain/encoders/pixels.py"}, {"rl/nets/tokens.py"}),
     ],
 )  # fmt: skip
-def test_of_the_components_only_those_that_an_entry_names(
+def test_only_components_that_an_entry_names_are_in_its_stamp(
     stage: str, label: str, has: set[str], has_not: set[str]
 ) -> None:
     files = names(closure.stamp(stage, QUICK.entry(*label.split("/"))))
@@ -55,7 +55,7 @@ def test_of_the_components_only_those_that_an_entry_names(
     assert not closure.PLUMBING & files
 
 
-def test_who_collects_by_a_learner_learns_with_rl() -> None:
+def test_frames_of_a_learner_depend_on_rl() -> None:
     checked = params.load(recipes()["visarl-state"])
     files = names(closure.stamp("collect", checked.entry("frames", "drawer-open-learned")))
     assert {"pipeline/parts/learner.py", "rl/agents/sac.py", "rl/nets/vector.py"} <= files
@@ -74,8 +74,10 @@ for roots in json.load(sys.stdin):
 """
 
 
-def test_a_stamp_covers_what_the_interpreter_imports() -> None:
-    """Of every stage with every choice of components in the recipes; what runs nothing aside."""
+def test_a_stamp_covers_the_interpreter_s_imports() -> None:
+    """For every stage with every choice of components in the recipes, except the code that only
+    runs stages.
+    """
     checked = [params.load(path) for path in recipes().values()]
     modules = {
         (closure.module_of(stage), *closure.components(entry))
@@ -95,27 +97,27 @@ def test_a_stamp_covers_what_the_interpreter_imports() -> None:
         assert runs - stamp <= plumbing, roots
 
 
-def test_what_an_artifact_needs_to_be_loaded() -> None:
-    """An encoder's own file and, of what it carries, the predictor's."""
+def test_the_modules_that_load_an_artifact() -> None:
+    """An encoder's own file and, for the predictor that it carries, the predictor's."""
     header = {"model": "multimae", "config": {"dim": 4}, "saliency": {"model": "student"}}
-    files = {path.as_posix() for path in closure.files(closure.carried(header), closure.CODE)}
+    files = {path.as_posix() for path in closure.files(closure.modules_of(header), closure.CODE)}
     assert {"pretrain/encoders/multimae.py", "pretrain/saliency/student.py"} <= files
     assert "pretrain/encoders/mae.py" not in files
-    assert closure.carried({}) == []
+    assert closure.modules_of({}) == []
 
 
-def test_what_its_inputs_are_loaded_with_decides_what_a_run_makes(tmp_path: Path) -> None:
+def test_the_modules_that_load_inputs_are_in_the_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/config.json").write_text('{"model": "mae"}')
     artifact = Artifact("saliency/x", tmp_path, {"files": {"source/config.json": ""}}, "")
-    modules = carried(artifact)
+    modules = modules_in(artifact)
     assert "pretrain.encoders.mae" in modules
     entry = QUICK.entry("policies", "frostbite-spirl")
     codes = [closure.stamp("train", entry, also) for also in (modules, [])]
     assert len({fingerprint("train", {}, [artifact], code) for code in codes}) == 2
 
 
-def test_clicks_are_in_the_stamp_of_their_frames_annotations(
+def test_clicks_are_in_the_stamp_of_annotations_of_their_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry: Entry = QUICK.entry("annotations", "drawer-open")

@@ -1,4 +1,6 @@
-"""The encoders that no stage makes are what today's code would write, and open as any artifact."""
+"""The committed encoders are equal to those that today's code writes, and open like any
+artifact.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,20 @@ import pytest
 
 from datasets.files import sha256_file
 from datasets.sealed import MANIFEST, write_manifest
-from pipeline.config.tables import COMMITTED, committed, component
+from pipeline.config.tables import COMMITTED, committed_entry, component
 from pipeline.runtime import artifact
 from pretrain.frozen import save_encoder
 
 
 def write(name: str, folder: Path) -> None:
-    """The artifact of a committed encoder; no version of anything changes it."""
+    """The artifact of a committed encoder, which depends on no version."""
     module: Any = component("pretrain.encoders", name)
     save_encoder(module.Encoder(module.Config(), module.Features(), None), folder)
     manifest = {
         "format": artifact.FORMAT,
         "table": "encoders",
         "name": name,
-        "entry": committed(name).resolved(),
+        "entry": committed_entry(name).resolved(),
         "inputs": {},
         "versions": {},
         "metrics": {"frames": 0, "parameters": 0},
@@ -32,7 +34,7 @@ def write(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_what_is_committed_is_what_would_be_written(name: str, tmp_path: Path) -> None:
+def test_the_committed_artifact_is_what_the_code_writes(name: str, tmp_path: Path) -> None:
     write(name, tmp_path)
     folder = artifact.CODE / artifact.ROOT / "encoders" / name
     content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -40,7 +42,7 @@ def test_what_is_committed_is_what_would_be_written(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_it_opens_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_opens_in_any_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     opened = artifact.open_artifact(f"encoders/{name}")
     assert opened.manifest["entry"]["model"] == name

@@ -1,4 +1,6 @@
-"""Code stamps: written once params.yaml was checked whole; stages then read their entry alone."""
+"""Code stamps: written after params.yaml was checked as a whole; then a stage reads its entry
+alone.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ from tests.pipeline.test_params import GOOD
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an empty project, to work in."""
+    """The folder of an empty project, as the current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_a_mistake_elsewhere_is_refused(here: Path) -> None:
-    """Also after the file was in order once."""
+def test_a_mistake_in_another_entry_is_refused(here: Path) -> None:
+    """Also if the file was valid before."""
     for text in (GOOD, GOOD.replace("patch: 16", "patches: 16")):
         Path("params.yaml").write_text(text)
         if text == GOOD:
@@ -35,7 +37,7 @@ def test_a_mistake_elsewhere_is_refused(here: Path) -> None:
 
 
 def test_the_whole_file_is_checked_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again where code that an entry runs is another; entries read alone are equal."""
+    """And again after a change of code that an entry runs; entries read alone are equal."""
     Path("params.yaml").write_text(recipes()["quick"].read_text())
     checked = params.write_stamps()
     load = params.load
@@ -58,7 +60,7 @@ def test_the_whole_file_is_checked_once(here: Path, monkeypatch: pytest.MonkeyPa
         params.entry_of("collect", "frames", "drawr")
 
 
-def test_stamps_are_of_the_entries_that_there_are(here: Path) -> None:
+def test_there_is_a_stamp_for_each_entry(here: Path) -> None:
     Path("params.yaml").write_text(GOOD)
     params.write_stamps()
     there = {path.name for path in params.STAMPS.iterdir()}

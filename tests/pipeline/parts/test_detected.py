@@ -1,4 +1,4 @@
-"""The scores of keypoints: a source that knows, one that does not, and the controls beside them."""
+"""The scores of keypoints: an informed source, an uninformed one, and the controls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pretrain.frozen import EncoderMap
 from pretrain.saliency import random
 
 
-def test_a_source_that_knows_finds_everything() -> None:
-    """Objects at cells' centres, and a map that is bright there; what it says of other frames is
-    worth no more than chance.
+def test_an_informed_source_detects_everything() -> None:
+    """Objects at cells' centres, and a map that is bright there; on other frames the same map
+    scores like chance.
     """
     rng = np.random.default_rng(0)
     images = np.zeros((60, 84, 84, 1), np.uint8)
@@ -40,7 +40,7 @@ def test_a_source_that_knows_finds_everything() -> None:
     assert few["source"]["recall"] == few["ceiling"] == 0.5 and few["source"]["precision"] == 1
 
 
-def test_keypoints_that_are_learned_are_taken_as_they_are() -> None:
+def test_learned_keypoints_are_scored_unchanged() -> None:
     shape = (1, 84, 84)
     encoder = transporter.Pretraining(transporter.Config(filters=4), shape).encoder()
     images = np.random.default_rng(0).integers(0, 256, (3, 84, 84, 1), np.uint8)

@@ -42,7 +42,7 @@ policies: {}
 
 
 def build(name: str, entry: str, run: Any) -> Mapping[str, Any]:
-    """One stage in this process, and its artifact published."""
+    """Run one stage in this process and publish its artifact."""
     checked = params.load()
     table = {"fit": "predictors", "label": "saliency", "pretrain": "encoders"}[name]
     inputs = {
@@ -79,10 +79,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_is_labelled_already_is_not_labelled_again(
+def test_labelled_shards_are_not_labelled_again(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage that was interrupted goes on with the first shard that it lacks."""
+    """An interrupted stage continues with the first missing shard."""
     asked: list[list[int]] = []
     real = maps.label
 
@@ -107,11 +107,11 @@ def test_what_is_labelled_already_is_not_labelled_again(
     assert {path.name: path.read_bytes() for path in stage.out.glob("*.tar")} == before
 
 
-def test_a_source_that_learned_at_another_size_labels_nothing(project: Path) -> None:
+def test_a_source_for_another_size_is_refused(project: Path) -> None:
     collect(seed=0, size=32)
     shutil.rmtree("work", ignore_errors=True)
     before = Path("artifacts/saliency/motion/manifest.json").read_bytes()
-    message = r"predictors/motion: takes images \(3, 64, 64\), these frames are \(3, 32, 32\)"
+    message = r"predictors/motion: is for images \(3, 64, 64\), these frames are \(3, 32, 32\)"
     with pytest.raises(FoveaError, match=message):
         build("label", "motion", label.run)
     assert Path("artifacts/saliency/motion/manifest.json").read_bytes() == before
@@ -119,7 +119,7 @@ def test_a_source_that_learned_at_another_size_labels_nothing(project: Path) -> 
 
 @pytest.mark.slow
 def test_an_encoder_carries_the_source_that_labelled(project: Path) -> None:
-    """Another source is another word; and what needs no maps takes the frames."""
+    """Another source needs a change of one name; an encoder that needs no maps takes the frames."""
     image = torch.from_numpy(read_frames(Path("artifacts/frames/reach")).images)
     image = image.permute(0, 3, 1, 2).contiguous()
     metrics = build("pretrain", "multimae", pretrain.run)
@@ -143,10 +143,10 @@ def test_an_encoder_carries_the_source_that_labelled(project: Path) -> None:
     assert torch.equal(load_encoder("artifacts/encoders/plain")(image)["image"], image)
 
 
-def test_frames_collected_anew_are_not_those_that_were_labelled(project: Path) -> None:
+def test_labels_of_frames_that_were_collected_again_are_refused(project: Path) -> None:
     collect(seed=5)
     new = artifact.open_artifact("frames/reach").digest
-    with pytest.raises(FoveaError, match=rf"frames/reach.*{new} now.*label@centre"):
+    with pytest.raises(FoveaError, match=rf"frames/reach.*now {new}.*label@centre"):
         build("pretrain", "rgbs", pretrain.run)
 
 
@@ -169,22 +169,22 @@ def test_frames_collected_anew_are_not_those_that_were_labelled(project: Path) -
         (
             "centre: {data: frames/reach, model: centre",
             "centre: {data: frames/reach, model: student",
-            r"predictors\.centre\.data: student learns from maps, which frames/reach has not",
+            r"predictors\.centre\.data: student is trained on maps, but frames/reach has none",
         ),
         (
             "motion: {frames: reach, by",
             "motion: {frames: upright, by",
-            r"saliency\.motion\.by: view is upright in frames/upright, and reference where pred"
-            r"ictors/motion was made; write \?view=reference there or",
+            r"saliency\.motion\.by: view is upright in frames/upright, but reference in predictors/"
+            r"motion's own frames; write \?view=reference in frames/upright, or",
         ),
         (
             "motion: {frames: reach, by",
             "motion: {frames: pong, by",
-            r"saliency\.motion\.by: predictors/motion sees images \(3, 64, 64\), .*96, 96",
+            r"saliency\.motion\.by: predictors/motion is for images \(3, 64, 64\), .*96, 96",
         ),
     ],
 )
-def test_misfits_are_told_before_any_work(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_misfits_are_refused_before_any_work(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in TINY
     (tmp_path / "params.yaml").write_text(TINY.replace(old, new))
     with pytest.raises(FoveaError, match=says):

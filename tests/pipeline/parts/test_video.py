@@ -1,4 +1,4 @@
-"""The film of a game: what is drawn where, that it plays, and that its bytes are reproducible."""
+"""The video of an episode: positions of marks, playback, and reproducible bytes."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipeline.parts.video import (
     STRIP,
     YELLOW,
     attended,
-    draw,
+    render,
     sees_all,
     sheet,
     write_video,
@@ -28,7 +28,7 @@ from tests.pipeline.fake_artifacts import game
 GREY = np.full((96, 96, 3), 100, np.uint8)
 
 
-def test_attended_holds_the_mass_with_the_fewest_weights() -> None:
+def test_attended_patches_have_the_mass_with_the_fewest_weights() -> None:
     weights = np.array([0.1, 0.4, 0.2, 0.3], np.float32)
     assert attended(weights).tolist() == [1, 3]
     assert attended(weights, mass=0.7).tolist() == [1, 3]
@@ -36,7 +36,7 @@ def test_attended_holds_the_mass_with_the_fewest_weights() -> None:
     assert attended(np.array([0.2, 0.4, 0.4], np.float32), mass=0.4).tolist() == [1]
 
 
-def test_attended_nothing_where_there_is_no_weight() -> None:
+def test_no_patch_is_attended_without_weights() -> None:
     assert attended(np.zeros(3, np.float32)).size == 0
     assert attended(np.empty(0, np.float32)).size == 0
 
@@ -51,19 +51,19 @@ def test_attended_is_minimal(weights: np.ndarray) -> None:
     assert weights[chosen[:-1]].sum() < 0.6 * weights.sum()
 
 
-def test_a_saliency_map_of_the_encoders_is_laid_over() -> None:
+def test_the_encoder_s_saliency_map_is_overlaid() -> None:
     saliency = np.zeros((96, 96), np.float32)
     saliency[10, 20], saliency[11, 20] = 1, 0.5
-    picture = draw(EpisodeFrame(GREY, 0.0, 0, saliency=saliency), patch=None, scale=1)[STRIP:]
+    picture = render(EpisodeFrame(GREY, 0.0, 0, saliency=saliency), patch=None, scale=1)[STRIP:]
     full, half, none = picture[10, 20], picture[11, 20], picture[12, 20]
     assert full.tolist() == [round(25 + 0.75 * colour) for colour in GREEN]
     np.testing.assert_allclose(half, (full.astype(float) + none) / 2, atol=1)
     assert none.tolist() == [100, 100, 100] and (picture == 100).all(-1).sum() == 96 * 96 - 2
 
 
-def test_patches_are_drawn_where_they_are_and_in_their_colours() -> None:
+def test_patches_are_marked_at_their_places_in_their_colours() -> None:
     selected, attention = np.array([0, 13]), np.array([0.1, 0.9], np.float32)
-    picture = draw(EpisodeFrame(GREY, 120.0, 7, selected, attention), patch=8, scale=4)
+    picture = render(EpisodeFrame(GREY, 120.0, 7, selected, attention), patch=8, scale=4)
     assert picture.shape == (STRIP + 384, 384, 3)
     game_only = picture[STRIP:]
     # Patch 0 is the first of the first row; 13 is (1, 1) on a 12 x 12 grid.
@@ -80,13 +80,13 @@ def test_patches_are_drawn_where_they_are_and_in_their_colours() -> None:
     assert (game_only[untouched] == 100).all()
 
 
-def test_where_all_are_selected_the_salient_ones_are_outlined() -> None:
-    """Fig. 6's row of MAE-All: attention may go to patches that are not salient."""
+def test_if_all_are_selected_the_salient_ones_are_outlined() -> None:
+    """Fig. 6's row of MAE-All: attention may be on patches that are not salient."""
     frame = EpisodeFrame(GREY, 0.0, 0, np.arange(36), np.eye(36, dtype=np.float32)[[0, 7]].sum(0))
     assert sees_all(frame, 16) and not sees_all(EpisodeFrame(GREY, 0.0, 0, np.arange(35)), 16)
-    mixed = draw(frame, patch=16)[STRIP, 0].tolist()
+    mixed = render(frame, patch=16)[STRIP, 0].tolist()
     for picture in (
-        draw(frame, patch=16, salient=[7, 8]),
+        render(frame, patch=16, salient=[7, 8]),
         np.asarray(sheet([frame], patch=16, scale=4, salient=lambda image: [7, 8])),
     ):
         body = picture[STRIP:]
@@ -95,29 +95,29 @@ def test_where_all_are_selected_the_salient_ones_are_outlined() -> None:
         assert body[64, 128].tolist() == list(RED[:3])
         assert body[96, 160].tolist() == [100, 100, 100]
     assert mixed[0] > 100 > mixed[2]
-    plain = draw(frame, patch=16)[STRIP:]
+    plain = render(frame, patch=16)[STRIP:]
     assert not (plain == RED[:3]).all(-1).any() and not (plain == ORANGE[:3]).all(-1).any()
 
 
-def test_a_sheet_outlines_what_was_selected_where_that_says_something() -> None:
+def test_a_sheet_outlines_a_selection_of_some_patches() -> None:
     frames = game(3)
     alone = np.asarray(sheet(frames, patch=16))
     assert (alone == np.asarray(sheet(frames, patch=16, salient=lambda image: [0]))).all()
 
 
-def test_without_attention_everything_selected_is_red() -> None:
-    picture = draw(EpisodeFrame(GREY, 0.0, 0, np.array([0, 1])), patch=16)
+def test_without_attention_all_selected_patches_are_red() -> None:
+    picture = render(EpisodeFrame(GREY, 0.0, 0, np.array([0, 1])), patch=16)
     assert picture[STRIP, 0].tolist() == picture[STRIP, 127].tolist() == list(RED[:3])
 
 
-def test_an_encoder_without_patches_leaves_the_frame_alone() -> None:
-    picture = draw(EpisodeFrame(GREY, 0.0, 0), patch=None)
+def test_an_encoder_without_patches_leaves_the_frame_unchanged() -> None:
+    picture = render(EpisodeFrame(GREY, 0.0, 0), patch=None)
     assert (picture[STRIP:] == 100).all()
 
 
-def test_caption_tells_score_and_step() -> None:
+def test_the_caption_has_score_and_step() -> None:
     def strip(score: float, step: int) -> bytes:
-        return draw(EpisodeFrame(GREY, score, step), patch=None)[:STRIP].tobytes()
+        return render(EpisodeFrame(GREY, score, step), patch=None)[:STRIP].tobytes()
 
     assert len({strip(0, 0), strip(10, 0), strip(0, 1)}) == 3
 
@@ -132,11 +132,11 @@ def test_it_is_h264_that_every_browser_plays_frame_for_frame(tmp_path: Path) -> 
         decoded = [image.to_ndarray(format="rgb24") for image in container.decode(stream)]
     assert len(decoded) == 12
     for frame, image in zip(frames, decoded, strict=True):
-        error = np.abs(image.astype(int) - draw(frame, patch=16).astype(int)).mean()
+        error = np.abs(image.astype(int) - render(frame, patch=16).astype(int)).mean()
         assert error < 6  # lossy, but the same picture
 
 
-def test_equal_games_give_equal_bytes(tmp_path: Path) -> None:
+def test_equal_episodes_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("one.mp4", "two.mp4"):
         write_video(tmp_path / name, game(8), patch=16)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
@@ -154,10 +154,10 @@ def test_no_frames_and_odd_sides_are_refused_and_leave_no_file(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sheet_shows_steps_from_the_whole_game() -> None:
+def test_a_sheet_has_steps_of_the_whole_episode() -> None:
     frames = game(24)
     picture = np.asarray(sheet(frames, patch=16, scale=2))
-    first, last = (draw(frame, patch=16, scale=2) for frame in (frames[0], frames[-1]))
+    first, last = (render(frame, patch=16, scale=2) for frame in (frames[0], frames[-1]))
     height, width = first.shape[:2]
     assert picture.shape == (2 * height + 8, 4 * (width + 8) - 8, 3)
     assert (picture[:height, :width] == first).all()

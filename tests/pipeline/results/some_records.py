@@ -1,4 +1,4 @@
-"""Records as they are once something was measured, at the settings of recipes."""
+"""Records of measurements at the settings of recipes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ policies: {}
 
 
 def small_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """SMALL as the recipe `small`, the only one that claims and records know."""
+    """SMALL as the recipe `small`, the only one for claims and records."""
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     loaded = params.load(path)
@@ -56,7 +56,7 @@ def fifty(values: list[float]) -> list[float]:
     return (values * 50)[:50]
 
 
-def made(recipe: Params, *labels: str) -> dict[str, dict[str, Any]]:
+def lineage_of(recipe: Params, *labels: str) -> dict[str, dict[str, Any]]:
     """Digest and entry of artifacts."""
     return {
         label: {"digest": "d" * 64, "entry": recipe.entry(*label.split("/")).resolved()}
@@ -85,7 +85,7 @@ def seed_of(
     entry = SPIRL.entry("policies", policy)
     steps = entry.config.steps
     label, encoder = f"policies/{policy}", f"encoders/{entry.keys.encoder}"
-    lineage = made(SPIRL, label, encoder, "frames/frostbite")
+    lineage = lineage_of(SPIRL, label, encoder, "frames/frostbite")
     for key in EVALUATION_KEYS:
         del lineage[label]["entry"][key]
     points = [
@@ -116,26 +116,32 @@ def probe_of(recipe: Params, encoder: str, **r2: float) -> Record:
     readings = {name.replace("_", " "): places(value) for name, value in r2.items()}
     scores = {"rows": 48, "left_out": 0, "episodes": 8, "splits": [0, 1, 2], "readings": readings}
     label, on = f"encoders/{encoder}", "frames/unseen"
-    return a_record(label, on, made(recipe, label, "frames/reach"), made(recipe, on), scores)
+    return a_record(
+        label,
+        on,
+        lineage_of(recipe, label, "frames/reach"),
+        lineage_of(recipe, on),
+        scores,
+    )
 
 
 def saliency_of(recipe: Params, name: str, mae: float, **more: float) -> Record:
     """Scores of a predictor on annotations."""
     label, on = f"predictors/{name}", "annotations/further"
     scores = {"frames": 20, "judged": {"mae": mae, "zero_mae": 0.015, **more}, "own": {}}
-    lineage = made(recipe, label, "annotations/reach", "frames/reach")
-    return a_record(label, on, lineage, made(recipe, on, "frames/unseen"), scores)
+    lineage = lineage_of(recipe, label, "annotations/reach", "frames/reach")
+    return a_record(label, on, lineage, lineage_of(recipe, on, "frames/unseen"), scores)
 
 
 def keep(folder: Path, *some: Record) -> Path:
-    """Write records unchecked."""
+    """Write records without a check."""
     for one in some:
         write_record(one, folder)
     return folder
 
 
 def by_label(*some: Record) -> dict[str, list[Record]]:
-    """Records as read_records has them."""
+    """Records by label, as from read_records."""
     records: dict[str, list[Record]] = {}
     for one in some:
         records.setdefault(one.artifact, []).append(one)

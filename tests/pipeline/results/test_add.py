@@ -1,4 +1,4 @@
-"""Adding records: from artifacts, from drafts, and what is refused."""
+"""Adding records: from artifacts, from drafts, and refused ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def seal(root: Path, label: str, entry: Any, inputs: list[str], metrics: Any) ->
 
 
 def evaluated(root: Path, returns: float = 4.0, failed: str | None = None, **change: Any) -> Path:
-    """A finished evaluation of frostbite-spirl, as its stages leave it."""
+    """A finished evaluation of frostbite-spirl, as its stages write it."""
     one = seed_of("frostbite-spirl", 0, [] if failed else [[returns]], failed)
     scores = one.scores | {k: v for k, v in change.items() if k in one.scores}
     entry = one.entry | {k: v for k, v in change.items() if k not in one.scores}
@@ -54,7 +54,7 @@ def evaluated(root: Path, returns: float = 4.0, failed: str | None = None, **cha
     return root
 
 
-def test_a_seed_is_kept_with_its_lineage_and_run(tmp_path: Path) -> None:
+def test_a_seed_is_recorded_with_its_lineage_and_run(tmp_path: Path) -> None:
     root, folder = evaluated(tmp_path / "artifacts", seeds=1), tmp_path / "kept"  # fewer seeds
     (path,) = add(LABEL, note="a note", root=root, folder=folder)
     (one,) = read_records(folder)[LABEL]
@@ -70,7 +70,7 @@ def test_a_seed_is_kept_with_its_lineage_and_run(tmp_path: Path) -> None:
     assert list(read_records(folder)[LABEL][0].runs)[1] == "pretrain-frostbite-mae"
 
 
-def test_a_policy_of_which_every_seed_failed_is_kept(tmp_path: Path) -> None:
+def test_a_policy_whose_seeds_all_failed_is_recorded(tmp_path: Path) -> None:
     root = evaluated(tmp_path / "artifacts", failed="the loss is not finite at step 7")
     add(LABEL, root=root, folder=tmp_path / "kept")
     (one,) = read_records(tmp_path / "kept")[LABEL]
@@ -78,7 +78,7 @@ def test_a_policy_of_which_every_seed_failed_is_kept(tmp_path: Path) -> None:
 
 
 def test_seeds_join_those_of_other_runs(tmp_path: Path) -> None:
-    """A run that goes from one seed to two trained the second alone; the first keeps its record."""
+    """A run that goes from one seed to two trains only the second; the first keeps its record."""
     folder = tmp_path / "kept"
     root = evaluated(tmp_path / "artifacts")
     (first,) = add(LABEL, root=root, folder=folder)
@@ -98,7 +98,7 @@ def test_seeds_join_those_of_other_runs(tmp_path: Path) -> None:
     assert runs == ["abc", "def"]
 
 
-def test_a_seed_is_not_measured_again_until_it_suits(tmp_path: Path) -> None:
+def test_a_seed_cannot_be_recorded_with_other_scores(tmp_path: Path) -> None:
     add(LABEL, root=evaluated(tmp_path / "first"), folder=tmp_path / "kept")
     second = evaluated(tmp_path / "second", returns=400.0)
     with pytest.raises(FoveaError, match=r"seed-0\.json: measured already, with other scores"):
@@ -140,7 +140,7 @@ def test_without_the_record_of_its_run_nothing_is_added(tmp_path: Path) -> None:
     assert add(LABEL, root=root, folder=tmp_path / "kept")
 
 
-def test_frames_are_kept_with_their_metrics(tmp_path: Path) -> None:
+def test_frames_are_recorded_with_their_metrics(tmp_path: Path) -> None:
     root, label = tmp_path / "artifacts", "frames/drawer-open-learned"
     entry = params.load(recipes()["visarl-state"]).entry(*label.split("/")).resolved()
     metrics = {"learner_last_100_games_success": 0.5}

@@ -1,4 +1,4 @@
-"""What papers claim: every line of theirs is there, and names what measures it."""
+"""Claims of papers: every line of a paper is included, and names its measurements."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def test_methods_and_tasks_make_cells(tmp_path: Path, small: Params, times: Path
         ("near, far", "near, lost", "no recipe has predictors lost"),
         ("{times[0][ms]:,.0f}", "{times[1][ms]}", r"times\.json: does not fill .*times\[1\]"),
         ("measured: times.json", "measured: none.json", r"none\.json: does not fill"),
-        (', ours: "{times[0][ms]:,.0f} ms"', "", "needs either `ours` or `cost`"),
-        ("by: [near], less", "by: [], less", "as many on both sides"),
+        (', ours: "{times[0][ms]:,.0f} ms"', "", "must have either `ours` or `cost`"),
+        ("by: [near], less", "by: [], less", "both sides must have as many"),
         ("[MAE, tokens]", "[MAE, tokens, [both]]", "no tasks to compare MAE with tokens"),
         ("[MAE, tokens]", "[MAE, token]", "no tasks to compare MAE with token"),
         ('{task}-mae-s{seed}"}', '{task}-mea-s{seed}"}', "no encoders for MAE"),
     ],
 )
-def test_claims_that_nothing_can_measure_are_refused(
+def test_claims_without_a_recipe_are_refused(
     tmp_path: Path, small: Params, times: Path, old: str, new: str, message: str
 ) -> None:
     assert old in SMALL
@@ -112,28 +112,28 @@ def test_every_policy_of_the_papers_recipes_has_a_claim() -> None:
         assert set(read_yaml(recipes()[name])["policies"]) <= claimed
 
 
-def said(paper: Claims) -> str:
+def lines_of(paper: Claims) -> str:
     whats = [one.what for one in paper.lines] + [one.what for one in paper.sources]
     return "\n".join([*(one.name for one in paper.tables), *whats])
 
 
 def test_every_table_and_figure_has_its_line() -> None:
-    text = said(read_claims(PAPER))
+    text = lines_of(read_claims(PAPER))
     tables = re.findall(r"Tables? (\d+)(?: and (\d+))?", text)
     assert {n for pair in tables for n in pair if n} == {str(n) for n in range(1, 16)}
     assert set(re.findall(r"Fig\. (\d)", text)) == {str(n) for n in range(1, 9)}
 
 
 def test_every_table_and_figure_of_visarl_has_its_line() -> None:
-    text = said(read_claims(CLAIMS / "visarl.yaml"))
+    text = lines_of(read_claims(CLAIMS / "visarl.yaml"))
     tables = re.findall(r"Tables? (\w+)(?:, (\w+) and (\w+))?", text)
     numbers = {n for row in tables for n in row if n}
     assert numbers == {"I", "II", "III", "IV", "V", "VI"}
     assert set(re.findall(r"Fig\. (\d)", text)) == {str(n) for n in range(1, 8)}
 
 
-def test_the_slips_of_visarl_are_as_its_notes_say() -> None:
-    """The printed numbers against each other: averages, gains, and what is true of every task."""
+def test_the_errors_in_visarl_are_as_in_our_notes() -> None:
+    """The printed numbers against each other: averages, gains, and statements about every task."""
     cells = read_claims(CLAIMS / "visarl.yaml").tables[0].cells
     tasks = ("reach", "drawer", "faucet", "door")
     scores = {cell.names[0][0]: cell for cell in cells}
@@ -163,7 +163,9 @@ def test_the_slips_of_visarl_are_as_its_notes_say() -> None:
         ("recipe: spirl\n", "recipe: sprl\n", "malformed.*sprl"),
     ],
 )
-def test_a_slip_in_the_claims_is_found(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_wrong_key_in_the_claims_is_named(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     path = tmp_path / "claims.yaml"
     text = PAPER.read_text()
     assert old in text

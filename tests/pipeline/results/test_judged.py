@@ -10,7 +10,7 @@ import pytest
 from datasets.errors import FoveaError
 from pipeline.config.tables import Params
 from pipeline.results.claims import Cell, Claims, Sources, Table
-from pipeline.results.judged import Records, compare, count, ours, paired, samples
+from pipeline.results.judged import Records, compare, count, ours, paired_verdict, samples
 from pipeline.results.record import Record
 from tests.pipeline.results.some_records import by_label, fifty, probe_of, saliency_of, seed_of
 
@@ -24,7 +24,7 @@ def scores(cell: Cell, protocol: str, records: Records) -> list[float]:
     return [float(statistic(one)) for one in samples(cell, protocol, records)]
 
 
-def test_scores_go_by_the_protocol_and_failed_seeds_count() -> None:
+def test_scores_follow_the_protocol_and_failed_seeds_count() -> None:
     best = seed_of("frostbite-spirl", 0, [[0.0, 0.0, 99.0], [5.0, 5.0, 5.0], [1.0, 1.0, 1.0]])
     early = seed_of("frostbite-spirl", 1, [[7.0]], "the loss is not finite")
     early.scores["checkpoints"][0]["step"] = 20_000
@@ -45,7 +45,7 @@ def test_success_is_that_of_the_last_checkpoint() -> None:
     for point, rates in zip(one.scores["checkpoints"], ([0.0, 1.0], [1.0]), strict=True):
         point["successes"] = fifty(rates)
     assert scores(SPIRL, "success", by_label(one, lost)) == [0.5, 0.2]
-    with pytest.raises(FoveaError, match=r"seed-2\.json: no successes"):
+    with pytest.raises(FoveaError, match=r"seed-2\.json: has no successes"):
         samples(SPIRL, "success", by_label(seed_of("frostbite-spirl", 2, [[1.0]])))
 
 
@@ -80,7 +80,7 @@ def test_a_probe_is_the_mean_over_points_that_move(small: Params) -> None:
 
 
 def test_tasks_are_pooled_seed_by_seed(small: Params) -> None:
-    """Seeds that one of them lacks are left out."""
+    """Seeds that one of the tasks lacks are left out."""
     pooled = Cell("MAE", "both", (MAE, ("door-mae-s0", "none", "door-mae-s2")))
     assert scores(pooled, "probe", probes(small)) == pytest.approx([0.3, 0.32])
 
@@ -98,7 +98,7 @@ def one_table(protocol: str, trials: int, *pairs: tuple[Cell, Cell]) -> Claims:
     return Claims("A", "paper", (table,), (), (), ())
 
 
-def test_own_questions_hold_or_do_not(small: Params) -> None:
+def test_verdicts_on_our_own_questions(small: Params) -> None:
     mae = Cell("MAE", "Reach", (MAE,))
     tokens, other = replace(mae, reading="tokens"), Cell("other", "Reach", (("none",),))
     claims = one_table("probe", 0, (tokens, mae), (mae, tokens), (mae, mae), (mae, other))
@@ -108,7 +108,7 @@ def test_own_questions_hold_or_do_not(small: Params) -> None:
     assert compared[3].missing == ("other",)
 
 
-def test_a_comparison_knows_its_seeds_and_those_that_failed() -> None:
+def test_a_comparison_has_its_seeds_and_failed_seeds() -> None:
     above = [seed_of("frostbite-spirl", s, [[700.0 + s, 710.0]]) for s in range(3)]
     lost = [seed_of("frostbite-der", s, [], "the loss is not finite") for s in range(3)]
     (one,) = compare(one_table("mean", 5, (SPIRL, DER)), by_label(*above, *lost))
@@ -122,9 +122,9 @@ def test_pairs_are_of_scores_on_the_same_annotations(small: Params) -> None:
     labels = ("predictors/near",), ("predictors/far",)
     pair = Sources("30 less 5", "", *labels, size=-0.01)
     near, far = saliency_of(small, "near", 0.01), saliency_of(small, "far", 0.03)
-    judged = paired(pair, by_label(near, far))
+    judged = paired_verdict(pair, by_label(near, far))
     assert judged is not None and judged[0].word == "under-powered"
     assert judged[1] == pytest.approx([-0.02])
-    assert paired(pair, by_label(near)) is None
-    assert paired(pair, by_label(near, replace(far, on="annotations/reach"))) is None
-    assert paired(replace(pair, score="f_max"), by_label(near, far)) is None
+    assert paired_verdict(pair, by_label(near)) is None
+    assert paired_verdict(pair, by_label(near, replace(far, on="annotations/reach"))) is None
+    assert paired_verdict(replace(pair, score="f_max"), by_label(near, far)) is None

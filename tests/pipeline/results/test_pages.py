@@ -1,4 +1,4 @@
-"""The generated pages: what is committed, and what they say of which records."""
+"""The generated pages: the committed ones, and their text for given records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rendered(claims: Claims, records: Records) -> str:
     return pages([claims], records)[PAGE.with_name(f"{claims.name.lower()}.md")]
 
 
-def test_pages_are_rendered_from_what_is_committed() -> None:
+def test_the_committed_pages_are_up_to_date() -> None:
     files = pages(read_papers(), read_records())
     assert set(Path("docs/results").iterdir()) <= files.keys()
     for path, text in files.items():
@@ -34,7 +34,7 @@ def test_pages_are_rendered_from_what_is_committed() -> None:
     assert len(files[RESULTS].splitlines()) <= 150
 
 
-def test_every_figure_is_there_and_shown() -> None:
+def test_every_figure_exists_and_is_included() -> None:
     shown = {path for paper in read_papers() for line in paper.lines for path in line.figures}
     assert shown == {path.as_posix() for path in Path("docs").iterdir() if path.is_file()}
 
@@ -67,7 +67,7 @@ def test_a_page_with_seeds_shows_them() -> None:
         assert len(set(rows)) <= 1  # no text ends its cell
 
 
-def test_success_rates_stand_beside_the_random_policy_s(tmp_path: Path) -> None:
+def test_success_rates_are_listed_with_the_random_policy_s(tmp_path: Path) -> None:
     text = (CLAIMS / "spirl.yaml").read_text().replace("protocol: mean ", "protocol: success ", 1)
     seeds = [seed_of("frostbite-spirl", s, [[1.0]]) for s in range(2)]
     for seed in seeds:
@@ -85,7 +85,7 @@ def test_failed_seeds_are_counted() -> None:
     assert "| 3, 3 failed |" in rendered(PAPER, records)
 
 
-def test_sources_of_saliency_stand_beside_their_controls(
+def test_sources_of_saliency_are_listed_with_their_controls(
     tmp_path: Path, small: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = SMALL.replace("measured: times.json, ", "").replace("{times[0][ms]:,.0f}", "9")

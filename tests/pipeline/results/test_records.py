@@ -1,4 +1,4 @@
-"""Records: what is refused when they are read, at which settings they are taken."""
+"""Records: which are refused when read, and with which settings they are accepted."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"artifact": ', "[]", "{}"])
-def test_a_file_that_is_no_record_is_named(tmp_path: Path, text: str) -> None:
+def test_a_malformed_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(FoveaError, match=r"x\.json: malformed"):
         read_records(tmp_path)
 
 
-def changed(one: Record, *keys: str, to: object = None, drop: bool = False) -> Record:
-    """A record with one value changed, found by its keys; those of a label may have a `/`."""
+def alter(one: Record, *keys: str, to: object = None, drop: bool = False) -> Record:
+    """A record with one value changed, found by its keys; a label as key may contain a `/`."""
     other = copy.deepcopy(one)
     value: Any = getattr(other, keys[0])
     for key in keys[1:-1]:
@@ -57,24 +57,24 @@ ENCODER = ("made_from", "encoders/frostbite-mae", "entry")
 @pytest.mark.parametrize(
     ("one", "message"),
     [
-        (changed(SEED, "scores", "checkpoints", to=[]), "malformed.*no episodes after"),
-        (changed(SEED, "scores", "games", to=49), "malformed.*not 49 episodes"),
-        (changed(SEED, "scores", "checkpoints", "0", "returns", to=[float("nan")] * 50), "finite"),
-        (changed(SEED, "scores", "random", "successes", to=[1.0] * 50), "malformed"),
-        (changed(SEED, "runs", "train-frostbite-spirl", to={}), "malformed"),
-        (changed(SEED, *OWN, "learning_rate", to=3e-4), "learning_rate not as in the recipe"),
-        (changed(SEED, *OWN, "features", to={"max_ratio": 0.5}), "features not as"),
-        (changed(SEED, *OWN, "features", drop=True), "features not as"),
-        (changed(SEED, *OWN, "colour", to="red"), "colour not as"),
-        (changed(SEED, *OWN, "checkpoint_every", to=50_000), "checkpoint_every not as"),
-        (changed(SEED, "scores", "epsilon", to=0.05), "epsilon not as"),
-        (changed(SEED, *ENCODER, "epochs", to=10), "frostbite-mae: epochs not as.*--note"),
-        (changed(SEED, "made_from", "frames/frostbite", "entry", "count", to=9), "count.*--note"),
+        (alter(SEED, "scores", "checkpoints", to=[]), "malformed.*episodes after"),
+        (alter(SEED, "scores", "games", to=49), "malformed.*must be 49 episodes"),
+        (alter(SEED, "scores", "checkpoints", "0", "returns", to=[float("nan")] * 50), "finite"),
+        (alter(SEED, "scores", "random", "successes", to=[1.0] * 50), "malformed"),
+        (alter(SEED, "runs", "train-frostbite-spirl", to={}), "malformed"),
+        (alter(SEED, *OWN, "learning_rate", to=3e-4), "learning_rate not as in the recipe"),
+        (alter(SEED, *OWN, "features", to={"max_ratio": 0.5}), "features not as"),
+        (alter(SEED, *OWN, "features", drop=True), "features not as"),
+        (alter(SEED, *OWN, "colour", to="red"), "colour not as"),
+        (alter(SEED, *OWN, "checkpoint_every", to=50_000), "checkpoint_every not as"),
+        (alter(SEED, "scores", "epsilon", to=0.05), "epsilon not as"),
+        (alter(SEED, *ENCODER, "epochs", to=10), "frostbite-mae: epochs not as.*--note"),
+        (alter(SEED, "made_from", "frames/frostbite", "entry", "count", to=9), "count.*--note"),
         (replace(SEED, measured_on={"frames/frostbite": SEED.made_from["frames/frostbite"]}),
          "measured on frames/frostbite, which it was made from"),
     ],
 )  # fmt: skip
-def test_records_that_cannot_stand_are_named(tmp_path: Path, one: Record, message: str) -> None:
+def test_invalid_records_are_named(tmp_path: Path, one: Record, message: str) -> None:
     with pytest.raises(FoveaError, match=rf"frostbite-spirl-seed-0\.json: .*{message}"):
         read_records(keep(tmp_path, one))
 
@@ -82,17 +82,17 @@ def test_records_that_cannot_stand_are_named(tmp_path: Path, one: Record, messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: changed(probe_of(r, "reach-mae-s0", pooled=0.5), "scores", "splits", to=[0]),
-         "malformed.*not 1 numbers"),
-        (lambda r: changed(probe_of(r, "reach-mae-s0", pooled=0.5), "measured_on", "frames/unseen",
+        (lambda r: alter(probe_of(r, "reach-mae-s0", pooled=0.5), "scores", "splits", to=[0]),
+         "malformed.*must be 1 numbers"),
+        (lambda r: alter(probe_of(r, "reach-mae-s0", pooled=0.5), "measured_on", "frames/unseen",
                            "entry", "seed", to=0), "frames/unseen: seed not as.*--note"),
-        (lambda r: changed(saliency_of(r, "near", 0.1), "scores", "judged", "mae",
+        (lambda r: alter(saliency_of(r, "near", 0.1), "scores", "judged", "mae",
                            to=float("nan")), "malformed.*finite"),
-        (lambda r: changed(saliency_of(r, "near", 0.1), "scores", "judged", "zero_mae", drop=True),
+        (lambda r: alter(saliency_of(r, "near", 0.1), "scores", "judged", "zero_mae", drop=True),
          "malformed.*zero_mae"),
     ],
 )  # fmt: skip
-def test_so_are_probes_and_scores_of_saliency(
+def test_invalid_probes_and_scores_of_saliency_are_named(
     tmp_path: Path, small: Params, change: Callable[[Params], Record], message: str
 ) -> None:
     with pytest.raises(FoveaError, match=message):
@@ -103,7 +103,7 @@ def test_a_file_of_another_name_and_an_artifact_of_no_recipe_are_refused(tmp_pat
     folder = keep(tmp_path, SEED)
     path = folder / "policies/frostbite-spirl-seed-0.json"
     path.rename(path.with_name("frostbite-spirl-seed-1.json"))
-    with pytest.raises(FoveaError, match=r"seed-1\.json: holds .*seed-0\.json; rename"):
+    with pytest.raises(FoveaError, match=r"seed-1\.json: is .*seed-0\.json; rename"):
         read_records(folder)
     text = json.dumps(json.loads(path.with_name("frostbite-spirl-seed-1.json").read_text()))
     path.with_name("frostbite-spirl-seed-1.json").unlink()
@@ -113,8 +113,8 @@ def test_a_file_of_another_name_and_an_artifact_of_no_recipe_are_refused(tmp_pat
         read_records(folder)
 
 
-def test_another_encoder_is_taken_with_a_note_but_not_mixed(tmp_path: Path) -> None:
-    short = replace(changed(SEED, *ENCODER, "epochs", to=10), note="10 epochs")
+def test_another_encoder_is_accepted_with_a_note_but_not_mixed(tmp_path: Path) -> None:
+    short = replace(alter(SEED, *ENCODER, "epochs", to=10), note="10 epochs")
     (one,) = read_records(keep(tmp_path, short))["policies/frostbite-spirl"]
     assert one.note == "10 epochs"
     keep(tmp_path, seed_of("frostbite-spirl", 1, [[1.0]]))
@@ -122,35 +122,35 @@ def test_another_encoder_is_taken_with_a_note_but_not_mixed(tmp_path: Path) -> N
         read_records(tmp_path)
 
 
-def test_early_records_know_the_count_of_frames_alone(tmp_path: Path) -> None:
+def test_early_records_have_only_the_count_of_frames(tmp_path: Path) -> None:
     frames = "made_from", "frames/frostbite"
-    early = changed(SEED, *frames, to={"digest": None, "entry": {"count": 5000}})
+    early = alter(SEED, *frames, to={"digest": None, "entry": {"count": 5000}})
     later = seed_of("frostbite-spirl", 1, [[1.0]])
     assert len(read_records(keep(tmp_path, early, later))["policies/frostbite-spirl"]) == 2
-    keep(tmp_path, changed(early, *frames, "entry", "count", to=9))
+    keep(tmp_path, alter(early, *frames, "entry", "count", to=9))
     with pytest.raises(FoveaError, match="frames/frostbite: count"):
         read_records(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["spirl", "visarl"])
-def test_an_entry_is_itself_after_it_was_recorded(name: str) -> None:
-    """A tuple comes back from JSON as a list."""
+def test_an_entry_is_equal_to_its_record(name: str) -> None:
+    """A tuple becomes a list in JSON."""
     for entry in params.load(recipes()[name]):
         recorded = json.loads(json.dumps(entry.resolved(FREE)))
         assert differences(recorded, entry) == []
         assert differences(recorded | {"seed": -1}, entry)
 
 
-def test_a_setting_that_came_later_was_its_default_before(tmp_path: Path) -> None:
-    assert read_records(keep(tmp_path, changed(SEED, *OWN, "sigma", drop=True)))
+def test_a_setting_that_a_record_lacks_is_the_default(tmp_path: Path) -> None:
+    assert read_records(keep(tmp_path, alter(SEED, *OWN, "sigma", drop=True)))
     entry = SPIRL.entry("encoders", "frostbite-mae")
     assert "sigma" not in entry.resolved()
 
 
-def test_of_several_recipes_the_one_with_all_of_it_counts(
+def test_of_several_recipes_the_complete_one_counts(
     tmp_path: Path, small: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A recipe may borrow a predictor and have nothing to judge it on."""
+    """A recipe may contain a predictor without annotations to score it on."""
     path = tmp_path / "borrows.yaml"
     path.write_text("".join(s for s in SMALL.splitlines(keepends=True) if "  further" not in s))
     both = {"borrows": params.load(path), "small": small}

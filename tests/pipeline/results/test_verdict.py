@@ -53,7 +53,7 @@ def test_verdicts_at_the_edges_of_the_interval() -> None:
 
 
 def test_the_detectable_difference_is_detected_in_four_of_five_cases() -> None:
-    """Welch's test on many pairs of ten seeds that differ by as much."""
+    """Welch's test on many pairs of ten seeds with that difference."""
     spread, count, rng = 3.0, 10, np.random.default_rng(0)
     normal = stats.norm.ppf((np.arange(200) + 0.5) / 200)
     side = [np.array([spread * z / normal.std(ddof=1)]) for z in normal]
@@ -65,8 +65,8 @@ def test_the_detectable_difference_is_detected_in_four_of_five_cases() -> None:
 
 
 def test_probes_are_judged_by_their_seeds_alone() -> None:
-    """Welch's interval of the seeds' means, however many splits; the detectable difference reaches
-    beyond it in four of five cases.
+    """Welch's interval of the seeds' means, whatever the number of splits; the detectable
+    difference exceeds it in four of five cases.
     """
     ours, theirs = np.array([0.7, 0.75, 0.8]), np.array([0.6, 0.7, 0.65])
     known = welch_interval(ours, theirs)
@@ -96,8 +96,8 @@ def test_the_seeds_needed_detect_the_gap_in_four_of_five_cases() -> None:
 
 
 def test_with_the_seeds_needed_the_verdict_itself_detects_the_gap() -> None:
-    """The whole verdict, bootstrap and all, on simulated pairs: 80 % were asked for, and intervals
-    of few seeds are short.
+    """The whole verdict, bootstrap included, on simulated pairs: the target is 80 %, and intervals
+    of few seeds are too short.
     """
     gap = Gap(100.0, (60.0, 40.0))
     generator = np.random.default_rng(0)

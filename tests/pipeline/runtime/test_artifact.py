@@ -1,4 +1,4 @@
-"""An artifact is whole or not there; damage is named with its file and the remedy."""
+"""An artifact is complete or absent; damage is named with its file and the remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def publish(tmp_path: Path, content: bytes = b"frames") -> Path:
     return tmp_path / "frames" / "x"
 
 
-def test_what_was_published_opens(tmp_path: Path) -> None:
+def test_a_published_artifact_opens(tmp_path: Path) -> None:
     publish(tmp_path)
     opened = artifact.open_artifact("frames/x", tmp_path)
     assert set(opened.files) == {"README.md", "seed-0/data.bin"}
@@ -31,7 +31,7 @@ def test_what_was_published_opens(tmp_path: Path) -> None:
     assert "torch" in opened.manifest["versions"]
 
 
-def test_what_a_killed_write_left_is_not_sealed(tmp_path: Path) -> None:
+def test_files_of_a_killed_write_are_not_sealed(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     (work / ".shard.tar.tmp").write_bytes(b"half")
@@ -66,7 +66,7 @@ def test_all_that_is_published_outlives_a_power_cut(
 
 
 def rewrite(folder: Path, **changes: object) -> None:
-    """The manifest with other values and a digest that fits them."""
+    """Write the manifest with other values and a digest that matches them."""
     manifest = read_manifest(folder / "manifest.json")
     write_manifest(folder / "manifest.json", manifest | changes)
 
@@ -110,7 +110,7 @@ def test_one_changed_value_of_a_manifest_is_refused(tmp_path: Path) -> None:
         artifact.open_artifact("frames/x", tmp_path)
 
 
-def test_damage_that_dvc_s_cache_shares_is_said_with_what_heals_it(tmp_path: Path) -> None:
+def test_damage_that_dvc_s_cache_shares_is_named_with_its_remedy(tmp_path: Path) -> None:
     data = publish(tmp_path) / "seed-0" / "data.bin"
     data.write_bytes(b"fraMes")
     (tmp_path / "cached").hardlink_to(data)
@@ -120,10 +120,10 @@ def test_damage_that_dvc_s_cache_shares_is_said_with_what_heals_it(tmp_path: Pat
 
 @pytest.mark.parametrize("label", ["drawer", "frames", "frames/", "frame/drawer"])
 def test_a_name_without_a_table_is_refused(label: str, tmp_path: Path) -> None:
-    with pytest.raises(FoveaError, match=rf"{label}: names no artifact; write its table too"):
+    with pytest.raises(FoveaError, match=rf"{label}: must name an artifact with its table"):
         artifact.open_artifact(label, tmp_path)
 
 
-def test_a_missing_artifact_says_how_to_build_it(tmp_path: Path) -> None:
+def test_a_missing_artifact_is_named_with_its_command(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match="dvc repro pretrain@frostbite-mae"):
         artifact.open_artifact("encoders/frostbite-mae", tmp_path)

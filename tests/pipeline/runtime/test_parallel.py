@@ -1,4 +1,4 @@
-"""Tasks run side by side; a failure stops all; nothing outlives its parent."""
+"""Parallel tasks: a failure stops all; no process outlives its parent."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import FoveaError
-from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.parallel import run_parallel
 
 
 @dataclass(frozen=True)
 class Touch:
-    """Leaves a file behind, or fails in a given way."""
+    """Writes a file, or fails in a given way."""
 
     path: Path
     fails: str = ""
@@ -40,12 +40,12 @@ class Touch:
 
 def test_all_tasks_run_with_one_thread_each(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(3)]
-    side_by_side([Touch(path) for path in paths], label="touch", total=3, unit="files", workers=2)
+    run_parallel([Touch(path) for path in paths], label="touch", total=3, unit="files", workers=2)
     assert [path.read_text() for path in paths] == ["1", "1", "1"]
 
 
 @pytest.mark.parametrize("first", ["import torch; one_thread()", "one_thread(); import torch"])
-def test_torch_has_one_thread_whenever_it_comes(first: str) -> None:
+def test_torch_has_one_thread_whenever_it_is_imported(first: str) -> None:
     code = (
         f"from pipeline.runtime.parallel import one_thread; {first}; print(torch.get_num_threads())"
     )
@@ -66,7 +66,7 @@ def test_torch_has_one_thread_whenever_it_comes(first: str) -> None:
 def test_a_failure_stops_the_others(tmp_path: Path, fails: str, says: str) -> None:
     slow, began = Touch(tmp_path / "slow", "sleep"), time.monotonic()
     with pytest.raises(FoveaError, match=says):
-        side_by_side(
+        run_parallel(
             [slow, Touch(tmp_path / "bad", fails)], label="touch", total=2, unit="files", workers=2
         )
     assert time.monotonic() - began < 30
@@ -74,10 +74,10 @@ def test_a_failure_stops_the_others(tmp_path: Path, fails: str, says: str) -> No
 
 PARENT = """
 from pathlib import Path
-from pipeline.runtime.parallel import side_by_side
+from pipeline.runtime.parallel import run_parallel
 from tests.pipeline.runtime.test_parallel import Touch
 if __name__ == "__main__":
-    side_by_side([Touch(Path({path!r}), "sleep")], label="x", total=1, unit="files")
+    run_parallel([Touch(Path({path!r}), "sleep")], label="x", total=1, unit="files")
 """
 
 

@@ -1,4 +1,4 @@
-"""What long work says of itself: done, rate and time left."""
+"""Progress of long work: done, rate and time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.runtime import progress
 
 
 class Clock:
-    """Stands in for the module `time`."""
+    """A replacement for the module `time`."""
 
     now = 0.0
 
@@ -43,7 +43,9 @@ def test_rate_and_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) ->
     assert last_line(capsys) == "train: 3,000/3,000 steps, 20.0/s, in 2:30"
 
 
-def test_what_was_done_before_is_no_speed(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_of_earlier_runs_does_not_count_as_speed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     bar = progress.Progress("train", 100_000, "steps")
     clock.now += 3  # reading the checkpoint
     bar(62_000)
@@ -60,7 +62,9 @@ def test_the_rate_is_that_of_the_last_minute(
     assert ", 10.0/s, " in last_line(capsys)
 
 
-def test_nothing_to_do_is_said_at_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_that_is_already_done_is_reported_at_once(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     bar = progress.Progress("train", 500, "steps")
     bar(500)
     bar.finish()

@@ -1,4 +1,4 @@
-"""What is recorded of a stage's runs: how often it was begun, and how long it worked in all."""
+"""The record of a stage's runs: their number, and their total time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.runtime import record
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, to be set."""
+    """The current time, which the test sets."""
     now = [1000.0]
     monkeypatch.setattr(time, "time", lambda: now[0])
     return now
@@ -27,7 +27,7 @@ def touch(path: Path, moment: float) -> None:
 
 
 def begin(folder: Path, clock: list[float], moment: float) -> tuple[float, int]:
-    """A run begins at a moment; the files that it begins with are of that moment too."""
+    """Begin a run at a moment, with files of that moment."""
     clock[0] = moment
     earlier = record.attempt(folder)
     for path in folder.rglob(f"*{record.ATTEMPTS}*"):
@@ -35,7 +35,7 @@ def begin(folder: Path, clock: list[float], moment: float) -> tuple[float, int]:
     return earlier
 
 
-def test_a_run_that_did_not_publish_ended_when_it_last_wrote(
+def test_a_run_that_did_not_publish_ended_at_its_last_write(
     tmp_path: Path, clock: list[float]
 ) -> None:
     assert begin(tmp_path, clock, 1000.0) == (0.0, 0)
@@ -63,7 +63,7 @@ def test_a_record_adds_up_the_runs(
     assert written["started"] == "1970-01-01T01:23:20+00:00"
 
 
-def test_what_was_noted_of_them_may_be_damaged(tmp_path: Path, clock: list[float]) -> None:
+def test_the_record_of_earlier_runs_may_be_damaged(tmp_path: Path, clock: list[float]) -> None:
     begin(tmp_path, clock, 1000.0)
     (tmp_path / record.ATTEMPTS).write_text("{")
     assert begin(tmp_path, clock, 2000.0) == (0.0, 0)
