@@ -13,12 +13,12 @@ from typing import Any
 from bench import (
     collect,
     error_map,
-    kept,
     mae,
     multimae,
     page,
     rainbow,
     render,
+    results,
     sac,
     saliency,
     shards,
@@ -39,7 +39,7 @@ BENCHES = {
 
 
 WIDTH = 74  # of the table's first column
-KEPT_WARM = page.KEPT / "error-map-times.json"  # where it was not run here
+WARM_TIMES = page.MEASURED / "error-map-times.json"  # if it was not run on this machine
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
             print(
                 f"  {key:<40} {value:.4g}" if isinstance(value, float) else f"  {key:<40} {value}"
             )
-    kept.keep(kept.OURS, figures)
-    long = kept.held(kept.OURS).get(WARM) or kept.held(KEPT_WARM)[WARM]
+    results.write(results.OURS, figures)
+    long = results.read(results.OURS).get(WARM) or results.read(WARM_TIMES)[WARM]
     print("\n".join(table(figures | {WARM: long["figures"]})))
     how = f"python -m bench.error_map {error_map.WARM}"
     machine, at = long["machine"]["processor"], long["commit"]

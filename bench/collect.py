@@ -1,7 +1,7 @@
 """Collecting frames: our Atari wrapper against Gymnasium's AtariPreprocessing on the same game.
 
-Theirs is configured as near to ours as it goes: four frames a step, maximum of the last two, no
-sticky actions, 96x96 RGB. It resizes by area, which it offers no choice about, and presses no FIRE.
+Theirs is configured as close to ours as possible: four frames a step, maximum of the last two, no
+sticky actions, 96x96 RGB. Two differences remain: it always resizes by area, and presses no FIRE.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gymnasium.wrappers import AtariPreprocessing
 from datasets import envs
 from datasets.sources.random import Config, streams
 
-GAME = "MsPacman"  # its minimal action set has no FIRE: both play the same games
+GAME = "MsPacman"  # its minimal action set has no FIRE: both play the same episodes
 ROUNDS, STEPS = 7, 600
 
 
@@ -32,9 +32,9 @@ def run() -> dict[str, object]:
     rounds = [(_frames_per_second(ours), _frames_per_second(theirs)) for _ in range(ROUNDS)]
     with tempfile.TemporaryDirectory() as folder:
         [stream] = streams(Config(streams=1), f"atari/{GAME}", 1024)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         stream.run(Path(folder), lambda count: None)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return {
         "what": f"{GAME}, frames/s on one core, against gymnasium's AtariPreprocessing",
@@ -54,11 +54,11 @@ def _gymnasium() -> gymnasium.Env[Any, Any]:
 
 
 def _frames_per_second(env: gymnasium.Env[Any, Any]) -> float:
-    """The same actions from the start of a game, each time."""
+    """Frames/s of the same actions from the start of an episode."""
     env.reset(seed=0)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for action in itertools.islice(itertools.cycle(range(9)), STEPS):
         _, _, terminated, truncated, _ = env.step(action)
         if terminated or truncated:
             env.reset()
-    return STEPS / (time.perf_counter() - begun)
+    return STEPS / (time.perf_counter() - start)

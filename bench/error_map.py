@@ -1,22 +1,21 @@
-"""The error map of real frames against the released procedure, which knows no shortcut.
+"""The error map of real frames against the released procedure, which has no shortcuts.
 
-The plain one takes one frame at a time in three passes (4 corner, 40 edge and 100 inside centres at
+The baseline takes one frame at a time in three passes (4 corner, 40 edge and 100 inside centres at
 patch 8), embeds every neighbour again and runs the whole decoder on all tokens, of which it uses
 one a centre. Ours is timed twice: without a cache, and with a cache of the game's earlier frames.
-Same weights and frames; the maps are compared. How many centres are new differs much from frame to
-frame, so the cached one is timed on all frames of a stretch, the others on some of them between.
-Ours also multiplies by `pretrain/modules/linear.py`, torch's other library; what is left of the
-ratio where the plain one does too (`shortcuts_ratio`) is what the shortcuts alone save.
+Weights and frames are the same, and the maps are compared. The number of new centres varies much
+from frame to frame, so the cached map is timed on consecutive frames, and the others on every
+fourth of them. Ours also multiplies by `pretrain/modules/linear.py`, which calls another library of
+torch's. `shortcuts_ratio` is the ratio if the baseline does so too: the effect of the shortcuts.
 
-Multiply-accumulates a centre at the defaults: 107 million by the definition, 63 in ours. A table of
-what the first layer's mask tokens see of one another would leave 58 (tried: a tenth to a sixth less
-time in passes of 16, none in passes of 8). Fewer by more than 1.8 times is not to be had exactly
-without a cache: in the first layer each mask token sees the neighbours, and is another from
-there on.
+Multiply-accumulates a centre at the defaults: 107 million by the definition, 63 million in ours. A
+table of the first layer's attention among mask tokens would leave 58 million (tried: a tenth to a
+sixth less time in passes of 16, none in passes of 8). An exact map without a cache cannot save more
+than a factor of 1.8: in the first layer each mask token attends to its neighbours, and is different
+for every centre from there on.
 
-The targets with the cache are for 9,600 earlier frames, minutes a game: `python -m
-bench.error_map 9600`, whose figures `make bench` shows when it was run. `make bench` itself
-remembers few frames.
+The targets with the cache are for 9,600 earlier frames, which take minutes a game: `python -m
+bench.error_map 9600`. `make bench` shows its figures if it was run, and itself caches few frames.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import kept
+from bench import results
 from datasets import envs
 from pipeline.runtime.progress import Progress
 from pretrain.encoders.mae import Config, network
@@ -39,10 +38,10 @@ from pretrain.modules.vit import MaskedViT, normalise
 from pretrain.spirl.error_cache import ErrorCache
 from pretrain.spirl.error_map import errors_at, neighbourhoods
 
-EARLIER, TIMED, PLAIN = 100, 60, 4  # frames: seen before; then timed; the others on every fourth
-WARM = 9600  # frames seen before that TARGETS are for
-FORGETFUL_TARGET = 2.0
-TARGETS = {"Frostbite": 14.0, "MsPacman": 9.0, "Seaquest": 9.0, "BattleZone": 3.0}  # remembering
+EARLIER, TIMED, PLAIN = 100, 60, 4  # frames: cached first; then timed; every fourth uncached too
+WARM = 9600  # cached frames that TARGETS are for
+UNCACHED_TARGET = 2.0
+TARGETS = {"Frostbite": 14.0, "MsPacman": 9.0, "Seaquest": 9.0, "BattleZone": 3.0}  # with the cache
 
 
 def run(earlier: int = EARLIER) -> dict[str, object]:
@@ -50,7 +49,7 @@ def run(earlier: int = EARLIER) -> dict[str, object]:
     figures: dict[str, object] = {
         "what": "error map, patch 8, one thread, against three passes a frame",
         "remembered_frames": earlier,
-        "target_ratio": FORGETFUL_TARGET,
+        "target_ratio": UNCACHED_TARGET,
     }
     for game, target in TARGETS.items():
         for key, value in measure(f"atari/{game}", earlier).items():
@@ -61,60 +60,60 @@ def run(earlier: int = EARLIER) -> dict[str, object]:
 
 @torch.no_grad()
 def measure(env: str, earlier: int) -> dict[str, float]:
-    """Milliseconds a frame of one thread's time: medians and the median of the frames' ratios
-    (plain / ours) without memory; with it the mean, which plain's median is divided by.
+    """Milliseconds a frame on one thread. Without the cache: medians, and the median of the frames'
+    ratios (plain / ours). With it: the mean, and plain's median divided by it.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = network(Config(), envs.image_shape(env))
     model.initialise(0)
     frames = torch.split(random_frames(env, earlier + TIMED), 1)
-    plain, without, memory = plain_map(model), forgetful(model), ErrorCache(model)
+    plain, uncached, cache = plain_map(model), uncached_map(model), ErrorCache(model)
     progress = Progress(f"error maps of {env}", earlier, "frames")
     for frame in frames[:earlier]:
-        memory(frame)
+        cache(frame)
         progress()
     progress.finish()
-    before = _hit_rate(memory)
+    before = _hit_rate(cache)
     plain(frames[0])  # the warm-up
-    forgetting: list[tuple[float, float, float]] = []
-    remembering = []
+    uncached_times: list[tuple[float, float, float]] = []
+    cached_times = []
     for number, frame in enumerate(frames[earlier:]):
-        remembered, milliseconds = _timed(memory, frame)
-        remembering.append(milliseconds)
+        cached, milliseconds = _timed(cache, frame)
+        cached_times.append(milliseconds)
         if number % PLAIN == 0:
             expected, other = _timed(plain, frame)
-            computed, own = _timed(without, frame)
+            computed, own = _timed(uncached, frame)
             with fast_linear(frame.device):
-                forgetting.append((other, own, _timed(plain, frame)[1]))
+                uncached_times.append((other, own, _timed(plain, frame)[1]))
             torch.testing.assert_close(computed, expected, atol=1e-5, rtol=0)
-            torch.testing.assert_close(remembered, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(cached, expected, atol=1e-5, rtol=0)
     torch.set_num_threads(threads)
-    plain_ms = statistics.median(other for other, _, _ in forgetting)
+    plain_ms = statistics.median(other for other, _, _ in uncached_times)
     return {
         "plain_ms": plain_ms,
-        "ours_ms": statistics.median(own for _, own, _ in forgetting),
-        "ours_ratio": statistics.median(other / own for other, own, _ in forgetting),
-        "shortcuts_ratio": statistics.median(faster / own for _, own, faster in forgetting),
-        "remembering_ms": statistics.mean(remembering),
-        "remembering_ratio": plain_ms / statistics.mean(remembering),
-        "remembered_bytes": memory.nbytes,
+        "ours_ms": statistics.median(own for _, own, _ in uncached_times),
+        "ours_ratio": statistics.median(other / own for other, own, _ in uncached_times),
+        "shortcuts_ratio": statistics.median(faster / own for _, own, faster in uncached_times),
+        "remembering_ms": statistics.mean(cached_times),
+        "remembering_ratio": plain_ms / statistics.mean(cached_times),
+        "remembered_bytes": cache.nbytes,
         "hit_rate_earlier": before,
-        "hit_rate": _hit_rate(memory),
+        "hit_rate": _hit_rate(cache),
     }
 
 
-def _hit_rate(memory: ErrorCache) -> float:
+def _hit_rate(cache: ErrorCache) -> float:
     """The share of cache hits among the centres since the last call."""
-    rate = memory.hits / (memory.hits + memory.misses)
-    memory.hits = memory.misses = 0
+    rate = cache.hits / (cache.hits + cache.misses)
+    cache.hits = cache.misses = 0
     return rate
 
 
 def _timed(way: Callable[[Tensor], Tensor], frame: Tensor) -> tuple[Tensor, float]:
-    begun = time.thread_time()
+    start = time.thread_time()
     errors = way(frame)
-    return errors, 1000 * (time.thread_time() - begun)
+    return errors, 1000 * (time.thread_time() - start)
 
 
 def random_frames(env: str, count: int) -> Tensor:
@@ -129,15 +128,15 @@ def random_frames(env: str, count: int) -> Tensor:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def forgetful(model: MaskedViT) -> Callable[[Tensor], Tensor]:
-    """The project's map of one frame, with nothing remembered."""
+def uncached_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:
+    """The project's map of one frame, without a cache."""
     near, centres = neighbourhoods(*model.grid), torch.arange(model.patches)
     return lambda frame: errors_at(model, model.to_patches(frame), centres, near)[None]
 
 
 def plain_map(model: MaskedViT) -> Callable[[Tensor], Tensor]:
-    """The map of one frame by its definition, as the released code makes it: corners, edges and
-    inside, each kind's neighbours gathered and reconstructed in one pass through the whole decoder.
+    """The map of one frame by its definition, as in the released code: three passes through the
+    whole decoder, for corners, edges and inside, each on the neighbours of all its centres.
     """
     index, real, _ = neighbourhoods(*model.grid)
     kinds = [(real.sum(1) == count).nonzero()[:, 0] for count in (3, 5, 8)]
@@ -161,7 +160,7 @@ def main() -> None:
     figures = run(earlier)
     for key, value in figures.items():
         print(key, value)
-    kept.keep(kept.OURS, {f"error_map_{earlier}": figures})
+    results.write(results.OURS, {f"error_map_{earlier}": figures})
 
 
 if __name__ == "__main__":

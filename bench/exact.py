@@ -1,11 +1,11 @@
 """Every error map of 256 frames a game against the definition: `python -m bench.exact [FRAMES]`.
 
-The definition reconstructs each centre from its neighbours through the whole decoder, three passes
-a frame. Compared with it are the maps that policies get, the cache's of TOGETHER frames at once,
-with the committed weights of SPIRL's Frostbite. The tests show the same on a sample. Takes a
-quarter of an hour on one core, and writes `artifacts/error-maps.json`: how many centres, the
-largest difference, and in how many frames other patches are selected, at the default slope.
-RESULTS.md quotes the file's copy in `bench/measured/`.
+The definition reconstructs each centre from its neighbours through the whole decoder, in three
+passes a frame. It is compared with the maps that policies get, which the cache computes for
+TOGETHER frames at once, with the committed weights of SPIRL's Frostbite. The tests do the same on a
+sample. Takes a quarter of an hour on one core, and writes `artifacts/error-maps.json`: the number
+of centres, the largest difference, and the number of frames in which other patches are selected, at
+the default slope. RESULTS.md quotes the file's copy in `bench/measured/`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ TOLERANCE = 1e-5  # of an error
 
 @torch.no_grad()
 def compare(model: MaskedViT, frames: Tensor, progress: Progress) -> dict[str, Any]:
-    """The memory's maps of frames (N, C, H, W) uint8 against the definition's."""
-    memory, plain = ErrorCache(model), plain_map(model)
+    """The cache's maps of frames (N, C, H, W) uint8 against the definition's."""
+    cache, plain = ErrorCache(model), plain_map(model)
     largest, other = 0.0, 0
     for group in torch.split(frames, TOGETHER):
-        for result, frame in zip(memory(group), group, strict=True):
+        for result, frame in zip(cache(group), group, strict=True):
             expected = plain(frame[None])[0]
             largest = max(largest, float((result - expected).abs().max()))
             other += _selected(result) != _selected(expected)
@@ -50,13 +50,13 @@ def compare(model: MaskedViT, frames: Tensor, progress: Progress) -> dict[str, A
     return {
         "frames": len(frames),
         "centres": len(frames) * model.patches,
-        "remembered": memory.hits,
+        "remembered": cache.hits,
         "largest_difference": largest,
         "frames_with_another_selection": other,
     }
 
 
-def beyond(games: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def wrong_games(games: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The games whose maps are not the definition's."""
     return [
         game
@@ -66,7 +66,7 @@ def beyond(games: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _selected(errors: Tensor) -> set[int]:
-    """The patches that are salient by a map (N,), however many."""
+    """All patches that are salient by a map (N,)."""
     index, mask = select.dynamic(errors[None], Features().slope, len(errors))
     return set(index[mask].tolist())
 
@@ -86,7 +86,7 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     write_atomic(RESULT, (json.dumps(content, indent=1) + "\n").encode())
     print(json.dumps(result, indent=1))
-    if wrong := beyond(result):
+    if wrong := wrong_games(result):
         sys.exit(f"not the definition's maps: {', '.join(wrong)}")
 
 

@@ -1,19 +1,19 @@
-"""Training in bfloat16 beside training in float32: `python -m bench.half [EPOCHS]`.
+"""Training in bfloat16 against training in float32: `python -m bench.half [EPOCHS]`.
 
-Each encoder learns three times: in float32 with seeds 0 and 1, and with seed 0 where linear layers
-multiply in bfloat16, as `trainer.fit` has them where the processor can; two seeds are the
-yardstick. SPIRL's autoencoder learns from 5,000 frames of Frostbite, EPOCHS times each (10), and
-beside the loss of the last epoch it is compared which patches of 256 other frames are selected.
-MultiMAE learns from 1,024 frames of Drawer Open and their motion, three epochs in the manner of
-the probes' recipe. It fails where a loss differs by more than LOSS or less than OVERLAP of the
-patches are the same. Takes a quarter of an hour of one core and writes `artifacts/half.json`.
+Each encoder is trained three times: in float32 with seeds 0 and 1, and with seed 0 where linear
+layers multiply in bfloat16, as in `trainer.fit` on processors that can. The two seeds are the
+yardstick. SPIRL's autoencoder is trained on 5,000 frames of Frostbite for EPOCHS epochs (10); the
+loss of the last epoch is compared, and the selected patches of 256 other frames. MultiMAE is
+trained on 1,024 frames of Drawer Open and their motion, for three epochs with settings close to the
+probes' recipe. The benchmark fails if a loss differs by more than LOSS, or if less than OVERLAP of
+the patches are the same. Takes a quarter of an hour of one core and writes `artifacts/half.json`.
 RESULTS.md quotes the file's copy in `bench/measured/`.
 
 `python -m bench.half FLOAT32 BFLOAT16` compares two whole pretrainings: encoder artifacts of the
-entry and the shards of `pipeline/recipes/weights/frostbite-mae`, the first by `python -m bench.half
-NAME`, which is `pipeline.pretrain` in float32, the second as usual. The committed weights, float32
-by another processor at an earlier commit, show how far two trainings in float32 may differ after
-as many steps. WHOLE was chosen after that was measured.
+entry and the shards of `pipeline/recipes/weights/frostbite-mae`. The first is made by `python -m
+bench.half NAME`, which is `pipeline.pretrain` in float32, the second as usual. The committed
+weights, trained in float32 on another processor at an earlier commit, show how much two trainings
+in float32 may differ after as many steps. WHOLE_OVERLAP was chosen after that was measured.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench import kept
+from bench import results
 from bench.error_map import random_frames
 from datasets.sealed import MANIFEST
 from pipeline import pretrain
-from pipeline.commands.pretrained import CURVE, KEPT, SHARDS, shards
+from pipeline.commands.pretrained import COMMITTED_WEIGHTS, CURVE, SHARDS, shards
 from pipeline.runtime import stage
 from pipeline.runtime.artifact import open_artifact
 from pipeline.runtime.progress import Progress
@@ -47,10 +47,10 @@ from pretrain.modules import linear
 from pretrain.saliency import motion
 
 RESULT = Path("artifacts/half.json")
-FRAMES, JUDGED, EPOCHS = 5000, 256, 10
+FRAMES, OTHER_FRAMES, EPOCHS = 5000, 256, 10
 LOSS, OVERLAP = 0.005, 0.95  # of float32's loss, at most; of the patches that either selects
-WHOLE = 0.9  # the same after a whole pretraining, where float32 by another processor keeps 0.93
-SEEN = 1024
+WHOLE_OVERLAP = 0.9  # after a whole pretraining; 0.93 for float32 on another processor
+DRAWER_FRAMES = 1024
 SMALL: dict[str, Any] = {
     "decoder_dim": 128, "decoder_depth": 1, "norm_rgb": False, "epochs": 3, "warmup_epochs": 1,
     "batch_size": 32, "base_lr": 1.6e-3,
@@ -91,28 +91,28 @@ def _shape(columns: Columns) -> tuple[int, int, int]:
 
 
 def overlap(one: list[set[int]], other: list[set[int]]) -> float:
-    """The mean over frames of how much of what either selects both select."""
+    """Patches that both select, as a share of those that either selects; the mean over frames."""
     return float(np.mean([len(a & b) / len(a | b) for a, b in zip(one, other, strict=True)]))
 
 
 @torch.no_grad()
 def selections(encoder: mae.Encoder, frames: Tensor) -> list[set[int]]:
-    """The salient patches of each frame, however many."""
+    """All salient patches of each frame."""
     return [set(encoder.salient(frame)) for frame in torch.split(frames, 1)]
 
 
 def autoencoder(epochs: int) -> dict[str, Any]:
     """SPIRL's, on Frostbite."""
-    frames = random_frames("atari/Frostbite", FRAMES + JUDGED)
+    frames = random_frames("atari/Frostbite", FRAMES + OTHER_FRAMES)
     columns = {"image": frames[:FRAMES].permute(0, 2, 3, 1).numpy()}
-    figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": JUDGED}
+    figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": OTHER_FRAMES}
     chosen = {}
     for name, (half, seed) in RUNS.items():
-        begun = time.process_time()
+        start = time.process_time()
         config = mae.Config(epochs=epochs, warmup_epochs=max(1, epochs // 10), seed=seed)
         method = mae.Pretraining(config, _shape(columns))
         loss = train(method, columns, half=half)
-        minutes = (time.process_time() - begun) / 60
+        minutes = (time.process_time() - start) / 60
         chosen[name] = selections(method.encoder(), frames[FRAMES:])
         figures[name] = {
             "loss": loss,
@@ -126,33 +126,33 @@ def autoencoder(epochs: int) -> dict[str, Any]:
 
 def multimodal() -> dict[str, Any]:
     """ViSaRL's, on Drawer Open and its motion."""
-    frames = random_frames("metaworld/drawer-open", SEEN)
+    frames = random_frames("metaworld/drawer-open", DRAWER_FRAMES)
     maps = motion.fit(motion.Config(), frames)(frames)[:, 0]
     columns = {"image": frames.permute(0, 2, 3, 1).numpy()}
     columns["saliency"] = (maps * 255).round().byte().numpy()
-    figures: dict[str, Any] = {"epochs": SMALL["epochs"], "frames": SEEN}
+    figures: dict[str, Any] = {"epochs": SMALL["epochs"], "frames": DRAWER_FRAMES}
     for name, (half, seed) in RUNS.items():
-        begun = time.process_time()
+        start = time.process_time()
         config = multimae.Config(**SMALL, seed=seed)
         loss = train(multimae.Pretraining(config, _shape(columns)), columns, half=half)
-        figures[name] = {"loss": loss, "minutes": (time.process_time() - begun) / 60}
+        figures[name] = {"loss": loss, "minutes": (time.process_time() - start) / 60}
         print(name, figures[name], flush=True)
     return figures
 
 
 @torch.no_grad()
 def whole(float32: Path, bfloat16: Path) -> dict[str, Any]:
-    """Two encoders that were pretrained here, and the kept one of the same entry and shards."""
-    committed = KEPT / "frostbite-mae"
-    wanted = json.loads((committed / MANIFEST).read_text())
-    learned_from, epochs = json.loads((committed / SHARDS).read_text()), wanted["entry"]["epochs"]
-    figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": JUDGED}
-    frames, chosen = random_frames("atari/Frostbite", FRAMES + JUDGED)[FRAMES:], {}
+    """Two encoders that were pretrained here, and the committed one of the entry and shards."""
+    committed = COMMITTED_WEIGHTS / "frostbite-mae"
+    entry = json.loads((committed / MANIFEST).read_text())["entry"]
+    digests, epochs = json.loads((committed / SHARDS).read_text()), entry["epochs"]
+    figures: dict[str, Any] = {"epochs": epochs, "frames": FRAMES, "judged": OTHER_FRAMES}
+    frames, chosen = random_frames("atari/Frostbite", FRAMES + OTHER_FRAMES)[FRAMES:], {}
     folders = {"float32": float32, "bfloat16": bfloat16, "float32, another processor": committed}
     for name, folder in folders.items():
         manifest = json.loads((folder / MANIFEST).read_text())
         used = {label: shards(open_artifact(label)) for label in manifest["inputs"]}
-        if manifest["entry"] != wanted["entry"] or used != learned_from:
+        if manifest["entry"] != entry or used != digests:
             sys.exit(f"bench.half: {folder} has another entry or other shards than {committed}")
         encoder = load_encoder(folder)
         assert isinstance(encoder, mae.Encoder)
@@ -171,7 +171,7 @@ def whole(float32: Path, bfloat16: Path) -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     if not (linear.is_faster() and linear.has_bfloat16()):
-        sys.exit("bench.half: trainings here are in float32 anyway")
+        sys.exit("bench.half: training on this machine is in float32 anyway")
     torch.set_num_threads(1)
     arguments = sys.argv[1:] or [str(EPOCHS)]
     if len(arguments) == 2:
@@ -182,16 +182,16 @@ def main() -> None:
         with patch.object(linear, "has_bfloat16", lambda: False):
             stage.main("pretrain", "encoders", pretrain.run)
         return
-    kept.keep(RESULT, result)
-    if any(strays(figures) for figures in result.values()):
-        sys.exit("bench.half: bfloat16 strays further from float32 than it may")
+    results.write(RESULT, result)
+    if any(differs(figures) for figures in result.values()):
+        sys.exit("bench.half: bfloat16 differs from float32 by more than the bounds")
 
 
-def strays(figures: dict[str, Any]) -> bool:
-    """Whether bfloat16 is further from float32 than stated."""
+def differs(figures: dict[str, Any]) -> bool:
+    """Whether bfloat16 differs from float32 by more than the bounds."""
     one, other = figures["bfloat16"], figures["float32"]
     near = abs(one["loss"] / other["loss"] - 1) <= LOSS
-    least = OVERLAP if figures["epochs"] <= EPOCHS else WHOLE
+    least = OVERLAP if figures["epochs"] <= EPOCHS else WHOLE_OVERLAP
     return not (near and one.get("overlap_with_float32", 1.0) >= least)
 
 

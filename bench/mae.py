@@ -1,10 +1,10 @@
 """One MAE training step against a plain loop over timm's own blocks with eager attention.
 
-The plain one is written as textbooks write it: a convolution embeds every patch, the kept
-ones are gathered, the sequence is completed with mask tokens and put back in order, attention is
-softmax(QK')V in full, AdamW runs parameter by parameter. Same weights, frames, masks and loss; the
-first losses are compared, so both do the same work. Ours multiplies in bfloat16 where training does
-(`pretrain/modules/linear.py`); what that changes says `bench.half`.
+The baseline is as in textbooks: a convolution embeds every patch, the visible ones are gathered,
+the sequence is completed with mask tokens and put back in order, attention is softmax(QK')V in
+full, and AdamW runs parameter by parameter. Weights, frames, masks and loss are the same; the first
+losses are compared, so both do the same work. Ours multiplies in bfloat16 where training does
+(`pretrain/modules/linear.py`); `bench.half` measures the effect of that.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ def run() -> dict[str, object]:
 
 
 def _milliseconds(step: Callable[[], Tensor]) -> float:
-    begun = time.process_time()
+    start = time.process_time()
     step()
-    return 1000 * (time.process_time() - begun)
+    return 1000 * (time.process_time() - start)
 
 
 def inputs(patch: int) -> tuple[Tensor, Tensor]:
-    """Frames as they come from disk (B, H, W, C) uint8, and the patches shown (B, K)."""
+    """Frames as they come from disk (B, H, W, C) uint8, and the visible patches (B, K)."""
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.integers(0, 256, (BATCH, *SHAPE[1:], 3), np.uint8))
     patches = (SHAPE[1] // patch) ** 2
-    shown = torch.from_numpy(rng.random((BATCH, patches))).argsort(1)[:, : patches // 4]
-    return frames, shown
+    visible = torch.from_numpy(rng.random((BATCH, patches))).argsort(1)[:, : patches // 4]
+    return frames, visible
 
 
 def _network(patch: int) -> MaskedViT:
@@ -73,13 +73,13 @@ def _network(patch: int) -> MaskedViT:
 
 def our_step(patch: int) -> Callable[[], Tensor]:
     """The project's training step, returning its loss."""
-    model, (frames, shown) = _network(patch), inputs(patch)
+    model, (frames, visible) = _network(patch), inputs(patch)
     optimizer = adamw(model, rate=2.5e-4, betas=(0.9, 0.95), weight_decay=0.05)
 
     def step() -> Tensor:
         patches = model.to_patches(frames.permute(0, 3, 1, 2))
         with fast_linear(frames.device, half=True):  # as `trainer.fit` does
-            loss = F.mse_loss(model(patches, shown), normalise(patches))
+            loss = F.mse_loss(model(patches, visible), normalise(patches))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -89,7 +89,7 @@ def our_step(patch: int) -> Callable[[], Tensor]:
 
 
 def _plain(patch: int) -> Callable[[], Tensor]:
-    model, (frames, shown) = _network(patch), inputs(patch)
+    model, (frames, visible) = _network(patch), inputs(patch)
     for module in model.modules():
         if isinstance(module, Attention):
             setattr(module, "fused_attn", False)  # noqa: B010  # declared Final for TorchScript
@@ -99,8 +99,8 @@ def _plain(patch: int) -> Callable[[], Tensor]:
     embed.bias.data.zero_()  # type: ignore[union-attr]  # a Conv2d's bias may be None, not here
     rest = [p for name, p in model.named_parameters() if not name.startswith("embed_patch")]
     optimizer = torch.optim.AdamW([*embed.parameters(), *rest], lr=2.5e-4, betas=(0.9, 0.95))
-    hidden = torch.ones(BATCH, model.patches, dtype=torch.bool).scatter(1, shown, False)
-    order = torch.cat([shown, hidden.nonzero()[:, 1].view(BATCH, -1)], dim=1)
+    hidden = torch.ones(BATCH, model.patches, dtype=torch.bool).scatter(1, visible, False)
+    order = torch.cat([visible, hidden.nonzero()[:, 1].view(BATCH, -1)], dim=1)
     restore = order.argsort(1)
 
     def take(x: Tensor, index: Tensor) -> Tensor:
@@ -114,9 +114,9 @@ def _plain(patch: int) -> Callable[[], Tensor]:
     def step() -> Tensor:
         image = frames.permute(0, 3, 1, 2).float() / 255
         tokens = embed(image).flatten(2).transpose(1, 2) + model.positions
-        x = torch.cat([model.cls.repeat(BATCH, 1, 1), take(tokens, shown)], dim=1)
+        x = torch.cat([model.cls.repeat(BATCH, 1, 1), take(tokens, visible)], dim=1)
         x = model.embed_latent(model.norm(run_blocks(model.blocks, x)))
-        masks = model.mask_token.repeat(BATCH, model.patches - shown.shape[1], 1)
+        masks = model.mask_token.repeat(BATCH, model.patches - visible.shape[1], 1)
         full = take(torch.cat([x[:, 1:], masks], dim=1), restore)
         x = torch.cat([x[:, :1], full], dim=1) + model.decoder_positions
         x = model.predict(model.decoder_norm(run_blocks(model.decoder_blocks, x)))[:, 1:]

@@ -1,13 +1,13 @@
 """One MultiMAE training step against a plain loop over timm's own blocks with eager attention.
 
-The plain one is written as textbooks write it: convolutions embed every patch of both
-modalities, the kept ones are gathered, each decoder completes the sequence with mask tokens, puts
-it back in order, adds positions, cuts out its own queries, and runs all its patches through every
-layer; attention is softmax(QK')V in full, losses are averaged over masks, AdamW runs parameter by
-parameter. Same weights, frames, masks and loss; the first losses are compared, so both do the same
-work. Neither crops. Almost all of a step is matrix products of the same sizes, so what need not be
-computed saves less than a tenth; the rest is saved where `pretrain/modules/linear.py` is faster
-than torch's own products, in bfloat16 too where training is.
+The baseline is as in textbooks: convolutions embed every patch of both modalities, the visible ones
+are gathered, each decoder completes the sequence with mask tokens, puts it back in order, adds
+positions, cuts out its own queries, and runs all its patches through every layer; attention is
+softmax(QK')V in full, losses are averaged over masks, and AdamW runs parameter by parameter.
+Weights, frames, masks and loss are the same; the first losses are compared, so both do the same
+work. Neither crops. Matrix products of the same sizes are almost all of a step, so leaving out what
+is not needed saves less than a tenth. The rest is the speed of `pretrain/modules/linear.py` against
+torch's own products, in bfloat16 where training is.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BATCH = 64
 
 
 def run() -> dict[str, object]:
-    """Median milliseconds a step and of the rounds' ratios: processor time on one thread, as the
-    stages run, and on two threads time on the clock.
+    """Medians of milliseconds a step and of the rounds' ratios: CPU time on one thread, as the
+    stages run, and wall time on two threads.
     """
     threads = torch.get_num_threads()
     figures: dict[str, object] = {
@@ -56,20 +56,20 @@ def run() -> dict[str, object]:
 
 
 def _milliseconds(step: Callable[[], Tensor], clock: Callable[[], float]) -> float:
-    begun = clock()
+    start = clock()
     step()
-    return 1000 * (clock() - begun)
+    return 1000 * (clock() - start)
 
 
 def _inputs() -> tuple[Tensor, budgets.Tokens]:
-    """Frames and maps (B, 4, H, W) in [0, 1], and the tokens shown (B, 32)."""
+    """Frames and maps (B, 4, H, W) in [0, 1], and the visible tokens (B, 32)."""
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.random((BATCH, 4, *SHAPE[1:]), np.float32))
     return images, budgets.sample(rng, BATCH, 2, 64, 32)
 
 
 def our_step() -> Callable[[], Tensor]:
-    """The project's training step less the crops, returning its loss."""
+    """The project's training step without the crops, returning its loss."""
     method, (images, keep) = Pretraining(Config(), SHAPE), _inputs()
     optimizer, _ = method.optimizer(10)
 
@@ -85,7 +85,7 @@ def our_step() -> Callable[[], Tensor]:
 
 
 def _convolution(model: MultiViT, name: str) -> nn.Conv2d:
-    """What `project` does, as a convolution whose stride is its size."""
+    """The layer `project` as a convolution whose stride is its kernel's size."""
     linear: Any = model.project[name]
     channels = model.pixels[name] // 64
     convolution = nn.Conv2d(channels, 256, 8, 8)
@@ -107,9 +107,9 @@ def _plain() -> Callable[[], Tensor]:
         lr=2e-4,
         betas=(0.9, 0.95),
     )
-    shown = torch.from_numpy(keep)
-    hidden = torch.ones(BATCH, 128, dtype=torch.bool).scatter(1, shown, False)
-    order = torch.cat([shown, hidden.nonzero()[:, 1].view(BATCH, -1)], dim=1)
+    visible = torch.from_numpy(keep)
+    hidden = torch.ones(BATCH, 128, dtype=torch.bool).scatter(1, visible, False)
+    order = torch.cat([visible, hidden.nonzero()[:, 1].view(BATCH, -1)], dim=1)
     restore = order.argsort(1)
 
     def take(x: Tensor, index: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def _plain() -> Callable[[], Tensor]:
         masks = d.mask_token.repeat(BATCH, 96, 1)
         vectors = [d.positions + vector for vector in d.modality.values()]
         full = take(torch.cat([rows[:, :-1], masks], 1), restore) + torch.cat(vectors)
-        context = torch.cat([take(full, shown), rows[:, -1:]], dim=1)
+        context = torch.cat([take(full, visible), rows[:, -1:]], dim=1)
         query = full[:, 64 * own : 64 * (own + 1)]
         x = attend(d, d.norm_query(query), d.norm_context(context))
         x = x + d.mlp(d.norm_mlp(x))
@@ -148,7 +148,7 @@ def _plain() -> Callable[[], Tensor]:
             embed[k](x).flatten(2).transpose(1, 2) + model.positions for k, x in planes.items()
         ]
         x = torch.cat(
-            [take(torch.cat(tokens, 1), shown), model.global_token.repeat(BATCH, 1, 1)], 1
+            [take(torch.cat(tokens, 1), visible), model.global_token.repeat(BATCH, 1, 1)], 1
         )
         for block in model.blocks:
             x = block(x)

@@ -1,7 +1,7 @@
-"""Training A2C and PPO on Breakout from pixels: CPU time a step, ours beside Stable-Baselines3.
+"""Training A2C and PPO on Breakout from pixels: CPU time a step, ours against Stable-Baselines3.
 
-`python -m bench.on_policy [PYTHON]`: the interpreter of a virtual environment that has
-stable-baselines3, ale-py and opencv; without one ours alone is measured. The papers' settings, one
+`python -m bench.on_policy [PYTHON]`: PYTHON is the interpreter of a virtual environment that has
+stable-baselines3, ale-py and opencv; without it only ours is measured. The papers' settings, one
 thread, interleaved rounds, emulator included; the first steps of each run are not counted.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench import kept
+from bench import results
 from pretrain.encoders import pixels
 from pretrain.modules.precision import Precision
 from rl import on_policy
@@ -45,9 +45,9 @@ else:
     model = PPO("CnnPolicy", learning_rate=2.5e-4, n_steps=128, batch_size=256, n_epochs=4,
                 clip_range=0.1, clip_range_vf=0.1, **shared)
 model.learn(warm)
-begun = time.process_time()
+start = time.process_time()
 model.learn(steps, reset_num_timesteps=False)
-print((time.process_time() - begun) / steps)
+print((time.process_time() - start) / steps)
 """
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     python = sys.argv[1] if len(sys.argv) > 1 else None
     figures = {name: compare(name, python) for name in ("a2c", "ppo")}
     print(json.dumps(figures, indent=1))
-    kept.keep(kept.PEERS if python else kept.OURS, figures)
+    results.write(results.PEERS if python else results.OURS, figures)
 
 
 def compare(name: str, python: str | None) -> dict[str, float]:
@@ -98,7 +98,7 @@ def ours(name: str, precision: Precision) -> float:
 
 
 def peer(name: str, python: str) -> float:
-    """Milliseconds of CPU a step, in a process of its own."""
+    """Milliseconds of CPU a step of Stable-Baselines3, in its own process."""
     command = [python, "-c", PEER, name, str(WARM[name]), str(STEPS[name])]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return 1e3 * float(run.stdout.split()[-1])

@@ -1,13 +1,13 @@
-"""Rainbow's update in the repositories it is mostly taken from, beside ours.
+"""Rainbow's update in two widely used repositories against ours.
 
-`python -m bench.peers FOLDER...`: each a clone of Kaixhin/Rainbow or vwxyzjn/cleanrl; nothing of
-them is copied here. Their code runs as it stands. Empty modules stand in for what it imports and
-never calls here; of CleanRL's script the classes are loaded, and the block of the training loop
-that samples and updates is run. One thread, batch 32, 18 actions, the same random frames for all.
+`python -m bench.peers FOLDER...`: each is a clone of Kaixhin/Rainbow or vwxyzjn/cleanrl; nothing of
+them is copied here. Their code runs unchanged. Empty modules replace imports that are never called
+here. Of CleanRL's script the classes are loaded, and the block of the training loop that samples
+and updates is run. One thread, batch 32, 18 actions, the same random frames for all.
 
 Kaixhin's data-efficient settings are those of ours: 4 frames of 84x84, two 5x5 convolutions of
-stride 5, 256 units, 20 steps. CleanRL has the 8-4-3 convolutions of 2015 and 512 units, which is
-about 12 times the arithmetic; its ratio is for who asks, not like for like.
+stride 5, 256 units, 20 steps. CleanRL has the 8-4-3 convolutions of 2015 and 512 units, about 12
+times the arithmetic, so its ratio does not compare like with like.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import kept
+from bench import results
 from bench.rainbow import ACTIONS, ROWS, rate
 from pretrain.encoder import Obs
 from rl import nets
@@ -53,7 +53,7 @@ def main() -> None:
     if not figures:
         sys.exit("usage: python -m bench.peers FOLDER..., clones of Kaixhin/Rainbow or cleanrl")
     print(json.dumps(figures, indent=1))
-    kept.keep(kept.PEERS, figures)
+    results.write(results.PEERS, figures)
 
 
 def compare(own: Update, peer: Update) -> dict[str, float]:
@@ -144,7 +144,7 @@ def cleanrl(folder: Path) -> Update:
         buffer.add(now, row % ACTIONS, row % 3 - 1, after, row % 100 == 99)
     optimizer = torch.optim.Adam(online.parameters(), lr=args.learning_rate, eps=1.5e-4)
     names |= {"args": args, "device": device, "rb": buffer, "optimizer": optimizer}
-    names |= {"q_network": online, "target_network": target, "global_step": 1}  # no line of log due
+    names |= {"q_network": online, "target_network": target, "global_step": 1}  # no step that logs
     code = compile(ast.Module(block.body, []), path, "exec")
     return lambda: exec(code, names)
 

@@ -1,9 +1,9 @@
-"""One Rainbow update, sampling included, against the same maths written as textbooks write it.
+"""One Rainbow update, sampling included, against the same mathematics as in textbooks.
 
-The plain one attends in full, from every token to every token (nn.MultiheadAttention), or convolves
-with nn.Conv2d on frames turned to floats; it indexes the replay with [...], masks the stacks by
-multiplying, and runs Adam and the norm's clipping parameter by parameter. Same weights, noise,
-batches and loss; the first three losses are compared, so both do the same work.
+The baseline attends in full, from every token to every token (nn.MultiheadAttention), or convolves
+with nn.Conv2d on frames converted to floats. It indexes the replay with [...], masks the stacks by
+multiplying, and runs Adam and the clipping of the norm parameter by parameter. Weights, noise,
+batches and loss are the same; the first three losses are compared, so both do the same work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pretrain.encoder import Obs
 from rl import nets
-from rl.agents.rainbow import NETS, Agent, Config, _chosen
+from rl.agents.rainbow import NETS, Agent, Config, _of_actions
 from rl.layers import resample_noise
 from rl.net import Net
 from rl.nets import data_efficient_cnn, tokens
@@ -29,14 +29,15 @@ from rl.replay import Replay
 from rl.stack import FrameStack
 
 ACTIONS, PATCHES, DIM = 18, 50, 64
-ROWS = {"tokens": 100_000, "pixels": 10_000}  # of the replay: a whole run's, and what has room
+# Rows of the replay: those of a whole run, and as many as fit into memory.
+ROWS = {"tokens": 100_000, "pixels": 10_000}
 ROUNDS = 5
 
 
 def run() -> dict[str, object]:
-    """Median updates/s on one thread, and of the rounds' ratios (ours / plain).
+    """Medians of updates/s on one thread and of the rounds' ratios (ours / plain).
 
-    Of two seeds side by side the sum of both.
+    The figures of two seeds in parallel are their sums.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -56,15 +57,15 @@ def run() -> dict[str, object]:
         for number, name in enumerate(("updates", "uncompiled", "plain")):
             figures[f"{kind}_{name}_per_second"] = statistics.median(r[number] for r in rounds)
         figures[f"{kind}_ratio"] = statistics.median(own / other for own, _, other in rounds)
-    both, both_plain = _side_by_side(_ours, 300), _side_by_side(_plain, 30)
+    both, both_plain = _in_parallel(_ours, 300), _in_parallel(_plain, 30)
     figures |= {"two_seeds_updates_per_second": both, "two_seeds_plain_per_second": both_plain}
     figures["two_seeds_ratio"] = both / both_plain
     torch.set_num_threads(threads)
     return figures
 
 
-def _side_by_side(make: Callable[[str], Callable[[], Tensor]], count: int) -> float:
-    """Updates/s on tokens of two processes together, as two seeds of a run on two cores."""
+def _in_parallel(make: Callable[[str], Callable[[], Tensor]], count: int) -> float:
+    """The sum of updates/s on tokens of two processes, as of two seeds of a run on two cores."""
     context = multiprocessing.get_context("spawn")
     start, rates = context.Barrier(2), context.SimpleQueue()
     workers = [context.Process(target=_work, args=(make, count, start, rates)) for _ in range(2)]
@@ -89,10 +90,10 @@ def _work(
 
 def rate(update: Callable[[], object], count: int) -> float:
     """Updates a second."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(count):
         update()
-    return count / (time.perf_counter() - begun)
+    return count / (time.perf_counter() - start)
 
 
 def _frame(kind: str, generator: torch.Generator) -> Obs:
@@ -127,13 +128,13 @@ def _agent(kind: str, change: Callable[[Net], Net]) -> Agent:
     core = nets.make(name, nets.config_for(name)(), frame, Config().stack)
     assert isinstance(core, FrameStack)
     core = FrameStack(change(core.net), core.depth, frame)
-    torch.manual_seed(1)  # the head begins alike whatever the net has sampled
+    torch.manual_seed(1)  # the same head whatever numbers the net has sampled
     return Agent(Config(), core, actions=ACTIONS, seed=0, device="cpu")
 
 
 def _ours(kind: str, *, compiled: bool = True) -> Callable[[], Tensor]:
     agent, replay = _agent(kind, lambda net: net), _fill(kind, Replay)
-    if compiled:  # as in a long run; on a CPU that leaves pixels as they are
+    if compiled:  # as in a long run; on a CPU this does not change the update on pixels
         agent.compile()
 
     def update() -> Tensor:
@@ -159,7 +160,7 @@ def _plain(kind: str) -> Callable[[], Tensor]:
         resample_noise(policy, agent.generator)
         resample_noise(target, agent.generator)
         target_probability = agent.targets(batch)
-        log_probability = _chosen(policy(batch.obs), batch.action).log_softmax(-1)
+        log_probability = _of_actions(policy(batch.obs), batch.action).log_softmax(-1)
         divergence = torch.xlogy(target_probability, target_probability)
         divergence = (divergence - target_probability * log_probability).sum(-1)
         loss = (batch.weight * divergence).mean()
@@ -174,7 +175,7 @@ def _plain(kind: str) -> Callable[[], Tensor]:
 
 
 class _PlainReplay(Replay):
-    """Every number indexed on its own, frames before the episode multiplied by zero."""
+    """Indexes every column on its own, and multiplies frames before the episode by zero."""
 
     def _stacks(self, *index: Tensor) -> list[Obs]:
         return [self._one(part) for part in index]
@@ -191,7 +192,7 @@ class _PlainReplay(Replay):
 
 
 class _PlainTokens(Net):
-    """The aggregator's weights in torch's own attention: every row of the block is computed."""
+    """The aggregator's weights in torch's own attention, which computes every row of the block."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 """The authors' own code against ours: `python -m bench.released PATH`.
 
-PATH is the folder of the SPIRL release that holds `spirl/`. Its layer get our weights, so both
-make the same error maps, which are compared; then its map of one frame and its training step are
+PATH is the folder of the SPIRL release with `spirl/` in it. Its layers get our weights, so both
+make the same error maps, which are compared. Then its map of one frame and its training step are
 timed against ours, interleaved, on one thread; our step multiplies in bfloat16 where training does.
-Nothing of the release is copied here. Its agents need packages long gone: what the files import of
-them and never call here is stood in for by empty modules, and a keyword that timm has renamed is
-passed on under its new name.
+Nothing of the release is copied here. Its agents need packages of old versions: empty modules
+replace imports that are never called here, and a keyword that timm has renamed is passed on under
+its new name.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import torch
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
-from bench import kept
-from bench.error_map import forgetful, random_frames
+from bench import results
+from bench.error_map import random_frames, uncached_map
 from bench.mae import SHAPE, inputs, our_step
 from pretrain.encoders.mae import Config, network
 from pretrain.modules.vit import MaskedViT
 
 ENV = "atari/Frostbite"
 FRAMES, STEPS = 8, 5  # frames whose maps are timed; rounds of training steps
-ABSENT = (  # module, and the name that is imported from it
+EMPTY_MODULES = (  # module, and the name that is imported from it
     ("gym", "Env"),
     ("matplotlib.pyplot", "plot"),
     ("stable_baselines3.common.type_aliases", "Schedule"),
@@ -51,11 +51,11 @@ def main() -> None:
     _make_importable(Path(sys.argv[1]))
     figures = _maps() | _steps()
     print(json.dumps(figures, indent=1))
-    kept.keep(kept.PEERS, {"SPIRL release": figures})
+    results.write(results.PEERS, {"SPIRL release": figures})
 
 
 def _make_importable(path: Path) -> None:
-    for name, word in ABSENT:
+    for name, word in EMPTY_MODULES:
         parts = name.split(".")
         for depth in range(len(parts)):
             package = ".".join(parts[: depth + 1])
@@ -78,7 +78,7 @@ def _maps() -> dict[str, object]:
     model = network(Config(), SHAPE)
     model.initialise(0)
     released = _released_map(model)
-    ours = forgetful(model)
+    ours = uncached_map(model)
     frames = torch.split(random_frames(ENV, FRAMES + 1), 1)
     released(frames[0])  # the warm-up
     rounds, differences = [], []
@@ -156,9 +156,9 @@ def _steps() -> dict[str, object]:
 
 
 def _timed(way: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    begun = time.thread_time()
+    start = time.thread_time()
     result = way()
-    return result, 1000 * (time.thread_time() - begun)
+    return result, 1000 * (time.thread_time() - start)
 
 
 def _summary(name: str, rounds: list[tuple[float, float]]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Rendering Meta-World: without shadows and reflections against with them, and one process a core.
 
-Frames/s of whole steps, the simulation included: what a policy waits for. Each process renders in
-one thread; left to itself, Mesa takes the other cores for one process too.
+Frames/s of whole steps, which include the simulation. Each process renders in one thread; by
+default, Mesa uses all cores even for one process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datasets.envs.metaworld import THREADS
 from pipeline.runtime.parallel import cores
 
 TASK = "metaworld/drawer-open"
-ROUNDS, STEPS, SLOW_STEPS = 5, 100, 10  # a round's steps; of the slow way fewer do
+ROUNDS, STEPS, SLOW_STEPS = 5, 100, 10  # a round's steps; fewer for `render=full`
 
 
 def run() -> dict[str, object]:
@@ -50,9 +50,9 @@ def run() -> dict[str, object]:
 
 
 def _frames(environment: VectorEnv[Any, Any, Any], steps: int) -> float:
-    """Frames/s of all its tasks together, under random actions."""
+    """Frames/s of all environments together, under random actions."""
     random = np.random.default_rng(0)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(steps):
         environment.step(random.uniform(-1, 1, environment.action_space.shape).astype(np.float32))
-    return steps * environment.num_envs / (time.perf_counter() - begun)
+    return steps * environment.num_envs / (time.perf_counter() - start)

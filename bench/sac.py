@@ -2,11 +2,11 @@
 
 ViSaRL's sizes: batch 128, hidden 1024, 256-d latents of a frozen ViT (4 layers, 4 heads, 8-pixel
 patches of 64x64 images), mean over its tokens. No environment: both sample from their replay and
-update. `python -m bench` compares with our own agent whose net is the frozen encoder, two passes an
-update. `python -m bench.sac` also with Stable-Baselines3's SAC where it can be imported (`pip
-install --no-deps stable-baselines3 cloudpickle` into a throw-away environment): the same encoder as
-its features extractor, shared by actor and critics, which is the faster of its two ways; and with
-the bytes that its replay keeps a transition.
+update. `python -m bench` compares with our own agent whose net is the frozen encoder, in two passes
+an update. `python -m bench.sac` also compares with Stable-Baselines3's SAC, if it can be imported
+(`pip install --no-deps stable-baselines3 cloudpickle` into a throw-away environment): the same
+encoder as its features extractor, shared by actor and critics, which is the faster of its two
+options. It also compares the bytes that the replays store a transition.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import kept
+from bench import results
 from bench.rainbow import rate
 from pretrain.encoder import Encoder, Obs
 from pretrain.encoders import mae
@@ -37,7 +37,7 @@ Update = Callable[[], object]
 
 
 def run() -> dict[str, object]:
-    """Median updates/s on one thread, and of the rounds' ratios (ours / encoding in the update)."""
+    """Medians of updates/s on one thread and of the rounds' ratios (ours / encoding)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     frozen, vectors = encoder(), latents()
@@ -63,13 +63,13 @@ def compare(name: str, own: Update, peer: Update) -> dict[str, float]:
 
 
 def encoder() -> Encoder:
-    """A frozen ViT of MultiMAE's size, all its tokens kept."""
+    """A frozen ViT of MultiMAE's size, with all its tokens."""
     config = mae.Config(patch=8, dim=256, depth=4, heads=4)
     return mae.Pretraining(config, SHAPE).encoder(mae.Features(select="all"))
 
 
 def _replay(example: Obs, frame: Callable[[], Obs]) -> Replay:
-    """Episodes of 500 random frames, cut at their end."""
+    """Episodes of 500 random frames, truncated."""
     replay = Replay(
         example, capacity=ROWS, stack=1, steps=1, gamma=0.99, priority_exponent=0.0, seed=0,
         action_size=ACTIONS,
@@ -86,7 +86,7 @@ def _replay(example: Obs, frame: Callable[[], Obs]) -> Replay:
 
 
 def latents() -> Replay:
-    """Replay of what Fovea stores of a frame: one pooled token."""
+    """Replay of one pooled token a frame, as Fovea stores it."""
     generator = torch.Generator().manual_seed(0)
 
     def frame() -> Obs:
@@ -97,7 +97,7 @@ def latents() -> Replay:
 
 
 def size(replay: Replay) -> float:
-    """Bytes a row, without what is stored once."""
+    """Bytes a row, without the columns that are stored once."""
     columns = [*replay._rows.values(), replay._priority]
     return sum(column.nbytes for column in columns) / (replay.capacity + 1)
 
@@ -145,12 +145,12 @@ def stable_baselines(frozen: Encoder) -> tuple[Update, float]:
     """Its `train(1)`, which samples and updates once, and the bytes of its replay a transition."""
     import gymnasium
 
-    # By name: whoever does not compare need not have it.
+    # By name: it is needed only for this comparison.
     library: Any = importlib.import_module("stable_baselines3")
     layers: Any = importlib.import_module("stable_baselines3.common.torch_layers")
     logger: Any = importlib.import_module("stable_baselines3.common.logger")
 
-    class Frozen(layers.BaseFeaturesExtractor):  # type: ignore[misc]  # Any: it may not be there
+    class Frozen(layers.BaseFeaturesExtractor):  # type: ignore[misc]  # Any: it may be missing
         def __init__(self, space: Any) -> None:
             super().__init__(space, features_dim=256)
 
@@ -198,7 +198,7 @@ def main() -> None:
     }
     for key, value in figures.items():
         print(key, value)
-    kept.keep(kept.PEERS, {"Stable-Baselines3": figures})
+    results.write(results.PEERS, {"Stable-Baselines3": figures})
 
 
 if __name__ == "__main__":

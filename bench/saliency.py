@@ -1,9 +1,9 @@
 """A frame's saliency by PiCANet with and without global attention, and by its student.
 
-ViSaRL took the global cells out to come from 0.1 to 0.01 s a frame (its GPU, 224x224 pixels). The
-student has to label and to act thirty times faster than its teacher; labelling goes in batches as
-in the stage `label`, acting frame by frame. Whatever the frames' size, the student sees 64x64
-pixels. Weights are random: time does not depend on them.
+ViSaRL took the global cells out to get from 0.1 to 0.01 s a frame (its GPU, 224x224 pixels). The
+student has to be thirty times faster than its teacher, in labelling and in acting. Labelling is in
+batches, as in the stage `label`; acting is frame by frame. The student resizes frames of any size
+to 64x64 pixels. Weights are random: time does not depend on them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pipeline.parts.maps import predict
 from pretrain.encoder import SaliencySource
 from pretrain.saliency import picanet, student
 
-LABELLED = {64: 16, 224: 2}  # frames a round by size: ours on a CPU, the paper's
+LABEL_FRAMES = {64: 16, 224: 2}  # frames a round by size: ours on a CPU, the paper's
 ROUNDS = 5
-ACTED = 20  # calls a round with one frame each, as a policy acts
+ACT_CALLS = 20  # a round, with one frame each, as a policy acts
 
 
 def run() -> dict[str, object]:
@@ -34,21 +34,21 @@ def run() -> dict[str, object]:
         "what": "saliency of a frame, one thread, CPU time",
         "rounds": ROUNDS,
     }
-    for size, frames in LABELLED.items():
-        figures |= _compared(f"label_{size}", size, frames)
-    figures |= _compared("act_64", 64, 1, ACTED)
+    for size, frames in LABEL_FRAMES.items():
+        figures |= _compare(f"label_{size}", size, frames)
+    figures |= _compare("act_64", 64, 1, ACT_CALLS)
     torch.set_num_threads(threads)
     return figures
 
 
-def _compared(what: str, size: int, frames: int, calls: int = 1) -> dict[str, float]:
+def _compare(what: str, size: int, frames: int, calls: int = 1) -> dict[str, float]:
     sources = {
         "local": _picanet("LLL", size),
         "global": _picanet("GGLLL", size),
         "student": student.Training(student.Config(), (3, size, size)).saliency(),
     }
     result = _rounds(size, frames, calls, sources)
-    figures = {f"{what}_{name}_ms": statistics.median(taken) for name, taken in result.items()}
+    figures = {f"{what}_{name}_ms": statistics.median(times) for name, times in result.items()}
     for name, slow, fast in (("global", "global", "local"), ("student", "local", "student")):
         pairs = zip(result[slow], result[fast], strict=True)
         figures[f"{what}_{name}_ratio"] = statistics.median(a / b for a, b in pairs)
@@ -63,23 +63,23 @@ def _picanet(attention: Literal["LLL", "GGLLL"], size: int) -> SaliencySource:
 def _rounds(
     size: int, frames: int, calls: int, sources: dict[str, SaliencySource]
 ) -> dict[str, list[float]]:
-    """Milliseconds a frame of each source, round after round, by turns."""
+    """Milliseconds a frame of each source in every round; the sources alternate."""
     images = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), np.uint8)
     result: dict[str, list[float]] = {name: [] for name in sources}
     for turn in range(ROUNDS + 1):
         for name, source in sources.items():
             work = partial(predict, source, images)
-            taken = _milliseconds(work, calls) / (frames * calls)
+            time_per_frame = _milliseconds(work, calls) / (frames * calls)
             if turn:  # the first is the warm-up
-                result[name].append(taken)
+                result[name].append(time_per_frame)
     return result
 
 
 def _milliseconds(work: Callable[[], object], calls: int) -> float:
-    begun = time.process_time()
+    start = time.process_time()
     for _ in range(calls):
         work()
-    return 1000 * (time.process_time() - begun)
+    return 1000 * (time.process_time() - start)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Reading frames: shards decoded into memory against np.memmap of the same raw images.
 
-Two questions: how fast a whole data set gets into memory, and how fast random batches come after
-(from our memory, against a memmap whose pages the system already holds).
+Two measurements: loading a whole data set into memory, and reading random batches after that (from
+our memory, against a memmap whose pages are in the system's cache).
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def _epoch(images: NDArray[np.uint8], order: NDArray[np.int64]) -> None:
 
 
 def _rate(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return FRAMES / (time.perf_counter() - begun)
+    return FRAMES / (time.perf_counter() - start)
 
 
 def _figures(name: str, rounds: list[tuple[float, float]]) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""What a benchmark leaves behind: its figures, and what they have to be read with.
+"""Files of results: the figures of benchmarks, with machine, versions and commit.
 
-Kept are `artifacts/bench.json` (ours) and `artifacts/peers.json` (against code that is not ours);
+They are `artifacts/bench.json` (ours) and `artifacts/peers.json` (against other people's code).
 BENCH.md is rendered from copies in `bench/measured/` (`python -m bench.page`).
 """
 
@@ -20,9 +20,9 @@ OURS = Path("artifacts/bench.json")
 PEERS = Path("artifacts/peers.json")
 
 
-def keep(path: Path, figures: Mapping[str, Any]) -> None:
-    """Write the figures of one run, by benchmark or peer; those of others in the file stay."""
-    entries = {n: one for n, one in held(path).items() if n not in figures and "figures" in one}
+def write(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write the figures of one run, by benchmark or peer. Figures of others in the file stay."""
+    entries = {n: one for n, one in read(path).items() if n not in figures and "figures" in one}
     where = {"machine": machine(), "versions": versions(), "commit": commit()}
     entries |= {name: {"figures": result, **where} for name, result in figures.items()}
     path.parent.mkdir(exist_ok=True)
@@ -30,8 +30,8 @@ def keep(path: Path, figures: Mapping[str, Any]) -> None:
     print(f"written to {path}")
 
 
-def held(path: Path) -> dict[str, Any]:
-    """What an earlier run left; nothing where that is damaged, as a benchmark can be run again."""
+def read(path: Path) -> dict[str, Any]:
+    """The results of earlier runs; none if the file is damaged, as a benchmark can be run again."""
     with contextlib.suppress(OSError, ValueError):
         result = json.loads(path.read_text("utf-8"))
         return {name: one for name, one in result.items() if isinstance(one, dict)}
