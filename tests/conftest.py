@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 import pytest
 import torch
@@ -8,5 +8,5 @@ torch.set_num_threads(1)  # as in every stage: sums are split by threads, and te
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Before a test's fixtures: the same weights and images each time, so that a bound holds."""
+    """Seed before a test's fixtures, so that weights and images are the same and a bound holds."""
     torch.manual_seed(0)

@@ -1,9 +1,9 @@
 """`python -m tests.mutants`: plant faults in the numerics, one at a time; each must fail a test.
 
-A fault is a pattern of Python in a named function, and what stands in its place while the named
-tests run. Names of `_`, `_1`, … stand for any expression, so that a fault outlives new layout,
-comments and names. This file is also the pytest plugin that plants one: it parses the module when a
-test imports it, and changes no file. Exits with 1 if a fault survives or is not to be planted.
+A fault is a pattern of Python in a named function, and its replacement while the named tests run.
+Names of `_`, `_1`, … match any expression, so that a fault survives new layout, comments and names.
+This file is also the pytest plugin that plants one: it parses the module when a test imports it,
+and changes no file. Exits with 1 if a fault survives or cannot be planted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT = 300  # seconds for one fault's tests
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, the function where, the code before and after, and the tests to notice."""
+    """The fault in words, its function, the code before and after, and the tests that must fail."""
 
     name: str
     where: str  # file, or file:function
@@ -46,7 +46,7 @@ FAULTS = [Fault(*row) for row in (
      "_[:, :3], _[:, 3:]", "_[:, :3], target",
      "pretrain/saliency/test_picanet.py::test_the_loss_weighs"),
     ("the held-out fifth is trained on", "pipeline/fit.py:split",
-     "np.sort(_[_1:] if _2 else _)", "np.sort(_)", "pipeline/test_fit.py::test_four_fifths_teach"),
+     "np.sort(_[_1:] if _2 else _)", "np.sort(_)", "pipeline/test_fit.py::test_four_fifths_train"),
     ("a probe's frames held out one by one", "pretrain/metrics/probe.py:split",
      "np.isin(_, _1)", "np.isin(np.arange(len(_)), _1)", "pretrain/metrics/test_probe.py"),
     ("a probe's features centred by frames held out", "pretrain/metrics/probe.py:_centred",
@@ -56,7 +56,7 @@ FAULTS = [Fault(*row) for row in (
      "pretrain/modules/test_vit.py"),
     ("every centre reconstructed from the first frame", "pretrain/spirl/error_map.py:errors_at",
      "_[_1 + _2[:, None]]", "_[_1]", "pretrain/spirl/test_memory.py::test_equals_the_error_map"),
-    ("a centre sees itself", "pretrain/spirl/error_map.py:neighbourhoods",
+    ("a centre is its own neighbour", "pretrain/spirl/error_map.py:neighbourhoods",
      "_.maximum(_1) == 1", "_.maximum(_1) <= 1", "pretrain/spirl/test_error_map.py"),
     ("NaN errors cached", "pretrain/spirl/error_cache.py",
      "np.isfinite(_).all()", "True", "pretrain/spirl/test_error_log.py"),
@@ -70,11 +70,11 @@ FAULTS = [Fault(*row) for row in (
      "self._attend(_, _1)", "_ + self._attend(_, _1)", "pretrain/encoders/test_multimae.py"),
     ("MultiMAE's decoder lacks the global token", "pretrain/modules/multimodal_vit.py:forward",
      "torch.cat([_, _1[:, -1:]], dim=1)", "_", "pretrain/encoders/test_multimae.py"),
-    ("what is not salient weighs most", "pretrain/encoders/multimae.py:loss_of",
+    ("pixels that are not salient weigh most", "pretrain/encoders/multimae.py:loss_of",
      "_ / (1.05 - _1)", "_ * (1.05 - _1)", "pretrain/encoders/test_multimae.py"),
     ("a weight's gradient with strides of its own", "pretrain/modules/linear.py:_of_weight",
      "_product(_, _1).t().contiguous()", "_product(_, _1).t()", "pretrain/modules/test_linear.py"),
-    ("only the last of two emulator frames is shown", "datasets/screens.py:_rgb96",
+    ("only the last of two emulator frames is returned", "datasets/screens.py:_rgb96",
      "np.maximum(_, _1)", "_1", "datasets/test_atari.py"),
     ("a recorded frame is rendered after its step", "datasets/sources/replay.py:frames",
      "now == _", "now == _ + 1", "datasets/test_replay_source.py"),
@@ -90,7 +90,7 @@ FAULTS = [Fault(*row) for row in (
      "lam * discount", "lam * torch.ones_like(discount)", "rl/test_rollout_returns.py"),
     ("V-trace without its clipped ratio", "rl/returns.py:vtrace",
      "_.exp().clamp_max(1)", "_.exp()", "rl/test_rollout_returns.py"),
-    ("a stack that goes on in the next episode", "rl/stack.py:push",
+    ("a stack that continues in the next episode", "rl/stack.py:push",
      "_[:, 1:] * _1", "_[:, 1:]", "rl/test_stack.py"),
     ("rewards not clipped", "rl/off_policy.py",
      "np.sign(_) if _1 else _", "_", "rl/test_off_policy.py::test_frames_are_encoded_once"),
@@ -116,7 +116,7 @@ FAULTS = [Fault(*row) for row in (
      "torch.addcmul(_, self.weight_sigma, _1)", "torch.addcmul(_, self.weight_sigma.detach(), _1)",
      "rl/test_layers.py"),
     ("a gradient given to the fused Adam with strides of its own", "rl/layers.py:set_gradients",
-     "_.contiguous()", "_", "contracts/test_agents.py::test_an_agent_learns_as_one_weight"),
+     "_.contiguous()", "_", "contracts/test_agents.py::test_an_agent_learns_as_with_adam"),
     ("noise left on in evaluation", "rl/agents/rainbow.py:act",
      "self.policy.train(_)", "self.policy.train()", "rl/test_rainbow.py"),
     ("target network never copied", "rl/agents/rainbow.py",
@@ -132,7 +132,7 @@ FAULTS = [Fault(*row) for row in (
      "torch._foreach_lerp_(_, _1, _2)", "torch._foreach_lerp_(_, _1, 1 - _2)", "rl/test_sac.py"),
     ("the temperature goes the wrong way", "rl/agents/sac.py",
      "_ - self.target_entropy", "self.target_entropy - _", "rl/test_sac.py"),
-    ("the larger of two critics is believed", "rl/agents/sac.py:targets",
+    ("the target is the larger of two critics", "rl/agents/sac.py:targets",
      "_.amin(0)", "_.amax(0)", "rl/test_sac.py"),
     ("one degree of freedom too many", "rl/statistics.py:welch_interval",
      "len(_) - 1", "len(_)", "rl/test_statistics.py"),
@@ -141,7 +141,7 @@ FAULTS = [Fault(*row) for row in (
 
 
 class _Planter(ast.NodeTransformer):
-    """Replaces what matches a fault's pattern, inside its function."""
+    """Replaces the match of a fault's pattern, inside its function."""
 
     def __init__(self, fault: Fault) -> None:
         self._old, self._new = _pattern(fault.old), fault.new
@@ -162,7 +162,7 @@ class _Planter(ast.NodeTransformer):
 
 
 class _Filler(ast.NodeTransformer):
-    """Puts expressions in place of a pattern's wildcards."""
+    """Replaces a pattern's wildcards by expressions."""
 
     def __init__(self, values: dict[str, ast.AST]) -> None:
         self._values = values
@@ -177,7 +177,7 @@ def _pattern(text: str) -> ast.AST:
 
 
 def _matches(pattern: Any, node: Any, values: dict[str, ast.AST]) -> bool:
-    """Whether they are equal but for wildcards, whose expressions `values` takes on."""
+    """Whether they are equal except for wildcards, whose expressions are stored in `values`."""
     if isinstance(pattern, ast.Name) and re.fullmatch(r"_\d?", pattern.id):
         known = values.setdefault(pattern.id, node)
         return isinstance(node, ast.expr) and ast.dump(known) == ast.dump(node)
@@ -195,7 +195,7 @@ def _matches(pattern: Any, node: Any, values: dict[str, ast.AST]) -> bool:
 
 
 def plant(fault: Fault, source: str) -> ast.Module:
-    """The module with the fault in it. LookupError unless its pattern stands there exactly once."""
+    """The module with the fault in it. LookupError unless its pattern occurs exactly once."""
     planter = _Planter(fault)
     tree: ast.Module = planter.visit(ast.parse(source))
     if planter.count != 1:
@@ -204,7 +204,7 @@ def plant(fault: Fault, source: str) -> ast.Module:
 
 
 def pytest_configure() -> None:
-    """Plant this process's fault in its module when that is first imported."""
+    """Plant this process's fault in its module at the module's first import."""
     if VARIABLE not in os.environ:
         return
     fault = FAULTS[int(os.environ[VARIABLE])]
@@ -220,7 +220,7 @@ def pytest_configure() -> None:
 
 
 def outcome(number: int) -> str:
-    """What becomes of a fault's tests: "caught", "SURVIVED", or "BROKEN" where none could run."""
+    """The outcome of a fault's tests: "caught", "SURVIVED", or "BROKEN" if none could run."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "tests.mutants"]
     path, _, test = FAULTS[number].tests.partition("::")
     command += ["-p", "no:cacheprovider", f"tests/{path}", *(["-k", test] if test else [])]

@@ -1,4 +1,6 @@
-"""CONTRIBUTING.md's path of a new method works, from the file to its contract tests and a stage."""
+"""CONTRIBUTING.md's steps for a new method work, from the file to its contract tests and
+a stage.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def test_the_example_is_a_method(tmp_path: Path) -> None:
     assert (Project(tmp_path).artifacts / "predictors/e/manifest.json").exists()
 
 
-def test_the_drawing_shows_the_folders_that_there_are() -> None:
+def test_the_diagram_has_all_folders() -> None:
     drawing = TEXT[TEXT.index("┌") : TEXT.rindex("┘")]
     for package in ("datasets", "pretrain", "rl", "pipeline"):
         folders = {path.parent.name for path in (CODE / package).glob("*/*")} - {"__pycache__"}

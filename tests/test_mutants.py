@@ -1,4 +1,4 @@
-"""Every fault still has its place in the code and its test; `python -m tests.mutants` runs them."""
+"""Every fault can still be planted and has its test; `python -m tests.mutants` runs them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_lock_has_every_direct_dependency() -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level names that a file imports, wherever in it, without its own package's."""
+    """The top-level names that a file imports, anywhere in it, except its own package's."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -62,7 +62,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_imports_are_declared() -> None:
-    """What comes in only because another dependency needs it can go away with that one."""
+    """A package that is installed only as another's dependency may disappear with it."""
     distributions = packages_distributions()
     undeclared = [
         f"{path.relative_to(ROOT)}: {name}"
@@ -99,7 +99,7 @@ def test_help_lists_every_target() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with all that `make` needs to plan a target, its `.venv` up to date."""
+    """A folder with all files that `make` needs to plan a target, its `.venv` up to date."""
     for name in ("Makefile", "requirements.lock", "tools/doctor.sh", ".venv/.stamp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"" if name == ".venv/.stamp" else (ROOT / name).read_bytes())
@@ -140,7 +140,7 @@ def test_make_takes_its_variables_from_the_command_line_only(checkout: Path, tar
 
 
 def test_files_are_checked_out_as_they_are_committed(tmp_path: Path) -> None:
-    """Whatever git is set to do with line endings: stamps and digests are taken of bytes."""
+    """Whatever git's settings for line endings: stamps and digests are of bytes."""
     texts = {".gitattributes": (ROOT / ".gitattributes").read_bytes(), "lf.py": b"a\n"}
     texts |= {"crlf.csv": b"a\r\n"}
     for name, text in texts.items():
@@ -158,7 +158,7 @@ def test_files_are_checked_out_as_they_are_committed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["datasets", "pretrain", "rl", "pipeline", "bench", "tools"])
-def test_no_file_is_longer_than_we_say(package: str) -> None:
+def test_no_file_is_longer_than_the_limit(package: str) -> None:
     lengths = {p: len(p.read_text("utf-8").splitlines()) for p in (ROOT / package).rglob("*.py")}
     assert lengths and not {path: count for path, count in lengths.items() if count > 330}
 
@@ -189,7 +189,7 @@ def program(folder: Path, name: str, script: str) -> None:
 
 @pytest.fixture
 def system(tmp_path: Path) -> Path:
-    """A folder to be the whole PATH of a complete system: Python, git, an ordinary user."""
+    """A folder as the whole PATH of a complete system: Python, git, an ordinary user."""
     program(tmp_path, "id", "echo 1000")
     program(tmp_path, "git", "echo git version 2")
     program(tmp_path, "python3.11", f'exec {sys.executable} "$@"')
@@ -241,7 +241,7 @@ def test_doctor_names_the_missing_package_in_one_line(
     assert lines[0].endswith(f"install the Debian package {package} (apt-get install {package})")
 
 
-def test_doctor_says_which_python_is_there_where_it_is_another(system: Path) -> None:
+def test_doctor_names_a_python_of_another_version(system: Path) -> None:
     program(system, "python3.11", "exit 1")
     program(system, "python3", '[ "$1" = -V ] && echo Python 3.13.1')
     done = doctor(system)
@@ -252,7 +252,7 @@ def test_doctor_says_which_python_is_there_where_it_is_another(system: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["chromium", "google-chrome"])
-def test_doctor_takes_any_chromium(system: Path, name: str) -> None:
+def test_doctor_accepts_any_chromium(system: Path, name: str) -> None:
     assert doctor(system, "browser").returncode == 1
     program(system, name, "true")
     assert doctor(system, "browser").returncode == 0

@@ -1,4 +1,4 @@
-"""The lint of terms finds what the glossary forbids, and nothing else."""
+"""The lint of terms reports the phrases and names that the glossary forbids, and nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def test_the_glossary_is_read() -> None:
         ("x: int = 1\nx += find(kept=1)  # the files that were found", None),
     ],
 )
-def test_an_offence_is_named_with_its_line(tmp_path: Path, text: str, offence: str | None) -> None:
+def test_an_offence_is_reported_with_its_line(
+    tmp_path: Path, text: str, offence: str | None
+) -> None:
     path = tmp_path / "a.py"
     path.write_text(text)
     first = next(offences(path, PHRASES, NAMES), None)

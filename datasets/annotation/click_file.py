@@ -62,7 +62,7 @@ def check_picture(path: Path, key: str, clicked: Clicked, here: str) -> None:
     if clicked.sha256 != here:
         raise FoveaError(
             f"{path}: the clicks on frame {key} are of another image (SHA-256 "
-            f"{clicked.sha256[:12]}, the frame's is {here[:13]}); restore those frames, or move "
+            f"{clicked.sha256[:12]}, the frame's is {here[:12]}); restore those frames, or move "
             "the file away and annotate these"
         )
 

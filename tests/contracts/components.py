@@ -1,4 +1,4 @@
-"""The components that there are, and what each makes, built small."""
+"""All components, and small instances of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PARTS = {
     f"datasets.annotation.{part}"
     for part in ("choice", "click_file", "heatmap_js", "maps", "ram", "server")
 }
-GIVEN = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
+REQUIRED_FIELDS = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
 SHAPE = (3, 40, 40)
 ACTIONS = 3
 # Everything that has one of these fields is built small; what has none of them is small already.
@@ -56,19 +56,20 @@ COMPONENTS = [name for package in PACKAGES for name in components(package)]
 
 
 def of(package: str) -> pytest.MarkDecorator:
-    """The test runs once for every component of a folder."""
+    """Run the test once for every component of a folder."""
     return pytest.mark.parametrize("component", components(package))
 
 
 def small(config: Callable[..., Any], **required: Any) -> Any:
-    """A Config with what SMALL says of the fields it has."""
+    """A Config with the values of SMALL for the fields that it has."""
     known = inspect.signature(config).parameters
     return config(**{key: value for key, value in SMALL.items() if key in known} | required)
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
-    """Frames (count, *SHAPE) of noise; the last is one thing on an even ground, so that little is
-    selected of it."""
+    """Frames (count, *SHAPE) of noise; the last is one object on an even ground, so that few of its
+    patches are selected.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
     thing = noise[-1, :, 8:16, 8:16].clone()
@@ -78,7 +79,9 @@ def images(count: int = 4, seed: int = 0) -> Tensor:
 
 
 def make_encoder(component: str) -> Any:
-    """As the stage `pretrain` makes one, less the training; `x:none` is one that pools not."""
+    """An untrained encoder as the stage `pretrain` makes it; `x:none` has features that are not
+    pooled.
+    """
     component, _, pool = component.partition(":")
     module = importlib.import_module(component)
     features = module.Features(**({"pool": pool} if pool else {}))
@@ -89,15 +92,15 @@ def make_encoder(component: str) -> Any:
     return module.Encoder(config, features, SHAPE, *carried)
 
 
-def given(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
-    """What an encoder gets: images, or states."""
+def inputs_for(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
+    """Inputs of an encoder: images, or states."""
     if encoder.info is None:
         return images(count, seed)
     return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
 
 
 def make_policy(component: str, encoder: Encoder, seed: int = 0) -> Policy:
-    """A small policy of an agent, its net the one it puts on the encoder's features."""
+    """A small policy of an agent, with the agent's default net for the encoder's features."""
     name, config = component.rsplit(".", 1)[1], small(importlib.import_module(component).Config)
     net = agents.net_for(name, encoder.features.kind)
     spec = Spec("fake/Env", name, config, net, small(nets.config_for(net)), ACTIONS)
@@ -119,13 +122,13 @@ def same_files(one: Path, other: Path) -> bool:
 
 
 def kind(component: str) -> str:
-    """Of the features that an encoder of that component gives."""
+    """The kind of features of that component's encoders."""
     kind: str = make_encoder(component).features.kind
     return kind
 
 
 def kind_of(obs: Obs) -> str:
-    """What kind of features `obs` is, by its keys."""
+    """The kind of features of `obs`, by its keys."""
     keys = {
         ("x", "mask", "pos"): "tokens",
         ("image",): "pixels",
@@ -137,6 +140,6 @@ def kind_of(obs: Obs) -> str:
 
 
 def game_of(component: str) -> str:
-    """A game in which something moves at once, if we know one."""
+    """A game in which something moves from the start, if we know one."""
     games = list(importlib.import_module(component).games())
     return "Breakout" if "Breakout" in games else games[0]

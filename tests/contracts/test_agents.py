@@ -1,4 +1,4 @@
-"""What every agent promises on the features of every encoder that it has a net for."""
+"""The contract of every agent, on the features of every encoder that it has a net for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.contracts.components import (
     ACTIONS,
     components,
     equal,
-    given,
+    inputs_for,
     kind,
     make_agent,
     make_encoder,
@@ -42,19 +42,19 @@ MATRIX = pytest.mark.parametrize(
 
 
 def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
-    """`count` states of `depth` frames, drawn from encoded ones."""
+    """`count` states of `depth` frames, sampled from encoded ones."""
     size, generator = len(next(iter(pool.values()))), torch.Generator().manual_seed(seed)
     rows = torch.randint(size, (count, depth), generator=generator)
     return {key: value[rows] for key, value in pool.items()}
 
 
 def net_of(core: Core) -> Net:
-    """What is below the frame stack."""
+    """The net below the frame stack."""
     assert isinstance(core, FrameStack)
     return core.net
 
 
-def test_every_net_is_somebodys() -> None:
+def test_every_net_is_of_some_agent() -> None:
     kinds = {kind(component) for component in ENCODERS}
     taken = [importlib.import_module(component).NETS for component in components("rl.agents")]
     named = {f"rl.nets.{net}" for nets in taken for net in nets.values()}
@@ -63,8 +63,8 @@ def test_every_net_is_somebodys() -> None:
 
 
 @MATRIX
-def test_params_know_the_net_without_the_encoder(component: str, encoder_name: str) -> None:
-    """The encoder's Features say their kind, by which the agent has a net that takes it."""
+def test_the_net_is_chosen_without_the_encoder(component: str, encoder_name: str) -> None:
+    """The encoder's Features have a kind, for which the agent has a net."""
     features = make_encoder(encoder_name).features
     assert features.kind == kind(encoder_name)
     net = agents.net_for(component.rsplit(".", 1)[1], features.kind)
@@ -73,10 +73,14 @@ def test_params_know_the_net_without_the_encoder(component: str, encoder_name: s
 
 @MATRIX
 def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder_name: str) -> None:
-    """One finite vector a state, each state on its own; every parameter learns; kept weights act
-    the same."""
+    """One finite vector a state, independent of the other states; every parameter has a gradient;
+    saved weights act the same.
+    """
     encoder, depth = make_encoder(encoder_name), 2
-    stack, example = stacked(encoder(given(encoder, 6)), 3, depth), encoder(given(encoder, 1))
+    stack, example = (
+        stacked(encoder(inputs_for(encoder, 6)), 3, depth),
+        encoder(inputs_for(encoder, 1)),
+    )
     net = agents.net_for(component.rsplit(".", 1)[1], kind(encoder_name))
     config = small(nets.config_for(net))
     torch.manual_seed(0)
@@ -110,7 +114,7 @@ def continuous(agent: Agent[Any]) -> bool:
 
 
 def make_batch(agent: Agent[Any], pool: Obs, seed: int) -> Batch | Rollout:
-    """What the agent learns from."""
+    """A batch for the agent's update."""
     generator = torch.Generator().manual_seed(seed)
     if not isinstance(agent.config, OffPolicyConfig):
         return make_rollout(agent, pool, generator)
@@ -146,11 +150,13 @@ def make_rollout(agent: Agent[Any], pool: Obs, generator: torch.Generator) -> Ro
 
 
 @MATRIX
-def test_a_core_gives_the_same_in_one_go_as_step_by_step(component: str, encoder_name: str) -> None:
-    """And where an episode begins, what it would give at the very first frame."""
+def test_a_core_gives_the_same_for_a_sequence_as_step_by_step(
+    component: str, encoder_name: str
+) -> None:
+    """At the start of an episode, its output is that for the very first frame."""
     encoder, steps, batch = make_encoder(encoder_name), 5, 3
     core = make_agent(component, encoder).core
-    frames = [encoder(given(encoder, batch, seed=n)) for n in range(steps)]
+    frames = [encoder(inputs_for(encoder, batch, seed=n)) for n in range(steps)]
     obs = {key: torch.stack([frame[key] for frame in frames]) for key in frames[0]}
     first = torch.zeros(steps, batch, dtype=torch.bool)
     first[0] = first[2, 1] = first[4, 2] = True
@@ -175,12 +181,12 @@ def test_a_core_gives_the_same_in_one_go_as_step_by_step(component: str, encoder
 
 @MATRIX
 def test_an_agent_acts(component: str, encoder_name: str) -> None:
-    """Actions that exist, the same for the same frames where it does not explore."""
+    """Valid actions, the same for the same frames without exploration."""
     encoder = make_encoder(encoder_name)
     agent = make_agent(component, encoder)
     state, first = agent.core.initial(4), torch.tensor([True] * 4)
     for number in range(3):
-        obs = encoder(given(encoder, 4, seed=number))
+        obs = encoder(inputs_for(encoder, 4, seed=number))
         action, state, extras = agent.act(obs, state, first, explore=number % 2 == 0)
         if continuous(agent):
             assert action.shape == (4, ACTIONS) and action.dtype == torch.float32
@@ -195,13 +201,13 @@ def test_an_agent_acts(component: str, encoder_name: str) -> None:
 
 
 @MATRIX
-def test_an_agent_learns_and_goes_on_bit_for_bit(
+def test_an_agent_learns_and_resumes_bit_for_bit(
     component: str, encoder_name: str, tmp_path: Path
 ) -> None:
-    """Its state dict, written and read without pickle, is all that the next updates depend on."""
+    """The next updates depend on its state dict alone, written and read without pickle."""
     encoder = make_encoder(encoder_name)
     agent, other = make_agent(component, encoder), make_agent(component, encoder, seed=1)
-    pool = encoder(given(encoder, 8))
+    pool = encoder(inputs_for(encoder, 8))
     start = {key: value.clone() for key, value in agent.policy.state_dict().items()}
     assert equal(make_agent(component, encoder).policy.state_dict(), start), (
         "made twice is not the same"
@@ -223,18 +229,18 @@ def test_an_agent_learns_and_goes_on_bit_for_bit(
         batch = make_batch(agent, pool, number)
         assert equal(agent.update(batch), other.update(batch))
     assert flat(agent.state_dict()) == flat(other.state_dict())
-    obs, first = encoder(given(encoder)), torch.ones(4).bool()
+    obs, first = encoder(inputs_for(encoder)), torch.ones(4).bool()
     actions = [a.act(obs, a.core.initial(4), first, explore=True)[0] for a in (agent, other)]
     assert torch.equal(*actions)
 
 
 @MATRIX
-def test_an_agent_learns_as_one_weight_after_the_other(
+def test_an_agent_learns_as_with_adam_weight_by_weight(
     component: str, encoder_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adam's fused form deals a gradient to the wrong weights where its strides are others."""
+    """Adam's fused form applies a gradient to the wrong weights where strides differ."""
     encoder = make_encoder(encoder_name)
-    pool, fused = encoder(given(encoder, 8)), make_agent(component, encoder)
+    pool, fused = encoder(inputs_for(encoder, 8)), make_agent(component, encoder)
     for name, faster in {"Adam": ("fused", "foreach"), "RMSprop": ("foreach",)}.items():
         plain = partial(without, getattr(torch.optim, name), faster)
         monkeypatch.setattr(torch.optim, name, plain)
@@ -249,12 +255,12 @@ def test_an_agent_learns_as_one_weight_after_the_other(
 
 
 def without(optimizer: Any, forms: tuple[str, ...], parameters: Any, **keys: Any) -> Any:
-    """The optimizer in none of its faster forms."""
+    """The optimizer without its faster forms."""
     return optimizer(parameters, **keys | dict.fromkeys(forms, False))
 
 
 def flat(state: Any) -> bytes:
-    """Equal bytes for equal states, whatever is in them."""
+    """The state's bytes, equal for equal states of any content."""
     if isinstance(state, Tensor):
         return repr((state.dtype, state.shape)).encode() + state.numpy().tobytes()
     if isinstance(state, dict):

@@ -1,6 +1,6 @@
-"""What every component's file promises, checked over all files that there are: a new one is in by
-being there. A component of params.yaml is a file of one of these folders; what it exports is what
-the stages use without looking which it is.
+"""The contract of every component's file, checked over all files, so that a new file needs no entry
+in a list. A component of params.yaml is a file of one of these folders; the stages use only the
+names that every such file exports.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from pipeline.config import typed
-from tests.contracts.components import CODE, COMPONENTS, GIVEN, PACKAGES, game_of
+from tests.contracts.components import CODE, COMPONENTS, PACKAGES, REQUIRED_FIELDS, game_of
 
 
-def test_every_folder_has_words() -> None:
+def test_every_folder_has_components() -> None:
     assert {name.rsplit(".", 1)[0] for name in COMPONENTS} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_component_is_one_file_that_says_what_it_is(component: str) -> None:
-    """It opens with a docstring and imports no other component: it can be read on its own."""
+def test_a_component_is_one_documented_file(component: str) -> None:
+    """It has a docstring and imports no other component, so it can be read alone."""
     source = (CODE / component.replace(".", "/")).with_suffix(".py")
     tree = ast.parse(source.read_text(encoding="utf-8"))
     assert len(ast.get_docstring(tree) or "") > 40
@@ -50,21 +50,21 @@ CONFIGS = pytest.mark.parametrize(("component", "config"), list(configs()))
 
 
 def default(component: str, config: Any) -> Any:
-    """The Config at its defaults; the given fields filled in."""
+    """The Config at its defaults, with the given fields."""
     required = {"game": game_of(component)} if component.startswith("datasets.envs.") else {}
     return config(**required)
 
 
 @CONFIGS
 def test_settings_are_a_flat_frozen_dataclass_of_defaults(component: str, config: Any) -> None:
-    """What goes into a manifest as JSON comes back as it was, through params.yaml's own reader."""
+    """Written into a manifest as JSON and read by the reader of params.yaml, they are equal."""
     assert isinstance(config, type) and dataclasses.is_dataclass(config)
     required = {
         field.name
         for field in dataclasses.fields(config)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
-    assert required == GIVEN.get(component.rsplit(".", 1)[0], set())
+    assert required == REQUIRED_FIELDS.get(component.rsplit(".", 1)[0], set())
     defaults = default(component, config)
     with pytest.raises(dataclasses.FrozenInstanceError):
         defaults.anything = 1
@@ -77,7 +77,7 @@ def test_settings_are_a_flat_frozen_dataclass_of_defaults(component: str, config
 
 @CONFIGS
 def test_impossible_settings_are_refused_by_name(component: str, config: Any) -> None:
-    """A negative count and a name that is none, in every field that holds one."""
+    """A negative count and an unknown name, in every field that has one."""
     defaults = default(component, config)
     for field in dataclasses.fields(config):
         value = getattr(defaults, field.name)

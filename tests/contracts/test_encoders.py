@@ -1,4 +1,4 @@
-"""What every encoder promises: its features, frozen, kept, exported."""
+"""The contract of every encoder: features, frozen weights, artifact, exported program."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.contracts.components import (
     SHAPE,
     components,
     equal,
-    given,
     images,
+    inputs_for,
     kind,
     kind_of,
     make_encoder,
@@ -27,13 +27,13 @@ from tests.contracts.components import (
 )
 
 # The encoders that look at images: all but those of the environment's state.
-SEEING = pytest.mark.parametrize(
+IMAGE_ENCODERS = pytest.mark.parametrize(
     "component", [name for name in components("pretrain.encoders") if kind(name) != "state"]
 )
 
 
 def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
-    """Keys, shapes and types of the kinds of features there are; padding is zero."""
+    """Keys, shapes and types of all kinds of features; padding is zero."""
     batch, (_, height, width) = len(image), encoder.image_shape or SHAPE
     kind = kind_of(obs)
     if kind == "pixels":
@@ -70,7 +70,7 @@ def check_obs(encoder: Encoder, image: Tensor, obs: Obs) -> None:
 @of("pretrain.encoders")
 def test_an_encoder_gives_the_features_it_names(component: str) -> None:
     encoder = make_encoder(component)
-    image = given(encoder)
+    image = inputs_for(encoder)
     assert encoder.image_shape == SHAPE
     obs = encoder(image)
     check_obs(encoder, image, obs)
@@ -85,18 +85,18 @@ def test_an_encoder_gives_the_features_it_names(component: str) -> None:
 @of("pretrain.encoders")
 def test_an_empty_batch_has_empty_features(component: str) -> None:
     encoder = make_encoder(component)
-    expected = encoder(given(encoder))
-    obs = encoder(given(encoder)[:0])
+    expected = encoder(inputs_for(encoder))
+    obs = encoder(inputs_for(encoder)[:0])
     assert {key: (value.shape, value.dtype) for key, value in obs.items()} == {
         key: (torch.Size((0, *value.shape[1:])), value.dtype) for key, value in expected.items()
     }
 
 
 @of("pretrain.encoders")
-def test_an_encoder_offers_what_the_contract_declares(component: str) -> None:
-    """Its flags say what its methods do."""
+def test_an_encoder_has_the_methods_of_its_flags(component: str) -> None:
+    """Its flags agree with its methods."""
     module, encoder = importlib.import_module(component), make_encoder(component)
-    one = given(encoder, 1)
+    one = inputs_for(encoder, 1)
     assert isinstance(encoder, Encoder) and isinstance(encoder.features.kind, str)
     assert module.Config.learns == ("Pretraining" in vars(module))
     assert encoder.config.needs_saliency == (encoder.saliency is not None)
@@ -111,11 +111,13 @@ def test_an_encoder_offers_what_the_contract_declares(component: str) -> None:
 
 @of("pretrain.encoders")
 def test_an_encoder_is_frozen(component: str) -> None:
-    """Nothing in it asks for gradients or is in training mode, and seeing changes nothing."""
+    """None of its parameters requires a gradient, none of its modules is in training mode, and
+    encoding changes nothing.
+    """
     encoder = make_encoder(component)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     with torch.enable_grad():
-        obs = encoder(given(encoder))
+        obs = encoder(inputs_for(encoder))
     assert not any(value.requires_grad for value in obs.values())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     if before:
@@ -126,7 +128,7 @@ def test_an_encoder_is_frozen(component: str) -> None:
 @of("pretrain.encoders")
 def test_an_encoder_is_saved_and_loaded(component: str, tmp_path: Path) -> None:
     encoder = make_encoder(component)
-    image = given(encoder)
+    image = inputs_for(encoder)
     save_encoder(encoder, tmp_path / "a")
     save_encoder(make_encoder(component), tmp_path / "b")
     loaded = load_encoder(tmp_path / "a")
@@ -137,9 +139,9 @@ def test_an_encoder_is_saved_and_loaded(component: str, tmp_path: Path) -> None:
     assert same_files(tmp_path / "a", tmp_path / "b") and same_files(tmp_path / "a", tmp_path / "c")
 
 
-@SEEING
+@IMAGE_ENCODERS
 def test_an_encoder_is_exported(component: str, tmp_path: Path) -> None:
-    """The program gives the same of any batch."""
+    """The program gives the same for any batch."""
     encoder = make_encoder(component)
     export(encoder, tmp_path / "encoder.pt2")
     program = torch.export.load(tmp_path / "encoder.pt2").module()
@@ -151,7 +153,7 @@ def test_an_encoder_is_exported(component: str, tmp_path: Path) -> None:
             assert (exported[key].double() - value.double()).abs().max() <= 1e-5, key
 
 
-@SEEING
+@IMAGE_ENCODERS
 def test_an_encoder_refuses_other_images(component: str) -> None:
     good = images()
     wrong = [

@@ -1,4 +1,4 @@
-"""What every environment and every source of frames promises."""
+"""The contract of every environment and every source of frames."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def action(space: Space[Any], number: int) -> Any:
 
 
 def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
-    """What the same actions in every environment lead to."""
+    """Observations, rewards and ends under the same actions in every environment."""
     with closing(env):
         results: list[Any] = [env.reset()]
         for number in range(steps):
@@ -51,7 +51,9 @@ def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
 
 @of("datasets.envs")
 def test_a_suite_is_a_vector_env_with_same_step_resets(component: str) -> None:
-    """The step that ends an episode gives the next one's first frame, and the last one beside."""
+    """The step that ends an episode returns the first frame of the next episode; the last frame is
+    in `info`.
+    """
     module, env = importlib.import_module(component), make_env(component)
     suite = component.rsplit(".", 1)[1]
     assert isinstance(env, VectorEnv) and env.num_envs == 2
@@ -93,7 +95,7 @@ def test_an_environment_depends_on_seed_and_index_alone(component: str) -> None:
 
 
 @of("datasets.envs")
-def test_an_environment_that_is_not_drawn_is_the_same_one(component: str) -> None:
+def test_an_environment_without_images_is_the_same(component: str) -> None:
     name = f"{component.rsplit('.', 1)[1]}/{game_of(component)}"
     rendered, black = (
         envs.single(name, seed=0, index=1, images=images) for images in (True, False)
@@ -111,7 +113,7 @@ def test_an_environment_that_is_not_drawn_is_the_same_one(component: str) -> Non
 
 
 @of("datasets.envs")
-def test_options_of_a_word_are_fields_of_the_suite(component: str) -> None:
+def test_options_of_a_name_are_fields_of_the_suite(component: str) -> None:
     module, suite = importlib.import_module(component), component.rsplit(".", 1)[1]
     name = f"{suite}/{game_of(component)}"
     defaults = {field.name: field.default for field in dataclasses.fields(module.Config)}
@@ -126,7 +128,7 @@ def test_options_of_a_word_are_fields_of_the_suite(component: str) -> None:
 
 
 @of("datasets.envs")
-def test_an_environment_goes_on_from_its_state(component: str) -> None:
+def test_an_environment_resumes_from_its_state(component: str) -> None:
     env, other = make_single(component, 0, 0), make_single(component, 5, 1)
     env.reset()
     actions = [action(env.action_space, number) for number in range(3)]
@@ -147,7 +149,9 @@ SUITES = {f"datasets.sources.{component}": "metaworld/reach" for component in ("
 
 
 def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
-    """As the stage `collect` makes them; one that plays a learner's actions gets any there are."""
+    """Streams as the stage `collect` makes them; a source that replays a learner's actions gets
+    arbitrary ones.
+    """
     module, inputs = importlib.import_module(component), {}
     if module.ACTION_LOG:
         actions = np.random.default_rng(0).uniform(-1, 1, (SMALL["steps"], 4)).astype(np.float32)
@@ -164,10 +168,10 @@ def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
 
 @of("datasets.sources")
 @pytest.mark.parametrize("count", [1, 5])
-def test_a_sources_streams_write_as_many_frames_as_asked(
+def test_a_sources_streams_write_the_configured_number_of_frames(
     component: str, count: int, tmp_path: Path
 ) -> None:
-    """They travel to other processes, run in any order, and tell of each frame once."""
+    """They can be sent to other processes, run in any order, and report each frame once."""
     env = SUITES.get(component, "atari/Pong")
 
     def run(folder: Path, order: int) -> FrameSet:
@@ -192,7 +196,7 @@ def test_a_sources_streams_write_as_many_frames_as_asked(
 
 
 @of("datasets.sources")
-def test_a_source_refuses_what_is_no_environment(component: str, tmp_path: Path) -> None:
+def test_a_source_refuses_an_unknown_environment(component: str, tmp_path: Path) -> None:
     env = SUITES.get(component, "atari/Pong")
     with pytest.raises(ValueError, match=f"did you mean .*{env.split('/')[1]}"):
         streams_of(component, f"{env}g", 5, tmp_path)

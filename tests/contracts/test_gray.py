@@ -1,4 +1,4 @@
-"""Components on gray frames, as `?screen=gray84` gives them: trained a step, frozen, pictured."""
+"""Components on gray frames of `?screen=gray84`: one training step, frozen weights, panels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.contracts.components import SHAPE, components, images, of, small
 
 GRAY = (1, *SHAPE[1:])
 COLOUR = "pretrain.encoders.multimae"  # its modalities are RGB and saliency
-SEEING = [
+IMAGE_ENCODERS = [
     component
     for component in components("pretrain.encoders")
     if importlib.import_module(component).Encoder.info is None and component != COLOUR
@@ -26,7 +26,7 @@ def gray(count: int) -> torch.Tensor:
 
 
 def batch(count: int) -> dict[str, Any]:
-    """What a step of any training may get."""
+    """A batch with all columns that any training needs."""
     frames = gray(count).permute(0, 2, 3, 1).contiguous()
     maps = torch.randint(0, 256, frames.shape[:3], dtype=torch.uint8)
     return {
@@ -53,7 +53,7 @@ def test_a_saliency_source_takes_gray_frames(component: str) -> None:
     assert maps.min() >= 0 and maps.max() <= 1
 
 
-@pytest.mark.parametrize("component", SEEING)
+@pytest.mark.parametrize("component", IMAGE_ENCODERS)
 def test_an_encoder_takes_gray_frames(component: str) -> None:
     module = importlib.import_module(component)
     config = small(module.Config)

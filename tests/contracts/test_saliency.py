@@ -1,4 +1,4 @@
-"""What every source of saliency and every annotator promises."""
+"""The contract of every source of saliency and every annotator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.contracts.components import SHAPE, images, of, same_files, small
 
 
 def make_source(component: str) -> Any:
-    """As the stage `fit` makes one, less the training."""
+    """An untrained source as the stage `fit` makes it."""
     module = importlib.import_module(component)
     assert ("Training" in vars(module), "fit" in vars(module)) == (
         module.Config.learns,
@@ -31,7 +31,7 @@ def make_source(component: str) -> Any:
 
 
 @of("pretrain.saliency")
-def test_a_saliency_source_keeps_its_promises(component: str, tmp_path: Path) -> None:
+def test_a_saliency_source_meets_the_contract(component: str, tmp_path: Path) -> None:
     module, image, source = importlib.import_module(component), images(), make_source(component)
     assert isinstance(source, module.Saliency)
     maps = source(image)
@@ -57,7 +57,9 @@ def test_a_saliency_source_keeps_its_promises(component: str, tmp_path: Path) ->
 
 @of("datasets.annotation")
 def test_an_annotator_clicks_on_frames(component: str, tmp_path: Path) -> None:
-    """As many sampled frames as asked, the same ones every time, with clicks inside the picture."""
+    """The configured number of sampled frames, the same ones every time, with clicks inside the
+    image.
+    """
     module, frames = importlib.import_module(component), read_frames(clicked_frames(tmp_path))
     by_name = module.annotate(module.Config(), "metaworld/reach", frames, 5, tmp_path)
     assert by_name and all(annotator == annotator.lower() for annotator in by_name)

@@ -22,7 +22,7 @@ from datasets.shards import FrameSet
 
 
 def test_heat_map_is_the_sum_of_gaussians() -> None:
-    """Pixel by pixel, on a picture that is not square."""
+    """Pixel by pixel, on an image that is not square."""
     clicks = np.random.default_rng(0).uniform(0, CANVAS, (5, 2))
     height, width = 12, 20
     expected = np.zeros((height, width))
@@ -40,7 +40,7 @@ def test_heat_map_is_the_sum_of_gaussians() -> None:
 
 
 def test_several_annotators_maps_are_averaged() -> None:
-    """Each counts alike, however often he clicks."""
+    """Each has the same weight, whatever the number of clicks."""
     often = np.repeat([[100.0, 100.0], [300.0, 300.0]], [40, 10], axis=0)
     once = np.full((1, 2), 300.0)
     mean = mean_map([often, once], 40, 40).astype(int)
@@ -50,8 +50,8 @@ def test_several_annotators_maps_are_averaged() -> None:
     np.testing.assert_array_equal(mean_map([often, often, often], 40, 40), one)
 
 
-def test_what_one_of_three_annotators_looks_at_counts_as_salient() -> None:
-    """Their maps meet nowhere, so their plain mean stays below half of 255 everywhere."""
+def test_clicks_of_one_of_three_annotators_count_as_salient() -> None:
+    """Their maps don't overlap, so their plain mean is below half of 255 everywhere."""
     places = (80.0, 200.0, 320.0)
     mean = mean_map([np.full((5, 2), place) for place in places], 40, 40)
     assert mean[8, 8] == mean[20, 20] == mean[32, 32] == mean.max() == 255
@@ -61,7 +61,7 @@ def test_what_one_of_three_annotators_looks_at_counts_as_salient() -> None:
 def played(
     game: str, steps: int, pinned: Mapping[int, int] | None = None
 ) -> Iterator[tuple[NDArray[np.uint8], list[tuple[float, float]]]]:
-    """The maximum of two screens, and where the objects are said to be; RAM cells may be pinned."""
+    """The maximum of two screens, and the positions of objects in RAM; RAM cells may be pinned."""
     env = AtariGame(Game(game), (0, 3))
     rng = np.random.default_rng(1)
     _, info = env.reset()
@@ -75,8 +75,8 @@ def played(
             _, info = env.reset()
 
 
-def drawn(image: NDArray[np.uint8], x: float, y: float, colours: list[tuple[int, ...]]) -> bool:
-    """Is one of the colours within four pixels of the point?"""
+def is_at(image: NDArray[np.uint8], x: float, y: float, colours: list[tuple[int, ...]]) -> bool:
+    """Whether one of the colours is within four pixels of the point."""
     near = image[max(0, int(y) - 4) : int(y) + 5, max(0, int(x) - 4) : int(x) + 5]
     return any((near == colour).all(axis=-1).any() for colour in colours)
 
@@ -85,16 +85,14 @@ def drawn(image: NDArray[np.uint8], x: float, y: float, colours: list[tuple[int,
     ("game", "colours", "first"),
     [("MsPacman", [(210, 164, 74)], 0), ("Frostbite", [(214, 214, 214), (84, 138, 210)], -1)],
 )
-def test_objects_are_where_they_are_drawn(
-    game: str, colours: list[tuple[int, ...]], first: int
-) -> None:
-    """Ms. Pacman herself; in Frostbite the floe listed last."""
-    hits = [drawn(image, *points[first], colours) for image, points in played(game, 250)]
+def test_objects_are_at_their_pixels(game: str, colours: list[tuple[int, ...]], first: int) -> None:
+    """Ms. Pacman herself; in Frostbite the last floe of the list."""
+    hits = [is_at(image, *points[first], colours) for image, points in played(game, 250)]
     assert np.mean(hits) > 0.9
 
 
-def test_berzerk_robots_are_drawn() -> None:
-    """Something is lit where RAM has a player or robot, in nearly every frame."""
+def test_berzerk_robots_are_visible() -> None:
+    """Pixels are lit where RAM has a player or robot, in nearly every frame."""
     hits = []
     for image, points in played("Berzerk", 250):
         for x, y in points:
@@ -116,7 +114,7 @@ SPRITES: dict[str, tuple[tuple[int, int], range, range, range]] = {  # colour, t
 
 
 def whole_sprites(image: NDArray[np.uint8]) -> Iterator[tuple[str, float, float]]:
-    """Name and centre (x, y) of those of Seaquest that nothing hides, from their pixels alone."""
+    """Name and centre (x, y) of Seaquest's unoccluded sprites, from their pixels alone."""
     for name, ((red, green), tops, widths, heights) in SPRITES.items():
         lit = ((image[..., 0] == red) & (image[..., 1] == green)).astype(np.uint8)
         near = cv2.dilate(lit, np.ones((5, 5), np.uint8))  # a diver's bubbles are his
@@ -137,7 +135,9 @@ def whole_sprites(image: NDArray[np.uint8]) -> Iterator[tuple[str, float, float]
 def test_seaquest_sprites_are_all_listed_at_their_centres(
     pinned: dict[int, int], shown: set[str]
 ) -> None:
-    """Drawn means listed, within 2.6 pixels: two frames smear a shot that far; and the reverse."""
+    """Every visible sprite is listed within 2.6 pixels, as two frames smear a shot that far, and
+    every listed one is visible.
+    """
     distances, hits = defaultdict(list), []
     for image, points in played("Seaquest", 600, pinned):
         for name, x, y in whole_sprites(image):
@@ -153,7 +153,7 @@ def test_seaquest_sprites_are_all_listed_at_their_centres(
 
 
 def some_frames(count: int, **info: NDArray[np.generic]) -> FrameSet:
-    """Frames of two streams, without pictures worth the name."""
+    """Frames of two streams with black images."""
     zeros, flags = np.zeros(count, np.int32), np.zeros(count, bool)
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 16, 3), np.uint8)
     return FrameSet(
@@ -176,7 +176,7 @@ def ms_pacman(count: int) -> FrameSet:
 
 
 def meta_world(count: int) -> FrameSet:
-    """Tip, object and goal far from each other, in a picture of 16x8."""
+    """Tip, object and goal far from each other, in an image of 16x8."""
     points = np.array([[4, 2], [12, 2], [8, 6]], np.float32)
     return some_frames(count, points=np.repeat(points[None], count, axis=0))
 
@@ -187,7 +187,7 @@ def simulate(env: str, frames: FrameSet, count: int, **words: int) -> dict[int, 
     return clicks
 
 
-def test_frames_are_drawn_at_random_and_the_same_ones_ever_after() -> None:
+def test_frames_are_sampled_and_always_the_same() -> None:
     frames = some_frames(300)
     positions = order(frames, 0)
     assert sorted(positions) == list(range(300)) and positions != order(frames, 1)
@@ -197,7 +197,7 @@ def test_frames_are_drawn_at_random_and_the_same_ones_ever_after() -> None:
 
 
 def test_clicks_are_repeatable_and_spread_as_configured() -> None:
-    """Their number about N(25, 5.8), their places about the object with 10 canvas pixels."""
+    """Their number is about N(25, 5.8), their distance from the object about 10 canvas pixels."""
     frames = ms_pacman(400)
     clicks = simulate("atari/MsPacman", frames, 400, seed=1)
     fewer = simulate("atari/MsPacman", frames, 30, seed=1)
@@ -222,8 +222,8 @@ def test_another_annotator_clicks_on_the_same_frames_elsewhere() -> None:
         np.testing.assert_allclose(clicks.mean(0), first[index].mean(0), atol=12)
 
 
-def test_clicks_on_meta_world_are_shared_out_over_tip_object_and_goal() -> None:
-    """45, 40 and 15 %, where the picture has them: pixels of 16x8 on a canvas of 400x400."""
+def test_clicks_on_meta_world_are_split_among_tip_object_and_goal() -> None:
+    """45, 40 and 15 %, if all are in the image: pixels of 16x8 on a canvas of 400x400."""
     clicks = np.concatenate(list(simulate("metaworld/reach", meta_world(400), 400).values()))
     targets = np.array([[100, 100], [300, 100], [200, 300]])
     meant = np.linalg.norm(clicks[:, None] - targets, axis=-1).argmin(-1)
@@ -233,8 +233,8 @@ def test_clicks_on_meta_world_are_shared_out_over_tip_object_and_goal() -> None:
     np.testing.assert_allclose(strayed.std(0), 10, atol=0.5)
 
 
-def test_points_outside_of_the_picture_are_never_clicked_on() -> None:
-    """Their share goes to the others; a frame with none in it is not shown."""
+def test_points_outside_of_the_image_are_never_clicked_on() -> None:
+    """Their share goes to the other points; a frame without any point in it is not annotated."""
     frames = meta_world(60)
     points = frames.info["points"]
     points[:, 0] = -0.5, 4  # just left of the picture
@@ -249,7 +249,6 @@ def test_points_outside_of_the_picture_are_never_clicked_on() -> None:
 
 
 def test_frames_without_objects_are_left_out_and_unknown_games_refused() -> None:
-    """Nobody clicks on nothing."""
     frames = ms_pacman(10)
     frames.info["ram"][:5, 80] = 44  # Berzerk's room change
     frames.info["ram"][:, 19] = 50

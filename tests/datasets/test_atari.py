@@ -1,4 +1,4 @@
-"""The Atari wrapper against a plain loop over the emulator, and against the ready-made wrappers."""
+"""The Atari wrapper against a plain loop over the emulator, and against other wrappers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def actions(config: Config, count: int, seed: int = 7) -> list[int]:
 
 
 def reference(config: Config, noops: list[int], played: list[int]) -> Iterator[Step]:
-    """The wrapper once more, as a list of raw frames: slow, plain, sharing no code with ours."""
+    """A second, slow implementation of the wrapper as a list of raw frames, without any shared
+    code.
+    """
     ale = ale_py.ALEInterface()
     ale.setFloat("repeat_action_probability", 0.0)
     ale.loadROM(Path(ale_py.roms.__file__).parent / f"{games()[config.game]}.bin")
@@ -83,7 +85,9 @@ def ours(config: Config, seed: int, played: list[int]) -> Iterator[Step]:
 
 @pytest.mark.parametrize("game", ["Breakout", "Frostbite", "MsPacman"])
 def test_equals_a_plain_loop_over_the_emulator(game: str) -> None:
-    """Breakout needs FIRE after each of five lives and ends several games; MsPacman has no FIRE."""
+    """Breakout needs FIRE after each of five lives and several episodes end; MsPacman has
+    no FIRE.
+    """
     config = Config(game)
     played = actions(config, 250)
     generator = np.random.default_rng(3)
@@ -103,8 +107,8 @@ def gymnasium_wrapper(game: str, size: tuple[int, int]) -> AtariPreprocessing:
 
 
 def test_gymnasium_has_the_same_maxima_and_another_resize() -> None:
-    """At the screen's own size theirs resizes nothing: equal once resized as ours. At 96x96 it
-    averages areas.
+    """At the screen's own size theirs does not resize: equal after our resize. At 96x96 it averages
+    areas.
     """
     played = actions(Config("MsPacman"), 150)
     for size, equal in (((160, 210), True), ((96, 96), False)):
@@ -138,7 +142,9 @@ def ale_vector(**options: Any) -> AtariVectorEnv:
 
 
 def test_ale_vector_has_the_same_maxima_with_no_resize_and_no_noops() -> None:
-    """What it could be used for, were these two not part of the paper's wrapper."""
+    """The cases in which it could be used, if resize and no-ops were not part of the paper's
+    wrapper.
+    """
     vector = ale_vector(noop_max=0)
     game = AtariGame(Config("MsPacman", noop_max=0))
     first = vector.reset()[0].reshape(210, 160, 3)
@@ -151,7 +157,7 @@ def test_ale_vector_has_the_same_maxima_with_no_resize_and_no_noops() -> None:
 
 
 def test_ale_vector_resizes_by_area_and_may_start_without_noops() -> None:
-    """Why it is not used: other pixels at 96x96, and starts that the paper's wrapper never has."""
+    """The reasons against it: other pixels at 96x96, and starts that the paper's wrapper lacks."""
     vector = ale_vector(noop_max=0, img_height=96, img_width=96)
     game = AtariGame(Config("MsPacman", noop_max=0))
     theirs = vector.reset()[0].reshape(96, 96, 3).astype(int)
@@ -177,7 +183,9 @@ def test_noops_are_1_to_30() -> None:
 
 @pytest.mark.parametrize("game", ["Breakout", "MsPacman"])
 def test_life_loss_ends_cuts_the_same_game_into_episodes(game: str) -> None:
-    """Same actions, same emulator; a lost life is terminated, and only a finished game is over."""
+    """Same actions, same emulator: a lost life is terminated, and only the last one is
+    game over.
+    """
     whole, cut = AtariGame(Config(game), 5), AtariGame(Config(game, life_loss_ends=True), 5)
     _, info = whole.reset()
     cut.reset()
@@ -205,7 +213,7 @@ def test_life_loss_ends_cuts_the_same_game_into_episodes(game: str) -> None:
 
 @pytest.mark.parametrize("episodes", [False, True])
 def test_a_player_frozen_on_the_last_life_ends_the_game(episodes: bool) -> None:
-    """The emulator goes on to a demonstration with its lives back; its score stands still."""
+    """The emulator continues with a demonstration with all lives; its score does not change."""
     game = AtariGame(Config("Frostbite", life_loss_ends=episodes), 0)
     _, info = game.reset()
     played = actions(Config("Frostbite"), 60)
@@ -230,7 +238,7 @@ def test_a_player_frozen_on_the_last_life_ends_the_game(episodes: bool) -> None:
 
 
 def test_horizon_truncates_and_does_not_terminate() -> None:
-    """The cut game's last picture is in final_obs, its return in final_info."""
+    """The truncated episode's last image is in final_obs, its return in final_info."""
     env = make(Config("MsPacman", num_envs=2, horizon=20), seed=0)
     first, _ = env.reset()
     assert first.shape == (2, 96, 96, 3) and first.dtype == np.uint8
@@ -246,8 +254,10 @@ def test_horizon_truncates_and_does_not_terminate() -> None:
         assert last.shape == now.shape and not np.array_equal(last, now)
 
 
-def test_environment_i_does_not_depend_on_how_many_there_are() -> None:
-    """Equal games for equal (seed, i), in any vector or alone; other games for any other pair."""
+def test_environment_i_does_not_depend_on_the_number_of_environments() -> None:
+    """Equal episodes for equal (seed, i), in any vector or alone; other episodes for any other
+    pair.
+    """
     many = make(Config("MsPacman", num_envs=3), seed=4)
     few = make(Config("MsPacman", num_envs=2), seed=4)
     alone = single(Config("MsPacman"), seed=4, index=1)
@@ -262,7 +272,7 @@ def test_environment_i_does_not_depend_on_how_many_there_are() -> None:
 
 
 def through_json(state: dict[str, Any]) -> dict[str, Any]:
-    """A state as a file would keep it: arrays as they are, all else through JSON."""
+    """A state after writing and reading: arrays unchanged, all else through JSON."""
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     assert all(array.dtype == np.uint8 for array in arrays.values())
     plain = {name: value for name, value in state.items() if name not in arrays}
@@ -271,8 +281,8 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 37, 150])
-def test_restored_game_goes_on_bit_for_bit(stop: int) -> None:
-    """Pictures, rewards, ends, RAM and the next games' no-ops, with life losses on."""
+def test_a_restored_game_continues_bit_for_bit(stop: int) -> None:
+    """Images, rewards, ends, RAM and the no-ops of later episodes, with life losses on."""
     config = Config("Breakout", life_loss_ends=True)
     played = actions(config, 300)
 
@@ -296,7 +306,7 @@ def test_restored_game_goes_on_bit_for_bit(stop: int) -> None:
     assert go_on(game, played[stop:]) == go_on(restored, played[stop:])
 
 
-def test_restored_game_goes_on_in_another_process(tmp_path: Path) -> None:
+def test_a_restored_game_continues_in_another_process(tmp_path: Path) -> None:
     game = AtariGame(Config("Frostbite"), 2)
     game.reset()
     played = actions(Config("Frostbite"), 80)
@@ -326,7 +336,7 @@ def test_restored_game_goes_on_in_another_process(tmp_path: Path) -> None:
     assert there.stderr == ""
 
 
-def test_words_are_checked_with_near_misses() -> None:
+def test_wrong_names_are_refused_with_suggestions() -> None:
     envs.check("atari/Frostbite")
     assert envs.image_shape("atari/Frostbite") == (3, 96, 96)
     assert len(envs.games()) > 100 and "MsPacman" in envs.games()
@@ -347,13 +357,15 @@ def test_words_are_checked_with_near_misses() -> None:
     [{"game": "Combat"}, {"num_envs": 0}, {"noop_max": -1}, {"horizon": 0}, {"screen": "gray"}],
 )
 def test_impossible_configs_are_refused(wrong: dict[str, Any]) -> None:
-    """The message begins with the field. Combat is shipped, but loading it ends the process."""
+    """The message begins with the field. Combat is part of ale-py, but loading it ends the
+    process.
+    """
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
         Config(**({"game": "Pong"} | wrong))
 
 
 @pytest.mark.slow
-def test_every_game_loads_and_shows_something() -> None:
+def test_every_game_loads_and_has_an_image() -> None:
     for name in games():
         game = AtariGame(Config(name))
         game.reset()

@@ -56,5 +56,5 @@ def test_every_mistake_is_listed() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_values_within_their_ranges_are_taken() -> None:
+def test_values_within_their_ranges_are_accepted() -> None:
     assert Config(steps=1, gamma=0.0, size=4, mode="fast").size == 4

@@ -1,4 +1,4 @@
-"""Click files: what is written is read, what is damaged is named, and no change is lost."""
+"""Click files: round trips, damage, and concurrent changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DIGEST = "ab" * 32
 KEYS = ["000-00000000", "000-00000001", "001-00000000"]
 
 
-def test_a_file_comes_back_and_reads_well(tmp_path: Path) -> None:
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
     assert read_clicks(path) == {}
     marked = {
@@ -113,8 +113,8 @@ def test_any_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
             assert read_clicks(path) == marked
 
 
-def test_lines_without_crc32_are_taken_as_they_stand(tmp_path: Path) -> None:
-    """Older files have none, and an edit by hand leaves it out; the next change adds it."""
+def test_lines_without_crc32_are_accepted(tmp_path: Path) -> None:
+    """Lines of older files or edited by hand have none; the next change adds it."""
     path = tmp_path / "alice.json"
     write_clicks(path, {KEYS[0]: Clicked(DIGEST, ((7, 8),))})
     path.write_text(re.sub(r', "crc32": \d+', "", path.read_text()).replace("[[7", "[[9"))
@@ -123,7 +123,7 @@ def test_lines_without_crc32_are_taken_as_they_stand(tmp_path: Path) -> None:
     assert path.read_text().count("crc32") == 2 and len(read_clicks(path)) == 2
 
 
-def test_a_change_is_made_to_what_was_seen_and_to_nothing_else(tmp_path: Path) -> None:
+def test_a_change_must_name_the_current_clicks(tmp_path: Path) -> None:
     path, one, two = tmp_path / "clicks" / "alice.json", ((1.0, 1.0),), ((1.0, 1.0), (2.0, 2.0))
     change(path, KEYS[0], DIGEST, before=(), after=one)
     change(path, KEYS[0], DIGEST, before=(), after=one)  # asked again, the answer was lost
@@ -153,7 +153,7 @@ for number in range(60):
 """
 
 
-def test_processes_at_one_file_lose_nothing(tmp_path: Path) -> None:
+def test_processes_that_write_one_file_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
     command = [sys.executable, "-c", ADDING, str(path)]
     running = [subprocess.Popen([*command, str(n)]) for n in range(3)]
@@ -171,14 +171,14 @@ NO_CLICKS: list[object] = [
 
 
 @pytest.mark.parametrize("written", NO_CLICKS, ids=range(len(NO_CLICKS)))
-def test_what_is_no_click_is_refused(written: object) -> None:
+def test_malformed_clicks_are_refused(written: object) -> None:
     with pytest.raises(ValueError, match="click"):
         read_points(written)
     assert read_points([[0, 400], [1.26, 3.04]]) == ((0.0, 400.0), (1.3, 3.0))
 
 
 @pytest.mark.parametrize("name", ["", "Alice", "../alice", "a/b", "-a", "a" * 41, "alice\n"])
-def test_names_that_are_no_files(tmp_path: Path, name: str) -> None:
+def test_invalid_names_of_annotators(tmp_path: Path, name: str) -> None:
     with pytest.raises(FoveaError, match="a name consists of"):
         path_of(tmp_path, name)
     assert path_of(tmp_path, "alice-2") == tmp_path / "alice-2.json"
@@ -187,8 +187,8 @@ def test_names_that_are_no_files(tmp_path: Path, name: str) -> None:
 # People's clicks as an annotator
 
 
-def clicked(frames: FrameSet, folder: Path, annotator: str, among: slice = slice(None)) -> None:
-    """Clicks on some of the first ten frames shown."""
+def click(frames: FrameSet, folder: Path, annotator: str, among: slice = slice(None)) -> None:
+    """Clicks on some of the first ten frames of the order."""
     key = choice.keys(frames)
     shown = choice.order(frames, 0)[:10][among]
     point = (float(len(annotator)), 9.0)
@@ -196,11 +196,11 @@ def clicked(frames: FrameSet, folder: Path, annotator: str, among: slice = slice
     write_clicks(folder / f"{annotator}.json", marked)
 
 
-def test_several_people_side_by_side(tmp_path: Path) -> None:
-    """Each frame shown needs somebody's clicks, not everybody's; others of a file are left."""
+def test_several_people(tmp_path: Path) -> None:
+    """Each frame needs clicks of one person, not of all; other frames of a file are ignored."""
     frames = some_frames(50)
-    clicked(frames, tmp_path, "alice")
-    clicked(frames, tmp_path, "bo", slice(0, 3))
+    click(frames, tmp_path, "alice")
+    click(frames, tmp_path, "bo", slice(0, 3))
     by_name = annotate(Config(), "atari/Pong", frames, 5, tmp_path)
     shown = choice.order(frames, 0)[:5]
     assert {who: list(clicks) for who, clicks in by_name.items()} == {
@@ -208,31 +208,31 @@ def test_several_people_side_by_side(tmp_path: Path) -> None:
         "bo": shown[:3],
     }
     np.testing.assert_array_equal(by_name["bo"][shown[0]], [[2.0, 9.0]])
-    clicked(frames, tmp_path, "carol", slice(6, 9))  # on none of the five
+    click(frames, tmp_path, "carol", slice(6, 9))  # on none of the five
     assert list(annotate(Config(), "atari/Pong", frames, 5, tmp_path)) == ["alice", "bo"]
 
 
-def test_frames_without_clicks_say_how_to_make_some(tmp_path: Path) -> None:
+def test_frames_without_clicks_name_the_command_for_them(tmp_path: Path) -> None:
     frames = some_frames(50)
     for folder in (tmp_path, tmp_path / "not there"):
         with pytest.raises(
             FoveaError, match="none of 5 frames have clicks; `make annotate NAME=<this entry"
         ):
             annotate(Config(), "atari/Pong", frames, 5, folder)
-    clicked(frames, tmp_path, "alice", slice(0, 4))
+    click(frames, tmp_path, "alice", slice(0, 4))
     with pytest.raises(FoveaError, match="4 of 5 frames have clicks; `make annotate NAME"):
         annotate(Config(), "atari/Pong", frames, 5, tmp_path)
 
 
 def test_clicks_on_other_frames_are_refused(tmp_path: Path) -> None:
     frames = some_frames(50)
-    clicked(frames, tmp_path, "alice")
+    click(frames, tmp_path, "alice")
     index = choice.order(frames, 0)[3]
     images = frames.images.copy()
     images[index, 0, 0, 0] ^= 1
     key, was = choice.keys(frames)[index], choice.digest(frames, index)[:12]
     for other in (dataclasses.replace(frames, images=images), some_frames(index)):
-        with pytest.raises(FoveaError, match=r"alice\.json: frame .* \(SHA-256 .*, here ") as error:
+        with pytest.raises(FoveaError, match=r"alice\.json: .* \(SHA-256 .*, the frame") as error:
             annotate(Config(), "atari/Pong", other, 5, tmp_path)
         assert "restore those frames" in str(error.value)
     with pytest.raises(FoveaError, match=f"clicks on frame {key} are of another image .*{was}"):

@@ -1,4 +1,4 @@
-"""Who may ask the click server for what: raw requests, as a browser would never send them."""
+"""Requests to the click server that a browser would never send, and their answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ with server.listen(port or None) as sock:
 
 @dataclass
 class Served:
-    """A server in a process of its own, for one annotator."""
+    """A server in its own process, for one annotator."""
 
     process: subprocess.Popen[str]
     url: str
@@ -60,7 +60,7 @@ class Served:
     def ask(
         self, method: str, place: str, body: object = None, **headers: str | None
     ) -> tuple[int, bytes, dict[str, str]]:
-        """A request as the page sends it; `headers` are set on top, or left out where None."""
+        """A request like the page's, with `headers` on top; a header of value None is left out."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent: dict[str, str | None] = {"Host": self.origin.removeprefix("http://")}
         if method != "GET":
@@ -79,31 +79,33 @@ class Served:
         return read
 
     @property
-    def said(self) -> list[str]:
-        """What it has written into the terminal, line by line."""
+    def output(self) -> list[str]:
+        """The lines that it has printed."""
         return self.path.with_suffix(".errors").read_text().splitlines()
 
     def raw(self, data: bytes) -> bytes:
-        """The answer to these bytes, read until the server hangs up."""
+        """The answer to these bytes, read until the server closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=60) as line:
             line.sendall(data)
             return b"".join(iter(lambda: line.recv(1 << 16), b""))
 
     def below(self, place: str) -> str:
-        """A path that has the token."""
+        """A path with the token."""
         return "/" + self.url.split("/", 3)[3] + place
 
     def save(
         self, frame: int, before: object, after: object, **headers: str | None
     ) -> tuple[int, bytes, dict[str, str]]:
-        """What the page asks for after a click."""
+        """The page's request after a click."""
         asked = {"before": before, "after": after}
         return self.ask("PUT", self.below(f"frames/{frame}"), asked, **headers)
 
 
 @contextmanager
 def served(path: Path, port: int = 0, idle: float = 60) -> Iterator[Served]:
-    """A server for the click file `path`, which hangs up on who is idle for so many seconds."""
+    """A server for the click file `path`, which closes connections that are idle for `idle`
+    seconds.
+    """
     command = [sys.executable, "-c", SERVE, str(path), str(port), str(idle)]
     path.parent.mkdir(exist_ok=True)
     with (
@@ -127,7 +129,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(autouse=True)
 def empty(request: pytest.FixtureRequest) -> None:
-    """No clicks on the disk of the shared server."""
+    """No clicks in the file of the shared server."""
     if "page" in request.fixturenames:
         request.getfixturevalue("page").path.unlink(missing_ok=True)
 
@@ -148,7 +150,7 @@ def test_the_page_state_frames_and_clicks(page: Served) -> None:
     assert state["frames"][2]["clicks"] == [[1, 2], [400, 0]]
 
 
-def test_a_change_of_what_was_not_seen_is_told(page: Served) -> None:
+def test_a_change_of_outdated_clicks_is_refused(page: Served) -> None:
     assert page.save(0, [], [[1, 1]])[0] == 200
     code, text, _ = page.save(0, [], [[2, 2]])
     assert code == 409 and json.loads(text) == {"clicks": [[1, 1]]}
@@ -169,7 +171,7 @@ FOREIGN: dict[str, dict[str, str | None]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_whoever_is_not_the_page_changes_nothing(page: Served, name: str) -> None:
+def test_foreign_requests_change_nothing(page: Served, name: str) -> None:
     headers = {key: value and value.format(port=page.port) for key, value in FOREIGN[name].items()}
     code, text, answered = page.save(0, [], [[1, 1]], **headers)
     assert code in (400, 403) and page.url.split("/")[3].encode() not in text
@@ -182,7 +184,7 @@ def test_whoever_is_not_the_page_changes_nothing(page: Served, name: str) -> Non
 @pytest.mark.parametrize(
     "token", ["", "x", "%00", "%C3%A9", "%FF", "{0}x", "{1}", "/{0}", "../{0}"]
 )
-def test_without_the_token_nothing_is_told(page: Served, token: str) -> None:
+def test_without_the_token_nothing_is_revealed(page: Served, token: str) -> None:
     mine, change = page.url.split("/")[3], {"before": [], "after": [[1, 1]]}
     request = token.format(mine, mine[:-1])
     for place in ("", "/", "/state", "/frames/0"):
@@ -193,7 +195,7 @@ def test_without_the_token_nothing_is_told(page: Served, token: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-def test_other_methods_are_not_there(page: Served, method: str) -> None:
+def test_other_methods_are_refused(page: Served, method: str) -> None:
     code, _, headers = page.ask(method, page.below("frames/0"), {"before": [], "after": [[1, 1]]})
     assert code == 405 and "Access-Control-Allow-Origin" not in headers
     assert not page.path.exists()
@@ -213,7 +215,7 @@ def bodies() -> Iterator[tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize(("body", "expected"), list(bodies()), ids=range(len(list(bodies()))))
-def test_what_is_no_change_is_refused(page: Served, body: bytes, expected: int) -> None:
+def test_malformed_changes_are_refused(page: Served, body: bytes, expected: int) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):  # it needn't be heard to the end
         code, text, _ = page.ask("PUT", page.below("frames/0"), body)
         assert code == expected and json.loads(text)["error"]
@@ -231,7 +233,7 @@ def test_other_kinds_and_frames_are_refused(page: Served) -> None:
     assert not page.path.exists()
 
 
-def test_every_answer_is_hardened(page: Served) -> None:
+def test_every_answer_has_security_headers(page: Served) -> None:
     for place in (
         page.below(""),
         page.below("state"),
@@ -260,15 +262,15 @@ def test_it_listens_on_the_loopback_interface_alone(page: Served) -> None:
 
 
 def test_a_port_in_use(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused where it was asked for; passed over where none was."""
+    """Refused if it was chosen; skipped if none was chosen."""
     with pytest.raises(FoveaError, match=f"port {page.port}: Address already in use; name a free"):
         server.listen(page.port)
     with pytest.raises(FoveaError, match=r"port 70000: .*; name a free"):
         server.listen(70000)
     monkeypatch.setattr(server, "PORT", page.port)
     with server.listen() as sock:
-        assert page.port < sock.getsockname()[1] < page.port + server.TRIED
-    monkeypatch.setattr(server, "TRIED", 1)
+        assert page.port < sock.getsockname()[1] < page.port + server.PORTS
+    monkeypatch.setattr(server, "PORTS", 1)
     with pytest.raises(FoveaError, match=f"ports {page.port} to {page.port}: Address already in"):
         server.listen()
 
@@ -285,7 +287,7 @@ def test_two_annotators_at_once(tmp_path: Path) -> None:
 
 
 def test_one_annotator_at_two_servers(tmp_path: Path) -> None:
-    """Neither undoes what the other has done."""
+    """Neither overwrites the other's clicks."""
     path = tmp_path / "alice.json"
     with served(path) as one, served(path) as other:
         assert one.save(0, [], [[1, 1]])[0] == 200
@@ -298,9 +300,7 @@ def test_one_annotator_at_two_servers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_killed_in_mid_work_it_loses_nothing_that_it_acknowledged(
-    tmp_path: Path, number: int
-) -> None:
+def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path, number: int) -> None:
     path, acknowledged = tmp_path / "alice.json", 0
     with served(path) as session:
         kill = threading.Timer(0.003 * number, session.process.send_signal, [signal.SIGKILL])
@@ -324,7 +324,7 @@ def test_killed_in_mid_work_it_loses_nothing_that_it_acknowledged(
         assert again.save(3, clicks[: len(points)], [])[0] == 200
 
 
-def test_clicks_on_other_frames_are_told_at_once(tmp_path: Path) -> None:
+def test_clicks_on_other_frames_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
     write_clicks(path, {KEYS[1]: Clicked("cd" * 32, ((1.0, 1.0),))})
     images = np.zeros((2, 8, 8, 3), np.uint8)
@@ -336,14 +336,14 @@ def test_clicks_on_other_frames_are_told_at_once(tmp_path: Path) -> None:
         server.check(task)
 
 
-def test_a_file_damaged_meanwhile_is_told_and_left_alone(page: Served) -> None:
+def test_a_damaged_file_is_reported_and_not_changed(page: Served) -> None:
     page.path.write_text("{")
     code, text, _ = page.save(0, [], [[1, 1]])
     assert code == 500 and "alice.json: damaged" in json.loads(text)["error"]
     assert page.path.read_text() == "{"
 
 
-def test_a_client_that_says_nothing_holds_nobody_up(page: Served) -> None:
+def test_a_silent_client_does_not_block_others(page: Served) -> None:
     with socket.create_connection(("127.0.0.1", page.port)) as silent:
         silent.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\n")
         began = time.monotonic()
@@ -362,12 +362,12 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_what_is_no_request_is_one_line(page: Served, name: str) -> None:
-    before = len(page.said)
+def test_a_malformed_request_is_one_line_of_log(page: Served, name: str) -> None:
+    before = len(page.output)
     answer = page.raw(MALFORMED[name] + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 400 ")
     assert b"Server: Fovea" in answer and b"aiohttp" not in answer and b"Python" not in answer
-    lines = page.said[before:]
+    lines = page.output[before:]
     assert len(lines) <= 1 and all(len(line) < 300 and "Traceback" not in line for line in lines)
 
 
@@ -378,16 +378,16 @@ def test_a_full_table_of_descriptors_is_one_line_a_second(tmp_path: Path) -> Non
         with ExitStack() as stack:
             for _ in range(60):
                 stack.enter_context(socket.create_connection(("127.0.0.1", page.port)))
-            while not page.said:
+            while not page.output:
                 time.sleep(0.01)
         assert page.save(0, [], [[1, 1]])[0] == 200, "it goes on"
-        lines = page.said
+        lines = page.output
         assert len(lines) <= 2 + time.monotonic() - began
         assert all("Too many open files" in line for line in lines)
 
 
 @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost:", None])
-def test_who_says_nothing_more_is_hung_up_on(tmp_path: Path, start: bytes | None) -> None:
+def test_idle_connections_are_closed(tmp_path: Path, start: bytes | None) -> None:
     """Before a request, in its head, or in its body."""
     with served(tmp_path / "alice.json", idle=0.5) as page:
         headers = f"PUT {page.below('frames/0')} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n"
@@ -399,10 +399,10 @@ def test_who_says_nothing_more_is_hung_up_on(tmp_path: Path, start: bytes | None
             answer = line.recv(1 << 16)
         assert time.monotonic() - began > 0.4
         assert answer[:12] == (b"HTTP/1.1 408" if start is None else b"")
-        assert page.said == [] and not page.path.exists()
+        assert page.output == [] and not page.path.exists()
 
 
-def test_a_file_that_cannot_grow_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow_is_reported_and_nothing_is_lost(tmp_path: Path) -> None:
     with served(tmp_path / "alice.json") as page:
         assert page.save(0, [], [[1, 1]])[0] == 200
         before = page.path.read_bytes()
@@ -411,7 +411,7 @@ def test_a_file_that_cannot_grow_is_told_and_nothing_is_lost(tmp_path: Path) -> 
         assert code == 500 and "File too large" in json.loads(text)["error"]
         assert page.path.read_bytes() == before
         resource.prlimit(page.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
-        assert page.save(1, [], [[2, 2]])[0] == 200 and page.said == []
+        assert page.save(1, [], [[2, 2]])[0] == 200 and page.output == []
 
 
 STRANGE: dict[str, tuple[Callable[[str], str], str]] = {
@@ -427,7 +427,7 @@ STRANGE: dict[str, tuple[Callable[[str], str], str]] = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_a_strange_file_is_refused_by_name_and_left_alone(tmp_path: Path, name: str) -> None:
+def test_a_malformed_file_is_refused_by_name_and_not_changed(tmp_path: Path, name: str) -> None:
     path, (spoil, says) = tmp_path / "alice.json", STRANGE[name]
     write_clicks(path, {key: Clicked(DIGEST, ((1.0, 1.0),)) for key in KEYS[:2]})
     with served(path) as page:

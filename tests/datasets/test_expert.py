@@ -15,7 +15,7 @@ from datasets.sources.expert import Config, streams
 
 
 @pytest.mark.parametrize("game", ["reach", "drawer-open"])
-def test_experts_reach_what_random_actions_do_not(game: str) -> None:
+def test_experts_succeed_where_random_actions_do_not(game: str) -> None:
     (stream,) = streams(Config(streams=1), f"metaworld/{game}", 240)
     frames = list(stream.frames())
     assert any(frame.info["success"] for frame in frames)
@@ -23,7 +23,7 @@ def test_experts_reach_what_random_actions_do_not(game: str) -> None:
     assert not frames[0].info["success"]
 
 
-def test_a_task_seen_otherwise_is_played_the_same() -> None:
+def test_episodes_do_not_depend_on_the_view() -> None:
     (stream,), (turned,) = (
         streams(Config(streams=1), f"metaworld/reach{view}", 3) for view in ("", "?view=upright")
     )
@@ -56,7 +56,7 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
     assert frames.images.shape == (90, 64, 64, 3)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(FoveaError, match="atari/Pong has no scripted policy"):
         streams(Config(), "atari/Pong", 10)
     with pytest.raises(FoveaError, match="did you mean drawer-open"):

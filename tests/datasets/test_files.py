@@ -1,4 +1,4 @@
-"""JSON and names from anywhere: what is bounded, and that it is said in a few words, at once."""
+"""JSON and names from untrusted files: bounds, and short messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_json_that_is_refused(tmp_path: Path, name: str) -> None:
+def test_bad_json_is_refused(tmp_path: Path, name: str) -> None:
     path, (text, says) = tmp_path / "config.json", BAD[name]
     path.write_bytes(text)
     began = time.monotonic()
@@ -43,7 +43,7 @@ def test_json_that_is_refused(tmp_path: Path, name: str) -> None:
     assert len(message) < 400 and time.monotonic() - began < 1
 
 
-def test_json_that_is_read(tmp_path: Path) -> None:
+def test_good_json_is_read(tmp_path: Path) -> None:
     value = {"a": [1, -2.5e-3, "…", None, True, {}], "n": 10**39}
     for _ in range(DEPTH - 3):
         value = {"a": value}
@@ -60,7 +60,7 @@ NAMES: list[object] = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_names_that_are_no_files_of_a_folder(tmp_path: Path, name: object) -> None:
+def test_names_outside_of_the_folder_are_refused(tmp_path: Path, name: object) -> None:
     with pytest.raises(ValueError, match="is not the name of a file inside its folder") as error:
         inside(tmp_path, name)
     assert len(str(error.value)) < 120

@@ -1,4 +1,4 @@
-"""Meta-World as ViSaRL needs it: seeded, fresh after reset, upright on demand, resumable."""
+"""Meta-World for ViSaRL: seeded, fresh after reset, upright on demand, resumable."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def test_every_task_is_there() -> None:
+def test_every_task_can_be_made() -> None:
     assert len(envs.games("metaworld")) == 50 and set(OURS) <= set(envs.games("metaworld"))
     assert envs.image_shape("metaworld/drawer-open") == (3, 64, 64)
     assert envs.frame_info("metaworld/reach") == ("state", "points", "success")
 
 
 @pytest.mark.parametrize("game", envs.games("metaworld"))
-def test_a_task_from_its_start(game: str) -> None:
-    """Bodies and sites stand where this episode has them; metaworld's own reset forgets to."""
+def test_a_task_starts_in_its_own_layout(game: str) -> None:
+    """Bodies and sites are at this episode's positions; metaworld's own reset does not
+    update them.
+    """
     env = task(game)
     for episode in range(2):
         image, info = env.reset()
@@ -55,7 +57,7 @@ def test_a_task_from_its_start(game: str) -> None:
 
 
 def test_metaworld_s_own_reset_is_stale() -> None:
-    """The reason why ours computes kinematics again: remove it when this fails."""
+    """The reason why ours computes kinematics again: remove that when this test fails."""
     env = task("drawer-open")
     env.reset()
     env._task.reset()
@@ -65,7 +67,7 @@ def test_metaworld_s_own_reset_is_stale() -> None:
 
 
 @pytest.mark.parametrize("game", OURS)
-def test_seeds_decide_everything(game: str) -> None:
+def test_episodes_depend_on_seeds_alone(game: str) -> None:
     def play(env: MetaWorldTask) -> list[dict[str, Any]]:
         actions = np.random.default_rng(0).uniform(-1, 1, (2, 20, 4)).astype(np.float32)
         record = []
@@ -99,7 +101,7 @@ def test_layouts_fill_their_whole_range() -> None:
 
 
 @pytest.mark.parametrize("game", OURS)
-def test_a_run_goes_on_exactly(game: str) -> None:
+def test_a_run_resumes_exactly(game: str) -> None:
     env = task(game)
     env.reset()
     rng = np.random.default_rng(0)
@@ -118,7 +120,7 @@ def test_a_run_goes_on_exactly(game: str) -> None:
 
 
 @pytest.mark.parametrize("game", OURS)
-def test_an_expert_succeeds_and_the_episode_is_cut_not_ended(game: str) -> None:
+def test_an_expert_succeeds_and_the_episode_is_truncated(game: str) -> None:
     experts: dict[str, Any] = ENV_POLICY_MAP
     env, expert = task(game), experts[f"{game}-v3"]()
     _, info = env.reset()
@@ -133,7 +135,7 @@ def test_an_expert_succeeds_and_the_episode_is_cut_not_ended(game: str) -> None:
     assert info["game_success"] and any(succeeded)
 
 
-def test_a_success_that_passes_counts() -> None:
+def test_a_temporary_success_counts() -> None:
     env = task("door-open")
     env.reset()
     env._task.evaluate_state = lambda *_: (1.0, {"success": float(len(env._actions) == 3)})
@@ -142,7 +144,7 @@ def test_a_success_that_passes_counts() -> None:
 
 
 @pytest.mark.parametrize("camera", metaworld.CAMERAS)
-def test_upright_is_the_same_picture_turned(camera: str) -> None:
+def test_upright_is_the_same_image_turned(camera: str) -> None:
     (buffer, reference), (upright, info) = (
         task("drawer-open", camera=camera, view=view).reset() for view in ("reference", "upright")
     )
@@ -158,7 +160,7 @@ SEEN_FROM_THE_SIDE = [name for name in metaworld.CAMERAS if name.startswith("cor
 
 @pytest.mark.parametrize("camera", SEEN_FROM_THE_SIDE)
 def test_upright_has_up_at_the_top(camera: str) -> None:
-    """A hand that rises in the world rises in the picture, towards row 0."""
+    """A hand that rises in the world rises in the image, towards row 0."""
     env = task("drawer-open", camera=camera, view="upright")
     _, before = env.reset()
     for _ in range(20):
@@ -182,10 +184,10 @@ DRAWN = {
 
 @pytest.mark.parametrize("camera", ["corner", "corner2", "corner3"])
 @pytest.mark.parametrize("game", DRAWN)
-def test_points_are_where_mujoco_draws_them(
+def test_points_are_where_mujoco_renders_them(
     game: str, camera: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tip, object and goal against MuJoCo's own segmentation, in which nothing hides them."""
+    """Tip, object and goal against MuJoCo's own segmentation, without occlusion."""
     env = task(game, view="upright", camera=camera, height=224, width=224)
     _, info = env.reset()
     monkeypatch.setattr(mujoco.gl_context, "GLContext", canvas.gl_context())
@@ -200,7 +202,7 @@ def test_points_are_where_mujoco_draws_them(
 def middle(
     renderer: mujoco.Renderer, env: MetaWorldTask, camera: str, kind: int, name: str
 ) -> tuple[float, float]:
-    """Where a thing's pixels are on average, upright, with everything else taken away."""
+    """The mean position of an object's pixels, upright, with everything else removed."""
     model, scene = env._task.model, renderer.scene
     number = mujoco.mj_name2id(model, kind, name)
     renderer.update_scene(env._task.data, camera)
@@ -212,8 +214,8 @@ def middle(
     return columns.mean() + 0.5, rows.mean() + 0.5  # a pixel's middle is half a pixel into it
 
 
-def test_what_is_behind_the_camera_is_nowhere() -> None:
-    """Divided by its depth it would be mirrored into the picture."""
+def test_points_behind_the_camera_are_outside_of_the_image() -> None:
+    """Divided by its depth, such a point would be mirrored into the image."""
     env = task("reach", images=False)
     env.reset()
     data, camera = env._task.data, env._camera
@@ -238,7 +240,7 @@ def test_tasks_in_one_process_do_not_disturb_each_other() -> None:
         assert np.array_equal(env.reset()[0], image)
 
 
-def test_side_by_side_is_as_alone() -> None:
+def test_environments_in_parallel_are_as_alone() -> None:
     vector = envs.make("metaworld/reach", num_envs=2, seed=3)
     singles = [envs.single("metaworld/reach", seed=3, index=index) for index in range(2)]
     images, infos = vector.reset()
@@ -252,7 +254,7 @@ def test_side_by_side_is_as_alone() -> None:
     vector.close()
 
 
-def test_shadows_are_drawn_on_demand() -> None:
+def test_shadows_are_rendered_on_demand() -> None:
     fast, full = (task("reach", render=render).reset()[0] for render in ("fast", "full"))
     assert 0.5 < np.abs(fast.astype(int) - full).mean() < 30
 
@@ -268,6 +270,6 @@ def test_shadows_are_drawn_on_demand() -> None:
         ({"horizon": 501}, "horizon: 501, must be at most 500"),
     ],
 )
-def test_what_no_task_can_be_is_refused(words: dict[str, Any], message: str) -> None:
+def test_impossible_tasks_are_refused(words: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config(**({"game": "reach"} | words))

@@ -1,4 +1,4 @@
-"""Meta-World gone wrong: unstable simulations, dead processes, images that cannot be rendered."""
+"""Faults of Meta-World: unstable simulations, dead processes, images that cannot be rendered."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ STILL = np.zeros(4, np.float32)
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MuJoCo writes MUJOCO_LOG.TXT where it runs."""
+    """MuJoCo writes MUJOCO_LOG.TXT into the current folder."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def reach() -> Any:
-    """A task three steps into its first episode, not drawn."""
+    """A task three steps into its first episode, without images."""
     env = envs.single("metaworld/reach", seed=0, index=0, images=False)
     env.reset()
     for _ in range(3):
@@ -36,7 +36,7 @@ def reach() -> Any:
 
 @pytest.mark.parametrize("what", ["qpos", "qvel", "qacc", "ctrl"])
 def test_an_unstable_simulation_ends_the_run(reach: Any, what: str, tmp_path: Path) -> None:
-    """MuJoCo itself begins anew and says nothing that Python hears of."""
+    """MuJoCo itself resets and raises nothing in Python."""
     if what == "qacc":  # is computed in every step, so it is the force that makes it infinite
         reach._task.data.qfrc_applied[0] = np.nan
     elif what == "ctrl":
@@ -57,20 +57,20 @@ def test_an_unstable_simulation_ends_the_run(reach: Any, what: str, tmp_path: Pa
 
 
 def push(task: Any, ctrl: object, n_frames: int) -> None:
-    """Simulate as metaworld does, with a force that is NaN."""
+    """Simulate like metaworld, with a force that is NaN."""
     task.data.ctrl[:] = np.nan
     mujoco.mj_step(task.model, task.data, nstep=n_frames)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_an_action_that_is_no_number_is_refused(reach: Any, value: float) -> None:
+def test_an_action_of_nan_is_refused(reach: Any, value: float) -> None:
     action = np.array([0, value, 0, 0], np.float32)
     with pytest.raises(FoveaError, match=r"'metaworld/reach': the action at step 4, .* not finite"):
         reach.step(action)
     assert reach._task.data.time > 0, "begun anew"
 
 
-def test_a_picture_that_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_cannot_be_rendered_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: object) -> None:
         raise mujoco.FatalError("context lost")
 
@@ -83,8 +83,8 @@ def test_a_picture_that_cannot_be_drawn_is_told(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", ["step", "reset", "call"])
-def test_a_killed_process_is_told_of(asked: str) -> None:
-    """And the others are ended."""
+def test_a_killed_process_is_an_error(asked: str) -> None:
+    """And the other processes are ended."""
     vector: Any = envs.make("metaworld/reach", num_envs=2, seed=0)
     vector.reset()
     os.kill(vector.processes[1].pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_a_killed_process_is_told_of(asked: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_fault_in_a_process_is_told_as_in_this_one() -> None:
+def test_an_error_in_a_process_is_as_in_this_one() -> None:
     vector = envs.make("metaworld/reach", num_envs=2, seed=0, images=False)
     vector.reset()
     with pytest.raises(FoveaError, match=r"'metaworld/reach': the action at step 1, .* not finite"):

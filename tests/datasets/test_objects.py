@@ -1,4 +1,4 @@
-"""Objects from RAM against OCAtari's boxes, and against what the frames show."""
+"""Objects from RAM against OCAtari's boxes, and against the frames' pixels."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from datasets.sources import random
 STORED = json.loads((Path(__file__).parent / "ocatari.json").read_text())
 
 
-def told(frame: dict[str, Any]) -> list[Box]:
+def points_of(frame: dict[str, Any]) -> list[Box]:
     return [Box(*box) for box in frame["boxes"]]
 
 
 def unmatched(ours: Sequence[Box], theirs: Sequence[Box], near: dict[str, float]) -> list[Box]:
-    """Those of theirs for which we have none of the same kind at the same place."""
+    """Their objects for which we have none of the same kind at the same place."""
     left, missing = list(ours), []
     for box in theirs:
         at = np.array(box.centre)
@@ -43,11 +43,13 @@ def unmatched(ours: Sequence[Box], theirs: Sequence[Box], near: dict[str, float]
 
 @pytest.mark.parametrize("game", STORED)
 def test_boxes_are_ocataris(game: str) -> None:
-    """Both ways, but for what is not drawn: robots between two rooms, a player who has sunk."""
+    """In both directions, except for objects that are not visible: robots between two rooms, a
+    player who has sunk.
+    """
     kinds: dict[str, int] = {}
     for frame in STORED[game]:
         ram = np.frombuffer(bytes.fromhex(frame["ram"]), np.uint8)
-        theirs, ours = told(frame), boxes(game, ram)
+        theirs, ours = points_of(frame), boxes(game, ram)
         if game == "Berzerk" and ram[80] >= 44:
             assert not ours
             continue
@@ -73,8 +75,8 @@ def collected(game: str, folder: Path, count: int = 300) -> FrameSet:
 
 
 def test_objects_of_gray_frames_are_on_the_canvas(tmp_path: Path) -> None:
-    """A point an object, on any screen; without omitted kinds; fewer where only visible ones are
-    asked for: on maxima of two screens some of Ms. Pacman's ghosts are missing.
+    """One point an object, on any screen, without omitted kinds. Visible objects are fewer: on
+    maxima of two screens some of Ms. Pacman's ghosts are missing.
     """
     env, frames = "atari/MsPacman?screen=gray84", collected("MsPacman", tmp_path)
     points = annotate(Config(), env, frames, 200)["objects"]
@@ -90,8 +92,8 @@ def test_objects_of_gray_frames_are_on_the_canvas(tmp_path: Path) -> None:
     assert {len(places) for places in alone.values()} == {1}
 
 
-def test_a_blank_frame_shows_no_object(tmp_path: Path) -> None:
-    """Of two halves of one frame the one that is blanked has no visible objects."""
+def test_a_blank_frame_has_no_visible_object(tmp_path: Path) -> None:
+    """The blanked half of a frame has no visible objects."""
     ram = np.frombuffer(bytes.fromhex(STORED["Berzerk"][3]["ram"]), np.uint8)
     image = np.zeros((84, 84, 1), np.uint8)
     at = [box for box in boxes("Berzerk", ram) if box.kind == "robot"]
@@ -118,7 +120,7 @@ def test_points_of_metaworld_are_those_within_the_frame(tmp_path: Path) -> None:
     np.testing.assert_allclose(points[0], [[50.0, 50.0]])
 
 
-def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
     frames = collected("Pong", tmp_path, 10)
     for env in ("atari/Pong?screen=gray84", "atari/{MsPacman,Pong}?screen=gray84"):
         envs.members(env)

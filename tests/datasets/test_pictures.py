@@ -9,7 +9,7 @@ from datasets.pictures import GAP, contact_sheet, spread
 
 
 def test_every_image_is_on_the_sheet_in_order() -> None:
-    """Five images in three columns: two rows, the last place white."""
+    """Five images in three columns: two rows, the last cell white."""
     images = np.random.default_rng(0).integers(0, 255, (5, 4, 6, 3), dtype=np.uint8)
     sheet = np.asarray(contact_sheet(images, 3))
     assert sheet.shape == (2 * (4 + GAP) + GAP, 3 * (6 + GAP) + GAP, 3)

@@ -1,4 +1,4 @@
-"""The random source: real frames, the same bytes whoever plays them, and after any kill."""
+"""The random source: real frames, the same bytes from any process, and after any kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datasets.streams import Stream
 
 
 def nothing(count: int) -> None:
-    """No progress shown."""
+    """No progress."""
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -39,7 +39,7 @@ def run_all(folder: Path, shares: list[Stream]) -> dict[str, str]:
 
 
 def test_shares_are_even_and_streams_differ(tmp_path: Path) -> None:
-    """All frames are there, every stream plays other actions, games go through lost lives."""
+    """All frames exist, every stream has other actions, and episodes contain lost lives."""
     shares = streams(Config(seed=3, streams=3), "atari/Breakout", 500)
     assert [share.count for share in shares] == [167, 167, 166]
     run_all(tmp_path, shares)
@@ -59,8 +59,8 @@ def test_shares_are_even_and_streams_differ(tmp_path: Path) -> None:
     assert len(set(frames.info["lives"].tolist())) > 2 and not frames.truncated.any()
 
 
-def test_info_belongs_to_the_image_beside_it(tmp_path: Path) -> None:
-    """RAM and picture of the same moment: Breakout's paddle is drawn where RAM cell 72 says."""
+def test_info_belongs_to_its_image(tmp_path: Path) -> None:
+    """RAM and image are of the same moment: Breakout's paddle is at the place in RAM cell 72."""
     run_all(tmp_path, streams(Config(streams=1), "atari/Breakout", 120))
     frames = read_frames(tmp_path)
     paddle = frames.info["ram"][:, 72].astype(int)
@@ -70,7 +70,7 @@ def test_info_belongs_to_the_image_beside_it(tmp_path: Path) -> None:
 
 
 def test_first_lives_only(tmp_path: Path) -> None:
-    """A game is left at its first lost life; up to there it is the game played whole."""
+    """An episode ends at its first lost life; until then it equals the whole game."""
     sets = {}
     for lives in ("all", "first"):
         shares = streams(Config(streams=2, lives=lives), "atari/Breakout", 400)
@@ -124,7 +124,7 @@ def test_same_bytes_from_one_process_or_two(tmp_path: Path) -> None:
 def test_missing_and_damaged_shards_are_played_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Only they are written, with the bytes they had; sealed ones are left alone."""
+    """Only these are written, with the bytes that they had; sealed ones are not changed."""
     monkeypatch.setattr(parts, "SHARD", 50)
     [stream] = streams(Config(streams=1), "atari/MsPacman", 170)
     counts: list[int] = []
@@ -162,7 +162,7 @@ stream.run(Path(sys.argv[1]), lambda count: print(count, flush=True))
 def test_killed_and_run_again_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: int
 ) -> None:
-    """`kill -9` a random moment after so many shards."""
+    """`kill -9` at a random moment after so many shards."""
     folder = tmp_path / "killed"
     folder.mkdir()
     command = [sys.executable, "-c", PROGRAM, str(folder)]

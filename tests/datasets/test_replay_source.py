@@ -1,4 +1,4 @@
-"""The replay source: what the learner saw, evenly, and drawn afterwards."""
+"""The replay source: evenly spaced frames of the learner's episodes, rendered afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ ENV, STEPS = "metaworld/reach?view=upright", 1_080
 
 @pytest.fixture(scope="module")
 def learner(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """Random actions over two whole episodes and a bit, and what the environment went through."""
+    """Random actions over two whole episodes and part of a third, and their observations and
+    rewards.
+    """
     folder = tmp_path_factory.mktemp("learned")
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 4)).astype(np.float32)
     env = envs.make(ENV, num_envs=1, seed=3, images=False)
@@ -36,7 +38,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
 
 
 def keep(folder: Path, record: list[Any], rewards: NDArray[np.float64]) -> None:
-    """What the learner leaves, with these rewards."""
+    """The learner's files, with these rewards."""
     actions = np.stack([action for _, action, *_ in record])
     arrays = {"action": actions, "reward": rewards, "end": np.array([500, 1_000])}
     save_file(arrays, folder / ACTION_LOG)
@@ -45,7 +47,7 @@ def keep(folder: Path, record: list[Any], rewards: NDArray[np.float64]) -> None:
 def test_frames_are_the_trainings_evenly_spread(
     learner: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
-    """Also where a stream begins in a later episode, which is not played from the first one on."""
+    """Also where a stream begins in a later episode, without playing the first one."""
     folder, record = learner
     for part in streams(Config(seed=3, streams=2, steps=STEPS), ENV, 40, folder):
         part.run(tmp_path, lambda _: None)
@@ -63,7 +65,7 @@ def test_frames_are_the_trainings_evenly_spread(
     assert not np.array_equal(frames.images[0], frames.images[1])
 
 
-def test_frames_are_drawn_only_when_they_are_recorded(
+def test_only_recorded_frames_are_rendered(
     learner: tuple[Path, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datasets.envs.metaworld import MetaWorldTask
@@ -81,10 +83,10 @@ def test_frames_are_drawn_only_when_they_are_recorded(
     assert len(images) == 4
 
 
-def test_another_way_than_the_learner_s_is_told(
+def test_other_rewards_than_the_learner_s_are_refused(
     learner: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
-    """As on another processor, where the last bit of one step is enough."""
+    """As on another processor, where one step differs in its last bit."""
     _, record = learner
     rewards = np.array([reward for *_, reward, _ in record])
     rewards[42] = np.nextafter(rewards[42], np.inf)
@@ -96,7 +98,7 @@ def test_another_way_than_the_learner_s_is_told(
         next(frames)
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FoveaError, match=r"atari/Pong must have a state.*Meta-World"):
         streams(Config(), "atari/Pong", 10, tmp_path)
     with pytest.raises(ValueError, match="count: 200, must be 1 to the learner's 100"):

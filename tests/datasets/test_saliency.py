@@ -32,7 +32,7 @@ def maps_of(indices: Indices) -> Maps:
 
 
 def write(folder: Path, frames: FrameSet, indices: Indices) -> Maps:
-    """A shard a stream."""
+    """One shard a stream."""
     folder.mkdir(exist_ok=True)
     maps = maps_of(indices)
     for stream in np.unique(frames.stream[indices]):
@@ -43,7 +43,7 @@ def write(folder: Path, frames: FrameSet, indices: Indices) -> Maps:
 
 
 @pytest.mark.parametrize("every", [1, 7])
-def test_maps_come_back_beside_their_frames(tmp_path: Path, every: int) -> None:
+def test_maps_are_read_with_their_frames(tmp_path: Path, every: int) -> None:
     """Of all frames, or of some."""
     frames = two_streams(tmp_path / "frames")
     indices = np.arange(0, 320, every)
@@ -70,8 +70,8 @@ def test_maps_of_other_frames_are_refused(tmp_path: Path) -> None:
         read_saliency(tmp_path / "frames", frames)
 
 
-def test_a_map_given_twice_and_damage_are_refused(tmp_path: Path) -> None:
-    """By the folder's or the shard's name."""
+def test_repeated_maps_and_damage_are_refused(tmp_path: Path) -> None:
+    """By the name of the folder or the shard."""
     frames = two_streams(tmp_path / "frames")
     folder = tmp_path / "maps"
     write(folder, frames, np.arange(10))

@@ -1,4 +1,4 @@
-"""Each screen against a plain loop over the emulator: pixels, buttons, ends, sizes, words."""
+"""Each screen against a plain loop over the emulator: pixels, buttons, ends, sizes, names."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def emulator(game: str) -> ale_py.ALEInterface:
 
 
 class Baselines:
-    """OpenAI Baselines' make_atari and wrap_deepmind, one method a wrapper, sharing no code with
-    ours; `frame` is the image of the last step.
+    """OpenAI Baselines' make_atari and wrap_deepmind, one method a wrapper, without any shared
+    code; `frame` is the image of the last step.
     """
 
     def __init__(self, game: str, noops: Iterator[int]) -> None:
@@ -125,8 +125,8 @@ def test_gray84_equals_baselines_wrappers(game: str) -> None:
 
 
 @pytest.mark.parametrize("game", ["Breakout", "MsPacman"])
-def test_a_gray84_game_goes_the_same_way_with_and_without_ends_at_lives(game: str) -> None:
-    """The whole game's return has what is pressed after a life in it."""
+def test_a_gray84_game_is_the_same_with_and_without_ends_at_lives(game: str) -> None:
+    """The whole game's return includes the buttons pressed after a lost life."""
     whole = AtariGame(Config(game, screen="gray84"), 5)
     cut = AtariGame(Config(game, screen="gray84", life_loss_ends=True), 5)
     whole.reset()
@@ -147,7 +147,7 @@ def test_a_gray84_game_goes_the_same_way_with_and_without_ends_at_lives(game: st
 
 
 @pytest.mark.parametrize(("game", "rows"), [("Breakout", 210), ("Carnival", 214), ("Pooyan", 220)])
-def test_native_is_the_last_screen_and_nothing_is_pressed(game: str, rows: int) -> None:
+def test_native_is_the_last_screen_without_pressed_buttons(game: str, rows: int) -> None:
     ale, config = emulator(game), Config(game, screen="native", noop_max=0)
     codes = [action.value for action in ale.getMinimalActionSet()]
     played, ours_played = actions(game, 60), AtariGame(config)
@@ -164,8 +164,8 @@ def test_native_is_the_last_screen_and_nothing_is_pressed(game: str, rows: int) 
 
 @pytest.mark.parametrize("screen", ["rgb96", "gray84", "native"])
 @pytest.mark.parametrize("game", ["Qbert", "Tetris", "Breakout"])
-def test_a_state_goes_on_in_a_fresh_emulator(game: str, screen: Any) -> None:
-    """ale-py 0.12.1 restores Qbert and Tetris wrongly into one that has not run."""
+def test_a_state_is_restored_in_a_fresh_emulator(game: str, screen: Any) -> None:
+    """ale-py 0.12.1 restores Qbert and Tetris wrongly in an emulator that has not run."""
     config = Config(game, screen=screen, life_loss_ends=True)
     played = actions(game, 160)
     running = AtariGame(config, 1)
@@ -185,14 +185,14 @@ def test_a_state_goes_on_in_a_fresh_emulator(game: str, screen: Any) -> None:
                 fresh.reset()
 
 
-def test_a_screen_is_an_option_of_the_word() -> None:
+def test_a_screen_is_an_option_of_the_name() -> None:
     assert envs.image_shape("atari/Pong?screen=gray84") == (1, 84, 84)
     assert envs.rendering("atari/Pong") == {"suite": "atari", "screen": "rgb96"}
     with pytest.raises(FoveaError, match=r"screen: 'grey84', must be rgb96 or gray84 or native"):
         envs.check("atari/Pong?screen=grey84")
 
 
-def test_several_games_are_one_word() -> None:
+def test_several_games_in_one_name() -> None:
     word = "atari/{Asteroids,Assault,MsPacman}?screen=gray84"
     assert envs.members(word) == [
         f"atari/{game}?screen=gray84" for game in ("Asteroids", "Assault", "MsPacman")
@@ -211,8 +211,8 @@ def test_several_games_are_one_word() -> None:
         envs.check(word)
 
 
-def test_frames_of_several_games_are_dealt_out_evenly(tmp_path: Path) -> None:
-    """Of eight streams three play each of the first two games, and two the last."""
+def test_streams_are_split_evenly_among_games(tmp_path: Path) -> None:
+    """Of eight streams three are of each of the first two games, and two of the last."""
     word = "atari/{Pong,MsPacman,Qbert}?screen=gray84"
     shares = equal_shares(word, random.uniform, seed=0, streams=8, count=100)
     assert [share.env.partition("?")[0] for share in shares[:3]] == [

@@ -1,4 +1,4 @@
-"""Sealed files: no flipped bit is used, and a kill at any moment leaves one that is sound."""
+"""Sealed files: no flipped bit is used, and after a kill at any moment the file is sound."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from datasets.sealed import (
 from tests.datasets.test_shards import flip
 
 
-def test_what_was_written_comes_back(tmp_path: Path) -> None:
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "state"
     for data in (b"", b"one", b"two"):
         write_sealed(path, data)
@@ -56,7 +56,7 @@ def test_any_flipped_bit_of_file_or_digest_is_refused(tmp_path: Path) -> None:
     check_sealed(tmp_path)
 
 
-def test_a_damaged_piece_is_deleted_and_told_of(
+def test_a_damaged_file_is_deleted_and_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "piece"
@@ -110,12 +110,12 @@ def test_a_file_has_the_bytes_that_its_manifest_lists(tmp_path: Path, name: str)
 
 
 class KilledError(Exception):
-    """As far as a file can tell."""
+    """A kill, as far as a file is concerned."""
 
 
 @dataclass
 class Dying:
-    """os.open, os.fsync and os.replace, of which the call number `left` and those after it fail."""
+    """os.open, os.fsync and os.replace; from call number `left` on they fail."""
 
     left: int
 
@@ -130,10 +130,10 @@ class Dying:
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_killed_at_every_call_it_is_the_old_file_or_the_new(
+def test_after_a_kill_at_any_call_the_file_is_the_old_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
 ) -> None:
-    """Twice in a row too. No kill makes a damaged file a sound one."""
+    """Also after two kills. No kill makes a damaged file a sound one."""
     path = tmp_path / "state"
     for kills in itertools.product(range(8), repeat=2):
         write_sealed(path, b"0")

@@ -1,4 +1,4 @@
-"""Shards: what comes back, that bytes depend on frames alone, and what is refused."""
+"""Shards: round trips, bytes that depend on frames alone, and bad shards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from datasets.shards import FrameSet, read_frames, write_shard
 
 
 def frames(count: int, seed: int = 0, size: int = 6) -> list[Frame]:
-    """Noise with every field used."""
+    """Noise with values in every field."""
     rng = np.random.default_rng(seed)
     return [
         Frame(
@@ -56,7 +56,7 @@ def assert_equal_frames(left: list[Frame], right: list[Frame]) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(0, 99))
-def test_frames_come_back_in_time_order(
+def test_frames_are_read_in_time_order(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], seed: int
 ) -> None:
     """Several streams of several shards, chunks of three frames."""
@@ -76,7 +76,7 @@ def test_frames_come_back_in_time_order(
     assert len(frame_set) == sum(counts) and frame_set.images.dtype == np.uint8
 
 
-def test_continuous_actions_come_back(tmp_path: Path) -> None:
+def test_continuous_actions_are_read(tmp_path: Path) -> None:
     """(A,) float32 instead of an index."""
     action = np.array([0.5, -1.0], np.float32)
     frame = Frame(np.zeros((4, 4, 3), np.uint8), action, 0.0, False, True, 0, 0)
@@ -87,7 +87,9 @@ def test_continuous_actions_come_back(tmp_path: Path) -> None:
 
 
 def test_bytes_depend_on_frames_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another time, folder, name and umask: the same digest. Another pixel: another."""
+    """The same digest at another time, in another folder, under another name and umask. Another
+    digest for another pixel.
+    """
     write_shard(tmp_path / "000-00000.tar", frames(9), stream=0, start=0)
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
     (tmp_path / "other").mkdir()
@@ -113,7 +115,7 @@ def test_plain_webdataset_reads_them(tmp_path: Path) -> None:
 
 
 def test_numpy_alone_reads_a_member(tmp_path: Path) -> None:
-    """tar and npz are the standard ones: tarfile and np.load suffice."""
+    """tar and npz have the standard forms: tarfile and np.load suffice."""
     write_shard(tmp_path / "000-00000.tar", frames(5), stream=0, start=0)
     with tarfile.open(tmp_path / "000-00000.tar") as tar:
         [member] = tar.getmembers()
@@ -124,7 +126,7 @@ def test_numpy_alone_reads_a_member(tmp_path: Path) -> None:
 
 
 def sealed(folder: Path) -> Path:
-    """A folder with one good shard, as it is published."""
+    """A folder with one good, published shard."""
     path = folder / "000-00000.tar"
     write_shard(path, frames(4), stream=0, start=0)
     drop_digests(folder)
@@ -132,7 +134,7 @@ def sealed(folder: Path) -> Path:
 
 
 def npz(**arrays: NDArray[np.generic]) -> bytes:
-    """What numpy writes, as a member's content."""
+    """A member's content as numpy writes it."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for allow_pickle
     return buffer.getvalue()
@@ -244,7 +246,7 @@ def flip(data: bytes, bit: int) -> bytes:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_bad_shards_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """One message that names the shard and says what to do, and nothing else is written."""
+    """One message names the shard and the remedy; nothing else is written."""
     spoil, says = HOSTILE[name]
     path = sealed(tmp_path)
     path.write_bytes(spoil(path.read_bytes()))
@@ -257,7 +259,7 @@ def test_bad_shards_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_any_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
-    """Without a manifest too: never another exception, never other frames."""
+    """Also without a manifest: never another exception, never other frames."""
     path = sealed(tmp_path)
     good, expected = path.read_bytes(), list(read_frames(tmp_path))
     refused = 0
@@ -273,7 +275,7 @@ def test_any_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
 
 
 def test_digests_are_checked(tmp_path: Path) -> None:
-    """A bit flipped where no checksum of tar or zip looks is found by the manifest's digest."""
+    """The manifest's digest detects a flipped bit that no checksum of tar or zip covers."""
     path = sealed(tmp_path)
     digests = {path.name: sha256_file(path), "contact_sheet.png": "0" * 64}
     assert len(read_frames(tmp_path, digests)) == 4
@@ -303,7 +305,7 @@ def test_gaps_and_mixed_sizes_are_refused(tmp_path: Path) -> None:
     """A shard deleted from the middle, and frames of another size."""
     sealed(tmp_path)
     write_shard(tmp_path / "000-00002.tar", frames(4), stream=0, start=8)
-    with pytest.raises(FoveaError, match=r"000-00002\.tar: stream 0 goes on with frame 8 where 4"):
+    with pytest.raises(FoveaError, match=r"000-00002\.tar: stream 0 goes on with frame 8 instead"):
         read_frames(tmp_path)
     write_shard(tmp_path / "000-00002.tar", frames(4, size=8), stream=0, start=4)
     with pytest.raises(FoveaError, match=r"000-00002\.tar: its columns' types or shapes differ"):
@@ -311,7 +313,9 @@ def test_gaps_and_mixed_sizes_are_refused(tmp_path: Path) -> None:
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk: the old file stays, no temporary one does, and the message says what to do."""
+    """With a full disk the old file is unchanged, there is no temporary file, and the message has
+    the remedy.
+    """
     path = tmp_path / "file"
     write_atomic(path, b"old")
 
@@ -325,7 +329,7 @@ def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_join_is_concatenation() -> None:
-    """And it empties the list it is given."""
+    """And it empties its argument."""
     rng = np.random.default_rng(0)
     parts: list[NDArray[np.generic]] = [rng.integers(0, 9, (n, 2)) for n in (3, 1, 4)]
     expected = np.concatenate(parts)
@@ -333,8 +337,8 @@ def test_join_is_concatenation() -> None:
     assert parts == []
 
 
-def test_a_frame_set_is_iterated_twice_the_same(tmp_path: Path) -> None:
-    """FrameSource's promise."""
+def test_a_frame_set_can_be_iterated_twice(tmp_path: Path) -> None:
+    """The contract of FrameSource."""
     sealed(tmp_path)
     frame_set: FrameSet = read_frames(tmp_path)
     assert_equal_frames(list(frame_set), list(frame_set))

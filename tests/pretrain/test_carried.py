@@ -55,7 +55,7 @@ def looking(word: str, features: multimae.Features | None = None) -> multimae.En
     return multimae.Pretraining(SMALL, SHAPE).encoder(features, source(word))
 
 
-def seen(word: str, kind: Any) -> channels.Encoder:
+def visible(word: str, kind: Any) -> channels.Encoder:
     config = channels.Config(channels=kind)
     carried = source(word) if config.needs_saliency else None
     return channels.Encoder(config, channels.Features(), SHAPE, carried)
@@ -75,8 +75,8 @@ def test_config_and_weights_are_all_that_is_needed(word: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("word", ["mae", "multimae"])
-def test_an_encoder_on_disk_is_a_source_to_carry(word: str, tmp_path: Path) -> None:
-    """As in `source/` of a set that an encoder labelled."""
+def test_an_encoder_carries_another_as_its_source(word: str, tmp_path: Path) -> None:
+    """As in `source/` of a data set that an encoder labelled."""
     labeller: Any = source(word)
     save_encoder(labeller.encoder, tmp_path)
     encoder = multimae.Pretraining(SMALL, SHAPE).encoder(None, load_saliency(tmp_path))
@@ -84,7 +84,7 @@ def test_an_encoder_on_disk_is_a_source_to_carry(word: str, tmp_path: Path) -> N
     assert torch.equal(encoder.saliency(frames()), labeller(frames()))
 
 
-def test_the_source_decides_what_is_seen_unless_it_is_not_used() -> None:
+def test_features_depend_on_the_source_unless_it_is_not_used() -> None:
     image, alone = frames(), multimae.Features(use_saliency=False)
     both = [looking(word)(image)["x"] for word in ("motion", "centre")]
     rgb = [looking(word, alone)(image)["x"] for word in ("motion", "centre")]
@@ -93,7 +93,7 @@ def test_the_source_decides_what_is_seen_unless_it_is_not_used() -> None:
     assert (looking("centre")(image)["x"][0] - looking("centre")(image)["x"][1]).any()
 
 
-def test_saliency_is_left_out_at_acting_by_a_word(tmp_path: Path) -> None:
+def test_saliency_is_left_out_at_acting_by_one_key(tmp_path: Path) -> None:
     save_encoder(looking("motion"), tmp_path)
     po = load_encoder(tmp_path, features={"use_saliency": False, "pool": "none"})
     assert po.max_tokens == 17
@@ -125,7 +125,7 @@ def test_channels_against_their_formulas(word: str) -> None:
         "rgbs": np.concatenate([rgb, plane], axis=1),
     }
     for kind, channel in expected.items():
-        planes = seen(word, kind)(image)["image"]
+        planes = visible(word, kind)(image)["image"]
         assert planes.dtype == torch.uint8 and planes.shape == channel.shape
         assert np.abs(planes.numpy().astype(int) - channel).max() <= 1  # a tie in float32
         assert (planes.numpy() != channel).mean() < 1e-3
@@ -134,13 +134,13 @@ def test_channels_against_their_formulas(word: str) -> None:
 
 def test_rgb_is_the_frame() -> None:
     image = frames()
-    planes = seen("motion", "rgb")(image)["image"]
+    planes = visible("motion", "rgb")(image)["image"]
     assert torch.equal(planes, image) and planes.data_ptr() != image.data_ptr()
 
 
 @pytest.mark.parametrize(("kind", "pictures"), [("rgb", 2), ("saliency", 2), ("rgbs", 3)])
 def test_panels_of_channels(kind: str, pictures: int) -> None:
-    panels = seen("motion", kind).panels(frames(1))
+    panels = visible("motion", kind).panels(frames(1))
     assert len(panels) == pictures
     assert all(p.dtype == np.uint8 and p.shape == (32, 32, 3) for p in panels.values())
 
@@ -153,7 +153,7 @@ def test_channels_without_a_source_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["centre", "random", "mae", "student", "picanet"])
 def test_exported_with_its_source(word: str, tmp_path: Path) -> None:
-    """Of any batch; motion is in the contracts of every encoder."""
+    """For any batch; motion is in the contracts of every encoder."""
     image, encoder = frames(), looking(word)
     export(encoder, tmp_path / "encoder.pt2")
     program = torch.export.load(tmp_path / "encoder.pt2").module()
@@ -200,7 +200,7 @@ def test_a_damaged_source_names_the_file(tmp_path: Path, damage: Any, message: s
         load_encoder(tmp_path)
 
 
-def test_what_cannot_label_is_not_carried(tmp_path: Path) -> None:
+def test_a_source_without_a_map_is_not_carried(tmp_path: Path) -> None:
     save_encoder(looking("motion"), tmp_path)
     edit(tmp_path, format="fovea-encoder/1", model="pixels", config={}, features={})
     with pytest.raises(FoveaError, match="'pixels' has no saliency map"):

@@ -1,4 +1,4 @@
-"""Encoders: what they give, how they are kept, and that damaged ones are refused."""
+"""Encoders: features, artifacts, and damaged artifacts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_tokens_are_the_selection_encoded_together(features: mae.Features, token
         assert not x[b][~mask[b]].any() and not pos[b][~mask[b]].any()
 
 
-def test_a_frames_tokens_do_not_depend_on_its_company() -> None:
+def test_a_frames_tokens_do_not_depend_on_its_batch() -> None:
     encoder, image = build(), frames(4)
     together = encoder(image)
     for b in range(4):
@@ -144,7 +144,7 @@ def test_saliency_is_the_error_map_stretched() -> None:
 
 
 @pytest.mark.parametrize("features", [mae.Features(), mae.Features(select="fixed", k=2)])
-def test_a_map_that_is_no_number_is_told_by_the_tokens(
+def test_a_map_of_nan_makes_the_tokens_nan(
     features: mae.Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = build(features)
@@ -156,13 +156,13 @@ def test_a_map_that_is_no_number_is_told_by_the_tokens(
 
 
 @pytest.mark.parametrize("features", [mae.Features(select="all"), mae.Features(max_ratio=0.1)])
-def test_salient_knows_no_limit_and_no_select(features: mae.Features) -> None:
+def test_salient_ignores_limit_and_select(features: mae.Features) -> None:
     encoder, image = build(features), frames(1)
     error = error_map(encoder.model, image)[0]
     assert encoder.salient(image) == (error > error.mean()).nonzero()[:, 0].tolist()
 
 
-def test_panels_are_pictures_and_repeat() -> None:
+def test_panels_are_images_and_reproducible() -> None:
     encoder, image = build(), frames(1)
     first, second = encoder.panels(image), encoder.panels(image)
     assert len(first) == 14
@@ -172,9 +172,9 @@ def test_panels_are_pictures_and_repeat() -> None:
     assert np.array_equal(first["frame"], image[0].permute(1, 2, 0).numpy())
 
 
-def test_panels_show_what_they_say() -> None:
-    """The mask token alone knows no place; no frame shows in what is drawn from none; patches that
-    are not selected are dimmed, and no others.
+def test_panels_have_the_content_of_their_captions() -> None:
+    """The mask token alone has no position; no frame is visible in a reconstruction from no
+    patches; patches that are not selected are dimmed, and no others.
     """
 
     def tiles(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -309,7 +309,7 @@ assert "pretrain" not in sys.modules
 
 
 def foreign_to_torch() -> list[str]:
-    """Everything installed here that torch does not ask for, by the names it is imported by."""
+    """Import names of all installed packages that torch does not need."""
 
     def plain(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
@@ -351,7 +351,7 @@ def test_exported_programs_run_with_only_torch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_bytes_from_another_checkout(tmp_path: Path) -> None:
-    """The artifact's three files, written by a copy of the code that lives elsewhere."""
+    """The artifact's three files, written by a copy of the code in another folder."""
     script = """
 import sys, pathlib, torch
 from pretrain.encoder import Encoder

@@ -1,4 +1,4 @@
-"""Pictures: the right pixels in the right places, the same every time."""
+"""Figures: the right pixels at the right places, the same every time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_heat_map_rises_from_dark_to_light() -> None:
     assert (np.diff(lightness) > 0).all()
 
 
-def test_outline_lights_the_chosen_patches_and_frames_them() -> None:
+def test_outline_brightens_and_frames_the_chosen_patches() -> None:
     picture = np.full((16, 16, 3), 200, np.uint8)
     outlined = figures.outline(picture, [1], 8, scale=4)  # row 0, column 1
     assert outlined.shape == (64, 64, 3)
@@ -36,7 +36,7 @@ def test_tint_reddens_the_chosen_patches() -> None:
     assert red[:8, 8:16].all() and red[8:, 16:].all() and red.sum() == 2 * 64
 
 
-def test_overlay_dims_what_does_not_matter() -> None:
+def test_overlay_dims_pixels_of_low_saliency() -> None:
     picture = np.full((2, 2, 3), 90, np.uint8)
     bright = figures.overlay(picture, np.array([[0.0, 0.5], [1.0, 1.0]]))
     assert bright[..., 0].tolist() == [[30, 60], [90, 90]]
@@ -51,7 +51,7 @@ def test_line_chart_draws_the_curve_and_the_cut() -> None:
     assert columns.min() >= 46 and columns.max() <= 49  # two of four steps
 
 
-def test_grid_holds_every_picture_and_repeats() -> None:
+def test_grid_has_every_image_and_is_reproducible() -> None:
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]  # a caption's letters are grey
     pictures = [np.full((8, 8, 3), colour, np.uint8) for colour in colours]
     rows = [{"a": pictures[0], "b": pictures[1]}, {"c": pictures[2]}]
@@ -61,7 +61,7 @@ def test_grid_holds_every_picture_and_repeats() -> None:
         assert (sheet == colour).all(-1).sum() == 16 * 16
 
 
-def test_a_group_of_the_grid_goes_on_in_the_next_row() -> None:
+def test_a_group_of_the_grid_continues_in_the_next_row() -> None:
     pictures = {c: np.full((8, 8, 3), (0, 40 * i, 255), np.uint8) for i, c in enumerate("abcde")}
     groups = [dict(list(pictures.items())[:3]), dict(list(pictures.items())[3:])]
     sheet = np.asarray(figures.grid(groups, columns=2, cell=16))

@@ -1,4 +1,4 @@
-"""Artifacts of older forms keep loading: `Component.upgrade`, and the committed weights."""
+"""Artifacts of older forms can still be loaded: `Component.upgrade`, and the committed weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def equal(one: Encoder, other: Encoder) -> bool:
 
 
 @pytest.mark.parametrize("name", ["frostbite-mae", "seaquest-10k-mae"])
-def test_weights_committed_before_the_trunk_was_recut_still_load(name: str, tmp_path: Path) -> None:
+def test_weights_of_older_commits_still_load(name: str, tmp_path: Path) -> None:
     folder = RECIPES / "weights" / name
     encoder = load_encoder(folder)
     tokens = encoder(encoder.blank())
@@ -86,7 +86,7 @@ def test_an_upgrade_reads_the_old_form(tmp_path: Path, monkeypatch: pytest.Monke
     assert equal(load_encoder(tmp_path), encoder)
 
 
-def test_an_upgrade_reaches_what_an_encoder_carries(
+def test_an_upgrade_reaches_the_carried_component(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And gets that component's header and weights alone."""
@@ -121,7 +121,7 @@ def test_an_upgrade_reads_a_predictor(tmp_path: Path, monkeypatch: pytest.Monkey
     assert torch.equal(load_saliency(tmp_path)(frames()), source(frames()))
 
 
-def test_what_no_upgrade_understands_is_refused_by_name(
+def test_an_unknown_form_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_encoder(mae.Pretraining(SMALL, SHAPE).encoder(), tmp_path)

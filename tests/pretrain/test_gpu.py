@@ -1,4 +1,4 @@
-"""What only a GPU shows: mixed precision in training, exact float32 in the frozen encoder."""
+"""Properties that need a GPU: mixed precision in training, exact float32 in the frozen encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: the same bytes whatever interrupts it, the same steps whoever shares it."""
+"""Training: the same bytes after any interruption, the same steps for any number of processes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_schedule_against_the_formula() -> None:
     assert schedule.half_cosine(4, steps=4, warmup=4) == 1  # all of it warm-up: no division by zero
 
 
-def test_each_epoch_shows_whole_batches_in_a_new_order() -> None:
+def test_each_epoch_has_whole_batches_in_a_new_order() -> None:
     columns = {"image": np.arange(20), "saliency": np.arange(20) + 100}
     batches = trainer.Batches(columns, 6, 1, slice(0, None, 1))
     epochs = [torch.cat([batches[s]["image"] for s in range(3 * e, 3 * e + 3)]) for e in (0, 1)]
@@ -206,10 +206,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(tmp_path, epochs=2)
 
 
-def test_a_damaged_checkpoint_is_passed_over(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The one before it is gone on from, or none; what follows is the same, and a line says so."""
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Training continues from the one before it, or starts again; the result is the same, and a
+    line is printed.
+    """
     whole, losses = train(tmp_path, checkpoint_every=4)
     checkpoints = sorted(tmp_path.glob("step-*.ckpt"))
     assert [path.stem for path in checkpoints] == [f"step-{n:012d}" for n in (8, 10)]
@@ -318,7 +318,7 @@ def test_a_batch_system_s_variables_change_nothing(
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path, start: Callable[..., BaseProcess]) -> None:
-    """With the environment that torchrun gives its processes; gloo, on CPU."""
+    """With the environment variables of torchrun; gloo, on CPU."""
     one, two = tmp_path / "one", tmp_path / "two"
     assert ended_well(start(one))
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""The weights that are shipped: whole, as their manifest says, and good for what they are for."""
+"""The committed weights: complete, equal to their manifest, and useful."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDERS = sorted(path.parent for path in (RECIPES / "weights").glob("*/manifest.
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-def test_shipped_weights_are_those_of_a_recipe(folder: Path) -> None:
+def test_committed_weights_are_those_of_a_recipe(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     tables = [params.load(recipes()[name]).tables["encoders"] for name in ("spirl", "seaquest")]
     entries = [encoders[folder.name] for encoders in tables if folder.name in encoders]
@@ -29,7 +29,7 @@ def test_shipped_weights_are_those_of_a_recipe(folder: Path) -> None:
 
 @torch.no_grad()
 def test_frostbites_encoder_selects_some_patches_of_every_frame() -> None:
-    """The paper keeps 50 at most; without that limit 33 to 51 are salient in 5,000 frames."""
+    """The paper has 50 at most; without that limit 33 to 51 are salient in 5,000 frames."""
     encoder = load_encoder(RECIPES / "weights" / "frostbite-mae")
     frames = random_frames("atari/Frostbite", 60)[::10]
     counts = torch.cat([encoder(frame[None])["mask"].sum(1) for frame in frames])

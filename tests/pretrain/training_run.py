@@ -1,4 +1,4 @@
-"""A small training for a process of its own, for the tests that kill it or share it."""
+"""A small training in its own process, for tests that kill it or split it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of random frames, as replay gives them."""
+"""Batches of random frames, in the form of replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny game, tiny encoders and a tiny Rainbow: everything a loop needs, in milliseconds."""
+"""A tiny game, tiny encoders and a tiny Rainbow, for training loops of milliseconds."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STATES = 5
 class Chain(gymnasium.Env[NDArray[np.uint8], np.int64]):
     """Five states in a row, beginning at the left end: action 1 goes right, any other left.
 
-    The right end pays 3 and costs one of the two lives; the second one ends the game, and so does
-    the 12th step since the last life (truncated). Like the Atari wrapper it tells of whole games
-    in `info`, and its state can be taken and given back.
+    The right end pays 3 and costs one of the two lives; the second lost life ends the game, and so
+    does the 12th step since the last life (truncated). Like the Atari wrapper it has returns of
+    whole games in `info`, and its state can be read and restored.
     """
 
     def __init__(self, seed: Sequence[int], slip: float, life_loss_ends: bool) -> None:
@@ -97,7 +97,7 @@ def make_chain(
     images: bool = True,
     slip: float = 0.1,
 ) -> SyncVectorEnv:
-    """What datasets.envs.make gives, for the chain."""
+    """datasets.envs.make for the chain."""
     return SyncVectorEnv(
         [partial(Chain, (seed, index), slip, life_loss_ends) for index in range(num_envs)],
         autoreset_mode=AutoresetMode.SAME_STEP,
@@ -107,13 +107,13 @@ def make_chain(
 def single_chain(
     word: str, *, seed: int, index: int, images: bool = True, slip: float = 0.1
 ) -> Chain:
-    """What datasets.envs.single gives, for the chain."""
+    """datasets.envs.single for the chain."""
     return Chain((seed, index), slip, life_loss_ends=False)
 
 
 @dataclass(frozen=True)
 class Features(EncoderFeatures):
-    """Of a kind that is given."""
+    """Features of a given kind."""
 
     named: Kind = "pixels"
 
@@ -133,7 +133,7 @@ class Fake(Encoder):
 
 
 class Pixels(Fake):
-    """The frames as they are."""
+    """The frames unchanged."""
 
     kind = "pixels"
 
@@ -142,7 +142,7 @@ class Pixels(Fake):
 
 
 class Tokens(Fake):
-    """Four tokens of eight numbers: one says the place, one the step, two are padding."""
+    """Four tokens of eight numbers: one encodes the position, one the step, two are padding."""
 
     max_tokens = 4
     dim = 8
@@ -162,7 +162,7 @@ class Tokens(Fake):
         return {"x": x, "mask": mask, "pos": torch.tensor([7, 3, 0, 0]).expand(len(image), -1)}
 
     def salient(self, image: Tensor) -> list[int]:
-        """The places of the tokens that are none of the padding."""
+        """The positions of the tokens that are not padding."""
         return [7, 3]
 
 
@@ -194,7 +194,9 @@ def policy(
     net: object = None,
     device: str = "cpu",
 ) -> Policy:
-    """A fresh small policy on the chain, its net the agent's own for the encoder's features."""
+    """A fresh small policy on the chain, with the agent's default net for the encoder's
+    features.
+    """
     encoder = encoder or Tokens()
     name = agents.net_for(agent, encoder.features.kind)
     spec = Spec(env, agent, config, name, net or nets.config_for(name)(), actions)
@@ -202,4 +204,4 @@ def policy(
 
 
 def ignore(_: int) -> None:
-    """Progress that nobody watches."""
+    """Progress that is ignored."""

@@ -1,4 +1,4 @@
-"""A point that SAC can learn to move in seconds, and small agents for it."""
+"""A point that SAC learns to move in seconds, and small agents for it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ ACTIONS = 2
 
 
 class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
-    """A point in a square: an action moves it by up to 0.3; the reward is its nearness to a goal
-    drawn for each episode, which succeeds within 0.2 of it. Cut after 10 steps, never terminated.
+    """A point in a square: an action moves it by up to 0.3. The reward is its nearness to a goal,
+    which is sampled for each episode; within 0.2 of it is a success. Truncated after 10 steps,
+    never terminated.
     """
 
     def __init__(self, seed: Sequence[int], images: bool) -> None:

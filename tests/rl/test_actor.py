@@ -1,4 +1,4 @@
-"""The actor: what it encodes, remembers and forgets, for several environments side by side."""
+"""The actor: encoding, recurrent state and resets, for several environments."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def nothing(count: int, *first: int) -> dict[str, Any]:
     return {"action": np.zeros(count, np.int64), "reward": np.zeros(count), "first": flags}
 
 
-def test_environments_side_by_side_are_each_one_alone() -> None:
-    """One of them begins a new episode in the middle."""
+def test_environments_in_parallel_are_as_alone() -> None:
+    """One of them begins a new episode in between."""
     policy, shown = fakes.policy(), [images(3, seed) for seed in range(4)]
     together, alone = Actor(policy, 3), [Actor(policy) for _ in range(3)]
     for number, frame in enumerate(shown):
@@ -52,7 +52,7 @@ def test_environments_side_by_side_are_each_one_alone() -> None:
     assert not together.state["x"][1, 0].any() and together.state["x"][0, 0].any()
 
 
-def test_environments_that_are_not_kept_are_forgotten() -> None:
+def test_the_state_of_removed_environments_is_dropped() -> None:
     actor, frame = Actor(fakes.policy(), 3), images(3, 0)
     actor.begin(frame, {})
     actor.act(explore=False)
@@ -63,7 +63,7 @@ def test_environments_that_are_not_kept_are_forgotten() -> None:
     assert actor.act(explore=False)[0].shape == (2,)
 
 
-def test_a_restored_actor_goes_on_bit_for_bit() -> None:
+def test_a_restored_actor_continues_bit_for_bit() -> None:
     policy = fakes.policy()
     actor, other = Actor(policy), Actor(policy)
     actor.begin(images(1, 0), {})
@@ -75,8 +75,8 @@ def test_a_restored_actor_goes_on_bit_for_bit() -> None:
     assert torch.equal(actor.state["x"], other.state["x"])
 
 
-class Told(Core):
-    """Sums up the last actions and rewards that it is told of."""
+class Accumulator(Core):
+    """Sums up the last actions and rewards in its input."""
 
     width, reads = 1, ("action", "reward")
 
@@ -94,12 +94,12 @@ class Told(Core):
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_a_core_reads_the_action_and_reward_before_the_frame(continuous: bool) -> None:
-    """Zero where an episode begins."""
+    """Zero at the start of an episode."""
     net = deep_cnn.Config(layers=3, filters=4, width=8)
     policy = point.policy(encoder=fakes.Pixels(), net=net) if continuous else fakes.policy()
 
     class Reader:
-        device, core = torch.device("cpu"), Told()
+        device, core = torch.device("cpu"), Accumulator()
 
         def act(self, obs: Obs, state: State, first: Tensor, **_: bool) -> Any:
             features, state, extras = self.core.step(obs, state, first)

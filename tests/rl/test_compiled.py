@@ -1,4 +1,4 @@
-"""The compiled update gives the plain one's numbers, and updates go on without a compiler."""
+"""The compiled update gives the same numbers, and without a compiler updates are not compiled."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def compiled_policy() -> Policy:
 def test_a_compiled_run_stopped_in_the_middle_ends_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped twenty updates after the checkpoint of step 75, and gone on by a fresh agent."""
+    """Stopped twenty updates after the checkpoint of step 75, and resumed by a fresh agent."""
     monkeypatch.setattr("datasets.envs.make", fakes.make_chain)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def test_a_compiled_run_stopped_in_the_middle_ends_in_the_same_bytes(
 
 
 def test_pixels_are_not_compiled_on_a_cpu() -> None:
-    """It would take longer: the convolution's own form for a CPU is lost."""
+    """It would be slower: the convolution's CPU form would be lost."""
     pixels = agent(fakes.Pixels())
     pixels.compile()
     assert not is_compiled(pixels)
@@ -88,7 +88,7 @@ for number in range(2):
 """
 
 
-def test_without_a_compiler_updates_are_as_before_and_it_is_said_once(tmp_path: Path) -> None:
+def test_without_a_compiler_updates_are_the_same_with_one_warning(tmp_path: Path) -> None:
     fresh = {"CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT],

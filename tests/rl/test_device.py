@@ -1,5 +1,5 @@
-"""What a GPU asks of an update of Rainbow, shown without one: that nothing in it waits for the
-device, from sampling to new priorities, and that no shape depends on what is drawn.
+"""Requirements of a GPU on an update of Rainbow, tested without one: no operation waits for the
+device, from sampling to new priorities, and no shape depends on sampled values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Call = tuple[str, list[tuple[int, ...]]]  # an operator, the shapes that go in a
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # is torch's
-    """Notes all operators."""
+    """Records all operators."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ def tensors(values: Any) -> list[Tensor]:
     return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
 
 
-def filled(encoder: fakes.Tokens, seed: int) -> Replay:
+def replay_of(encoder: fakes.Tokens, seed: int) -> Replay:
     """Two episodes of random frames."""
     draw = torch.Generator().manual_seed(seed)
     image = (1, *encoder.image_shape)
@@ -62,9 +62,9 @@ def filled(encoder: fakes.Tokens, seed: int) -> Replay:
     return replay
 
 
-def test_an_update_waits_for_nothing_and_its_shapes_stay() -> None:
+def test_an_update_never_waits_and_its_shapes_are_constant() -> None:
     encoder = fakes.Tokens()
-    agent, replay = fakes.policy(encoder=encoder).agent, filled(encoder, 0)
+    agent, replay = fakes.policy(encoder=encoder).agent, replay_of(encoder, 0)
 
     def update() -> None:
         batch = replay.sample(agent.config.batch_size, 0.4)
@@ -90,7 +90,7 @@ def test_an_update_waits_for_nothing_and_its_shapes_stay() -> None:
         lambda x: x.unique(),
     ],
 )
-def test_what_waits_is_seen(wait: Callable[[Tensor], object]) -> None:
+def test_waiting_is_detected(wait: Callable[[Tensor], object]) -> None:
     with Watch() as watch:
         wait(torch.randn(5))
     assert any(name in WAITING for name, _ in watch.seen), watch.seen

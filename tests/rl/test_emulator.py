@@ -1,6 +1,4 @@
-"""A training on the real emulator, stopped and gone on with: the games, too, stand where they
-stood.
-"""
+"""Training on the real emulator, stopped and resumed, emulator states included."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ SMALL = mae.Config(
 
 
 def policy(kind: str) -> Policy:
-    """A fresh small one, on an untrained autoencoder's tokens or on pixels."""
+    """A fresh small policy, on an untrained autoencoder's tokens or on pixels."""
     encoder: Encoder = pixels.Encoder(pixels.Config(), pixels.Features(), SHAPE)
     if kind == "mae":
         encoder = mae.Pretraining(SMALL, SHAPE).encoder(mae.Features())
@@ -36,7 +34,7 @@ def policy(kind: str) -> Policy:
 
 
 def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 40) -> None:
-    """To the end, or to a step at which it is stopped."""
+    """To the end, or to the step at which a test stops it."""
     step = 0
 
     def progress(more: int) -> None:

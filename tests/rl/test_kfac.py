@@ -41,13 +41,13 @@ def observe(kfac: KFAC, net: nn.Module, image: Tensor, label: Tensor) -> Tensor:
 
 
 def score(net: nn.Module, layer: nn.Module, image: Tensor, label: Tensor) -> Tensor:
-    """∂(-log p)/∂(weight, bias) of one sample, as `joined` lays it out and then flattened."""
+    """∂(-log p)/∂(weight, bias) of one sample, in the layout of `joined`, flattened."""
     loss = F.cross_entropy(net(image[None]), label[None])
     weight, bias = torch.autograd.grad(loss, list(layer.parameters()))
     return torch.cat([weight.flatten(1), bias[:, None]], dim=1).flatten()
 
 
-def test_of_one_sample_a_linear_layers_block_is_the_dense_fisher() -> None:
+def test_for_one_sample_a_linear_layers_block_is_the_dense_fisher() -> None:
     net, (image, label) = tiny(), samples(1)
     kfac = optimizer(net)
     observe(kfac, net, image, label)
@@ -56,8 +56,8 @@ def test_of_one_sample_a_linear_layers_block_is_the_dense_fisher() -> None:
     torch.testing.assert_close(torch.kron(g, a), torch.outer(dense, dense))
 
 
-def test_of_one_position_and_alike_inputs_a_block_is_the_dense_fisher() -> None:
-    """Where the input does not vary, A ⊗ G is exact over samples too."""
+def test_for_one_position_and_equal_inputs_a_block_is_the_dense_fisher() -> None:
+    """If the input is constant, A ⊗ G is exact over samples too."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 2, 4), nn.Flatten(), nn.Tanh(), nn.Linear(2, 3)).double()
     image = torch.randn(1, 1, 4, 4, dtype=torch.float64).expand(6, -1, -1, -1)
@@ -143,7 +143,7 @@ def test_factors_are_running_averages_and_are_inverted_at_every_second_step() ->
     assert kfac.bases["0"] is not bases[0]
 
 
-def test_a_copy_goes_on_bit_for_bit() -> None:
+def test_a_copy_continues_bit_for_bit() -> None:
     first, second, (image, label) = tiny(), tiny(), samples(5)
     ours, theirs = optimizer(first), optimizer(second)
     for step in range(5):

@@ -48,7 +48,7 @@ def test_sigma_gets_the_gradient_of_the_formula() -> None:
     torch.testing.assert_close(bias, 3 * layer.noise_out)
 
 
-def test_noise_is_off_in_evaluation_and_held_in_training() -> None:
+def test_noise_is_off_in_evaluation_and_constant_in_training() -> None:
     layer, x = noisy(), torch.randn(3, 6)
     first = layer(x)
     assert torch.equal(first, layer(x))
@@ -58,7 +58,7 @@ def test_noise_is_off_in_evaluation_and_held_in_training() -> None:
     torch.testing.assert_close(layer(x), x @ layer.weight.T + layer.bias)
 
 
-def test_every_noisy_layer_draws_its_own_noise_reproducibly() -> None:
+def test_every_noisy_layer_samples_its_own_noise_reproducibly() -> None:
     head = DuelingHead(5, 8, 3, 7, 0.5)
     resample_noise(head, torch.Generator().manual_seed(0))
     before = head.value_hidden.noise_in.clone()

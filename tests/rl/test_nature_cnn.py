@@ -1,4 +1,4 @@
-"""The convolutions of the on-policy agents: sizes, initial weights, and their faster arithmetic."""
+"""The convolutions of the on-policy agents: sizes, initial weights, and bfloat16."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_weights_begin_orthogonal_and_biases_zero() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 96, 96), (1, 36, 36), (3, 210, 160)])
-def test_it_takes_any_image_that_leaves_something(shape: tuple[int, int, int]) -> None:
+def test_it_takes_any_image_that_is_large_enough(shape: tuple[int, int, int]) -> None:
     net = make(shape=shape)
     assert net({"image": frames(2, 4, *shape)})[0].shape == (2, 512)
 
@@ -86,7 +86,7 @@ def test_bytes_are_scaled_exactly_in_float32() -> None:
     assert torch.equal(scaled(image), image.float() / 255)
 
 
-def test_bfloat16_is_close_and_only_where_it_is_wanted() -> None:
+def test_bfloat16_is_close_and_used_only_on_request() -> None:
     net, image = make(), {"image": frames(8, 4, 1, 84, 84)}
     exact, _ = net(image)
     with autocast("float32", torch.device("cpu")):

@@ -97,7 +97,7 @@ def test_a_state_is_its_frames_rows_and_the_newest_ones_attention() -> None:
     torch.testing.assert_close(extras["attention"], attention.view(2, 4, 8, 5)[:, -1])
 
 
-def test_only_masked_ignores_what_padding_holds() -> None:
+def test_only_masked_ignores_the_content_of_padding() -> None:
     obs = example()
     other = dict(obs, x=obs["x"].clone())
     other["x"][~obs["mask"]] = 3.0
@@ -132,7 +132,7 @@ def test_parameter_counts_are_the_papers() -> None:
     assert sum(p.numel() for p in cnn.parameters()) == 60_896
 
 
-def test_the_convolutions_see_every_frame_scaled_to_one() -> None:
+def test_the_convolutions_read_every_frame_scaled_to_one() -> None:
     torch.manual_seed(0)
     image = torch.randint(0, 256, (2, 3, 3, 25, 30), dtype=torch.uint8)
     cnn = data_efficient_cnn.Net(data_efficient_cnn.Config(), {"image": image[:, 0]}, 3)

@@ -144,7 +144,7 @@ def test_warm_up_is_uniform_and_learning_starts_after_it(
 
 
 class StopError(Exception):
-    """What a test throws where a kill would come."""
+    """Raised by a test in place of a kill."""
 
 
 def stop_after(at: int, folder: Path, policy: Policy | None = None) -> None:
@@ -164,7 +164,7 @@ def stop_after(at: int, folder: Path, policy: Policy | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run leaves that nothing stopped and that kept a single checkpoint."""
+    """The files of an uninterrupted run with a single checkpoint."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.envs.make", fakes.make_chain)
@@ -235,7 +235,7 @@ def test_a_finished_seed_is_not_trained_again(tmp_path: Path) -> None:
     assert counts == [160]
 
 
-def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
+def test_a_loss_of_nan_ends_the_seed_with_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = rainbow.Agent.update
@@ -251,7 +251,7 @@ def test_a_loss_that_is_no_number_ends_the_seed_with_its_step(
     assert sorted(contents(tmp_path)) == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
 
 
-def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path) -> None:
+def test_features_of_nan_end_the_seed_with_its_step(tmp_path: Path) -> None:
     class Broken(fakes.Tokens):
         def forward(self, image: Tensor) -> Obs:
             features = super().forward(image)
@@ -263,10 +263,10 @@ def test_features_that_are_no_numbers_end_the_seed_with_its_step(tmp_path: Path)
     assert contents(tmp_path).keys() == {"curve.csv", "failed.json"}
 
 
-def test_an_action_that_is_no_number_ends_the_seed_with_its_step(
+def test_an_action_of_nan_ends_the_seed_with_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before an environment is given it."""
+    """Before the environment's step."""
     real = rainbow.Agent.act
 
     def act(self: rainbow.Agent, *args: Any, **words: Any) -> tuple[Tensor, Any, Any]:
@@ -282,7 +282,7 @@ def test_an_action_that_is_no_number_ends_the_seed_with_its_step(
 def test_a_simulation_that_becomes_unstable_ends_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would at every further attempt, so waiting for a better one would stop all seeds."""
+    """It would become unstable at every attempt, so an error would stop all seeds."""
     real, steps = SyncVectorEnv.step, iter(range(1_000))
 
     def step(self: SyncVectorEnv, actions: Any) -> Any:
@@ -296,8 +296,8 @@ def test_a_simulation_that_becomes_unstable_ends_the_seed(
     assert sorted(contents(tmp_path)) == ["curve.csv", "failed.json", "weights-0000060.safetensors"]
 
 
-def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
-    """A change of what a checkpoint holds."""
+def change_of(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    """A change of a checkpoint's content."""
 
     def changed(good: bytes) -> bytes:
         state = torch.load(io.BytesIO(good), weights_only=True)
@@ -315,12 +315,12 @@ def saved(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
         lambda good: b"not a checkpoint",
         lambda good: b"PK\x03\x04 not a checkpoint",
         lambda good: good[: len(good) // 2],
-        saved(lambda state: [1, 2]),
-        saved(lambda state: state | {"episodes": 0}),
-        saved(lambda state: {k: v for k, v in state.items() if k != "environment"}),
-        saved(lambda state: state | {"agent": {"updates": 1}}),
-        saved(lambda state: state | {"replay": {}}),
-        saved(lambda state: state | {"random": {"bit_generator": "another"}}),
+        change_of(lambda state: [1, 2]),
+        change_of(lambda state: state | {"episodes": 0}),
+        change_of(lambda state: {k: v for k, v in state.items() if k != "environment"}),
+        change_of(lambda state: state | {"agent": {"updates": 1}}),
+        change_of(lambda state: state | {"replay": {}}),
+        change_of(lambda state: state | {"random": {"bit_generator": "another"}}),
     ],
     ids=["empty", "garbage", "zip", "half", "list", "type", "entry", "agent", "replay", "random"],
 )
@@ -337,11 +337,13 @@ def test_a_damaged_checkpoint_is_named(damage: Callable[[bytes], bytes], tmp_pat
     [("state-*", 1, 50), ("state-*", 2, 0), ("rows-*", 1, 0), ("weights-*", 1, 75)],
     ids=["last", "both", "rows", "weights"],
 )
-def test_a_flipped_bit_is_not_gone_on_from(
+def test_a_checkpoint_with_a_flipped_bit_is_not_used(
     tmp_path: Path, whole: dict[str, bytes], capfd: pytest.CaptureFixture[str],
     pattern: str, number: int, first: int,
 ) -> None:  # fmt: skip
-    """The checkpoint before it is, or none; a line says so, and the seed ends in the same bytes."""
+    """The checkpoint before it is used, or none; a line is printed, and the seed ends in the same
+    bytes.
+    """
     stop_after(80, tmp_path)
     folder = tmp_path if pattern == "weights-*" else tmp_path / "resume"
     for path in sorted(folder.glob(pattern))[-number:]:
@@ -361,7 +363,7 @@ def test_a_flipped_bit_is_not_gone_on_from(
         assert contents(tmp_path) == whole
 
 
-def test_rows_that_are_gone_are_told_as_such(tmp_path: Path) -> None:
+def test_missing_rows_are_reported(tmp_path: Path) -> None:
     stop_after(75, tmp_path)
     for path in (tmp_path / "resume").glob("*.safetensors"):
         path.unlink()
@@ -377,7 +379,7 @@ def test_an_encoder_for_another_size_is_refused(tmp_path: Path) -> None:
         train(tmp_path, fakes.policy(encoder=Larger()))
 
 
-def test_pixels_train_as_tokens_do(tmp_path: Path) -> None:
+def test_pixels_train_like_tokens(tmp_path: Path) -> None:
     train(tmp_path, fakes.policy(replace(fakes.SMALL, steps=60), fakes.Pixels()))
     assert (tmp_path / "metrics.json").exists()
 

@@ -1,5 +1,6 @@
-"""Training from rollouts: a chain is solved, rollouts hold what happened, and a killed run ends in
-the same bytes."""
+"""Training from rollouts: a chain is solved, rollouts contain the environments' steps, and a killed
+run ends in the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -85,15 +86,15 @@ def test_a_chain_of_five_states_is_solved(
     assert before != after
 
 
-def going_right(policy: Policy) -> Policy:
+def favour_right(policy: Policy) -> Policy:
     """So that there are rewards."""
     with torch.no_grad():
         policy.agent.policy.get_parameter("actor.bias").copy_(torch.tensor([0.0, 1.0, 0.0]))
     return policy
 
 
-class Recording:
-    """An agent whose rollouts are kept, and which learns nothing."""
+class Recorder:
+    """An agent that records its rollouts, and does not learn."""
 
     def __init__(self, agent: Any) -> None:
         self.agent = agent
@@ -107,10 +108,10 @@ class Recording:
         return {"loss": torch.zeros(())}
 
 
-def test_rollouts_hold_what_each_environment_went_through(tmp_path: Path) -> None:
-    """Each replayed alone with the actions taken: frames, ends, rewards, and V where one is cut."""
-    learner = going_right(policy("a2c", steps=800, precision="float32"))
-    agent = Recording(learner.agent)
+def test_rollouts_contain_each_environment_s_steps(tmp_path: Path) -> None:
+    """Each replayed alone with the actions taken: frames, ends, rewards, and V at truncations."""
+    learner = favour_right(policy("a2c", steps=800, precision="float32"))
+    agent = Recorder(learner.agent)
     train(tmp_path, replace(learner, agent=cast(Any, agent)))
     config, value = learner.agent.config, cast(OnPolicyAgent, learner.agent).value
     cuts, rewards = 0, 0.0
@@ -147,7 +148,7 @@ def test_rollouts_hold_what_each_environment_went_through(tmp_path: Path) -> Non
     assert cuts > 5 and rewards > 15
 
 
-def test_actions_are_drawn_from_the_policy() -> None:
+def test_actions_are_sampled_from_the_policy() -> None:
     learner = policy("a2c", precision="float32")
     agent, count = learner.agent, 3_000
     with torch.no_grad():
@@ -206,7 +207,7 @@ def test_a_killed_run_ends_in_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_an_environment_that_dies_costs_what_came_after_the_last_checkpoint(
+def test_an_environment_that_dies_costs_the_steps_since_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path / "whole", policy("a2c"))
@@ -286,7 +287,7 @@ def test_features_that_are_nan_are_reported_as_the_encoders(tmp_path: Path) -> N
     ],
 )
 @pytest.mark.parametrize("config", [a2c.Config, ppo.Config, acktr.Config])
-def test_configs_that_cannot_be_are_refused(
+def test_impossible_configs_are_refused(
     config: Any, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -305,11 +306,11 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
         train(tmp_path, learner)
 
 
-def test_raw_rewards_are_learned_from_as_they_are(tmp_path: Path) -> None:
+def test_raw_rewards_are_not_clipped(tmp_path: Path) -> None:
     highest: dict[str, float] = {}
     for rewards in ("sign", "raw"):
-        learner = going_right(policy("a2c", rewards=rewards, gamma=0.0))
-        agent = Recording(learner.agent)
+        learner = favour_right(policy("a2c", rewards=rewards, gamma=0.0))
+        agent = Recorder(learner.agent)
         train(tmp_path / rewards, replace(learner, agent=cast(Any, agent)))
         highest[rewards] = max(float(rollout.reward.max()) for rollout in agent.rollouts)
     assert highest == {"sign": 1.0, "raw": 3.0}

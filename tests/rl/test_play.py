@@ -21,7 +21,7 @@ def evaluate_random(episodes: int) -> play.Scores:
     return play.evaluate_random("fake/Chain", episodes=episodes, seed=5, progress=fakes.ignore)
 
 
-def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
+def test_evaluation_plays_one_whole_episode_in_each_environment() -> None:
     counts: list[int] = []
     scores = play.evaluate_random("fake/Chain", episodes=8, seed=5, progress=counts.append)
     assert counts == [1] * 8
@@ -32,7 +32,7 @@ def test_evaluation_plays_one_whole_game_in_each_environment() -> None:
     assert len(set(scores["lengths"])) > 1
 
 
-def test_games_that_are_over_are_no_longer_played(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_episodes_are_no_longer_played(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
     real = fakes.Chain.step
 
@@ -46,10 +46,12 @@ def test_games_that_are_over_are_no_longer_played(monkeypatch: pytest.MonkeyPatc
     assert steps == sum(scores["lengths"])
 
 
-def test_a_game_whose_simulation_becomes_unstable_ends_there(
+def test_an_episode_ends_where_its_simulation_becomes_unstable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would at every further attempt; the others, and the video, go on without it."""
+    """It would become unstable at every attempt; the other episodes, and the video, go on without
+    it.
+    """
     whole = play.evaluate_random("fake/Chain", episodes=8, seed=5, progress=fakes.ignore)
     assert "unstable" not in whole and whole["lengths"][0] > 2
     first = fakes.single_chain("fake/Chain", seed=5, index=0).random.bit_generator.state
@@ -77,8 +79,8 @@ def test_a_game_whose_simulation_becomes_unstable_ends_there(
     assert len(play.record(fakes.policy(), seed=5, epsilon=1.0)) == 3
 
 
-def test_a_vector_environment_gives_the_same_games() -> None:
-    """Against gymnasium's, which plays on where a game is over."""
+def test_a_vector_environment_gives_the_same_episodes() -> None:
+    """Against gymnasium's, which continues after an episode's end."""
     episodes, seed = 5, 3
     environment = fakes.make_chain("fake/Chain", num_envs=episodes, seed=seed)
     environment.reset()
@@ -98,9 +100,9 @@ def test_a_vector_environment_gives_the_same_games() -> None:
     ]
 
 
-def test_random_actions_do_not_follow_the_environments_own_generator() -> None:
+def test_random_actions_are_independent_of_the_environments_generator() -> None:
     for index in range(3):
-        player = play.Player("fake/Chain", 7, index, rendered=False)
+        player = play.Player("fake/Chain", 7, index, images=False)
         assert player.random.random() != np.random.default_rng((7, index)).random()
 
 
@@ -108,7 +110,7 @@ def test_random_actions_do_not_follow_the_environments_own_generator() -> None:
 def test_a_pool_of_environments_plays_the_same_episodes(
     pool: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And never has more of them open at a time."""
+    """With a bounded number of open environments."""
     policy = fakes.policy()
     settings: Any = dict(episodes=7, seed=5, epsilon=0.3, progress=fakes.ignore)
     whole, random = play.evaluate(policy, **settings), evaluate_random(episodes=7)
@@ -131,7 +133,7 @@ def test_a_pool_of_environments_plays_the_same_episodes(
     assert max(opened) == pool and opened[-1] == 0
 
 
-def test_games_that_are_over_are_no_longer_encoded() -> None:
+def test_finished_episodes_are_no_longer_encoded() -> None:
     encoder = fakes.Tokens()
     policy = fakes.policy(encoder=encoder)
     encoder.frames = 0
@@ -141,7 +143,7 @@ def test_games_that_are_over_are_no_longer_encoded() -> None:
     assert scores == uniform  # ε = 1 is the random policy
 
 
-def test_a_recorded_game_is_the_first_one_evaluated() -> None:
+def test_the_recorded_episode_is_the_first_one_evaluated() -> None:
     policy = fakes.policy()
     scores = play.evaluate(policy, episodes=4, seed=2, epsilon=0.5, progress=fakes.ignore)
     frames = play.record(policy, seed=2, epsilon=0.5)
@@ -163,7 +165,7 @@ def test_a_recorded_game_is_the_first_one_evaluated() -> None:
 def test_a_frame_has_the_saliency_map_that_the_features_depend_on(
     uses: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None where the encoder has a source and its features leave it out."""
+    """None if the encoder has a source that its features leave out."""
     encoder = fakes.Pixels()
     monkeypatch.setattr(encoder, "saliency_map", lambda image: image[:, :1] / 255)
     monkeypatch.setattr(encoder, "uses_saliency", uses)

@@ -1,4 +1,6 @@
-"""A policy's artifact opens with nothing else, acts the same, and is refused where damaged."""
+"""A policy's artifact needs no other file, acts the same after loading, and is refused if
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ TINY = mae.Config(
 )
 
 
-def trained(folder: Path) -> Policy:
-    """An artifact as the stage `train` leaves one, with two seeds and two steps each."""
+def artifact(folder: Path) -> Policy:
+    """An artifact as the stage `train` writes it, with two seeds and two steps each."""
     torch.manual_seed(0)
     encoder = mae.Pretraining(TINY, SHAPE).encoder(mae.Features(select="fixed", k=5))
     net = tokens.Config(pad="masked", width=16)
@@ -61,7 +63,7 @@ def acts(policy: Policy) -> list[int]:
 
 
 def test_a_loaded_policy_is_the_saved_one(tmp_path: Path) -> None:
-    policy = trained(tmp_path / "moved")
+    policy = artifact(tmp_path / "moved")
     (tmp_path / "moved").rename(tmp_path / "policy")
     loaded = load_policy(tmp_path / "policy", seed=1)
     assert loaded.spec == policy.spec and loaded.seed == 1
@@ -75,7 +77,7 @@ def test_a_loaded_policy_is_the_saved_one(tmp_path: Path) -> None:
 
 def test_equal_policies_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        trained(tmp_path / name)
+        artifact(tmp_path / name)
     files = [
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (tmp_path / "a", tmp_path / "b")
@@ -115,7 +117,7 @@ def bit_of_what_is_listed(folder: Path) -> None:
     ("damage", "named"),
     [
         (edit(lambda h: h.update(format="fovea-encoder/1")), "config.json: format is"),
-        (edit(lambda h: h.update(env=3)), "config.json: env is 3"),
+        (edit(lambda h: h.update(env=3)), "config.json: env 3 and actions 4"),
         (edit(lambda h: h.update(actions=True)), "config.json: .*actions True"),
         (edit(lambda h: h.update(actions=10**9)), "config.json: .*actions 1000000000"),
         (
@@ -137,14 +139,14 @@ def bit_of_what_is_listed(folder: Path) -> None:
 def test_damage_is_named_with_its_file(
     damage: Callable[[Path], object], named: str, tmp_path: Path
 ) -> None:
-    trained(tmp_path)
+    artifact(tmp_path)
     damage(tmp_path)
     with pytest.raises(FoveaError, match=named):
         load_policy(tmp_path, seed=0)
 
 
-def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
-    trained(tmp_path)
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    artifact(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"seed 0 has no weights of step 70.*\[60, 160\]"):
         load_policy(tmp_path, seed=0, step=70)
     with pytest.raises(FileNotFoundError, match=r"seed 2 has no weights.*none"):
@@ -171,7 +173,7 @@ def test_actions_are_counted_without_starting_the_environment(env: str) -> None:
     ("space", "count"),
     [(Discrete(7), 7), (Box(-1, 1, (4,)), 4), (Box(0, 1, (4,)), 0), (MultiDiscrete([2, 3]), 0)],
 )
-def test_actions_that_no_agent_takes_are_refused(space: Space[Any], count: int) -> None:
+def test_unsupported_action_spaces_are_refused(space: Space[Any], count: int) -> None:
     if count:
         assert action_count(space) == count
     else:

@@ -1,4 +1,4 @@
-"""PPO's objective against loops, and its minibatches against the rollout they are drawn from."""
+"""PPO's objective against loops, and its minibatches against their rollout."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_the_clipped_value_loss_is_a_loop_over_samples() -> None:
     assert loss == pytest.approx(total / 100, abs=1e-6)
 
 
-def test_where_nothing_is_clipped_the_gradient_is_the_policy_gradient() -> None:
-    """At the policy that acted every ratio is 1."""
+def test_without_clipping_the_gradient_is_the_policy_gradient() -> None:
+    """For the policy that acted every ratio is 1."""
     torch.manual_seed(0)
     log_prob, advantage = torch.randn(40, requires_grad=True), torch.randn(40)
     loss = clipped_loss((log_prob - log_prob.detach()).exp(), advantage, 0.1)
@@ -96,8 +96,8 @@ def test_the_loss_is_its_three_parts_weighted() -> None:
     assert scalars["clipped"] == 0 and scalars["entropy"] == pytest.approx(math.log(3), abs=1e-3)
 
 
-def test_single_transitions_are_what_they_were_in_the_rollout() -> None:
-    """Each with the frames before it: the network says of them what it said when acting."""
+def test_single_transitions_are_as_in_the_rollout() -> None:
+    """Each has the frames before it: the network's output is that of acting."""
     agent = make()
     whole = rollout(agent)
     samples = agent.samples(whole)
@@ -112,7 +112,7 @@ def test_single_transitions_are_what_they_were_in_the_rollout() -> None:
     assert torch.equal(rows.advantage, advantage.view(1, -1)[:, index])
 
 
-def test_every_transition_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_transition_is_in_one_minibatch_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make(replace(SMALL, epochs=3))
     updates: list[Tensor] = []
 

@@ -116,7 +116,7 @@ def test_the_update_descends_the_weighted_divergence() -> None:
 
 
 def test_long_gradients_are_clipped() -> None:
-    """Adam's first moment is a tenth of the first gradient, as it was clipped."""
+    """Adam's first moment is a tenth of the first clipped gradient."""
     agent = small(gradient_norm=1e-3)
     agent.update(random_batch(agent))
     moments = [entry["exp_avg"] for entry in agent.optimizer.state.values()]
@@ -133,7 +133,7 @@ def test_every_sigma_learns() -> None:
     assert all(not torch.equal(after[k], v) for k, v in before.items())
 
 
-def test_the_target_network_is_copied_every_so_many_updates_and_never_else() -> None:
+def test_the_target_network_is_copied_at_its_interval_only() -> None:
     agent = small(target_every=3)
     weight = agent.target.head.value.weight
     start = weight.clone()
@@ -145,7 +145,7 @@ def test_the_target_network_is_copied_every_so_many_updates_and_never_else() -> 
     assert not any(p.requires_grad for p in agent.target.parameters())
 
 
-def test_the_atoms_stay_where_they_are() -> None:
+def test_the_atoms_are_constant() -> None:
     agent = small()
     for update in range(3):
         agent.update(random_batch(agent, update))
@@ -180,7 +180,7 @@ def test_noise_explores_and_is_off_otherwise() -> None:
     assert len(noisy) > 1
 
 
-def test_a_restored_agent_goes_on_bit_for_bit() -> None:
+def test_a_restored_agent_continues_bit_for_bit() -> None:
     agent = small()
     for update in range(5):
         agent.update(random_batch(agent, update))
@@ -193,7 +193,7 @@ def test_a_restored_agent_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_the_seed_is_all_that_the_first_weights_depend_on() -> None:
+def test_the_initial_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     first = small().policy.state_dict()
     torch.manual_seed(6)

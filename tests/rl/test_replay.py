@@ -18,7 +18,7 @@ STACK, STEPS, GAMMA = 3, 4, 0.9
 
 
 def frame(number: int) -> Obs:
-    """A frame that says which one it is."""
+    """A frame whose pixels encode its number."""
     return {
         "x": torch.full((1, 2, 3), float(number)),
         "mask": torch.tensor([[True, number % 2 == 0]]),
@@ -37,14 +37,14 @@ class Step:
 
 @dataclass
 class Model:
-    """What was added, as a list of episodes."""
+    """The added steps, as a list of episodes."""
 
     episodes: list[list[Step]] = field(default_factory=lambda: [[]])
     last_frame: dict[int, int] = field(default_factory=dict)  # true end of a truncated episode
 
 
 def fill(replay: Replay, count: int, seed: int = 0) -> Model:
-    """`count` random steps; frames are numbered from 1, so that 0 is none."""
+    """Add `count` random steps; frames are numbered from 1, so that 0 is none."""
     random, model, number = np.random.default_rng(seed), Model(), 1
     for _ in range(count):
         kind = random.random()
@@ -163,7 +163,7 @@ def test_terminated_goes_before_truncated() -> None:
     assert len(replay) == 1
 
 
-def test_rows_are_drawn_in_proportion_to_priority_to_the_alpha() -> None:
+def test_rows_are_sampled_in_proportion_to_priority_to_the_alpha() -> None:
     replay = make(priority_exponent=0.5)
     for number in range(1, 9):
         replay.add(frame(number), 0, 0.0, terminated=True, truncated=False)
@@ -187,8 +187,8 @@ def test_a_new_row_has_priority_one() -> None:
     assert (indices == 0).float().mean().item() == pytest.approx(0.75, abs=0.02)
 
 
-def test_without_priorities_every_row_that_may_be_is_drawn_alike() -> None:
-    """Neither frames behind a cut nor rows still waiting for theirs, in a ring that is full."""
+def test_without_priorities_rows_are_sampled_uniformly() -> None:
+    """Without frames behind a cut or rows that still wait for theirs, in a full ring."""
     replay = make(capacity=30, priority_exponent=0.0)
     model = fill(replay, 100)
     batch = replay.sample(40_000, 0.4)
@@ -202,8 +202,8 @@ def test_without_priorities_every_row_that_may_be_is_drawn_alike() -> None:
         check(batch, row, model)
 
 
-def test_continuous_actions_and_states_come_back_as_they_were() -> None:
-    """To the last bit, where features of a net are halved."""
+def test_continuous_actions_and_states_are_stored_exactly() -> None:
+    """To the last bit, whereas a net's features are stored in half precision."""
     generator = torch.Generator().manual_seed(0)
     states, actions = (torch.rand(9, size, generator=generator) for size in (5, 2))
     replay = Replay(
@@ -235,7 +235,7 @@ def equal(first: Batch, second: Batch) -> bool:
 
 
 @pytest.mark.parametrize("saves", [(20,), (5, 17, 29), (40, 41, 90), (25, 100, 130)])
-def test_what_is_loaded_goes_on_like_what_was_saved(saves: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_loaded_replay_continues_as_saved(saves: tuple[int, ...], tmp_path: Path) -> None:
     replay, added, state = make(capacity=30), 0, {}
     for stop in saves:
         fill(replay, stop - added, seed=stop)
@@ -249,7 +249,7 @@ def test_what_is_loaded_goes_on_like_what_was_saved(saves: tuple[int, ...], tmp_
     assert equal(replay.sample(64, 0.5), loaded.sample(64, 0.5))
 
 
-def test_a_save_writes_only_what_is_new_and_drops_what_is_overwritten(tmp_path: Path) -> None:
+def test_a_save_writes_new_rows_and_drops_overwritten_ones(tmp_path: Path) -> None:
     replay = make(capacity=30)
     names = []
     for _ in range(5):

@@ -58,7 +58,7 @@ def test_only_a_termination_ends_the_bootstrap() -> None:
 def project_by_loop(
     probability: Tensor, reward: Tensor, discount: Tensor, support: Tensor
 ) -> Tensor:
-    """Bellemare et al. 2017, algorithm 1, as it is written there."""
+    """Bellemare et al. 2017, algorithm 1, literally."""
     low, high, count = float(support[0]), float(support[-1]), len(support)
     spacing = (high - low) / (count - 1)
     out = np.zeros((len(reward), count))

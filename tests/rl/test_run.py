@@ -1,4 +1,4 @@
-"""A seed's folder without any algorithm: several environments, several steps at a time."""
+"""A seed's folder, independent of any algorithm: several environments, several steps at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def infos(returns: list[float], over: list[bool]) -> dict[str, Any]:
-    """Of environments side by side, as gymnasium's vector environments give them."""
+    """Of several environments, in the form of gymnasium's vector environments."""
     final = {
         "game_over": np.array(over),
         "game_return": np.array(returns),
@@ -41,7 +41,7 @@ def test_finished_episodes_of_several_environments_are_one_line_each(tmp_path: P
     assert run.finished and not run.resume.exists()
 
 
-def test_multiples_are_noticed_where_steps_leap_over_them(tmp_path: Path) -> None:
+def test_multiples_are_noticed_when_steps_skip_them(tmp_path: Path) -> None:
     run, reached = Run(tmp_path, seed=0), []
     for _ in range(10):
         run.advance(16, {}, np.zeros(16, np.bool_))
@@ -49,8 +49,8 @@ def test_multiples_are_noticed_where_steps_leap_over_them(tmp_path: Path) -> Non
     assert [16 * (i + 1) for i, at in enumerate(reached) if at] == [64, 112, 160]
 
 
-def test_every_part_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    """Two environments, a generator and a module: each as it was."""
+def test_every_part_resumes_from_a_checkpoint(tmp_path: Path) -> None:
+    """Two environments, a generator and a module."""
 
     def parts() -> tuple[Any, Any, Any]:
         environment = fakes.make_chain("fake/Chain", num_envs=2, seed=3)
@@ -67,7 +67,7 @@ def test_every_part_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         run.begin(named, CPU)
         return run
 
-    def go_on(environment: Any, generator: Any, module: Any) -> list[Any]:
+    def resume(environment: Any, generator: Any, module: Any) -> list[Any]:
         values: list[Any] = [*module.parameters()]
         for _ in range(20):
             images, *rest, _ = environment.step(generator.integers(3, size=2))
@@ -76,19 +76,19 @@ def test_every_part_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 
     first = parts()
     run = begin(tmp_path, *first)
-    go_on(*first)
+    resume(*first)
     run.advance(40, {}, np.zeros(2, np.bool_))
     run.checkpoint()
     second = parts()
     again = begin(tmp_path, *second)
     assert again.step == 40
-    for one, other in zip(go_on(*first), go_on(*second), strict=True):
+    for one, other in zip(resume(*first), resume(*second), strict=True):
         np.testing.assert_array_equal(np.asarray(one.data), np.asarray(other.data))
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 @pytest.mark.parametrize("when", ["save_weights", "checkpoint", "finish"])
-def test_nothing_is_kept_of_a_loss_that_is_not_finite(
+def test_no_files_are_kept_of_a_loss_that_is_not_finite(
     loss: float, when: str, tmp_path: Path
 ) -> None:
     run = Run(tmp_path, seed=5)

@@ -1,4 +1,4 @@
-"""SAC: its density against integrals, its losses against themselves told plainly; its sizes."""
+"""SAC: its density against integrals, its losses against plain implementations, and its sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.rl.point import ACTIONS, SMALL, make, random_batch
 
 
 def log_prob(distribution: Any, value: Tensor) -> Tensor:
-    """What torch says, whose method has no types."""
+    """torch's log probability, whose method has no types."""
     density: Tensor = distribution.log_prob(value)
     return density
 
@@ -64,7 +64,7 @@ def test_the_density_stays_finite_and_exact_far_out() -> None:
     torch.testing.assert_close(density, (normal - complement)[:, 0].float(), rtol=1e-5, atol=1e-5)
 
 
-def test_drawn_actions_carry_torchs_own_log_probability() -> None:
+def test_sampled_actions_have_torchs_log_probability() -> None:
     agent = make()
     features = torch.randn(8, 4)
     action, log_probability = agent.sample(features)
@@ -91,7 +91,7 @@ def test_bounds_of_log_std_are_reached_by_tanh() -> None:
 
 
 def plain_critics(twin: TwinCritic) -> list[nn.Sequential]:
-    """The same weights in two ordinary perceptrons."""
+    """Two ordinary perceptrons with the same weights."""
     networks = []
     for number in range(2):
         layers: list[nn.Module] = []
@@ -114,9 +114,10 @@ def test_the_twin_critic_is_two_perceptrons() -> None:
     torch.testing.assert_close(one @ one.T, torch.eye(16))  # orthogonal
 
 
-def test_an_update_is_the_papers_losses_descended_by_adam() -> None:
-    """Two updates, the second with actor, temperature and targets, redone with torch's own parts:
-    two perceptrons, distributions.Normal, a plain Adam each, and Polyak by hand."""
+def test_an_update_is_adam_on_the_papers_losses() -> None:
+    """Two updates, the second with actor, temperature and targets, repeated with torch's own parts:
+    two perceptrons, distributions.Normal, a plain Adam each, and Polyak by hand.
+    """
     agent = make()
     batches = [random_batch(seed=number) for number in range(2)]
     twin = make()
@@ -178,7 +179,7 @@ def test_an_update_is_the_papers_losses_descended_by_adam() -> None:
     torch.testing.assert_close(agent.log_temperature, log_alpha)
 
 
-def test_a_transition_that_terminates_is_worth_its_reward_alone() -> None:
+def test_the_target_of_a_terminal_transition_is_its_reward() -> None:
     agent, batch = make(), random_batch()
     goal = agent.targets(replace(batch, discount=torch.zeros(8)))
     assert torch.equal(goal, batch.reward)
@@ -199,7 +200,7 @@ def test_the_temperature_grows_where_entropy_is_below_its_target(
 
 
 def test_a_trainable_net_learns_from_the_critics_loss_alone() -> None:
-    """The same net step whether the actor is updated with it or not."""
+    """The net's step is the same with and without an update of the actor."""
     encoder = fakes.Pixels()
     obs = {"image": torch.randint(0, 256, (8, 1, 3, 25, 25), dtype=torch.uint8)}
     states = []
@@ -245,7 +246,9 @@ def test_parameter_counts(encoder: Any, actor: int, critics: int) -> None:
 
 
 def test_the_eleven_convolutions() -> None:
-    """3,872 numbers are left of 64 pixels; it begins as plain orthogonal maps of single pixels."""
+    """64 pixels give 3,872 numbers; the initial convolutions are orthogonal maps of
+    single pixels.
+    """
     torch.manual_seed(0)
     net = deep_cnn.Net(deep_cnn.Config(), {"image": torch.zeros(1, 3, 64, 64)}, 1)
     assert sum(p.numel() for p in net.parameters()) == 2_077_376
@@ -266,7 +269,7 @@ def test_the_eleven_convolutions() -> None:
     torch.testing.assert_close(vectors, scaled)
 
 
-def test_pictures_too_small_for_the_convolutions_are_refused() -> None:
+def test_images_too_small_for_the_convolutions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"image: 32x32.*net\.layers"):
         deep_cnn.Net(deep_cnn.Config(), {"image": torch.zeros(1, 3, 32, 32)}, 1)
 

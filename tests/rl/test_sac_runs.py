@@ -1,4 +1,4 @@
-"""SAC in an environment: it learns, is stopped and goes on, and plays."""
+"""SAC in an environment: training, stopping and resuming, and evaluation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def train(folder: Path, policy: Policy, **every: Any) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
+def test_a_point_learns_to_reach_the_goal(tmp_path: Path) -> None:
     config = replace(
         SMALL, steps=1_500, learn_start=200, replay_capacity=1_500, batch_size=64, hidden=32,
         learning_rate=3e-3, gamma=0.9,
@@ -56,7 +56,7 @@ def test_a_point_learns_to_go_where_it_should(tmp_path: Path) -> None:
     assert metrics["last_100_games_success"] > 0.5
 
 
-def test_pixels_train_as_states_do(tmp_path: Path) -> None:
+def test_pixels_train_like_states(tmp_path: Path) -> None:
     encoder, net = fakes.Pixels(), deep_cnn.Config(layers=3, filters=4, width=8)
     config = replace(SMALL, steps=50)
     files = train(tmp_path, policy(config, encoder, net=net))
@@ -65,7 +65,7 @@ def test_pixels_train_as_states_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [1, 59, 76, 160])
 def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: Path) -> None:
-    """The file of actions that a source of frames asks for included."""
+    """Including the file of actions for a source of frames."""
     logs = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
     whole = train(tmp_path / "whole", policy(), resume_every=90, log=ActionLog(logs["whole"]))
     learned = load_file(logs["whole"])
@@ -116,7 +116,7 @@ def test_replay_gets_raw_rewards_float_actions_and_true_last_states(tmp_path: Pa
             assert reward == pytest.approx(-distance, abs=1e-6)
 
 
-def test_an_encoder_of_the_state_is_never_shown_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_of_the_state_needs_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = []
     real = Point.__init__
 

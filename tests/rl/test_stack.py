@@ -25,8 +25,8 @@ def test_the_stack_rolls_and_a_new_episode_begins_with_zeros() -> None:
     assert stack["x"][:, :, 0].tolist() == [[2, 3, 4], [0, 3, 4]]
 
 
-class Seen(Net):
-    """The stack as it is."""
+class StackNet(Net):
+    """The stack unchanged."""
 
     width = 3
 
@@ -35,7 +35,7 @@ class Seen(Net):
 
 
 def test_a_sequence_gives_every_steps_own_stack() -> None:
-    core = FrameStack(Seen(), 3, frame(0))
+    core = FrameStack(StackNet(), 3, frame(0))
     obs = {key: torch.stack([frame(n)[key] for n in (1, 2, 3, 4)]) for key in ("x", "mask")}
     first = torch.tensor([[True, True], [False, False], [False, True], [False, False]])
     features, state, extras = core(obs, core.initial(2), first)
@@ -46,7 +46,7 @@ def test_a_sequence_gives_every_steps_own_stack() -> None:
 
 
 def test_the_first_state_is_all_zero_and_no_weight() -> None:
-    core = FrameStack(Seen(), 3, {"image": torch.zeros(7, 3, 5, 5, dtype=torch.uint8)})
+    core = FrameStack(StackNet(), 3, {"image": torch.zeros(7, 3, 5, 5, dtype=torch.uint8)})
     (blank,) = core.initial(4).values()
     assert blank.shape == (4, 3, 3, 5, 5) and blank.dtype == torch.uint8 and not blank.any()
     assert not core.state_dict()

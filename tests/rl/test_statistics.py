@@ -1,4 +1,4 @@
-"""Scores' aggregates against scipy, and the reference table against the games there are."""
+"""Aggregates of scores against scipy, and the reference table against the existing games."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_interquartile_mean_is_scipys_trimmed_mean(count: int) -> None:
     assert statistics.interquartile_mean(scores) == pytest.approx(want)
 
 
-def test_interquartile_mean_forgets_an_outlier() -> None:
+def test_interquartile_mean_ignores_an_outlier() -> None:
     assert statistics.interquartile_mean(np.array([1.0, 2.0, 3.0, 1e9])) == 2.5
 
 
@@ -35,8 +35,8 @@ def mean(scores: statistics.Scores) -> float:
     return float(scores.mean())
 
 
-def test_bootstrap_is_the_plain_loop_with_the_same_draws() -> None:
-    """Seeds of 3, 1 and 4 games; a seed that played fewer uses the first of its row's draws."""
+def test_bootstrap_is_the_plain_loop_with_the_same_samples() -> None:
+    """Seeds of 3, 1 and 4 episodes; a seed with fewer uses the first samples of its row."""
     seeds = [np.array([1.0, 5.0, 2.0]), np.array([40.0]), np.array([7.0, 8.0, 20.0, 9.0])]
     generator, values = np.random.default_rng(3), []
     indices = generator.integers(3, size=(200, 3))
@@ -54,13 +54,15 @@ def test_bootstrap_is_the_plain_loop_with_the_same_draws() -> None:
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
-    """Between seeds whose games never vary, only which seeds are drawn does: 0 to 2 of the 2."""
+    """Between seeds without variance only the choice of seeds varies: 0 to 2 of the 2."""
     seeds = [np.zeros(10), np.full(10, 100.0)]
     assert statistics.bootstrap_interval(seeds, mean) == (0, 100)
 
 
 def test_the_interval_covers_the_truth_where_seeds_differ() -> None:
-    """Ten seeds' means are N(0, 1), their games N(mean, 0.1): games alone would cover it rarely."""
+    """Ten seeds' means are N(0, 1), their episodes N(mean, 0.1): an interval over episodes alone
+    would rarely cover the truth.
+    """
     random, covered, alone = np.random.default_rng(0), 0, 0
     for trial in range(100):
         seeds = list(random.normal(size=(10, 1)) + 0.1 * random.normal(size=(10, 20)))
@@ -82,7 +84,7 @@ def test_students_and_welchs_intervals_are_scipys(n: int, m: int) -> None:
     np.testing.assert_allclose(statistics.student_interval(ours), one)
 
 
-def test_students_intervals_of_what_does_not_differ_and_of_single_numbers() -> None:
+def test_students_intervals_of_equal_and_of_single_numbers() -> None:
     assert statistics.welch_interval(np.full(3, 2.0), np.full(3, 0.5)) == (1.5, 1.5)
     assert np.isnan(statistics.welch_interval(np.ones(1), np.ones(3))).all()
     assert np.isnan(statistics.student_interval(np.ones(1))).all()
@@ -106,7 +108,7 @@ def test_impossible_input_is_refused() -> None:
         statistics.bootstrap_interval([np.ones(3)], level=1.0)
 
 
-def test_reference_scores_are_of_games_there_are() -> None:
+def test_reference_scores_are_of_existing_games() -> None:
     path = Path(statistics.__file__).parent / "reference_scores.json"
     table = json.loads(path.read_text())
     assert table["source"]
@@ -121,7 +123,7 @@ def median(scores: statistics.Scores) -> float:
 
 
 def test_the_difference_interval_is_that_of_two_resampled_means() -> None:
-    """Against the normal theory of two samples of seeds whose games are all alike."""
+    """Against the normal theory of two samples of seeds whose episodes are all equal."""
     generator = np.random.default_rng(0)
     ours = [np.full(3, x) for x in generator.normal(10.0, 2.0, 40)]
     theirs = [np.full(3, x) for x in generator.normal(4.0, 1.0, 40)]
@@ -133,7 +135,7 @@ def test_the_difference_interval_is_that_of_two_resampled_means() -> None:
     assert abs(high - (middle + 1.96 * error)) < 0.1 * error
 
 
-def test_the_difference_interval_has_the_spread_of_games_too() -> None:
+def test_the_difference_interval_includes_the_spread_of_episodes() -> None:
     games = np.random.default_rng(0).normal(0.0, 1.0, 100)
     low, high = statistics.difference_interval([games], [np.zeros(5)], mean)
     assert high - low == pytest.approx(2 * 1.96 * games.std() / 10, rel=0.1)
@@ -141,7 +143,7 @@ def test_the_difference_interval_has_the_spread_of_games_too() -> None:
         statistics.difference_interval([], [games], mean)
 
 
-def test_the_difference_interval_is_scipys_where_seeds_have_one_game() -> None:
+def test_the_difference_interval_is_scipys_for_one_episode_a_seed() -> None:
     random = np.random.default_rng(2)
     ours, theirs = random.exponential(9.0, 12), random.exponential(5.0, 8)
     want = stats.bootstrap(
@@ -157,7 +159,7 @@ def test_the_difference_interval_is_scipys_where_seeds_have_one_game() -> None:
     assert got == pytest.approx(tuple(want), abs=0.03 * (want.high - want.low))
 
 
-def test_the_mean_interval_is_the_plain_loop_over_seeds_of_unequal_games() -> None:
+def test_the_mean_interval_is_the_plain_loop_for_unequal_numbers_of_episodes() -> None:
     seeds = [np.array([1.0, 5.0, 2.0]), np.array([40.0]), np.array([7.0, 8.0, 20.0, 9.0])]
     random, values = np.random.default_rng(1), []
     for _ in range(5_000):
@@ -167,8 +169,10 @@ def test_the_mean_interval_is_the_plain_loop_over_seeds_of_unequal_games() -> No
     assert got == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1.0)
 
 
-def test_a_mean_of_medians_is_not_the_median_of_all_games() -> None:
-    """Medians 0, 0 and 90: their mean of 30 must lie in the interval, as the pooled 0 would not."""
+def test_a_mean_of_medians_is_not_the_median_of_all_episodes() -> None:
+    """Medians 0, 0 and 90: their mean of 30 must be in the interval, which the pooled median 0 is
+    not.
+    """
     seeds = [np.zeros(9), np.zeros(9), np.full(9, 90.0)]
     low, high = statistics.mean_interval(seeds, median)
     assert (low, high) == (0, 90)

@@ -1,4 +1,4 @@
-"""A policy watched over recorded frames sees what it saw when it played them."""
+"""The attention of a policy on recorded frames equals that while it played them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.envs.single", fakes.single_chain)
 
 
-def recorded(images: np.ndarray, episodes: list[int]) -> FrameSet:
-    """Frames of stream 1, behind one of stream 0."""
+def frame_set(images: np.ndarray, episodes: list[int]) -> FrameSet:
+    """Frames of stream 1, after one of stream 0."""
     images = np.concatenate([images[:1], images])
     count, lengths = len(images), np.diff([*episodes, len(images) - 1])
     steps = np.concatenate([[0], *(np.arange(length) for length in lengths)])
@@ -52,12 +52,12 @@ def recorded(images: np.ndarray, episodes: list[int]) -> FrameSet:
 
 
 def test_the_maps_are_the_attention_while_playing() -> None:
-    """Two episodes one after the other: memory does not reach across."""
+    """Two episodes: the recurrent state is reset between them."""
     policy = fakes.policy(encoder=Patches())
     played = play.record(policy, seed=2, epsilon=0.3)
     images = np.stack([frame.image for frame in played])
     length = len(images)
-    frames = recorded(np.concatenate([images, images]), [0, length])
+    frames = frame_set(np.concatenate([images, images]), [0, length])
     maps = np.stack(list(watch(policy, frames, 1)))
     assert maps.shape == (2 * length, 25, 25) and maps.dtype == np.float32
     assert maps.min() == 0 and (maps.max((1, 2)) == 1).all()
@@ -72,7 +72,7 @@ def test_the_maps_are_the_attention_while_playing() -> None:
 def test_recorded_actions_and_rewards_are_those_before_a_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    frames = recorded(np.zeros((4, 25, 25, 3), np.uint8), [0, 2])
+    frames = frame_set(np.zeros((4, 25, 25, 3), np.uint8), [0, 2])
     frames = replace(frames, action=np.arange(5), reward=np.arange(5, dtype=np.float32))
     calls: list[tuple[int, float, bool]] = []
     real = Actor.observe
@@ -89,6 +89,6 @@ def test_recorded_actions_and_rewards_are_those_before_a_frame(
 
 
 def test_a_policy_without_attention_is_refused() -> None:
-    frames = recorded(np.zeros((2, 25, 25, 3), np.uint8), [0])
+    frames = frame_set(np.zeros((2, 25, 25, 3), np.uint8), [0])
     with pytest.raises(FoveaError, match=r"fake/Chain.*data_efficient_cnn attends to no patches"):
         next(watch(fakes.policy(encoder=fakes.Pixels()), frames, 1))

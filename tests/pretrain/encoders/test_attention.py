@@ -1,4 +1,6 @@
-"""Self-supervised attention: sizes, equations, gradients, pairs, and that it finds what moves."""
+"""Self-supervised attention: sizes, equations, gradients, pairs, and a mask that opens at
+motion.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def test_sizes_are_the_released_networks() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 84, 84), (3, 96, 96), (3, 210, 160), (1, 36, 41)])
-def test_what_is_reconstructed_has_the_frames_shape(shape: tuple[int, int, int]) -> None:
+def test_the_reconstruction_has_the_frames_shape(shape: tuple[int, int, int]) -> None:
     model = AttentionAutoencoder(shape)
     output = model(torch.rand(2, *shape), torch.rand(2, *shape))
     assert output.target.shape == output.auto.shape == (2, *shape)
@@ -65,7 +67,7 @@ def backward(output: Reconstruction, target: Tensor) -> None:
 
 
 def test_the_source_side_gets_no_gradient() -> None:
-    """Weights learn as if what the source gives were data: compared with autograd on constants."""
+    """The gradient is that for constant source features: compared with autograd on constants."""
     model = AttentionAutoencoder(GRAY)
     model.initialise(1)
     source, target = torch.rand(2, 2, *GRAY)
@@ -113,9 +115,9 @@ def test_the_loss_is_equation_2_and_sums_are_the_same_times_the_pixels() -> None
 # Pairs
 
 
-def recorded(folder: Path, lengths: list[list[int]], size: int = 40, gap: int = 1) -> FrameSet:
-    """Streams of episodes of so many frames, `gap` steps apart: a bright square moves over an even
-    ground, and a still one stays.
+def streams_in(folder: Path, lengths: list[list[int]], size: int = 40, gap: int = 1) -> FrameSet:
+    """Streams of episodes of these lengths, `gap` steps apart: a bright square moves over an even
+    ground, and another one does not move.
     """
     folder.mkdir(exist_ok=True)
     for stream, episodes in enumerate(lengths):
@@ -135,8 +137,8 @@ def recorded(folder: Path, lengths: list[list[int]], size: int = 40, gap: int = 
 
 @pytest.mark.parametrize("gap", [1, 3])
 def test_pairs_are_of_one_episode_and_near(tmp_path: Path, gap: int) -> None:
-    """Every pair that may be is drawn, about as often as the others, and no other one."""
-    frames = recorded(tmp_path, [[5, 1, 9], [1, 7]], gap=gap)
+    """Every allowed pair is sampled about equally often, and no other one."""
+    frames = streams_in(tmp_path, [[5, 1, 9], [1, 7]], gap=gap)
     pairs = Pairs(frames, 3 * gap, seed=1)
     assert pairs.targets.tolist() == [i for i in range(23) if i not in (5, 15)]
     sources_by_target: dict[int, list[int]] = {int(t): [] for t in pairs.targets}
@@ -158,14 +160,14 @@ def test_pairs_are_of_one_episode_and_near(tmp_path: Path, gap: int) -> None:
 
 
 def test_episodes_of_one_frame_have_no_pairs(tmp_path: Path) -> None:
-    with pytest.raises(FoveaError, match="max_gap: 5, but of 3 frames no two"):
-        Pairs(recorded(tmp_path, [[1, 1], [1]]), 5, seed=0)
+    with pytest.raises(FoveaError, match="max_gap: 5, but among 3 frames no two"):
+        Pairs(streams_in(tmp_path, [[1, 1], [1]]), 5, seed=0)
     with pytest.raises(ValueError, match="max_gap: 0, must be at least 1"):
         Config(max_gap=0)
 
 
 def test_batches_of_pairs_are_the_same_with_workers_and_shared_out(tmp_path: Path) -> None:
-    frames = recorded(tmp_path, [[5, 1, 9], [1, 7]])
+    frames = streams_in(tmp_path, [[5, 1, 9], [1, 7]])
     pairs, columns = Pairs(frames, 3, seed=1), {"image": frames.images}
 
     def batches(share: slice, workers: int = 0) -> list[dict[str, NDArray[np.uint8]]]:
@@ -188,7 +190,7 @@ def test_batches_of_pairs_are_the_same_with_workers_and_shared_out(tmp_path: Pat
 # Training
 
 
-def trained(
+def train(
     frames: FrameSet, folder: Path, *, config: Config, stop: int | None = None
 ) -> Pretraining:
     folder.mkdir(exist_ok=True)
@@ -216,19 +218,19 @@ def trained(
     return method
 
 
-def test_training_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    frames = recorded(tmp_path / "frames", [[30, 1, 20]])
+def test_interrupted_training_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    frames = streams_in(tmp_path / "frames", [[30, 1, 20]])
     config = Config(epochs=3, batch_size=10, max_gap=8)
-    whole = trained(frames, tmp_path / "whole", config=config)
+    whole = train(frames, tmp_path / "whole", config=config)
     with pytest.raises(KeyboardInterrupt):
-        trained(frames, tmp_path / "cut", config=config, stop=8)
-    resumed = trained(frames, tmp_path / "cut", config=config)
+        train(frames, tmp_path / "cut", config=config, stop=8)
+    resumed = train(frames, tmp_path / "cut", config=config)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_the_mask_opens_where_something_moves(tmp_path: Path) -> None:
-    """After 120 steps it is wide open at the square, and half closed elsewhere."""
+    """After 120 steps it is wide open at the moving square, and half closed elsewhere."""
     side, square = 52, 10
     places = np.random.default_rng(0).integers(0, side - square, (400, 2))
     frames = []
@@ -238,7 +240,7 @@ def test_the_mask_opens_where_something_moves(tmp_path: Path) -> None:
         frames.append(Frame(image, 0, 0.0, False, False, 0, step))
     write_shard(tmp_path / "000-00000.tar", frames, stream=0, start=0)
     config = Config(epochs=5, batch_size=16, learning_rate=3e-3, sparsity=3e-3)
-    method = trained(read_frames(tmp_path), tmp_path / "run", config=config)
+    method = train(read_frames(tmp_path), tmp_path / "run", config=config)
     save_encoder(method.encoder(Features()), tmp_path / "encoder")
     images = torch.stack([torch.from_numpy(frame.image) for frame in frames[:64]])
     maps = load_saliency(tmp_path / "encoder")(images.permute(0, 3, 1, 2).contiguous())[:, 0]

@@ -1,4 +1,4 @@
-"""What a trainable CNN gets of a frame and its saliency: on one scale, pixel by pixel."""
+"""The input of a trainable CNN from a frame and its saliency: on one scale, pixel by pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""MultiMAE against plain loops over images, heads and patches, and what it learns."""
+"""MultiMAE against plain loops over images, heads and patches, and its predictions after
+training.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def batch_of(count: int = 6, seed: int = 0, share: slice = ALL) -> dict[str, Any
 
 
 def method(**changes: Any) -> Pretraining:
-    """With norms and tokens that are not one and zero, so that a mix-up shows."""
+    """With norms and tokens other than one and zero, so that a mix-up is detected."""
     training = Pretraining(replace(SMALL, **changes), SHAPE)
     generator = torch.Generator().manual_seed(1)
     for parameter in training.parameters():
@@ -101,7 +103,7 @@ def through(x: Tensor, block: Any, heads: int) -> Tensor:
 
 
 def patches_of(training: Pretraining, images: Tensor) -> dict[str, Tensor]:
-    """(B, 4, H, W) in [0, 1]: RGB by ImageNet's statistics, saliency as it is."""
+    """(B, 4, H, W) in [0, 1]: RGB standardised by ImageNet's statistics, saliency unchanged."""
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     patches = {"rgb": patchify((images[:, :3] - mean) / std, 8)}
@@ -126,8 +128,10 @@ def encoded(training: Pretraining, patches: dict[str, Tensor], b: int, keep: lis
     return x
 
 
-def drawn(training: Pretraining, name: str, own: int, latent: Tensor, keep: list[int]) -> Tensor:
-    """What a decoder draws of all 16 patches of modality number `own`."""
+def reconstruct(
+    training: Pretraining, name: str, own: int, latent: Tensor, keep: list[int]
+) -> Tensor:
+    """A decoder's reconstruction of all 16 patches of modality number `own`."""
     d: Any = training.decoders[name]
     places, vectors = sincos_positions(24, 4, 4), list(d.modality.values())
     rows = F.linear(latent, d.embed_latent.weight, d.embed_latent.bias)
@@ -152,7 +156,9 @@ def drawn(training: Pretraining, name: str, own: int, latent: Tensor, keep: list
 
 @pytest.mark.parametrize("modalities", ["rgb+saliency", "rgb"])
 def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image sees all of RGB and one all of saliency: of these nothing is left to draw."""
+    """In one image all of RGB is visible, and in one all of saliency: these have no
+    hidden patches.
+    """
     training = method(modalities=modalities, mask=0.5)
     batch, names = batch_of(), modalities.split("+")
     visible = 8 * len(names)
@@ -175,7 +181,7 @@ def test_the_loss_against_plain_loops(modalities: str, monkeypatch: pytest.Monke
             means = []
             for b in range(6):
                 hidden = [n for n in range(16) if 16 * own + n not in keep[b]]
-                rows = drawn(training, name, own, latents[b], keep[b].tolist())
+                rows = reconstruct(training, name, own, latents[b], keep[b].tolist())
                 errors = []
                 for n in hidden:
                     target = patches[names[own]][b, n]
@@ -232,7 +238,7 @@ def test_initialisation_treats_queries_keys_and_values_apart() -> None:
 
 
 def test_the_optimizer_is_the_papers() -> None:
-    """2e-4 at batch 512 after 40 of 200 epochs; no decay on biases, norms, tokens and vectors."""
+    """2e-4 at batch 512 after 40 of 200 epochs; no decay of biases, norms, tokens and vectors."""
     training = Pretraining(Config(), (3, 64, 64))
     optimizer, schedule = training.optimizer(1000)
     decayed, bare = optimizer.param_groups
@@ -253,7 +259,7 @@ def test_the_optimizer_is_the_papers() -> None:
 
 
 def things(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Grey frames of four patches, one of them bright, and maps that say which."""
+    """Grey frames of four patches, one of them bright, and maps that mark it."""
     image = np.full((count, 16, 16, 3), 90, np.uint8)
     saliency = np.zeros((count, 16, 16), np.uint8)
     places = 8 * np.random.default_rng(seed).integers(0, 2, (count, 2))
@@ -308,8 +314,8 @@ def test_stopped_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
 def test_it_learns_one_modality_from_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of new frames: hidden patches of the map, and a frame from its map alone, both better than
-    the mean does.
+    """On new frames, hidden patches of the map and a frame from its map alone are both
+    reconstructed better than by the mean.
     """
     monkeypatch.setattr(crops, "SCALE", (1.0, 1.0))
     monkeypatch.setattr(crops, "RATIO", (1.0, 1.0))
@@ -323,7 +329,7 @@ def test_it_learns_one_modality_from_the_other(
     patches = training.patches(training._images(batch))
 
     def errors(name: str, keep: np.ndarray) -> tuple[float, float]:
-        """Of what is drawn of the hidden patches, and of their mean."""
+        """Errors of the reconstruction of the hidden patches, and of their mean."""
         hidden = budgets.hidden(keep, 2, 4)
         with torch.no_grad():
             rows, reconstruction = training._reconstruct(patches, keep, hidden)[name]
@@ -392,13 +398,13 @@ OTHER: Any = "other"  # than the known ones
         (lambda: Pretraining(SMALL, SHAPE).encoder(), "saliency: is None"),
     ],
 )
-def test_what_cannot_be_is_named(make: Any, message: str) -> None:
+def test_impossible_settings_are_named(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
 
 
 @pytest.mark.parametrize(("modalities", "pictures"), [("rgb+saliency", 14), ("rgb", 7)])
-def test_panels_are_pictures_and_repeat(modalities: str, pictures: int) -> None:
+def test_panels_are_images_and_reproducible(modalities: str, pictures: int) -> None:
     training = method(modalities=modalities)
     one = {key: value[:1] for key, value in batch_of().items() if key in ("image", "saliency")}
     first, second = training.panels(one), training.panels(one)

@@ -1,4 +1,6 @@
-"""Transporter: Gaussians, transport and gradients against plain arithmetic; it follows a square."""
+"""Transporter: Gaussians, transport and gradients against plain arithmetic, and a keypoint that
+follows a square.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def test_sizes() -> None:
         Encoder(Config(), Features(), (1, 84, 82))
 
 
-def test_gaussians_stand_at_their_keypoints() -> None:
-    """Cell by cell: rows go down, columns to the right, cells lie at their centres."""
+def test_gaussians_are_at_their_keypoints() -> None:
+    """Cell by cell: rows go down, columns to the right, cells are at their centres."""
     points = torch.tensor([[[0.5, -0.25], [-1.0, 1.0]]])
     maps = gaussians(points, (4, 8), 0.3)
     assert maps.shape == (1, 2, 4, 8)
@@ -67,7 +69,9 @@ def test_the_source_side_gets_no_gradient() -> None:
 
 
 def test_a_keypoint_follows_a_square() -> None:
-    """One keypoint, and one thing that moves: after 150 steps it is on it, nearly always."""
+    """One keypoint, and one moving square: after 150 steps it is on the square in nearly all
+    frames.
+    """
     side, square = 32, 8
     rng = np.random.default_rng(0)
     places = rng.integers(0, side - square, (300, 2))

@@ -1,4 +1,4 @@
-"""Keypoints against a loop over the cells, hits against all matchings there are."""
+"""Keypoints against a loop over the cells, hits against all possible matchings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pretrain.metrics.keypoints import (
 
 
 def plain_keypoints(grid: np.ndarray, k: int) -> list[tuple[float, float]]:
-    """Cell by cell, and its neighbours one by one."""
+    """Cell by cell, with its neighbours one by one."""
     rows, columns = grid.shape
     peaks = []
     for row in range(rows):
@@ -43,7 +43,9 @@ def plain_keypoints(grid: np.ndarray, k: int) -> list[tuple[float, float]]:
 def test_keypoints_are_the_strongest_local_maxima(
     seed: int, k: int, cells: tuple[int, int]
 ) -> None:
-    """With ties, which a grid of few values has many of; a map of whole cells is that grid."""
+    """With ties, which are frequent in a grid of few values; a map of whole cells equals
+    that grid.
+    """
     rng = np.random.default_rng(seed)
     grid = rng.integers(0, rng.integers(2, 9), cells) / 8
     k = min(k, cells[0] * cells[1])
@@ -68,7 +70,7 @@ def test_k_beyond_the_cells_is_refused() -> None:
 
 
 def most_hits(points: Points, objects: Points, epsilon: float) -> int:
-    """Every assignment of the fewer to the more."""
+    """The most hits of any assignment of the smaller set to the larger."""
     few, many = sorted((points.tolist(), objects.tolist()), key=len)
     return max(
         sum(
@@ -90,7 +92,7 @@ def test_hits_are_the_best_matching(seed: int, count: int, objects: int, epsilon
 
 
 def test_a_far_object_does_not_take_a_near_ones_keypoint() -> None:
-    """At least cost alone the left keypoint would be matched to the object that is no hit."""
+    """A matching of least cost would match the left keypoint to an object beyond the threshold."""
     points = np.array([[0.0, 0.0], [0.19, 0.0]])
     objects = np.array([[0.1, 0.0], [5.0, 0.0]])
     assert hits(points, objects, 0.15) == 1
@@ -110,7 +112,7 @@ def test_recall_and_precision_count_objects_and_keypoints_of_all_frames() -> Non
         detection(points[:2], objects)
 
 
-def test_controls_see_nothing() -> None:
+def test_controls_do_not_depend_on_the_frame() -> None:
     grid = uniform_grid(7)
     assert grid.shape == (7, 2) and np.abs(grid).max() < 1
     np.testing.assert_allclose(grid.mean(0)[0], 0, atol=1e-9)

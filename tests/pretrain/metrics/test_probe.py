@@ -1,4 +1,4 @@
-"""Linear probes: what is there is found, what is not is not, and no episode is on both sides."""
+"""Linear probes: linear information is found, noise is not, and no episode is on both sides."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Doubles = NDArray[np.float64]
 
 
 def scene(seed: int = 0) -> tuple[np.random.Generator, Doubles]:
-    """A generator, and places (n, 2) that drift within an episode and jump between them."""
+    """A generator, and positions (n, 2) that drift within an episode and jump between episodes."""
     generator = np.random.default_rng(seed)
     starts = generator.uniform(0, 64, (EPISODES, 2))[EPISODE]
     return generator, starts + np.cumsum(generator.normal(0, 0.3, (FRAMES, 2)), 0)
 
 
-def test_what_features_hold_linearly_is_read_off() -> None:
-    """Among other things, mixed, and not about zero."""
+def test_linear_information_is_found() -> None:
+    """Mixed with other features, and with a mean other than zero."""
     generator, place = scene()
     held = np.hstack([place, generator.normal(0, 30, (FRAMES, 10))]) + 100
     mixed = held @ generator.normal(size=(12, 12))
@@ -30,7 +30,7 @@ def test_what_features_hold_linearly_is_read_off() -> None:
     assert score.r2 == pytest.approx(1, abs=1e-4) and score.error < 0.2
 
 
-def test_from_noise_nothing_is_read_off() -> None:
+def test_noise_has_no_information() -> None:
     generator, place = scene()
     noise = generator.normal(size=(FRAMES, 30))
     parts = split(EPISODE, 0)
@@ -43,9 +43,9 @@ def test_from_noise_nothing_is_read_off() -> None:
     assert score.error == pytest.approx(mean.error, rel=0.1)
 
 
-def test_knowing_the_episode_helps_nothing() -> None:
-    """Features that name the episode, and a place that only depends on it: with frames of an
-    episode on both sides all would be read off.
+def test_the_episode_s_identity_does_not_help() -> None:
+    """Features that identify the episode, and a position that depends on it alone: with frames of
+    an episode on both sides, R² would be 1.
     """
     generator, _ = scene()
     names = np.eye(EPISODES)[EPISODE]
@@ -58,7 +58,7 @@ def test_knowing_the_episode_helps_nothing() -> None:
     assert leaked.r2 is not None and leaked.r2 > 0.99
 
 
-def test_an_episode_is_on_one_side_and_all_are_shared_out() -> None:
+def test_an_episode_is_on_one_side_and_all_are_used() -> None:
     shuffled = np.random.default_rng(0).permutation(EPISODE)
     for seed in range(10):
         parts = split(shuffled, seed)
@@ -71,7 +71,7 @@ def test_an_episode_is_on_one_side_and_all_are_shared_out() -> None:
     assert (split(shuffled, 1).test == split(shuffled, 1).test).all()
 
 
-def test_few_frames_are_spread_over_those_that_are_fitted_on() -> None:
+def test_few_frames_are_spread_over_the_training_frames() -> None:
     parts = split(np.arange(400) // 10, 0)
     less = few(parts, 20)
     assert less.train.sum() == 20 and not (less.train & ~parts.train).any()
@@ -90,8 +90,8 @@ def test_four_episodes_are_needed() -> None:
 
 @pytest.mark.parametrize("width", [5, 600])  # fewer and more than frames; more than one block
 def test_the_map_is_ridge_regression_s(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numpy's least squares with a row for each penalised weight, by the penalty that does best on
-    the frames that choose.
+    """numpy's least squares with a row for each penalised weight, with the penalty that is best on
+    the validation frames.
     """
     monkeypatch.setattr(probe, "BLOCK", 128)
     generator, place = scene(1)
@@ -116,7 +116,7 @@ def test_the_map_is_ridge_regression_s(width: int, monkeypatch: pytest.MonkeyPat
     assert score.error == pytest.approx(np.linalg.norm(wrong, axis=1).mean())
 
 
-def test_places_do_not_depend_on_one_another() -> None:
+def test_positions_are_fitted_independently() -> None:
     generator, place = scene(2)
     features = np.hstack([place, generator.normal(size=(FRAMES, 4))])
     other, parts = generator.normal(size=(FRAMES, 3)), split(EPISODE, 0)
@@ -124,14 +124,14 @@ def test_places_do_not_depend_on_one_another() -> None:
     assert Probe(features).score({"goal": other, "tip": place}, parts)["tip"] == alone
 
 
-def test_a_place_that_never_moves_has_no_r2() -> None:
+def test_a_constant_position_has_no_r2() -> None:
     generator, _ = scene()
     still = np.full((FRAMES, 2), 7.0)
     score = Probe(generator.normal(size=(FRAMES, 3))).score({"goal": still}, split(EPISODE, 0))
     assert score["goal"].r2 is None and score["goal"].error < 1e-9
 
 
-def test_features_that_are_all_alike_tell_the_mean() -> None:
+def test_constant_features_predict_the_mean() -> None:
     _, place = scene()
     parts = split(EPISODE, 0)
     scores = Probe(np.ones((FRAMES, 3))).score({"tip": place}, parts)["tip"]
@@ -139,7 +139,7 @@ def test_features_that_are_all_alike_tell_the_mean() -> None:
 
 
 @pytest.mark.parametrize("features", [np.ones(3), np.full((4, 2), np.nan)])
-def test_features_that_are_none_are_refused(features: Doubles) -> None:
+def test_features_with_nan_are_refused(features: Doubles) -> None:
     with pytest.raises(ValueError, match="features"):
         Probe(features)
 

@@ -38,7 +38,7 @@ def by_loops(predicted: Predicted, truth: Truth) -> tuple[float, float, float]:
 
 
 def maps(seed: int, count: int = 3, side: int = 5) -> tuple[Predicted, Truth]:
-    """Random maps; predicted values stand between thresholds, where rounding decides nothing."""
+    """Random maps; predicted values are between thresholds, where rounding has no effect."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 256, (count, side, side), np.uint8)
     level = rng.integers(0, 255, truth.shape) + rng.choice([0.25, 0.5, 0.75], truth.shape)
@@ -62,8 +62,8 @@ def test_a_perfect_map_and_its_opposite() -> None:
     assert wrong.mae == 1 and wrong.f_max == pytest.approx(f(0.25, 1.0))  # everything is chosen
 
 
-def test_nothing_anywhere_scores_as_everything() -> None:
-    """At threshold 0 all pixels are chosen, whatever the map."""
+def test_an_all_zero_map_scores_like_a_map_of_ones() -> None:
+    """At threshold 0 all pixels are salient, in any map."""
     _, truth = maps(0)
     zero = scores(np.zeros(truth.shape, np.float32), truth)
     share = float((truth >= 128).mean((1, 2)).mean())
@@ -71,7 +71,7 @@ def test_nothing_anywhere_scores_as_everything() -> None:
     assert zero.mae == pytest.approx(truth.mean() / 255)
 
 
-def test_frames_without_anything_marked_count_for_the_error_alone() -> None:
+def test_frames_without_salient_pixels_count_for_the_error_alone() -> None:
     predicted, truth = maps(1)
     blank = np.full((1, 5, 5), 127, np.uint8)
     more = scores(np.concatenate([predicted, predicted[:1]]), np.concatenate([truth, blank]))

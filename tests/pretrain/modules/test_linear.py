@@ -19,7 +19,7 @@ KINDS = [torch.float32, *([torch.bfloat16] if linear.has_bfloat16() else [])]
 
 @pytest.fixture
 def faster(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
-    """As on a processor where oneDNN is faster; the shapes that came to it."""
+    """As on a processor where oneDNN is faster; returns the shapes of its calls."""
     shapes: list[tuple[int, ...]] = []
     real = linear.linear
 
@@ -51,7 +51,7 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], out: int, bias:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("inner", "out"), [(96, 20), (20, 96)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_goes_in_and_what_comes_out_is_rounded(
+def test_inputs_and_outputs_are_rounded(
     kind: torch.dtype, inner: int, out: int, bias: bool
 ) -> None:
     x, layer = torch.randn(3, 5, inner, requires_grad=True), nn.Linear(inner, out, bias=bias)
@@ -72,7 +72,7 @@ def test_what_goes_in_and_what_comes_out_is_rounded(
 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("can", [True, False])
-def test_only_training_and_only_where_it_can_is_in_bfloat16(
+def test_only_training_on_a_capable_processor_is_in_bfloat16(
     half: bool, can: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds: list[torch.dtype] = []
@@ -124,7 +124,7 @@ def test_nothing_is_entered_for_a_gpu(faster: list[tuple[int, ...]]) -> None:
     assert faster == []
 
 
-def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> None:
+def test_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> None:
     x, target, ends = torch.randn(32, 8), torch.randn(32, 3), []
     for fast in (True, False):
         torch.manual_seed(1)
@@ -146,7 +146,7 @@ def test_a_training_ends_at_the_same_weights(faster: list[tuple[int, ...]]) -> N
 
 @pytest.fixture
 def unknown() -> Iterator[None]:
-    """Whether it is faster is found out anew."""
+    """A process that has not yet measured whether oneDNN is faster."""
     linear.is_faster.cache_clear()
     yield
     linear.is_faster.cache_clear()
@@ -171,7 +171,7 @@ def test_only_where_it_is_faster(
 
 
 @pytest.mark.usefixtures("unknown")
-def test_no_such_file_keeps_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_torchs_own_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: object) -> str:
         raise FileNotFoundError
 

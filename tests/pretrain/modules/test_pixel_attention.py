@@ -1,4 +1,4 @@
-"""PiCANet's attention against sums written out tap by tap."""
+"""PiCANet's attention against explicit sums over taps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def tap_by_tap(features: Tensor, weights: Tensor) -> Tensor:
-    """One frame's (H, W, C) and (H, W, 7, 7): every pixel's every neighbour, two pixels apart."""
+    """One frame's (H, W, C) and (H, W, 7, 7): all neighbours of every pixel, two pixels apart."""
     height, width, _ = features.shape
     out = torch.zeros_like(features)
     for y in range(height):
@@ -38,7 +38,7 @@ def test_local_attention_is_the_sum_over_taps() -> None:
 
 
 def test_halves_are_summed_as_floats() -> None:
-    """49 sums rounded one after the other would be off by more than one rounding of the whole."""
+    """Rounding after each of 49 additions would differ by more than one rounding of the sum."""
     features, weights = random(1, 5, 9, 3).bfloat16(), random(1, 5, 9, 49, seed=1).softmax(-1)
     weights = weights.bfloat16()
     expected = attend(features.float(), weights.float()).bfloat16()
@@ -51,14 +51,16 @@ def test_halves_are_summed_as_floats() -> None:
     torch.testing.assert_close(*outputs, atol=0.05, rtol=0.02)
 
 
-def test_the_written_gradient_is_the_gradient() -> None:
+def test_our_gradient_is_autograd_s() -> None:
     features = random(1, 2, 3, 2).double().requires_grad_()
     weights = random(1, 2, 3, 49, seed=1).double().requires_grad_()
     assert torch.autograd.gradcheck(Attend.apply, (features, weights))
 
 
 def test_trained_and_frozen_local_attention_agree() -> None:
-    """The weights of a pixel's taps sum to 1, so even features stay what they are inside."""
+    """The weights of a pixel's taps sum to 1, so constant features do not change in the
+    interior.
+    """
     local = Local(4).eval()
     x = random(2, 4, 6, 6)
     learning = local(x.clone().requires_grad_())
@@ -70,7 +72,7 @@ def test_trained_and_frozen_local_attention_agree() -> None:
 
 
 def test_global_attention_weighs_a_grid_of_the_whole_map() -> None:
-    """Each pixel's context is a convex sum of the same grid, with weights of its own."""
+    """Each pixel's context is a convex sum over the same grid, with its own weights."""
     module = Global(6, 12).eval()
     x = random(2, 6, 12, 12)
     assert module.stride == 2 and module.weigh.out_channels == 36
@@ -93,8 +95,8 @@ def test_the_grid_at_the_papers_size_is_ten_by_ten() -> None:
     assert module.stride == 3 and module.weigh.out_channels == GRID**2
 
 
-def test_what_the_released_code_did_is_something_else() -> None:
-    """Summing places where taps are meant, by a reshape without a transpose."""
+def test_the_released_code_computes_something_else() -> None:
+    """Its reshape without a transpose sums places in place of taps."""
     features, weights = random(1, 8, 8, 3), random(1, 8, 8, 49, seed=1).softmax(-1)
     unfolded = F.unfold(features.permute(0, 3, 1, 2), 7, dilation=2, padding=6)
     channels_first = weights.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The network: its sizes and positions, its passes against plain loops and timm's blocks."""
+"""The network: sizes and positions, and passes against plain loops and timm's blocks."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_masked_tokens_change_nothing() -> None:
 
 
 def test_forward_against_a_plain_masked_autoencoder() -> None:
-    """Embed all, pick, run timm's blocks, put the latents back one by one, run timm's blocks."""
+    """Embed all, select, run timm's blocks, put the latents back one by one, run timm's blocks."""
     model = MaskedViT((3, 32, 48), 8)
     model.initialise(1)
     patches = torch.rand(2, 24, 192)
@@ -156,8 +156,8 @@ def test_patch_that_does_not_divide_is_refused() -> None:
         MaskedViT(SHAPE, 10)
 
 
-def test_mixed_precision_draws_nearly_the_same() -> None:
-    """The GPU's bf16 on the CPU: every part takes it, and gradients come back in float32."""
+def test_mixed_precision_reconstructs_nearly_the_same() -> None:
+    """The GPU's bf16 on the CPU: every part accepts it, and gradients are in float32."""
     model = MaskedViT((3, 32, 32), 8)
     model.initialise(2)
     patches, index = torch.rand(4, 16, 192), torch.rand(4, 16).argsort(1)[:, :4]

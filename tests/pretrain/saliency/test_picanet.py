@@ -1,4 +1,4 @@
-"""PiCANet and its student: sizes, losses by hand, augmentation, and that they learn a few maps."""
+"""PiCANet and its student: sizes, losses by hand, augmentation, and training on a few maps."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def batch(columns: dict[str, NDArray[np.uint8]], step: int = 0, share: slice = A
 
 
 def test_as_many_parameters_as_vgg_and_the_cells_have() -> None:
-    """ViSaRL's 14.3M and PiCANet's 47.2M, less what the docstring says is different: here are norms
-    of the 49 (global: 100) weights, and an fc7 of 1x1 instead of 3x3."""
+    """ViSaRL's 14.3M and PiCANet's 47.2M, except for the differences in the docstring: here are
+    norms of the 49 (global: 100) weights, and an fc7 of 1x1 instead of 3x3.
+    """
     local = picanet.Network("LLL", 224)
     released = 14_319_447
     assert count(local) == released + 3 * 2 * 49 == 14_319_741
@@ -88,7 +89,7 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(first(0), first(0)) and not torch.equal(first(0), first(1))
 
 
-def test_imagenets_vgg_is_kept_and_the_rest_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenets_vgg_is_kept_and_the_rest_initialised(monkeypatch: pytest.MonkeyPatch) -> None:
     vgg = picanet.vgg16(pretrained=False)
     for parameter in vgg.parameters():
         nn.init.constant_(parameter, 0.25)
@@ -105,7 +106,7 @@ def test_imagenets_vgg_is_kept_and_the_rest_drawn(monkeypatch: pytest.MonkeyPatc
         assert not any((p == 0.25).all() for p in network.cells.parameters())
 
 
-def test_weights_that_cannot_be_had_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no such host")
 
@@ -115,7 +116,7 @@ def test_weights_that_cannot_be_had_are_told_of(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("word", [picanet, student])
-def test_frames_of_another_size_are_seen_nearest_and_mapped_back(word: ModuleType) -> None:
+def test_frames_of_another_size_are_resized_by_nearest_and_back(word: ModuleType) -> None:
     source = word.Training(word.Config(size=16), (3, 24, 48)).saliency()
     image = torch.randint(0, 256, (1, 3, 24, 48), dtype=torch.uint8)
     maps = source(image)
@@ -192,7 +193,7 @@ def test_mirrors_turn_half_of_the_frames_and_nothing_else() -> None:
     assert 160 < turned.sum() < 240
 
 
-def test_processes_share_what_is_drawn() -> None:
+def test_processes_sample_the_same_augmentation() -> None:
     images, strength = torch.rand(6, 3, 4, 4), picanet.JITTER
 
     def changed(part: Tensor, share: slice) -> Tensor:
@@ -245,12 +246,12 @@ def test_it_learns_where_the_bright_spots_are(word: ModuleType, config: Any, ste
 
 
 class StoppedError(Exception):
-    """What a test stops a training with."""
+    """Raised by a test to stop training."""
 
 
 @pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    """Batch norms' statistics and the augmentation go on where they were."""
+    """Statistics of batch norms and the augmentation continue from the checkpoint."""
 
     def run(folder: Path, stop: int | None) -> dict[str, Tensor]:
         def progress(step: int, _: int) -> None:

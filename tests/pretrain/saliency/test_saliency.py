@@ -1,4 +1,4 @@
-"""Saliency sources against their plain definitions, and that any artifact opens."""
+"""Saliency sources against their plain definitions, and encoders as sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def frames(count: int = 5, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("word", [centre, random, motion])
-def test_every_source_keeps_its_promises_and_its_bytes(word: ModuleType, tmp_path: Path) -> None:
+def test_every_source_meets_the_contract(word: ModuleType, tmp_path: Path) -> None:
     image = frames()
     source = word.fit(word.Config(), frames(7, seed=1))
     maps = source(image)
@@ -95,14 +95,14 @@ def test_impossible_settings_name_their_field(make: object, message: str) -> Non
         make()
 
 
-def test_an_encoder_that_can_say_labels_too(tmp_path: Path) -> None:
+def test_an_encoder_with_a_saliency_map_labels_too(tmp_path: Path) -> None:
     config = mae.Config(patch=8, dim=8, depth=1, heads=2, decoder_dim=8, decoder_heads=2)
     encoder = mae.Pretraining(config, SHAPE).encoder()
     save_encoder(encoder, tmp_path)
     assert torch.equal(load_saliency(tmp_path)(frames()), encoder.saliency_map(frames()))
 
 
-def test_what_cannot_label_is_refused(tmp_path: Path) -> None:
+def test_encoders_without_a_saliency_map_are_refused(tmp_path: Path) -> None:
     save_encoder(pixels.Encoder(pixels.Config(), pixels.Features(), SHAPE), tmp_path)
     with pytest.raises(FoveaError, match="'pixels' has no saliency map"):
         load_saliency(tmp_path)

@@ -1,4 +1,4 @@
-"""Errors shared through files: always the bits that one process alone computes."""
+"""Errors shared through files: always the same bits as computed by one process alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pretrain.spirl import error_log
-from pretrain.spirl.error_cache import LOOK, ErrorCache
+from pretrain.spirl.error_cache import INTERVAL, ErrorCache
 from pretrain.spirl.error_log import HEAD, MAGIC, ErrorLog, stamp
 from tests.pretrain.spirl.test_memory import PATCHES, SHAPE, build, game, same_bits
 
@@ -47,16 +47,16 @@ def test_a_later_run_computes_nothing_again(tmp_path: Path) -> None:
     assert later._log and later._log.nbytes == only_file(tmp_path).stat().st_size
 
 
-def test_two_at_work_take_turns(tmp_path: Path) -> None:
-    """Whoever sees a frame second looks it up, `LOOK` frames later at the latest."""
-    frames = noise(2 * LOOK)
+def test_two_processes_read_each_other_s_errors(tmp_path: Path) -> None:
+    """The second process to meet a frame reads its errors, at most `INTERVAL` frames later."""
+    frames = noise(2 * INTERVAL)
     one, other = sharing(tmp_path), sharing(tmp_path)
     errors = one(frames)
-    other(noise(LOOK, seed=1))  # and looks
-    assert same_bits(other(frames), errors) and other.misses == LOOK * PATCHES
-    assert same_bits(one(noise(LOOK, seed=1)), ErrorCache(build())(noise(LOOK, seed=1)))
-    one(noise(LOOK, seed=1))
-    assert one.hits == (LOOK + 1) * PATCHES  # the last of them after a look
+    other(noise(INTERVAL, seed=1))  # and looks
+    assert same_bits(other(frames), errors) and other.misses == INTERVAL * PATCHES
+    assert same_bits(one(noise(INTERVAL, seed=1)), ErrorCache(build())(noise(INTERVAL, seed=1)))
+    one(noise(INTERVAL, seed=1))
+    assert one.hits == (INTERVAL + 1) * PATCHES  # the last of them after a look
 
 
 def _work(folder: Path, order: list[int], results: Callable[[Tensor], None]) -> None:
@@ -64,7 +64,7 @@ def _work(folder: Path, order: list[int], results: Callable[[Tensor], None]) -> 
     results(sharing(folder)(game(60)[order]))
 
 
-def test_processes_side_by_side(tmp_path: Path) -> None:
+def test_processes_in_parallel(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     orders = [
@@ -96,7 +96,7 @@ def test_other_weights_have_another_folder(tmp_path: Path) -> None:
     assert other.misses and len(list(tmp_path.iterdir())) == 2
 
 
-def test_errors_of_other_weights_are_not_believed(
+def test_errors_of_other_weights_are_rejected(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Even in the wrong folder."""
@@ -110,10 +110,10 @@ def test_errors_of_other_weights_are_not_believed(
     assert "stray.errors: ignored from here on, a block is damaged, or of another" in caplog.text
 
 
-def test_errors_of_a_machine_that_rounds_otherwise_are_not_believed(
+def test_errors_of_a_machine_that_rounds_otherwise_are_rejected(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Though weights and versions are the same, and so the checksums good."""
+    """Although weights and versions are the same, and the checksums correct."""
     frames = game(5)
     sharing(tmp_path)(frames)
     forge(only_file(tmp_path), lambda keys, errors: np.nextafter(errors, np.float32(9), out=errors))
@@ -122,7 +122,7 @@ def test_errors_of_a_machine_that_rounds_otherwise_are_not_believed(
     assert "ignored from here on, its errors are not those of this encoder" in caplog.text
 
 
-def test_a_torn_end_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_end_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frames = game(5)
     errors = sharing(tmp_path)(frames)
     path = only_file(tmp_path)
@@ -132,7 +132,7 @@ def test_a_torn_end_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert "bytes are ignored, since they are a part of a block" in caplog.text
 
 
-def test_changed_weights_share_no_more(tmp_path: Path) -> None:
+def test_changed_weights_stop_sharing(tmp_path: Path) -> None:
     memory, frames = sharing(tmp_path), game(5)
     memory(frames)
     before = only_file(tmp_path).read_bytes()
@@ -142,7 +142,7 @@ def test_changed_weights_share_no_more(tmp_path: Path) -> None:
 
 
 def test_every_damage_is_noticed(tmp_path: Path) -> None:
-    """A byte changed or lost anywhere costs hits, and never changes a result."""
+    """A byte changed or lost anywhere costs cache hits, and never changes a result."""
     frames = game(8)
     errors = sharing(tmp_path)(frames)
     path = only_file(tmp_path)
@@ -162,7 +162,7 @@ def test_every_damage_is_noticed(tmp_path: Path) -> None:
 
 
 def forge(path: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
-    """Change keys and errors of a file's first block, and make its checksum good again."""
+    """Change keys and errors of a file's first block, and correct its checksum."""
     whole = path.read_bytes()
     patches, count, _ = HEAD.unpack_from(whole, len(MAGIC))
     begin = len(MAGIC) + HEAD.size
@@ -187,7 +187,7 @@ def forge(path: Path, change: Callable[[np.ndarray, np.ndarray], None]) -> None:
         lambda keys, errors: keys.__setitem__((0, 5), -(2**31)),
     ],
 )
-def test_a_block_that_is_whole_and_wrong_is_not_believed(
+def test_a_complete_but_wrong_block_is_rejected(
     tmp_path: Path, change: Callable[[np.ndarray, np.ndarray], None]
 ) -> None:
     frames = game(6)
@@ -200,8 +200,8 @@ def test_a_block_that_is_whole_and_wrong_is_not_believed(
     assert same_bits(memory(frames), errors) and memory.misses > 0
 
 
-def test_errors_that_are_no_numbers_are_not_remembered(tmp_path: Path) -> None:
-    """A seed whose encoder broke must not take the others with it."""
+def test_errors_of_nan_are_not_shared(tmp_path: Path) -> None:
+    """A seed with a broken encoder must not affect the others."""
     broken, frames = sharing(tmp_path), game(5)
     broken.model.mask_token.data[0, 0, 0] = float("nan")  # no version counter tells of it
     assert not broken(frames).isfinite().all() and broken.nbytes < 5 * broken._frame_bytes
@@ -238,10 +238,10 @@ def test_a_full_file_is_followed_by_another(
     assert same_bits(later(frames), errors) and later.misses == 0
 
 
-def test_a_full_file_that_finds_no_room_for_the_next(
+def test_a_full_file_without_space_for_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes once there is room again still stands under its own patches."""
+    """Errors after there is space again are still stored under their own patches."""
     monkeypatch.setattr(error_log, "PATCHES", 2 * PATCHES)
     frames = noise(4)
     memory = sharing(tmp_path)
@@ -257,13 +257,13 @@ def test_a_full_file_that_finds_no_room_for_the_next(
 
 
 @pytest.mark.parametrize("fault", ["gone", "folder", "full", "forbidden"])
-def test_files_that_fail_cost_time_alone(
+def test_files_that_fail_only_cost_time(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     fault: str,
 ) -> None:
-    folder, frames = tmp_path / stamp(build()).hex()[:16], game(2 * LOOK)
+    folder, frames = tmp_path / stamp(build()).hex()[:16], game(2 * INTERVAL)
     expected = ErrorCache(build())(frames)
     folder.mkdir()
 

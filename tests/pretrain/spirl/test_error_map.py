@@ -15,7 +15,7 @@ from pretrain.spirl.error_map import FEW, error_map, errors_at, neighbourhoods
 
 
 def plain_error(model: MaskedViT, image: Tensor, centre: int) -> Tensor:
-    """One centre: its existing neighbours in, the prediction at the centre out."""
+    """One centre: its neighbours are the input, the prediction at the centre is the output."""
     rows, columns = model.grid
     row, column = divmod(centre, columns)
     visible = [
@@ -33,7 +33,7 @@ def plain_error(model: MaskedViT, image: Tensor, centre: int) -> Tensor:
 def build(
     patch: int, shape: tuple[int, int, int] = (3, 96, 96), seed: int = 0, decoder_depth: int = 3
 ) -> MaskedViT:
-    """Small, and with biases, norms and tokens as training leaves them: nowhere 0 or 1."""
+    """Small, with biases, norms and tokens as after training: none is 0 or 1."""
     model = MaskedViT(
         shape,
         patch,
@@ -105,8 +105,8 @@ def test_any_depth_of_the_decoder(depth: int) -> None:
     torch.testing.assert_close(error_map(model, image), expected, atol=1e-5, rtol=0)
 
 
-def test_single_centres_have_the_same_bits_in_any_company() -> None:
-    """At the paper's size, in every row of a pass: what makes a memory of errors invisible."""
+def test_single_centres_have_the_same_bits_in_any_batch() -> None:
+    """At the paper's size, in every row of a pass: this is why the cache never changes a result."""
     model = MaskedViT((3, 96, 96), 8).requires_grad_(False)
     model.initialise(5)
     image = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)

@@ -70,7 +70,7 @@ def test_the_same_bits_in_any_order_batch_and_state(seed: int) -> None:
     assert warm.hits > warm.misses and tight.misses > warm.misses  # the tight one did forget
 
 
-def test_only_what_is_new_is_computed() -> None:
+def test_only_new_patches_are_computed() -> None:
     memory, frame = ErrorCache(build()), game(20)[-1:]
     memory(frame)
     assert (memory.hits, memory.misses) == (0, PATCHES)
@@ -84,7 +84,7 @@ def test_only_what_is_new_is_computed() -> None:
     assert memory.misses == PATCHES + 9
 
 
-def test_what_several_frames_of_a_batch_lack_is_computed_once() -> None:
+def test_a_miss_in_several_frames_of_a_batch_is_computed_once() -> None:
     memory, frame = ErrorCache(build()), game(20)[-1:]
     changed = frame.clone()
     changed[0, 0, 8, 8] ^= 1
@@ -92,7 +92,7 @@ def test_what_several_frames_of_a_batch_lack_is_computed_once() -> None:
     assert (memory.hits, memory.misses) == (3 * PATCHES - 9, PATCHES + 9)
 
 
-def test_the_same_patches_elsewhere_are_no_hit() -> None:
+def test_the_same_patches_elsewhere_are_not_a_hit() -> None:
     model = build()
     memory = ErrorCache(model)
     plain = torch.full((1, *SHAPE), 7, dtype=torch.uint8)
@@ -102,8 +102,8 @@ def test_the_same_patches_elsewhere_are_no_hit() -> None:
     torch.testing.assert_close(memory(plain), error_map(model, plain), atol=1e-5, rtol=0)
 
 
-def _held() -> int:
-    """Bytes that Python says were taken in memory.py and are still held."""
+def _allocated() -> int:
+    """Bytes that were allocated in error_cache.py and are not freed, according to Python."""
     own = tracemalloc.Filter(True, str(inspect.getsourcefile(ErrorCache)))
     traces = tracemalloc.take_snapshot().filter_traces([own])
     return sum(line.size for line in traces.statistics("filename"))
@@ -120,13 +120,13 @@ def test_never_exceeds_its_bytes() -> None:
         memory(torch.randint(0, 256, (1, *SHAPE), dtype=torch.uint8, generator=generator))
         assert memory.nbytes <= limit
         most = max(most, memory.nbytes)
-        traced = max(traced, _held())
+        traced = max(traced, _allocated())
     tracemalloc.stop()
     assert most > 0.9 * limit and memory.misses == 31 * PATCHES
     assert most / 2 < traced < limit  # what Python says it holds
 
 
-def test_what_is_used_survives_and_the_rest_is_dropped() -> None:
+def test_the_least_recently_used_errors_are_dropped() -> None:
     generator = torch.Generator().manual_seed(0)
     memory = ErrorCache(build(), limit=6 * FRAME)
     used, unused = game(2, seed=1)[:1], game(3, seed=2)[2:]
@@ -163,7 +163,7 @@ def step(model: MaskedViT) -> None:
 
 
 @pytest.mark.parametrize("change", [load, assign, swap, step])
-def test_other_weights_find_nothing(change: Callable[[MaskedViT], None]) -> None:
+def test_other_weights_have_no_hits(change: Callable[[MaskedViT], None]) -> None:
     model, frames = build(), game(5)
     memory = ErrorCache(model)
     stale = memory(frames)
@@ -196,7 +196,7 @@ def test_an_encoder_of_inference_tensors_works_too() -> None:
 
 
 def test_maps_with_nan_are_not_cached() -> None:
-    """An encoder whose weights broke unnoticed does not fill the cache with it."""
+    """An encoder whose weights became NaN does not fill the cache with NaN."""
     memory, frames = ErrorCache(build()), game(5)
     memory.model.mask_token.data[0, 0, 0] = float("nan")  # no version counter shows it
     assert not memory(frames).isfinite().all() and memory.nbytes < 5 * memory._frame_bytes

@@ -1,9 +1,10 @@
-"""Error maps of real games against the definition: the proof that the shortcuts are exact.
+"""Error maps of real games against the definition: evidence that the shortcuts are exact.
 
 Of each game 64 frames of a random policy, at the paper's size; `bench.exact` compares 256. The
-cache computes all maps, half of them one frame at a time, as policies learn, half of several, as
-they are evaluated. In every frame some centres, corners and edges among them, are compared with the
-centre computed alone by the whole model, and in some frames the whole map and the selected patches.
+cache computes all maps, half of them one frame at a time, as in training of a policy, half several
+at a time, as in evaluation. In every frame some centres, corners and edges among them, are compared
+with the centre computed alone by the whole model, and in some frames the whole map and the selected
+patches.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def definition(model: MaskedViT, image: Tensor, centres: list[int]) -> Tensor:
     return torch.stack(errors)
 
 
-def trained_like() -> MaskedViT:
-    """At the paper's size, with no weight where initialisation leaves it."""
+def perturbed_network() -> MaskedViT:
+    """A network of the paper's size whose weights all differ from initialisation."""
     model = MaskedViT((3, 96, 96), 8)
     model.initialise(0)
     generator = torch.Generator().manual_seed(0)
@@ -50,7 +51,7 @@ def trained_like() -> MaskedViT:
 @pytest.mark.parametrize("game", ["Frostbite", "MsPacman", "Seaquest", "BattleZone"])
 @torch.no_grad()
 def test_maps_of_a_game_equal_the_definition(game: str) -> None:
-    model, frames = trained_like(), random_frames(f"atari/{game}", FRAMES)
+    model, frames = perturbed_network(), random_frames(f"atari/{game}", FRAMES)
     memory, random = ErrorCache(model), np.random.default_rng(0)
     border = [c for c in range(144) if c // 12 in (0, 11) or c % 12 in (0, 11)]
     alone, together = torch.split(frames, FRAMES // 2)
@@ -73,7 +74,7 @@ def test_maps_of_a_game_equal_the_definition(game: str) -> None:
 
 
 def same_selection(actual: Tensor, expected: Tensor) -> bool:
-    """Whether both maps select the same patches, those on the brink aside."""
+    """Whether both maps select the same patches, except those within rounding of the cut."""
     selections = []
     for error in (actual, expected):
         index, mask = select.dynamic(error[None], 1.0, 144)

@@ -14,7 +14,7 @@ from pretrain.spirl import select
 
 
 def brute_force(errors: list[float], slope: float, k_max: int) -> list[int]:
-    """The patches past the point from which on the normalised curve is steeper than `slope`."""
+    """The patches past the point after which the normalised curve is steeper than `slope`."""
     order = np.argsort(errors, kind="stable")
     curve = np.concatenate([[0.0], np.cumsum(np.array(errors, np.float64)[order])])
     curve /= curve[-1]
@@ -25,8 +25,8 @@ def brute_force(errors: list[float], slope: float, k_max: int) -> list[int]:
 
 
 def released(errors: list[float], slope: float, k_max: int) -> list[int]:
-    """The patches from the one on at which the curve's rise over the step before it and the step
-    after it is nearest to that of a line of this slope.
+    """The patches from the one at which the curve's mean rise over the steps before and after it is
+    closest to that of a line of this slope.
     """
     order, count = np.argsort(errors, kind="stable"), len(errors)
     curve = np.cumsum(np.array(errors)[order]) / np.sum(errors)
@@ -92,7 +92,7 @@ def test_at_most_k_max_and_the_worst_of_them() -> None:
 
 
 @pytest.mark.parametrize("errors", [torch.ones(2, 9), torch.zeros(2, 9)])
-def test_a_frame_without_differences_keeps_one_patch(errors: torch.Tensor) -> None:
+def test_a_frame_of_equal_errors_has_one_patch(errors: torch.Tensor) -> None:
     index, mask = select.dynamic(errors, 1.0, 4)
     assert mask.sum(1).tolist() == [1, 1]
     assert index[mask].tolist() == [0, 0]

@@ -1,4 +1,4 @@
-"""Which tokens are seen: always as many, split evenly over all splits."""
+"""Visible tokens: always the same number, split evenly over all splits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pretrain.transforms import token_masking as budgets
 
 
 def test_the_split_is_that_of_the_released_masks() -> None:
-    """Against the formula, round(32 U), and what was measured of the released code: RGB visible
-    15.9 on average, deviation 9.3, 0 to 32, none of it in .011 and all of it in .015 of frames.
+    """Against the formula, round(32 U), and measurements of the released code: RGB visible 15.9 on
+    average, deviation 9.3, 0 to 32, none of it in .011 and all of it in .015 of frames.
     """
     counts = (budgets.sample(np.random.default_rng(0), 20_000, 2, 64, 32) < 64).sum(1)
     assert counts.mean() == pytest.approx(16, abs=0.25) and abs(counts.mean() - 15.9) < 0.35
@@ -23,15 +23,15 @@ def test_the_split_is_that_of_the_released_masks() -> None:
 
 
 @pytest.mark.parametrize(("modalities", "visible"), [(2, 32), (1, 16), (3, 31)])
-def test_exactly_as_many_are_seen_each_once(modalities: int, visible: int) -> None:
-    """With three modalities the rounded shares often add up to one more or less."""
+def test_the_number_of_visible_tokens_is_exact(modalities: int, visible: int) -> None:
+    """With three modalities the rounded shares often sum to one more or less."""
     keep = budgets.sample(np.random.default_rng(1), 500, modalities, 64, visible)
     assert keep.shape == (500, visible) and keep.dtype == np.int64
     assert keep.min() >= 0 and keep.max() < modalities * 64
     assert (np.diff(keep) > 0).all(), "twice, or not rising"
 
 
-def test_within_a_modality_every_patch_is_as_likely() -> None:
+def test_within_a_modality_every_patch_is_equally_likely() -> None:
     keep = budgets.sample(np.random.default_rng(2), 4000, 2, 64, 32)
     often = np.bincount(keep.ravel(), minlength=128) / 4000
     np.testing.assert_allclose(often, 0.25, atol=0.035)  # five deviations
@@ -45,7 +45,7 @@ def test_given_shares_are_kept() -> None:
     assert (keep < 64).sum(1).tolist() == [28, 0, 32]
 
 
-def test_the_same_draws_again() -> None:
+def test_sampling_is_reproducible() -> None:
     one, other = (budgets.sample(np.random.default_rng(7), 9, 2, 16, 8) for _ in range(2))
     assert np.array_equal(one, other)
 

@@ -1,4 +1,4 @@
-"""Crops beside torchvision's own."""
+"""Crops against torchvision's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_boxes_are_spread_as_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("size", [(10, 100), (100, 10), (64, 64)])
-def test_where_no_box_fits_it_is_the_middle(
+def test_if_no_box_fits_the_crop_is_the_middle(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crops, "SCALE", (1.5, 2.0))
