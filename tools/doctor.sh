@@ -1,16 +1,16 @@
 #!/bin/sh
-# What the system must bring before there is a virtual environment: Python, its venv, git, and the
-# shared libraries that the wheels link to but do not carry. Prints the Python to use on standard
-# output and everything else on standard error. What is missing gets one line that names the Debian
-# package; root with apt-get has it installed without being asked.
+# Checks the system packages that a virtual environment needs: Python, its venv, git, and the shared
+# libraries that the wheels link to but do not contain. Prints the Python to use on standard output
+# and everything else on standard error. Each missing package is named on one line by its Debian
+# name. As root with apt-get, the script installs it without asking.
 #
-#   tools/doctor.sh [python]      exit status 0 when all is there
-#   tools/doctor.sh browser       the same for what only the tests need
+#   tools/doctor.sh [python]      exit status 0 if nothing is missing
+#   tools/doctor.sh browser       the same for the browser, which only the tests need
 set -eu
 
 say() { printf '%s\n' "$*" >&2; }
 
-# need PACKAGE "what is missing and what for" COMMAND…: COMMAND succeeds, or does once PACKAGE is in.
+# need PACKAGE MESSAGE COMMAND…: if COMMAND fails, install PACKAGE and try it again, or print MESSAGE.
 need() {
     package=$1 what=$2
     shift 2
@@ -18,7 +18,7 @@ need() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "$what: installing the Debian package $package"
         export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq >/dev/null 2>&1 || true  # stale lists may do; the next line tells
+        apt-get update -qq >/dev/null 2>&1 || true  # old lists may be enough: the next line shows it
         apt-get install -qq -y --no-install-recommends "$package" >/dev/null 2>&1 || true
         "$@" >/dev/null 2>&1 && return 0
         say "$what: could not install the Debian package $package"
@@ -36,8 +36,9 @@ find_python() {
     return 1
 }
 
-# Meta-World is drawn off screen by either; EGL may use a GPU. Whether EGL has a driver shows when
-# something is drawn: datasets/canvas.py takes OSMesa then, or names the packages.
+# Meta-World is rendered off screen by EGL, which may use a GPU, or by OSMesa. Whether EGL has a
+# driver is known only after rendering: datasets/canvas.py uses OSMesa if it has none, or names the
+# packages.
 find_canvas() {
     "$python" -c 'import ctypes.util as u; raise SystemExit(not any(map(u.find_library, ("EGL", "OSMesa"))))'
 }
@@ -56,7 +57,7 @@ fi
 if [ -n "${1:-}" ]; then
     find_python "$1" || { say "$1 is not a Python 3.11 or 3.12"; exit 1; }
 else
-    # Where there is a python3, but another one, Debian's package of that name is no remedy.
+    # If there is a python3 of another version, Debian's package python3 does not help.
     command -v python3 >/dev/null ||
         need python3 "Python 3.11 or 3.12 is missing" find_python python3.12 python3.11 python3
     find_python python3.12 python3.11 python3 || {
@@ -75,6 +76,6 @@ for pair in libstdc++.so.6:libstdc++6 libgcc_s.so.1:libgcc-s1 libz.so.1:zlib1g; 
     need "${pair#*:}" "the shared library $library is missing" \
         "$python" -c "import ctypes; ctypes.CDLL('$library')"
 done
-need libosmesa6 "Neither libEGL nor libOSMesa is there, to draw Meta-World with" find_canvas
+need libosmesa6 "libEGL and libOSMesa are missing (one of them renders Meta-World)" find_canvas
 [ $missing = no ] || exit 1
 "$python" -c 'import sys; print(sys.executable)'

@@ -1,7 +1,7 @@
 """A pytest plugin for CI: a skipped test that is not marked gpu makes the run fail.
 
-`python -m pytest -p tools.no_skips`. A skip hides what it was meant to show, and so does an
-expected failure; both are listed by name. Works with and without xdist.
+`python -m pytest -p tools.no_skips`. A skipped test checks nothing, and neither does an expected
+failure; both are listed by name. Works with and without xdist.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ EXIT_STATUS = 1
 
 
 class NoSkips:
-    """Remembers what was skipped and turns a run with skips red."""
+    """Collects the names of skipped tests, and makes a run with any of them fail."""
 
     def __init__(self) -> None:
         self.skipped: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a skipped test, wherever it ran."""
+        """Note a skipped test, of any worker."""
         if report.skipped and "gpu" not in report.keywords:
             self.skipped.append(report.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a whole file that was skipped when it was imported."""
+        """Note a whole file that was skipped in its import."""
         if report.skipped:
             self.skipped.append(report.nodeid)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that would have passed."""
+        """Make a run fail that would have passed."""
         if self.skipped and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = EXIT_STATUS
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name what was skipped."""
+        """Print the names of skipped tests."""
         for name in self.skipped:
             terminalreporter.write_line(f"skipped, and not marked gpu: {name}", red=True)
 

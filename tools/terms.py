@@ -1,8 +1,9 @@
-"""`python -m tools.terms`: CONTRIBUTING.md's glossary, held. Part of `make lint`.
+"""`python -m tools.terms`: a lint by the glossary in CONTRIBUTING.md. Part of `make lint`.
 
-The last column of each row of the glossary's table lists, in backticks, what must not be written in
-any source, page or configuration; `name =` forbids a name for a variable. Prints `file:line: what,
-write what` for each and exits with 1 if there is any.
+The last column of each row of the glossary's table lists, in backticks, phrases that must not occur
+in any source, page or configuration; `name =` forbids a name of a variable, an argument, a function
+or an attribute. Prints `file:line: phrase, write: term` for each occurrence, and exits with 1 if
+there is any.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ ROOT = Path(__file__).parents[1]
 GLOSSARY = "CONTRIBUTING.md"
 KINDS = (".py", ".md", ".yaml", ".html")
 PLACES = ("datasets", "pretrain", "rl", "pipeline", "bench", "tools", "tests", "docs", "*.*")
-EXEMPT = (GLOSSARY, "tests/test_terms.py")  # which say what must not be written
+EXEMPT = (GLOSSARY, "tests/test_terms.py")  # which quote the forbidden phrases
 
 
 def glossary(text: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What must not be written -> the term instead: phrases, and names of variables."""
+    """Forbidden phrases and forbidden names, each with the term to use instead."""
     phrases: dict[str, str] = {}
     names: dict[str, str] = {}
     for term, *_, forbidden in re.findall(r"^\| (.+?) \| (.+?) \| (.*`.*) \|$", text, re.MULTILINE):
@@ -31,7 +32,7 @@ def glossary(text: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def offences(path: Path, phrases: dict[str, str], names: dict[str, str]) -> Iterator[str]:
-    """`line: what, write what` for each offence of a file."""
+    """`line: phrase, write: term` for each forbidden phrase or name in a file."""
     text = path.read_text("utf-8")
     for phrase, term in phrases.items():
         # A phrase may be broken over two lines, of a comment or a string too.
@@ -49,7 +50,7 @@ def offences(path: Path, phrases: dict[str, str], names: dict[str, str]) -> Iter
 
 
 def files(root: Path) -> Iterator[Path]:
-    """Every file that is held to the glossary."""
+    """Every file that the lint reads."""
     for place in PLACES:
         for path in sorted(root.glob(place) if "*" in place else (root / place).rglob("*")):
             name = str(path.relative_to(root))
