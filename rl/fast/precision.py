@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-
 def scaled(image: Tensor) -> Tensor:
     """Bytes (B, C, H, W) -> 0…1, channels last, in the current context's precision.
 
