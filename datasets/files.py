@@ -49,14 +49,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have everything in a folder, whoever wrote it, outlive a power cut."""
+    """Write all files of a folder to the disk, so that they outlive a power cut."""
     for path in folder.rglob("*"):
         sync(path)
     sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Have a file's bytes, or the names in a folder, as they are now, outlive a power cut."""
+    """Write a file's bytes, or a folder's names, to the disk, so that they outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -223,9 +223,9 @@ class Watch(L.Callback):
 
 
 def _group() -> tuple[int, int]:
-    """This process's rank, and how many there are: what torchrun says, else it is alone.
+    """This process's rank and the number of processes: torchrun's, or 0 and 1 without torchrun.
 
-    Raises FoveaError where others' variables speak of more: it would wait for them in vain.
+    Raises FoveaError if other programs' variables name more processes, which do not exist.
     """
     if TORCHRUN in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -226,7 +226,7 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
     so a reader gets the old one, none, or the new one, never a mixture. If a table's folder is on
     another file system than the work, a copy is renamed there.
     """
-    sync_tree(folder)  # pictures, copies and links are others' writing
+    sync_tree(folder)  # images, copies and links are not written by write_atomic
     place, name = root / label, label.rpartition("/")[2]
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -248,7 +248,7 @@ def _swap(folder: Path, place: Path, aside: Path) -> None:
     if place.exists():
         os.replace(place, aside)
     os.replace(folder, place)
-    sync(place.parent)  # before the progress behind it goes
+    sync(place.parent)  # before the stage's progress is deleted
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -271,8 +271,7 @@ def test_missing_files_are_named(copied: Report, gone: str, said: str) -> None:
     assert said in copied.page
 
 
-def test_what_nobody_vouches_for_is_not_shown(copied: Report) -> None:
-    """Files without a manifest."""
+def test_files_without_a_manifest_are_ignored(copied: Report) -> None:
     for table in ("evaluations", "policies"):
         (copied.artifacts / table / "frostbite-spirl/manifest.json").unlink()
     (copied.artifacts / "policies/frostbite-der/manifest.json").unlink()

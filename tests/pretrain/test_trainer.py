@@ -296,7 +296,7 @@ def test_killed_at_random_points_ends_in_the_same_bytes(
 
 
 @pytest.mark.parametrize("name", trainer.ALONE)
-def test_what_is_left_over_of_a_group_is_refused_by_name(
+def test_left_over_variables_of_a_group_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "2")

@@ -106,7 +106,7 @@ def nan(folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
-def bit_of_what_is_listed(folder: Path) -> None:
+def flip_bit_of_weights(folder: Path) -> None:
     write_manifest(folder / "manifest.json", {"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
     data = bytearray((folder / WEIGHTS).read_bytes())
     data[-1] ^= 1
@@ -131,7 +131,7 @@ def bit_of_what_is_listed(folder: Path) -> None:
         (edit(lambda h: h["net"].update(width=8)), r"weights-0000160.*not this policy's weights"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not readable"),
         (lambda f: (f / WEIGHTS).write_bytes(b"no"), r"weights-0000160.*not this policy's weights"),
-        (bit_of_what_is_listed, r"weights-0000160.*not the bytes that .*manifest.json lists"),
+        (flip_bit_of_weights, r"weights-0000160.*not the bytes that .*manifest.json lists"),
         (nan, r"weights-0000160.*net.cls has NaN"),
         (lambda f: (f / "encoder/model.safetensors").write_bytes(b""), "encoder/model.safetensors"),
     ],

@@ -55,10 +55,10 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
     assert not (tmp_path / "work.old").exists()
 
 
-def test_all_that_is_published_outlives_a_power_cut(
+def test_published_files_outlive_a_power_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also what libraries wrote, which flush nothing, and the names."""
+    """Also files that libraries wrote without flushing, and the folders' entries."""
     flushed: set[int] = set()
     monkeypatch.setattr(os, "fsync", lambda file: flushed.add(os.fstat(file).st_ino))
     folder = publish(tmp_path)

@@ -1,4 +1,4 @@
-"""Training in bfloat16: the loss and its gradient are those of float32 but for rounding."""
+"""Training in bfloat16: the loss and its gradient equal those of float32 up to rounding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loss_and_gradient(
 
 
 @pytest.mark.parametrize("name", ["attention", "transporter"])
-def test_bfloat16_is_float32_but_for_rounding(name: str) -> None:
+def test_bfloat16_is_float32_up_to_rounding(name: str) -> None:
     loss, gradient = loss_and_gradient(method(name, "float32"))
     half_loss, half_gradient = loss_and_gradient(method(name, "auto"))
     assert half_loss == pytest.approx(loss, rel=0.01)
