@@ -27,7 +27,7 @@ def sha256_file(path: Path) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically: a reader gets the old file or the new one, never a part.
 
-    When this returns, the new file survives a power cut. Raises FoveaError where the disk is full;
+    When this returns, the new file survives a power cut. Raises FoveaError if the disk is full;
     no file is left over then.
     """
     temporary = path.with_name(f".{path.name}.tmp")  # one that a killed run left is overwritten

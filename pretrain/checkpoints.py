@@ -55,7 +55,7 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 def last_sound(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tuple[int, Path | None]:
-    """The step to go on from, and the newest sound checkpoint; 0 and None without one."""
+    """The step to resume from, and the newest sound checkpoint; 0 and None without one."""
     for path in sorted(folder.glob(CHECKPOINTS), reverse=True):
         try:
             return _step_of(checkpoints.load_checkpoint(path), steps, path), path

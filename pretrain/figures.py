@@ -133,8 +133,8 @@ def bar_chart(
 def grid(
     groups: Sequence[Mapping[str, Picture]], *, columns: int = 7, cell: int = 192
 ) -> Image.Image:
-    """Captioned pictures, each `cell` pixels wide and high. A group begins a row, and goes on in
-    the next row after `columns` pictures.
+    """Captioned pictures, each `cell` pixels wide and high. A group begins a new row, and continues
+    in the next row after `columns` pictures.
     """
     gap, line = 8, 20
     rows = [

@@ -252,7 +252,7 @@ def fit(
     rows: Rows | None = None,
     partners: Partners | None = None,
 ) -> NDArray[np.float32]:
-    """Train `method` on `columns`, each (N, ...), or go on from the last checkpoint in `folder`.
+    """Train `method` on `columns`, each (N, ...), or resume from the last checkpoint in `folder`.
 
     Returns the loss of every step of the whole run. `checkpoint_every` counts steps; without it a
     checkpoint is written every `checkpoint_seconds`. `progress` gets (steps done, steps in all).

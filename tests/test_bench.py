@@ -91,10 +91,10 @@ def test_figures_of_one_run_do_not_change_those_of_others(tmp_path: Path) -> Non
     path.write_text('{"machine": {}')  # cut short
     results.write(path, {"mae": {"ratio": 1.0}, "sac": {"ratio": 2.0}})
     results.write(path, {"mae": {"ratio": 3.0}})
-    held = json.loads(path.read_text())
-    assert {name: one["figures"] for name, one in held.items()} == {
+    content = json.loads(path.read_text())
+    assert {name: one["figures"] for name, one in content.items()} == {
         "mae": {"ratio": 3.0},
         "sac": {"ratio": 2.0},
     }
-    assert all(one["machine"]["cores"] and one["versions"]["torch"] for one in held.values())
-    assert all("commit" in one for one in held.values())
+    assert all(one["machine"]["cores"] and one["versions"]["torch"] for one in content.values())
+    assert all("commit" in one for one in content.values())

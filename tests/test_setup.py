@@ -85,7 +85,7 @@ def test_torch_is_the_pinned_one() -> None:
 
 def test_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    shown = subprocess.run(
+    done = subprocess.run(
         ["make", "--no-print-directory", "help"],
         cwd=ROOT,
         capture_output=True,
@@ -93,8 +93,8 @@ def test_help_lists_every_target() -> None:
         check=True,
     ).stdout
     targets = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    assert re.findall(r"^  make (\S+)", shown, re.MULTILINE) == targets
-    assert all(len(line.split(maxsplit=2)) == 3 for line in shown.splitlines())
+    assert re.findall(r"^  make (\S+)", done, re.MULTILINE) == targets
+    assert all(len(line.split(maxsplit=2)) == 3 for line in done.splitlines())
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_make_takes_its_variables_from_the_command_line_only(checkout: Path, tar
     exported = make(checkout, "-n", target, **dict.fromkeys(names, "leaked"))
     assert plain.returncode == 0 and plain.stdout == exported.stdout
     assert "--as" not in plain.stdout  # make has a default of its own for AS
-    asked = make(checkout, "-n", target, *(f"{name}=asked" for name in names))
-    assert "asked" in asked.stdout or "--upgrade" in asked.stdout
+    plan = make(checkout, "-n", target, *(f"{name}=asked" for name in names))
+    assert "asked" in plan.stdout or "--upgrade" in plan.stdout
 
 
 def test_files_are_checked_out_as_they_are_committed(tmp_path: Path) -> None:

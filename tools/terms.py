@@ -1,9 +1,8 @@
 """`python -m tools.terms`: a lint by the glossary in CONTRIBUTING.md. Part of `make lint`.
 
 The last column of each row of the glossary's table lists, in backticks, phrases that must not occur
-in any source, page or configuration; `name =` forbids a name of a variable, an argument, a function
-or an attribute. Prints `file:line: phrase, write: term` for each occurrence, and exits with 1 if
-there is any.
+in any source, page or configuration; `name =` forbids a name of a variable or an argument. Prints
+`file:line: phrase, write: term` for each occurrence, and exits with 1 if there is any.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def annotate(
     if len(complete) < len(sample):
         raise FoveaError(
             f"{folder}: {len(complete) or 'none'} of {len(sample)} frames have clicks; `make "
-            "annotate NAME=<this entry of annotations> AS=<you>` opens a page to click on, "
+            "annotate NAME=<this entry of annotations> AS=<you>` opens an annotation page, "
             "`annotator: simulated` needs no people"
         )
     return annotations

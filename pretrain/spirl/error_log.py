@@ -6,7 +6,7 @@ their keys, centre and nine numbers. A block has a checksum, whose key is the `s
 code, versions and processor. Before a file is used, some errors of its first block are computed
 again, and must agree bit by bit. So files of other weights are ignored, and those of a machine that
 rounds differently, as are truncated and damaged blocks. There is no protection against forged
-checksums: whoever can forge them could as well change the weights.
+checksums: anyone who can forge them could change the weights too.
 
 Its benefit: two parallel seeds of SPIRL on Frostbite, 1,600 steps each, computed 15 % fewer errors
 with it (80,311, not 94,752). They took 234 s of CPU time, not 280. At 1.8 ms an error and 15 ms for

@@ -28,7 +28,7 @@ PACKAGES = (
     "rl.agents",
     "rl.nets",
 )
-# Stand in a folder of components and are none.
+# Files in a folder of components that are not components.
 PARTS = {
     f"datasets.annotation.{part}"
     for part in ("choice", "click_file", "heatmap_js", "maps", "ram", "server")
@@ -36,7 +36,7 @@ PARTS = {
 REQUIRED_FIELDS = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
 SHAPE = (3, 40, 40)
 ACTIONS = 3
-# Everything that has one of these fields is built small; what has none of them is small already.
+# Components with any of these fields are built with these values; the others are small by default.
 SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,

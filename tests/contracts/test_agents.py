@@ -166,11 +166,14 @@ def test_a_core_gives_the_same_for_a_sequence_as_step_by_step(
         state = core.initial(batch)
         for number, frame in enumerate(frames):
             before = {key: value.clone() for key, value in state.items()}
-            given_state, (alone, state, said) = state, core.step(frame, state, first[number])
+            given_state, (alone, state, alone_extras) = (
+                state,
+                core.step(frame, state, first[number]),
+            )
             assert equal(given_state, before), "the caller's state was written to"
             torch.testing.assert_close(alone, together[number])
-            assert said.keys() == extras.keys()
-            for key, value in said.items():
+            assert alone_extras.keys() == extras.keys()
+            for key, value in alone_extras.items():
                 torch.testing.assert_close(value, extras[key][number])
         assert equal(state, last)
         fresh, _, _ = core(

@@ -191,7 +191,7 @@ def test_a_sources_streams_write_the_configured_number_of_frames(
     run(tmp_path / "b", -1)
     assert same_files(tmp_path / "a", tmp_path / "b")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()}
-    run(tmp_path / "a", 1)  # everything is there already
+    run(tmp_path / "a", 1)  # every shard exists already
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").iterdir()} == before
 
 

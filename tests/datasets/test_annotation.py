@@ -133,7 +133,7 @@ def whole_sprites(image: NDArray[np.uint8]) -> Iterator[tuple[str, float, float]
     ],
 )
 def test_seaquest_sprites_are_all_listed_at_their_centres(
-    pinned: dict[int, int], shown: set[str]
+    pinned: dict[int, int], visible_kinds: set[str]
 ) -> None:
     """Every visible sprite is listed within 2.6 pixels, as two frames smear a shot that far, and
     every listed one is visible.
@@ -146,7 +146,7 @@ def test_seaquest_sprites_are_all_listed_at_their_centres(
         marked = (image != np.median(image[:, 8::8], axis=1, keepdims=True)).any(axis=-1)
         for x, y in points:
             hits.append(marked[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3].any())
-    assert {name for name, pixels in distances.items() if len(pixels) >= 10} >= shown
+    assert {name for name, pixels in distances.items() if len(pixels) >= 10} >= visible_kinds
     far = {name: np.mean(np.array(pixels) > 2.6) for name, pixels in distances.items()}
     assert max(far.values()) < 0.03, far  # a shot and what it hits, in the last of the two frames
     assert np.mean(hits) > 0.99
@@ -226,9 +226,9 @@ def test_clicks_on_meta_world_are_split_among_tip_object_and_goal() -> None:
     """45, 40 and 15 %, if all are in the image: pixels of 16x8 on a canvas of 400x400."""
     clicks = np.concatenate(list(simulate("metaworld/reach", meta_world(400), 400).values()))
     targets = np.array([[100, 100], [300, 100], [200, 300]])
-    meant = np.linalg.norm(clicks[:, None] - targets, axis=-1).argmin(-1)
-    np.testing.assert_allclose(np.bincount(meant) / len(clicks), [0.45, 0.4, 0.15], atol=0.015)
-    strayed = clicks - targets[meant]
+    intended = np.linalg.norm(clicks[:, None] - targets, axis=-1).argmin(-1)
+    np.testing.assert_allclose(np.bincount(intended) / len(clicks), [0.45, 0.4, 0.15], atol=0.015)
+    strayed = clicks - targets[intended]
     np.testing.assert_allclose(strayed.mean(0), 0, atol=0.5)
     np.testing.assert_allclose(strayed.std(0), 10, atol=0.5)
 

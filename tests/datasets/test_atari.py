@@ -47,7 +47,7 @@ def reference(config: Config, noops: list[int], played: list[int]) -> Iterator[S
             raw.append(ale.getScreenRGB())
         return reward, raw
 
-    def shown(raw: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def merged(raw: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         image = cv2.resize(np.max(raw[-2:], axis=0), (96, 96), interpolation=cv2.INTER_LINEAR)
         return np.asarray(image, np.uint8)
 
@@ -57,7 +57,7 @@ def reference(config: Config, noops: list[int], played: list[int]) -> Iterator[S
             ale.act(0)
         return press(1)[1] if 1 in codes else [ale.getScreenRGB()]
 
-    yield shown(new_game(noops.pop(0))), 0.0, False, ale.lives()
+    yield merged(new_game(noops.pop(0))), 0.0, False, ale.lives()
     for action in played:
         lives = ale.lives()
         reward, raw = press(codes[action])
@@ -65,9 +65,9 @@ def reference(config: Config, noops: list[int], played: list[int]) -> Iterator[S
             extra, raw = press(1)
             reward += extra
         over = ale.game_over()
-        yield shown(raw), reward, over, ale.lives()
+        yield merged(raw), reward, over, ale.lives()
         if over:
-            yield shown(new_game(noops.pop(0))), 0.0, False, ale.lives()
+            yield merged(new_game(noops.pop(0))), 0.0, False, ale.lives()
 
 
 def ours(config: Config, seed: int, played: list[int]) -> Iterator[Step]:

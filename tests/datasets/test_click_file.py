@@ -190,9 +190,9 @@ def test_invalid_names_of_annotators(tmp_path: Path, name: str) -> None:
 def click(frames: FrameSet, folder: Path, annotator: str, among: slice = slice(None)) -> None:
     """Clicks on some of the first ten frames of the order."""
     key = choice.keys(frames)
-    shown = choice.order(frames, 0)[:10][among]
+    first_frames = choice.order(frames, 0)[:10][among]
     point = (float(len(annotator)), 9.0)
-    marked = {key[i]: Clicked(choice.digest(frames, i), (point,)) for i in shown}
+    marked = {key[i]: Clicked(choice.digest(frames, i), (point,)) for i in first_frames}
     write_clicks(folder / f"{annotator}.json", marked)
 
 
@@ -202,12 +202,12 @@ def test_several_people(tmp_path: Path) -> None:
     click(frames, tmp_path, "alice")
     click(frames, tmp_path, "bo", slice(0, 3))
     by_name = annotate(Config(), "atari/Pong", frames, 5, tmp_path)
-    shown = choice.order(frames, 0)[:5]
+    first_frames = choice.order(frames, 0)[:5]
     assert {who: list(clicks) for who, clicks in by_name.items()} == {
-        "alice": shown,
-        "bo": shown[:3],
+        "alice": first_frames,
+        "bo": first_frames[:3],
     }
-    np.testing.assert_array_equal(by_name["bo"][shown[0]], [[2.0, 9.0]])
+    np.testing.assert_array_equal(by_name["bo"][first_frames[0]], [[2.0, 9.0]])
     click(frames, tmp_path, "carol", slice(6, 9))  # on none of the five
     assert list(annotate(Config(), "atari/Pong", frames, 5, tmp_path)) == ["alice", "bo"]
 

@@ -97,8 +97,8 @@ class Served:
         self, frame: int, before: object, after: object, **headers: str | None
     ) -> tuple[int, bytes, dict[str, str]]:
         """The page's request after a click."""
-        asked = {"before": before, "after": after}
-        return self.ask("PUT", self.below(f"frames/{frame}"), asked, **headers)
+        change = {"before": before, "after": after}
+        return self.ask("PUT", self.below(f"frames/{frame}"), change, **headers)
 
 
 @contextmanager
@@ -257,8 +257,8 @@ def test_every_answer_has_security_headers(page: Served) -> None:
 
 def test_it_listens_on_the_loopback_interface_alone(page: Served) -> None:
     rows = [line.split() for file in Path("/proc/net").glob("tcp*") for line in file.open()]
-    heard = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{page.port:04X}")]
-    assert heard == [f"0100007F:{page.port:04X}"]
+    addresses = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{page.port:04X}")]
+    assert addresses == [f"0100007F:{page.port:04X}"]
 
 
 def test_a_port_in_use(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:

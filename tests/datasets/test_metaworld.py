@@ -174,7 +174,7 @@ EXACT = 0.4  # pixels of an image of 224, in which the smallest goal is one
 TIP = SITE, ["leftEndEffector", "rightEndEffector"], EXACT
 # Object and goal. Metaworld takes hold of the drawer 3.2 cm before its handle's middle and of the
 # faucet 1 cm below; of a door's handle that is not round, what is seen has its middle elsewhere.
-DRAWN = {
+OFFSETS = {
     "reach": ((GEOM, ["objGeom"], EXACT), (SITE, ["goal"], EXACT)),
     "drawer-open": ((GEOM, ["objGeom"], 4.2), (SITE, ["goal"], EXACT)),
     "faucet-open": ((SITE, ["handleStartOpen"], 2.0), (SITE, ["goal_open"], EXACT)),
@@ -183,7 +183,7 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("camera", ["corner", "corner2", "corner3"])
-@pytest.mark.parametrize("game", DRAWN)
+@pytest.mark.parametrize("game", OFFSETS)
 def test_points_are_where_mujoco_renders_them(
     game: str, camera: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +193,7 @@ def test_points_are_where_mujoco_renders_them(
     monkeypatch.setattr(mujoco.gl_context, "GLContext", canvas.gl_context())
     with mujoco.Renderer(env._task.model, 224, 224) as renderer:
         renderer.enable_segmentation_rendering()
-        for point, (kind, names, near) in zip(info["points"], (TIP, *DRAWN[game]), strict=True):
+        for point, (kind, names, near) in zip(info["points"], (TIP, *OFFSETS[game]), strict=True):
             middles = [middle(renderer, env, camera, kind, name) for name in names]
             away = np.hypot(*(np.mean(middles, 0) - point))
             assert away < near, (names, away)
@@ -208,7 +208,7 @@ def middle(
     renderer.update_scene(env._task.data, camera)
     for shape in scene.geoms[: scene.ngeom]:
         if (shape.objtype, shape.objid) != (kind, number):
-            shape.segid = -1  # not drawn
+            shape.segid = -1  # not rendered
     mask = renderer.render()[::-1, ::-1, 1] == kind  # these cameras stand upside down
     rows, columns = np.nonzero(mask)
     return columns.mean() + 0.5, rows.mean() + 0.5  # a pixel's middle is half a pixel into it

@@ -67,7 +67,7 @@ def test_an_action_of_nan_is_refused(reach: Any, value: float) -> None:
     action = np.array([0, value, 0, 0], np.float32)
     with pytest.raises(FoveaError, match=r"'metaworld/reach': the action at step 4, .* not finite"):
         reach.step(action)
-    assert reach._task.data.time > 0, "begun anew"
+    assert reach._task.data.time > 0, "reset by MuJoCo"
 
 
 def test_an_image_that_cannot_be_rendered_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,16 +83,16 @@ def test_an_image_that_cannot_be_rendered_is_an_error(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", ["step", "reset", "call"])
-def test_a_killed_process_is_an_error(asked: str) -> None:
+def test_a_killed_process_is_an_error(request: str) -> None:
     """And the other processes are ended."""
     vector: Any = envs.make("metaworld/reach", num_envs=2, seed=0)
     vector.reset()
     os.kill(vector.processes[1].pid, signal.SIGKILL)
-    if asked == "call":  # where it is noticed depends on whether the process is quite gone
+    if request == "call":  # where it is noticed depends on whether the process is quite gone
         vector.processes[1].join()
     words: dict[str, list[Any]] = {"step": [np.array([STILL] * 2)], "call": ["get_state"]}
     with pytest.raises(FoveaError, match=r"'metaworld/reach': one of the 2 proc.* died.*run it ag"):
-        getattr(vector, asked)(*words.get(asked, []))
+        getattr(vector, request)(*words.get(request, []))
     assert not any(process.is_alive() for process in vector.processes)
     vector.close()
 

@@ -105,8 +105,8 @@ def test_a_blank_frame_has_no_visible_object(tmp_path: Path) -> None:
             for step, each in enumerate([background] * 4 + [image])]  # fmt: skip
     write_shard(tmp_path / "000-00000.tar", rows, stream=0, start=0)
     frames, env = read_frames(tmp_path), "atari/Berzerk?screen=gray84"
-    shown = annotate(Config(visible=True), env, frames, 1)["objects"]
-    assert list(shown) == [4] and len(shown[4]) == len(at) - 1
+    visible = annotate(Config(visible=True), env, frames, 1)["objects"]
+    assert list(visible) == [4] and len(visible[4]) == len(at) - 1
     with pytest.raises(FoveaError, match=r"1 frames of 5 of .* have an object, count is 2"):
         annotate(Config(visible=True), env, frames, 2)
 

@@ -21,10 +21,10 @@ def test_every_image_is_on_the_sheet_in_order() -> None:
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, 5), (5, 5), (5000, 40), (7, 3)])
-def test_spread_is_even_and_has_both_ends(count: int, wanted: int) -> None:
+def test_spread_is_even_and_has_both_ends(count: int, expected: int) -> None:
     """No index twice."""
-    indices = spread(count, wanted)
+    indices = spread(count, expected)
     assert (indices[0], indices[-1]) == (0, count - 1)
-    assert len(set(indices.tolist())) == min(count, wanted)
+    assert len(set(indices.tolist())) == min(count, expected)
     gaps = np.diff(indices)
     assert max(gaps, default=0) - min(gaps, default=0) <= 1

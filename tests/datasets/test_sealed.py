@@ -36,7 +36,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         write_sealed(path, data)
         assert read_sealed(path) == path.read_bytes() == data and kept(path)
     drop_digests(tmp_path)
-    assert os.listdir(tmp_path) == ["state"] and not is_sound(path), "nobody vouches for it"
+    assert os.listdir(tmp_path) == ["state"] and not is_sound(path), "it has no digest"
 
 
 def test_any_flipped_bit_of_file_or_digest_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_second_policy_reuses_the_encoder_and_removing_it_is_free(whole: Proje
     assert "breakout-all" in (whole.artifacts / "report/index.html").read_text()
     path.write_text(PLAYABLE)
     output = dvc(whole.folder, "repro")
-    # Nothing is built again. The page is written anew: the other policy's folder is still there.
+    # Nothing is built again. The page is written again: the other policy's folder still exists.
     assert ran(output) <= {"code", "report"}, output
     assert "breakout-all" not in (whole.artifacts / "report/index.html").read_text()
 
@@ -129,9 +129,9 @@ def test_a_killed_repro_leaves_nothing_running_and_resumes(tmp_path: Path) -> No
     assert left == []
     sealed = {p.name: p.read_bytes() for p in tmp_path.glob("artifacts/.work/collect*/out/*.tar")}
     (attempts,) = tmp_path.glob(f"artifacts/.work/collect-breakout-*/{ATTEMPTS}")
-    begun = json.loads(read_sealed(attempts))
-    begun["began"] -= 1000  # as if it had begun long before
-    write_sealed(attempts, json.dumps(begun).encode())
+    runs = json.loads(read_sealed(attempts))
+    runs["began"] -= 1000  # as if it had begun long before
+    write_sealed(attempts, json.dumps(runs).encode())
     dvc(tmp_path, "repro", "collect@breakout")
     built = {p.name: p.read_bytes() for p in (tmp_path / "artifacts/frames/breakout").glob("*.tar")}
     assert len(built) == 36

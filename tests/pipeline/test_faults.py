@@ -65,8 +65,8 @@ class Warm:
         """Exit status and output; files are limited to `limit` bytes if it isn't 0."""
         assert self.process.stdin is not None and self.process.stdout is not None
         output = project.folder / "output"
-        asked = [str(project.folder), str(output), f"pipeline.{stage}", name, limit]
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        arguments = [str(project.folder), str(output), f"pipeline.{stage}", name, limit]
+        self.process.stdin.write(json.dumps(arguments) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
         text = output.read_text()

@@ -225,9 +225,9 @@ def test_too_little_memory_is_one_line() -> None:
     ):  # fmt: skip
         with pytest.raises((MemoryError, RuntimeError)) as caught:
             ask()
-        said = explain(caught.value)
-        assert "1152921504606846976" in said or "1.00 EiB" in said
-        assert "lower `batch_size`" in said and "\n" not in said
+        message = explain(caught.value)
+        assert "1152921504606846976" in message or "1.00 EiB" in message
+        assert "lower `batch_size`" in message and "\n" not in message
     assert explain(RuntimeError("a bug")) == ""
 
 

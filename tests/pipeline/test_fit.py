@@ -60,7 +60,7 @@ encoders:
 policies: {}
 """
 SCORES = {"f_max", "f_adaptive", "mae"}
-LEARNED = ("picanet", "student")
+TRAINABLE = ("picanet", "student")
 
 
 def build(key: str, run: Callable[[Stage], Mapping[str, Any]]) -> dict[str, Any]:
@@ -104,9 +104,9 @@ def collect(count: int, width: int) -> Callable[[Stage], dict[str, Any]]:
 
 def annotate(stage: Stage) -> dict[str, Any]:
     data = stage.inputs["frames"]
-    frames, wanted = read_frames(data.folder), np.arange(stage.entry.keys.count)
-    maps = spots(len(frames), 16)[1][wanted]
-    write_saliency_shard(stage.out / "000-00000.tar", frames, wanted, maps)
+    frames, indices = read_frames(data.folder), np.arange(stage.entry.keys.count)
+    maps = spots(len(frames), 16)[1][indices]
+    write_saliency_shard(stage.out / "000-00000.tar", frames, indices, maps)
     return {}
 
 
@@ -136,8 +136,8 @@ def test_every_source_is_fitted_scored_and_labels(project: Path, name: str) -> N
         judged = {f"{which}{score}" for which in beside for score in SCORES}
         assert metrics["frames"] == 40
         assert (judged <= metrics.keys()) == (name != "random")  # its data has no maps
-        assert ("steps" in metrics) == (name in LEARNED)
-        assert (open_artifact(by).folder / "curve.csv").exists() == (name in LEARNED)
+        assert ("steps" in metrics) == (name in TRAINABLE)
+        assert (open_artifact(by).folder / "curve.csv").exists() == (name in TRAINABLE)
         if name != "random":
             assert (metrics["maps"], metrics["held_out"]) == (30, 6)
             assert metrics["zero_f_max"] < metrics["centre_f_max"] < 0.6
@@ -159,10 +159,10 @@ def test_every_source_is_fitted_scored_and_labels(project: Path, name: str) -> N
 
 
 def test_four_fifths_train_and_one_fifth_validates() -> None:
-    for count, judges in ((5, 1), (10, 2), (20, 4), (30, 6), (2, 1), (8, 2)):
-        taught, held_out = fit.split(count)
-        assert len(held_out) == judges
-        assert sorted([*taught, *held_out]) == list(range(count))
+    for count, validation_count in ((5, 1), (10, 2), (20, 4), (30, 6), (2, 1), (8, 2)):
+        training, held_out = fit.split(count)
+        assert len(held_out) == validation_count
+        assert sorted([*training, *held_out]) == list(range(count))
     assert [part.tolist() for part in fit.split(1)] == [[0], [0]]
 
 
@@ -229,18 +229,18 @@ def test_maps_of_scored_predictors_are_side_by_side(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("predictors/random", fit.run)
-    drawn_from: list[Any] = []
-    monkeypatch.setattr(figures, "grid", lambda rows, columns: drawn_from.extend([rows, columns]))
+    arguments: list[Any] = []
+    monkeypatch.setattr(figures, "grid", lambda rows, columns: arguments.extend([rows, columns]))
     judge.picture("annotations/spots", ["predictors/random"])
-    rows, columns = drawn_from
+    rows, columns = arguments
     labelled = read_labelled(open_artifact("annotations/spots"))
-    shown = [0, 6, 12, 17, 23, 29]  # of 30
+    positions = [0, 6, 12, 17, 23, 29]  # of 30
     maps = predict(
         load_saliency(open_artifact("predictors/random").folder),
-        labelled.frames.images[labelled.indices[shown]],
+        labelled.frames.images[labelled.indices[positions]],
     )
     assert (len(rows), columns) == (judge.PICTURED, 3)
-    for row, at, saliency in zip(rows, shown, maps, strict=True):
+    for row, at, saliency in zip(rows, positions, maps, strict=True):
         image = labelled.frames.images[labelled.indices[at]]
         picture = figures.heat_map(labelled.maps[at] / 255.0)
         assert np.array_equal(row["frame"], image)

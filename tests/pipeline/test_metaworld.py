@@ -71,7 +71,9 @@ def test_visarl_from_clicks_to_a_video_with_its_saliency(project: Project) -> No
     assert (folder / "video.mp4").stat().st_size > 1_000
 
 
-DRAWN = "frames:\n  reach: {env: metaworld/reach, source: expert, count: 600, streams: 2}\n"
+RENDERED_FRAMES = (
+    "frames:\n  reach: {env: metaworld/reach, source: expert, count: 600, streams: 2}\n"
+)
 
 
 def renderers(process: subprocess.Popen[str]) -> list[int]:
@@ -84,7 +86,7 @@ def renderers(process: subprocess.Popen[str]) -> list[int]:
 @pytest.mark.slow
 def test_a_renderer_that_is_killed(project: Project) -> None:
     """The stage ends with a message, nothing is published, and the next run resumes."""
-    project.edit("frames:\n", DRAWN)
+    project.edit("frames:\n", RENDERED_FRAMES)
     process = project.start("collect", "reach")
     deadline = time.monotonic() + 120
     while not (workers := renderers(process)):

@@ -150,8 +150,8 @@ def test_the_difference_from_the_random_policy_has_its_interval(report: Report) 
     low, high = metrics["above_random_low"], metrics["above_random_high"]
     assert low < metrics["above_random"] < high
     assert metrics["above_random"] == pytest.approx(metrics["mean"] - metrics["random"])
-    said = f"difference: +{number(metrics['above_random'])}, "
-    assert f'{said}<span class="interval">{number(low)} to {number(high)}' in report.page
+    text = f"difference: +{number(metrics['above_random'])}, "
+    assert f'{text}<span class="interval">{number(low)} to {number(high)}' in report.page
 
 
 def test_the_paper_s_source_is_named(report: Report) -> None:
@@ -225,7 +225,7 @@ def test_maps_and_loss_of_a_predictor_are_on_the_page(copied: Report) -> None:
     assert "Training loss of frostbite-motion" in copied.page
 
 
-# What is there, and what is not
+# Existing and missing artifacts
 
 
 def test_only_entries_of_params_are_read(copied: Report) -> None:
@@ -260,7 +260,7 @@ def test_empty_tables_are_fine(tmp_path: Path) -> None:
         ("evaluations/frostbite-spirl/video.mp4", "evaluations/frostbite-spirl/video.mp4"),
     ],
 )
-def test_missing_files_are_named(copied: Report, gone: str, said: str) -> None:
+def test_missing_files_are_named(copied: Report, gone: str, text: str) -> None:
     path = copied.artifacts / gone
     if path.is_dir():
         shutil.rmtree(path)
@@ -268,7 +268,7 @@ def test_missing_files_are_named(copied: Report, gone: str, said: str) -> None:
         path.unlink()
         reseal(path.parent)
     render(PARAMS, copied.artifacts, copied.out)
-    assert said in copied.page
+    assert text in copied.page
 
 
 def test_files_without_a_manifest_are_ignored(copied: Report) -> None:
@@ -413,28 +413,28 @@ def opened(
     """The report with all details open, and all errors that it logged and requests that it sent."""
     width, height, scheme = request.param
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    heard: list[str] = []
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
+    events: list[str] = []
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
     address = (report.out / "index.html").as_uri()
     page.on(
         "request",
-        lambda asked: (
-            heard.append(asked.url)
-            if asked.url != address and not asked.url.startswith("data:")
+        lambda sent: (
+            events.append(sent.url)
+            if sent.url != address and not sent.url.startswith("data:")
             else None
         ),
     )
     page.goto(address)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    yield page, heard
+    yield page, events
     page.close()
 
 
 def test_page_is_self_contained_quiet_and_fits(opened: tuple[Page, list[str]]) -> None:
-    page, heard = opened
+    page, events = opened
     page.wait_for_load_state("networkidle")
-    assert heard == []
+    assert events == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # Nothing sticks out of what holds it either, but for tables that scroll on their own.
     sticking = page.evaluate(

@@ -24,7 +24,7 @@ STAGES = [
         "frames/breakout",
         ("count: 96, streams: 2", "count: 6000, streams: 2"),
     ),
-    (  # which learns before it draws
+    (  # which learns before it renders
         "collect",
         "reach",
         "frames/reach",
@@ -116,8 +116,11 @@ def test_work_that_cannot_be_resumed_is_reported(
     ):
         with stage.workspace(label, print_):
             pass
-        said = capsys.readouterr().err
-        assert (f"earlier progress stays in {tmp_path}/train-x-*" in said) == warns, (label, said)
+        messages = capsys.readouterr().err
+        assert (f"earlier progress stays in {tmp_path}/train-x-*" in messages) == warns, (
+            label,
+            messages,
+        )
 
 
 def test_files_that_dvc_made_read_only_can_be_copied_twice(on_built: Project) -> None:

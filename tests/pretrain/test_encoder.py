@@ -189,8 +189,8 @@ def test_panels_have_the_content_of_their_captions() -> None:
     assert uniform == {"mask only (Fig. 2)"}
     salient = set(encoder.salient(image[:1]))
     for count, caption in ((len(salient), "dynamic K"), (4, "fixed 10 %"), (18, "fixed 50 %")):
-        shown = tiles(one[f"{caption}: {count} (Fig. 3)"])[:, :, 16, 16]
-        bright = np.flatnonzero((shown == tiles(one["frame"])[:, :, 4, 4]).all(2))
+        centres = tiles(one[f"{caption}: {count} (Fig. 3)"])[:, :, 16, 16]
+        bright = np.flatnonzero((centres == tiles(one["frame"])[:, :, 4, 4]).all(2))
         assert len(bright) == count and (caption != "dynamic K" or set(bright.tolist()) == salient)
 
 

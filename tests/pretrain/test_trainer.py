@@ -122,15 +122,15 @@ def test_lightning_step_equals_a_plain_loop(
 
 
 def test_training_may_multiply_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+    options: list[bool] = []
 
     def entered(device: torch.device, *, half: bool) -> contextlib.AbstractContextManager[None]:
-        asked.append(half)
+        options.append(half)
         return contextlib.nullcontext()
 
     monkeypatch.setattr(trainer, "fast_linear", entered)
     train(tmp_path, epochs=1)
-    assert asked == [True] * 5
+    assert options == [True] * 5
 
 
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, capfd: pytest.CaptureFi
         assert steps == list(range(first, 11)) and np.array_equal(losses, again)
         for name, tensor in whole.state_dict().items():
             assert torch.equal(tensor, resumed.state_dict()[name]), name
-        said = capfd.readouterr().err.splitlines()
-        assert len(said) == (1 if first == 9 else 2)
-        assert all("note: " in line and "does not match its SHA-256" in line for line in said)
+        messages = capfd.readouterr().err.splitlines()
+        assert len(messages) == (1 if first == 9 else 2)
+        assert all("note: " in line and "does not match its SHA-256" in line for line in messages)
         steps.clear()
 
 

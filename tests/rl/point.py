@@ -30,7 +30,7 @@ class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """
 
     def __init__(self, seed: Sequence[int], images: bool) -> None:
-        self.random, self.shown = np.random.default_rng(seed), images
+        self.random, self.images = np.random.default_rng(seed), images
         self.place, self.goal = np.zeros(2), np.zeros(2)
         self.total, self.length, self.reached = 0.0, 0, False
         self.action_space = gymnasium.spaces.Box(-1, 1, (ACTIONS,), np.float32)
@@ -45,7 +45,7 @@ class Point(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     def observe(self) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         image = np.zeros((25, 25, 3), np.uint8)
-        if self.shown:
+        if self.images:
             x, y = (12 + 12 * self.place).astype(int)
             image[y, x] = 255
         now = np.concatenate([self.place, self.goal])

@@ -32,9 +32,9 @@ def nothing(count: int, *first: int) -> dict[str, Any]:
 
 def test_environments_in_parallel_are_as_alone() -> None:
     """One of them begins a new episode in between."""
-    policy, shown = fakes.policy(), [images(3, seed) for seed in range(4)]
+    policy, sequences = fakes.policy(), [images(3, seed) for seed in range(4)]
     together, alone = Actor(policy, 3), [Actor(policy) for _ in range(3)]
-    for number, frame in enumerate(shown):
+    for number, frame in enumerate(sequences):
         first = [1] if number == 2 else []
         everyone = [slice(0, 3), *(slice(row, row + 1) for row in range(3))]
         for actor, rows in zip([together, *alone], everyone, strict=True):

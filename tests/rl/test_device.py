@@ -27,7 +27,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # is torch's
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: list[Call] = []
+        self.calls: list[Call] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -36,7 +36,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # is torch's
         name = function.overloadpacket.__name__
         if name.startswith("index") and any(t.dtype == torch.bool for t in tensors(args[1:])):
             name = "index by mask"
-        self.seen.append((name, [tuple(tensor.shape) for tensor in tensors((args, output))]))
+        self.calls.append((name, [tuple(tensor.shape) for tensor in tensors((args, output))]))
         return output
 
 
@@ -75,9 +75,9 @@ def test_an_update_never_waits_and_its_shapes_are_constant() -> None:
     for watch in (first, second):
         with watch:
             update()
-    assert len(first.seen) > 100
-    assert [name for name, _ in first.seen if name in WAITING] == []
-    assert first.seen == second.seen
+    assert len(first.calls) > 100
+    assert [name for name, _ in first.calls if name in WAITING] == []
+    assert first.calls == second.calls
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_an_update_never_waits_and_its_shapes_are_constant() -> None:
 def test_waiting_is_detected(wait: Callable[[Tensor], object]) -> None:
     with Watch() as watch:
         wait(torch.randn(5))
-    assert any(name in WAITING for name, _ in watch.seen), watch.seen
+    assert any(name in WAITING for name, _ in watch.calls), watch.calls

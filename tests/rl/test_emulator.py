@@ -33,7 +33,7 @@ def policy(kind: str) -> Policy:
     return fakes.policy(config, encoder, env=WORD, actions=action_count(envs.action_space(WORD)))
 
 
-def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 40) -> None:
+def train(policy: Policy, folder: Path, *, until: int = -1, resume_every: int = 40) -> None:
     """To the end, or to the step at which a test stops it."""
     step = 0
 
@@ -44,7 +44,7 @@ def train(begun: Policy, folder: Path, *, until: int = -1, resume_every: int = 4
             raise StopError
 
     off_policy.train(
-        begun, folder=folder, checkpoint_every=150, resume_every=resume_every, progress=progress
+        policy, folder=folder, checkpoint_every=150, resume_every=resume_every, progress=progress
     )
 
 

@@ -51,10 +51,10 @@ def test_it_is_the_plain_network() -> None:
     layers = [layer for layer in net.convolutions if isinstance(layer, nn.Conv2d)]
     for layer, stride in zip(layers, (4, 2, 1), strict=True):
         x = F.relu(F.conv2d(x, layer.weight, layer.bias, stride=stride))
-    wanted = F.relu(net.project[0](x.flatten(1)))
+    expected = F.relu(net.project[0](x.flatten(1)))
     features, extras = net({"image": image})
     assert features.shape == (3, net.width) and extras == {}
-    torch.testing.assert_close(features, wanted)
+    torch.testing.assert_close(features, expected)
 
 
 def test_weights_begin_orthogonal_and_biases_zero() -> None:
@@ -65,8 +65,8 @@ def test_weights_begin_orthogonal_and_biases_zero() -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weight = layer.weight.flatten(1)
             gram = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
-            wanted = gains.get(name, math.sqrt(2)) ** 2 * torch.eye(len(gram))
-            torch.testing.assert_close(gram, wanted, atol=1e-4, rtol=0, msg=name)
+            expected = gains.get(name, math.sqrt(2)) ** 2 * torch.eye(len(gram))
+            torch.testing.assert_close(gram, expected, atol=1e-4, rtol=0, msg=name)
             assert layer.bias is not None and not layer.bias.any()
 
 

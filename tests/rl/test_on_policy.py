@@ -131,13 +131,13 @@ def test_rollouts_contain_each_environment_s_steps(tmp_path: Path) -> None:
                 torch.testing.assert_close(rollout.value[t, row : row + 1], worth)
                 state = push(obs, state, first)
                 image, reward, over, cut, _ = game.step(np.int64(rollout.action[t, row].item()))
-                learned = torch.tensor([float(np.sign(reward))])
+                target = torch.tensor([float(np.sign(reward))])
                 rewards += reward
                 if cut:
                     cuts += 1
                     final = learner.encoder(torch.from_numpy(image).permute(2, 0, 1)[None])
-                    learned += config.gamma * value(final, state, torch.tensor([False]))
-                torch.testing.assert_close(rollout.reward[t, row : row + 1], learned)
+                    target += config.gamma * value(final, state, torch.tensor([False]))
+                torch.testing.assert_close(rollout.reward[t, row : row + 1], target)
                 begins = over or cut
                 assert rollout.discount[t, row].item() == pytest.approx(0 if begins else 0.9)
                 if begins:
@@ -157,10 +157,10 @@ def test_actions_are_sampled_from_the_policy() -> None:
     obs = {key: value.expand(count, *value.shape[1:]) for key, value in learner.example.items()}
     first = torch.ones(count, dtype=torch.bool)
     action, _, extras = agent.act(obs, agent.core.initial(count), first, explore=True)
-    wanted = torch.tensor([0.0, 1.0, 2.0]).softmax(0)
+    probability = torch.tensor([0.0, 1.0, 2.0]).softmax(0)
     shares = torch.bincount(action, minlength=3) / count
-    torch.testing.assert_close(shares, wanted, atol=0.03, rtol=0)
-    torch.testing.assert_close(extras["log_prob"], wanted.log()[action])
+    torch.testing.assert_close(shares, probability, atol=0.03, rtol=0)
+    torch.testing.assert_close(extras["log_prob"], probability.log()[action])
     greedy, _, _ = agent.act(obs, agent.core.initial(count), first, explore=False)
     assert (greedy == 2).all()
 

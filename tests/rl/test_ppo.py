@@ -55,8 +55,8 @@ def test_the_clipped_objective_is_a_loop_over_samples(clip: float) -> None:
     ratio, advantage = (torch.randn(50) / 4).exp(), torch.randn(50)
     total = 0.0
     for r, a in zip(ratio.tolist(), advantage.tolist(), strict=True):
-        held = min(max(r, 1 - clip), 1 + clip)
-        total += min(r * a, held * a)
+        clipped = min(max(r, 1 - clip), 1 + clip)
+        total += min(r * a, clipped * a)
     assert clipped_loss(ratio, advantage, clip).item() == pytest.approx(-total / 50, abs=1e-6)
 
 
@@ -65,8 +65,8 @@ def test_the_clipped_value_loss_is_a_loop_over_samples() -> None:
     value, old, target = torch.randn(3, 50)
     total = 0.0
     for v, o, t in zip(value.tolist(), old.tolist(), target.tolist(), strict=True):
-        held = o + min(max(v - o, -0.1), 0.1)
-        total += max((v - t) ** 2, (held - t) ** 2)
+        clipped = o + min(max(v - o, -0.1), 0.1)
+        total += max((v - t) ** 2, (clipped - t) ** 2)
     loss = clipped_value_loss(value, old, target, 0.1).item()
     assert loss == pytest.approx(total / 100, abs=1e-6)
 
@@ -91,8 +91,8 @@ def test_the_loss_is_its_three_parts_weighted() -> None:
     probabilities = log_policy.exp()
     uncertainty = -(probabilities * probabilities.log()).sum(-1).mean()
     squared = (value - advantage - samples.value).square()  # at the values that acted
-    wanted = -scaled.mean() + 0.5 * 0.5 * squared.mean() - 0.01 * uncertainty
-    torch.testing.assert_close(loss, wanted)
+    expected = -scaled.mean() + 0.5 * 0.5 * squared.mean() - 0.01 * uncertainty
+    torch.testing.assert_close(loss, expected)
     assert scalars["clipped"] == 0 and scalars["entropy"] == pytest.approx(math.log(3), abs=1e-3)
 
 
@@ -137,8 +137,8 @@ def test_the_learning_rate_falls_linearly_to_zero() -> None:
     for _ in range(10):
         agent.update(rollout(agent))
         rates.append(agent.optimizer.param_groups[0]["lr"])
-    wanted = torch.tensor([2.5e-4 * (1 - number / 10) for number in range(10)])
-    torch.testing.assert_close(torch.tensor(rates), wanted)
+    expected = torch.tensor([2.5e-4 * (1 - number / 10) for number in range(10)])
+    torch.testing.assert_close(torch.tensor(rates), expected)
 
 
 def test_a2cs_loss_is_a_loop_over_the_rollout() -> None:

@@ -69,8 +69,8 @@ def test_vtrace_is_equation_1(seed: int) -> None:
                 weight *= float(discount[t, env]) * rho
             assert float(target[start, env]) == pytest.approx(total)
             step = reward[start, env] + discount[start, env] * targets[start + 1, env]
-            wanted = min(1.0, float(ratio[start, env])) * float(step - value[start, env])
-            assert float(advantage[start, env]) == pytest.approx(wanted)
+            expected = min(1.0, float(ratio[start, env])) * float(step - value[start, env])
+            assert float(advantage[start, env]) == pytest.approx(expected)
 
 
 def test_vtrace_on_policy_is_the_return_of_lambda_1() -> None:
@@ -126,5 +126,5 @@ def test_gae_and_vtrace_are_torchrls() -> None:
         (target, "vtrace_target"),
         (policy_advantage, "vtrace_advantage"),
     ]:
-        wanted = torch.tensor(stored[name], dtype=torch.float64)
-        torch.testing.assert_close(ours, wanted, atol=5e-6, rtol=0)
+        expected = torch.tensor(stored[name], dtype=torch.float64)
+        torch.testing.assert_close(ours, expected, atol=5e-6, rtol=0)

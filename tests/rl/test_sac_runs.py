@@ -68,9 +68,9 @@ def test_a_run_stopped_after_any_step_ends_in_the_same_bytes(at: int, tmp_path: 
     """Including the file of actions for a source of frames."""
     logs = {name: tmp_path / name / "actions.safetensors" for name in ("whole", "stopped")}
     whole = train(tmp_path / "whole", policy(), resume_every=90, log=ActionLog(logs["whole"]))
-    learned = load_file(logs["whole"])
-    assert learned["action"].shape == (160, ACTIONS)
-    assert learned["end"][[0, -1]].tolist() == [10, 160]
+    actions = load_file(logs["whole"])
+    assert actions["action"].shape == (160, ACTIONS)
+    assert actions["end"][[0, -1]].tolist() == [10, 160]
     assert whole["curve.csv"].startswith(b"step,return,length,success\n10,")
     done, folder = 0, tmp_path / "stopped"
     folder.mkdir()

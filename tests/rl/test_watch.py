@@ -77,11 +77,11 @@ def test_recorded_actions_and_rewards_are_those_before_a_frame(
     calls: list[tuple[int, float, bool]] = []
     real = Actor.observe
 
-    def observe(self: Actor, *shown: object, **done: object) -> None:
+    def observe(self: Actor, *inputs: object, **done: object) -> None:
         calls.append(
             tuple(np.asarray(done[key])[0].item() for key in ("action", "reward", "first"))
         )
-        real(self, *shown, **done)  # type: ignore[arg-type]
+        real(self, *inputs, **done)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Actor, "observe", observe)
     list(watch(fakes.policy(encoder=Patches()), frames, 1))

@@ -32,9 +32,9 @@ def on_disk(server: Served, frame: int = 0) -> Points:
     return clicked[KEYS[frame]].points if KEYS[frame] in clicked else ()
 
 
-def near(points: Points, wanted: list[tuple[float, float]]) -> bool:
+def near(points: Points, expected: list[tuple[float, float]]) -> bool:
     """Whether the clicks are these, within a pixel of the screen."""
-    return len(points) == len(wanted) and bool(np.allclose(points, wanted, atol=1.0))
+    return len(points) == len(expected) and bool(np.allclose(points, expected, atol=1.0))
 
 
 @contextmanager

@@ -35,11 +35,11 @@ def page(browser: Browser, server: Served) -> Iterator[Page]:
     Chromium itself logs each answer 409, which the page handles.
     """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    heard: list[str] = []
+    events: list[str] = []
     opened = context.new_page()
-    opened.on("console", lambda message: heard.append(message.text))
-    opened.on("pageerror", lambda error: heard.append(str(error)))
-    opened.on("request", lambda asked: heard.append(asked.url))
+    opened.on("console", lambda message: events.append(message.text))
+    opened.on("pageerror", lambda error: events.append(str(error)))
+    opened.on("request", lambda sent: events.append(sent.url))
     opened.goto(server.url)
     expect(opened.locator("#saved")).to_have_text("Saved")
     yield opened
@@ -49,7 +49,7 @@ def page(browser: Browser, server: Served) -> Iterator[Page]:
         "data:",
         "Failed to load resource: the server responded with a status of 409",
     )
-    assert [words for words in heard if not words.startswith(expected)] == []
+    assert [words for words in events if not words.startswith(expected)] == []
 
 
 def test_clicks_undo_redo_remove_and_clear(page: Page, server: Served) -> None:
@@ -112,13 +112,13 @@ def test_frames_by_key_button_and_thumbnail(page: Page, server: Served) -> None:
     expect(where).to_have_text(f"1 of {FRAMES} · 0 clicks")
     saved(page)
     assert near(on_disk(server, 1), [a]) and near(on_disk(server, FRAMES - 1), [b])
-    shown = page.locator("#frame")
-    assert shown.evaluate("i => [i.naturalWidth, i.naturalHeight]") == [48, 32]
+    image = page.locator("#frame")
+    assert image.evaluate("i => [i.naturalWidth, i.naturalHeight]") == [48, 32]
     assert page.locator("#stage").evaluate("s => s.clientWidth / s.clientHeight") == pytest.approx(
         1.5, abs=0.01
     )
-    assert shown.evaluate("i => i.clientWidth") >= 400
-    assert shown.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
+    assert image.evaluate("i => i.clientWidth") >= 400
+    assert image.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
 
 
 ALPHA = """canvas => [...canvas.getContext('2d').getImageData(0, 0, 200, 200).data]
@@ -191,15 +191,15 @@ def test_an_outdated_answer_removes_no_click(page: Page, server: Served) -> None
     """The click that focuses the window is saved before the requested state arrives."""
     click(page, 50, 50)
     saved(page)
-    held: list[Route] = []
-    page.route("**/state", lambda route: held.append(route))
+    delayed: list[Route] = []
+    page.route("**/state", lambda route: delayed.append(route))
     page.evaluate("dispatchEvent(new Event('focus'))")
-    while not held:
+    while not delayed:
         page.wait_for_timeout(20)
-    old = held[0].fetch()
+    old = delayed[0].fetch()
     b = click(page, 150, 150)
     saved(page)
-    held[0].fulfill(response=old)
+    delayed[0].fulfill(response=old)
     page.wait_for_timeout(300)
     expect(page.locator("#dots i")).to_have_count(2)
     page.get_by_role("button", name="Undo").click()  # its history is there, too

@@ -121,10 +121,14 @@ def test_from_no_clicks_to_maps(
 
 
 def test_simulated_clicks_are_marked_in_all_that_depends_on_them() -> None:
-    def made(metrics: dict[str, object]) -> Artifact:
+    def artifact(metrics: dict[str, object]) -> Artifact:
         return Artifact("frames/x", Path(), {"metrics": metrics}, "")
 
-    plain, people, simulated = made({}), made({"simulated_clicks": False}), made(SIMULATED)
+    plain, people, simulated = (
+        artifact({}),
+        artifact({"simulated_clicks": False}),
+        artifact(SIMULATED),
+    )
     assert inherit_simulated({"mean": 1}, [plain, people]) == {"mean": 1}
     assert inherit_simulated({"mean": 1}, [plain, simulated]) == {"mean": 1} | SIMULATED
     assert inherit_simulated({"simulated_clicks": False}, [simulated]) == SIMULATED
@@ -146,10 +150,10 @@ def test_frames_are_exported_for_another_tool(
     """Images with the numbers of the import: the frames of the page in its order."""
     assert run_clicks(reach, monkeypatch, "reach", "--as", "bob", "--export", "pictures") is None
     frames = read_frames(reach.artifacts / "frames/reach")
-    shown = order(frames, 0)[:3]
+    first_frames = order(frames, 0)[:3]
     pictures = sorted((reach.folder / "pictures").iterdir())
     assert [path.name for path in pictures] == ["000.png", "001.png", "002.png"]
-    for path, index in zip(pictures, shown, strict=True):
+    for path, index in zip(pictures, first_frames, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), frames.images[index])
 
 

@@ -43,9 +43,9 @@ def test_the_command_counts_the_patches_above_the_mean(on_built: Project) -> Non
     stats["covered"] = {int(ratio): share for ratio, share in stats["covered"].items()}
     encoder = load_encoder(on_built.folder / "artifacts/encoders/breakout-mae")
     images = read_frames(on_built.folder / "artifacts/frames/breakout").images
-    picked = torch.from_numpy(images[np.linspace(0, len(images) - 1, 6).round().astype(int)])
+    sample = torch.from_numpy(images[np.linspace(0, len(images) - 1, 6).round().astype(int)])
     assert isinstance(encoder, mae.Encoder)
-    error = encoder.errors(picked.permute(0, 3, 1, 2).contiguous())
+    error = encoder.errors(sample.permute(0, 3, 1, 2).contiguous())
     counts = (error > error.mean(1, keepdim=True)).sum(1)
     assert stats["mean"] == pytest.approx(float(counts.float().mean()))
     assert stats["histogram"] == np.bincount(counts, minlength=37).tolist()

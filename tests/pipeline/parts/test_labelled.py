@@ -83,11 +83,11 @@ def test_labelled_shards_are_not_labelled_again(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted stage continues with the first missing shard."""
-    asked: list[list[int]] = []
+    calls: list[list[int]] = []
     real = maps.label
 
     def counted(source: Any, frames: Any, indices: Any, device: str) -> Any:
-        asked.append(indices.tolist())
+        calls.append(indices.tolist())
         return real(source, frames, indices, device)
 
     monkeypatch.setattr(label, "label", counted)
@@ -97,13 +97,13 @@ def test_labelled_shards_are_not_labelled_again(
     stage = Stage("label", entry, inputs, project)
     label.run(stage)
     shards = [list(range(5)), list(range(5, 10)), [10, 11]]
-    assert asked == shards
+    assert calls == shards
     before = {path.name: path.read_bytes() for path in stage.out.glob("*.tar")}
     for path in sorted(stage.out.glob("*.tar"))[1:]:
         path.unlink()
-    asked.clear()
+    calls.clear()
     label.run(stage)
-    assert asked == shards[1:]
+    assert calls == shards[1:]
     assert {path.name: path.read_bytes() for path in stage.out.glob("*.tar")} == before
 
 

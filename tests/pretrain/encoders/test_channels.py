@@ -35,10 +35,10 @@ def test_channels_pixel_by_pixel(channels: Any) -> None:
             for x in range(SHAPE[2]):
                 pixel = image[frame, :, y, x].tolist()
                 share = float(saliency[frame, 0, y, x])
-                wanted = {
+                expected = {
                     "rgb": pixel,
                     "saliency": [share * 255],
                     "rgbxs": [value * share for value in pixel],
                     "rgbs": [*pixel, share * 255],
                 }[channels]
-                np.testing.assert_allclose(planes[frame, :, y, x].tolist(), wanted, atol=0.501)
+                np.testing.assert_allclose(planes[frame, :, y, x].tolist(), expected, atol=0.501)

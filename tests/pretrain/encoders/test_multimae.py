@@ -414,8 +414,8 @@ def test_panels_are_images_and_reproducible(modalities: str, pictures: int) -> N
         assert np.array_equal(picture, second[caption])
     assert np.array_equal(first["rgb"], one["image"][0].numpy())
     visible = first[next(caption for caption in first if caption.endswith("visible"))]
-    shown = (visible == one["image"][0].numpy()).all(-1)
+    unchanged = (visible == one["image"][0].numpy()).all(-1)
     grey = (visible == multimae.MASKED_GREY).all(-1)
-    assert (shown | grey).all() and shown.sum() == 64 * (7 if pictures == 14 else 4)
-    again = first["rgb 1: reconstruction"][shown]
-    assert np.array_equal(again, one["image"][0].numpy()[shown])
+    assert (unchanged | grey).all() and unchanged.sum() == 64 * (7 if pictures == 14 else 4)
+    again = first["rgb 1: reconstruction"][unchanged]
+    assert np.array_equal(again, one["image"][0].numpy()[unchanged])

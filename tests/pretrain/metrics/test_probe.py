@@ -24,8 +24,8 @@ def scene(seed: int = 0) -> tuple[np.random.Generator, Doubles]:
 def test_linear_information_is_found() -> None:
     """Mixed with other features, and with a mean other than zero."""
     generator, place = scene()
-    held = np.hstack([place, generator.normal(0, 30, (FRAMES, 10))]) + 100
-    mixed = held @ generator.normal(size=(12, 12))
+    features = np.hstack([place, generator.normal(0, 30, (FRAMES, 10))]) + 100
+    mixed = features @ generator.normal(size=(12, 12))
     (score,) = Probe(mixed).score({"tip": place}, split(EPISODE, 0)).values()
     assert score.r2 == pytest.approx(1, abs=1e-4) and score.error < 0.2
 
@@ -105,8 +105,8 @@ def test_the_map_is_ridge_regression_s(width: int, monkeypatch: pytest.MonkeyPat
 
     def errors(penalty: float, rows: NDArray[np.bool_]) -> Doubles:
         ridge = np.sqrt(penalty * scale) * np.eye(width)
-        wanted = np.vstack([place[parts.train] - origin, np.zeros((width, 2))])
-        weights = np.linalg.lstsq(np.vstack([centred, ridge]), wanted)[0]
+        targets = np.vstack([place[parts.train] - origin, np.zeros((width, 2))])
+        weights = np.linalg.lstsq(np.vstack([centred, ridge]), targets)[0]
         return np.asarray((features[rows] - mean) @ weights + origin - place[rows])
 
     best = min(PENALTIES, key=lambda p: float((errors(p, parts.validation) ** 2).sum()))

@@ -14,10 +14,10 @@ def f(precision: float, recall: float) -> float:
     return 1.3 * precision * recall / (0.3 * precision + recall) if precision + recall else 0.0
 
 
-def one(predicted: np.ndarray, wanted: np.ndarray, threshold: float) -> tuple[float, float]:
+def one(predicted: np.ndarray, truth: np.ndarray, threshold: float) -> tuple[float, float]:
     """Precision and recall of a frame, pixel by pixel."""
     hits = chosen = marked = 0
-    for p, t in zip(predicted.ravel().tolist(), wanted.ravel().tolist(), strict=True):
+    for p, t in zip(predicted.ravel().tolist(), truth.ravel().tolist(), strict=True):
         chosen += p >= threshold
         marked += t >= 127.5
         hits += p >= threshold and t >= 127.5

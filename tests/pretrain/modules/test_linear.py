@@ -60,11 +60,11 @@ def test_inputs_and_outputs_are_rounded(
     y = linear.linear(x, layer.weight, layer.bias, kind)
     expected = F.linear(rounded[0], rounded[1], rounded[2] if bias else None)
     gradients = [y, *torch.autograd.grad(y, parts, gradient)]
-    wanted = [expected, *torch.autograd.grad(expected, rounded, gradient.to(kind).float())]
+    correct = [expected, *torch.autograd.grad(expected, rounded, gradient.to(kind).float())]
     if bias:  # its gradient is no product
         torch.testing.assert_close(gradients.pop(), gradient.sum((0, 1)))
-        wanted.pop()
-    for ours, theirs in zip(gradients, wanted, strict=True):
+        correct.pop()
+    for ours, theirs in zip(gradients, correct, strict=True):
         assert ours.dtype == torch.float32 and ours.is_contiguous()
         assert torch.equal(ours, ours.to(kind).float())
         torch.testing.assert_close(ours, theirs.to(kind).float(), atol=1e-5, rtol=2**-7)

@@ -93,8 +93,8 @@ def test_any_grid_and_any_chunk(rows: int, columns: int, seed: int, centres: int
     assert ((errors > errors.mean(1, keepdim=True)) == (expected > cut))[~tied].all()
     index, mask = select.dynamic(errors, 1.0, model.patches)
     for row, places, real in zip(errors, index, mask, strict=True):
-        wanted = (row > row.mean()).nonzero()[:, 0].tolist()
-        assert places[real].tolist() == (wanted or [int(row.argmax())])
+        salient = (row > row.mean()).nonzero()[:, 0].tolist()
+        assert places[real].tolist() == (salient or [int(row.argmax())])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
