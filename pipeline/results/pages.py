@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.results.claims import Cell, Claims, Sources, Table
-from pipeline.results.data import reference
-from pipeline.results.judged import (
+from pipeline.results.comparisons import (
     NOT_RUN,
     Comparison,
     Records,
@@ -25,6 +24,7 @@ from pipeline.results.judged import (
     paired_verdict,
     saliency,
 )
+from pipeline.results.data import reference
 from pipeline.results.plots import learning_curve, standalone
 from pipeline.results.record import home_of
 from pipeline.results.verdict import UNDER_POWERED, WORDS, Verdict

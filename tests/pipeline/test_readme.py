@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.results.claims import Cell
-from pipeline.results.judged import Records, ours, samples
+from pipeline.results.comparisons import Records, ours, samples
 from pipeline.results.record import read_records
 from pipeline.results.verdict import judge
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.tables import Params
 from pipeline.results.claims import CLAIMS, Claims, read_claims, read_papers
-from pipeline.results.judged import Records
+from pipeline.results.comparisons import Records
 from pipeline.results.pages import CURVE, PROVENANCE, RESULTS, against_papers, pages
 from pipeline.results.record import read_records
 from pipeline.results.verdict import Gap

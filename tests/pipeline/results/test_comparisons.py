@@ -10,7 +10,7 @@ import pytest
 from datasets.errors import FoveaError
 from pipeline.config.tables import Params
 from pipeline.results.claims import Cell, Claims, Sources, Table
-from pipeline.results.judged import Records, compare, count, ours, paired_verdict, samples
+from pipeline.results.comparisons import Records, compare, count, ours, paired_verdict, samples
 from pipeline.results.record import Record
 from tests.pipeline.results.some_records import by_label, fifty, probe_of, saliency_of, seed_of
 
