@@ -47,11 +47,11 @@ def render(
     items = [item for table in tables.values() for item in table]
     pairs = zip(tables["policies"], tables["evaluations"], strict=True)
     policies = [_policy(policy, evaluated) for policy, evaluated in pairs]
-    judged = [policy for policy in policies if policy["evaluation"]]
+    evaluated_policies = [policy for policy in policies if policy["evaluation"]]
     page = _template().render(
         counts={table: len(some) for table, some in tables.items() if some},
-        smoke=[policy["name"] for policy in judged if policy["evaluation"].smoke],
-        judged=judged,
+        smoke=[policy["name"] for policy in evaluated_policies if policy["evaluation"].smoke],
+        evaluated_policies=evaluated_policies,
         policies=policies,
         sections={t: [_card(item) for item in tables[t]] for t in SECTIONS if tables[t]},
         papers=papers,
@@ -59,12 +59,12 @@ def render(
         digests={item.key: item.digest for item in items},
         reference_source=(read_object(REFERENCES) or {}).get("source", ""),
     )
-    metrics = {policy["name"]: _metrics(policy) for policy in judged}
+    metrics = {policy["name"]: _metrics(policy) for policy in evaluated_policies}
     curves = out / "curves"
     curves.mkdir(parents=True, exist_ok=True)
     for old in curves.glob("*.csv"):  # of policies that params.yaml no longer has
         old.unlink()
-    for policy in judged:
+    for policy in evaluated_policies:
         write_atomic(curves / f"{policy['name']}.csv", _curve_csv(policy["evaluation"]))
     write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     write_atomic(out / "index.html", page.encode())
@@ -87,18 +87,18 @@ def _template() -> Template:
     return templates.get_template("page.html")
 
 
-def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
+def _policy(policy: Item, evaluation_item: Item) -> dict[str, Any]:
     """The page's data of one policy; scores and curves only if it is evaluated."""
-    evaluation = read_evaluation(evaluated.folder) if evaluated.manifest else None
-    shown: dict[str, Any] = {
+    evaluation = read_evaluation(evaluation_item.folder) if evaluation_item.manifest else None
+    data: dict[str, Any] = {
         "name": policy.name,
         "entry": policy.entry,
         "evaluation": evaluation,
-        "missing": [item for item in (policy, evaluated) if item.manifest is None],
+        "missing": [item for item in (policy, evaluation_item) if item.manifest is None],
         "settings": _settings(policy.entry),
     }
     if evaluation is None:
-        return shown
+        return data
     total, chance = _scores(evaluation)
     curves = [
         read_curve(policy.folder / f"seed-{seed.seed}" / "curve.csv", "return")
@@ -109,12 +109,12 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
     final = [seed.final for seed in evaluation.seeds]
     above = difference_interval(final, [evaluation.random], lambda returns: float(returns.mean()))
     success: dict[str, Any] | None = None
-    if (successes := read_evaluation(evaluated.folder, "successes")) is not None:
+    if (successes := read_evaluation(evaluation_item.folder, "successes")) is not None:
         scores = _scores(successes)
         curve = plots.learning_curve(policy.name, successes.seeds, "success", scores)
         success = {"total": scores[0], "chance": scores[1], "curve": curve}
     scale = human["human"] - human["random"] if human else 0.0
-    return shown | {
+    return data | {
         "total": total,
         "chance": chance,
         "row": (policy.name, total),
@@ -126,9 +126,9 @@ def _policy(policy: Item, evaluated: Item) -> dict[str, Any]:
             policy.name, evaluation.seeds, "return", (total, chance), training
         ),
         "success": success,
-        "filmed": evaluated.manifest["metrics"] if evaluated.manifest else {},
-        "video": data_uri(evaluated.folder / "video.mp4", "video/mp4"),
-        "attention": data_uri(evaluated.folder / "attention.png", "image/png"),
+        "metrics": evaluation_item.manifest["metrics"] if evaluation_item.manifest else {},
+        "video": data_uri(evaluation_item.folder / "video.mp4", "video/mp4"),
+        "attention": data_uri(evaluation_item.folder / "attention.png", "image/png"),
     }
 
 
