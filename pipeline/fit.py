@@ -3,7 +3,7 @@
 Data with maps, annotations or saliency, has a train/validation split of four fifths and one fifth:
 the same for every predictor of the data, so that their metrics are comparable. Validation frames
 are of the training frames' episodes, and on saliency the metrics measure the imitation of its
-source. pipeline/commands/judge.py scores predictors on other episodes.
+source. An exam scores predictors on other episodes.
 """
 
 from __future__ import annotations

@@ -7,22 +7,19 @@ copies from there.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.sealed import kept
-from datasets.shards import FrameSet, read_frames
-from pipeline.parts.maps import label
+from datasets.shards import read_frames
+from pipeline.parts.maps import check_size, label
 from pipeline.parts.overlays import PICTURES, overlays
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main
-from pretrain.encoder import Shape
 from pretrain.frozen import CONFIG, WEIGHTS, load_saliency
 
 SHARD = 1024  # maps in a shard, sealed as soon as they are computed
@@ -34,7 +31,7 @@ def run(stage: Stage) -> dict[str, Any]:
     frames = read_frames(data.folder, data.files)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = load_saliency(by.folder, device=device)
-    _check_size(source.image_shape, frames, by.folder)
+    check_size(source.image_shape, frames, by.folder)
     progress = Progress(f"label {stage.entry.name}", len(frames), "frames")
     for stream in np.unique(frames.stream).tolist():
         mine = np.flatnonzero(frames.stream == stream)
@@ -52,15 +49,6 @@ def run(stage: Stage) -> dict[str, Any]:
     sample = spread(len(frames), PICTURES)
     overlays(frames, sample, maps[sample]).save(stage.out / "overlay.png")
     return {"frames": len(frames), "mean": float(maps.mean() / 255)}
-
-
-def _check_size(image_shape: Shape | None, frames: FrameSet, by: Path) -> None:
-    height, width, channels = frames.images.shape[1:]
-    if image_shape not in (None, (channels, height, width)):
-        raise FoveaError(
-            f"{by}: is for images {image_shape}, these frames are {(channels, height, width)}; "
-            "name a source for frames of this size"
-        )
 
 
 if __name__ == "__main__":

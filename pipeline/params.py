@@ -22,6 +22,7 @@ from datasets.files import write_atomic
 from pipeline.config import closure
 from pipeline.config.misfits import misfits
 from pipeline.config.tables import (
+    BARE,
     COMMITTED,
     TABLES,
     Entry,
@@ -254,18 +255,13 @@ def _dangling(tables: dict[str, dict[str, Entry]], written: Mapping[str, Any]) -
             for key, sources in TABLES[entry.table].inputs.items():
                 value = getattr(entry.keys, key)
                 labels = [label for label in known if label.split("/")[0] in sources]
-                if label_of(value, sources) not in labels:
-                    values = [_value_of(label, sources) for label in labels]
+                if label_of(key, value) not in labels:
+                    values = [label.split("/", 1)[1] if key in BARE else label for label in labels]
                     mistakes.append(
                         f"{entry.table}.{entry.name}.{key}: {quoted(value, 120)} names no entry of "
                         f"{' or '.join(sources)}{closest(value, values)}"
                     )
     return mistakes
-
-
-def _value_of(label: str, tables: tuple[str, ...]) -> str:
-    """The inverse of `label_of`."""
-    return label.split("/", 1)[1] if len(tables) == 1 else label
 
 
 def main() -> None:

@@ -93,6 +93,11 @@ class EncoderConfig(Checked):
         return None
 
     @property
+    def own_keypoints(self) -> int | None:
+        """The number of keypoints that it learns; None if they are those of its saliency map."""
+        return None
+
+    @property
     def needs_saliency(self) -> bool:
         """Whether the encoder carries a source of saliency, and its training gets maps."""
         return False

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
-_RED, _BLUE = (220, 30, 30), (30, 80, 200)
+_RED, _BLUE, _GREEN = (220, 30, 30), (30, 80, 200), (50, 220, 110)
 # Dark blue, green, yellow: lightness increases throughout, so the map is readable in grey too.
 _HEAT = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
@@ -33,13 +33,25 @@ def picture(image: Tensor) -> Picture:
     return rgb(image.permute(1, 2, 0).cpu().numpy())
 
 
-def mark_points(frame: Picture, points: NDArray[np.float64], *, scale: int = 4) -> Picture:
-    """`scale` times larger, with a red ring at each of the points (n, 2), x and y in -1 to 1."""
+def mark_points(
+    frame: Picture,
+    points: NDArray[np.float64],
+    objects: NDArray[np.float64] | None = None,
+    *,
+    scale: int = 4,
+) -> Picture:
+    """`scale` times larger, with a red ring at each of the points (n, 2), x and y in -1 to 1, and a
+    green cross at each of the objects.
+    """
     height, width = frame.shape[:2]
     image = Image.fromarray(frame).resize((width * scale, height * scale), 0)
     draw, radius = ImageDraw.Draw(image), 2 * scale
     for x, y in (points + 1) / 2 * (width * scale, height * scale):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RED, width=scale)
+    for x, y in () if objects is None else (objects + 1) / 2 * (width * scale, height * scale):
+        for slope in (-1, 1):
+            ends = (x - radius, y - slope * radius, x + radius, y + slope * radius)
+            draw.line(ends, fill=_GREEN, width=scale // 2)
     return np.asarray(image)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from pretrain.encoder import Obs
@@ -10,13 +12,16 @@ State = dict[str, Tensor]
 """A core's memory from frame to frame, every key (B, ...)."""
 
 Extras = dict[str, Tensor]
-"""A network's outputs beside its features: "attention" (..., heads, N) over N tokens."""
+"""A network's outputs beside its features: "attention" (..., heads, N) over N tokens, or a mask
+(..., K, h, w) over the image.
+"""
 
 
 class Net(nn.Module):
     """Stacked features -> one vector of length `width`; no state."""
 
     width: int
+    attends: ClassVar[bool] = False  # its extras have "attention"
     faster_compiled = False  # whether compiling makes an update on a CPU faster
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
@@ -33,6 +38,7 @@ class Core(nn.Module):
     """
 
     width: int
+    attends: ClassVar[bool] = False  # its extras have "attention"
     reads: tuple[str, ...] = ()  # of "action", "reward": which of the last step are in its obs
 
     def initial(self, batch: int) -> State:

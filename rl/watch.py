@@ -21,7 +21,7 @@ def watch(policy: Policy, frames: FrameSet, stream: int) -> Iterator[NDArray[np.
     """A map (H, W) in [0, 1] of each frame of one stream, in time order.
 
     The policy acts on them as on an environment's, without noise, and remembers; what it would do
-    is not done. Maps are scaled to a maximum of 1.
+    is not done. Attention to patches is scaled to a maximum of 1; a mask is not scaled.
 
     Raises FoveaError where the policy attends to nothing that has a place in the image.
     """
@@ -42,14 +42,19 @@ def watch(policy: Policy, frames: FrameSet, stream: int) -> Iterator[NDArray[np.
             )
         begins = False
         _, extras = actor.act(explore=False)
-        if "attention" not in extras or not policy.encoder.selects:
+        attention = extras.get("attention")
+        is_mask = attention is not None and attention.dim() == 4
+        if attention is None or not (is_mask or policy.encoder.selects):
             raise FoveaError(
-                f"policy in {policy.spec.env}: its net {policy.spec.net} attends to no patches of "
+                f"policy in {policy.spec.env}: its net {policy.spec.net} attends to no part of "
                 "the image, so there is no map of where it looks"
             )
         size = images.shape[1], images.shape[2]
-        attention = _on_patches(actor.obs, extras["attention"], policy.encoder.config.patch, size)
-        yield attention[0].cpu().numpy()
+        if is_mask:  # (1, K, h, w)
+            maps = F.interpolate(attention.mean(1, keepdim=True), size=size, mode="nearest")[:, 0]
+        else:
+            maps = _on_patches(actor.obs, attention, policy.encoder.config.patch, size)
+        yield maps[0].cpu().numpy()
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def test_the_example_is_a_method(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(
         "{frames: {f: {env: atari/Breakout, source: random, count: 32, streams: 1}},"
         " predictors: {e: {data: frames/f, model: edges, radius: 1}},"
-        " annotations: {}, saliency: {}, encoders: {}, policies: {}}"
+        " annotations: {}, saliency: {}, encoders: {}, policies: {}, exams: {}}"
     )
     tests = ["tests/contracts/test_saliency.py", "-k", "edges", "-q", "-p", "no:cacheprovider"]
     stages = [["-m", "pipeline.collect", "f"], ["-m", "pipeline.fit", "e"]]

@@ -12,7 +12,7 @@ kinds: Frostbite's twelve floes are more than seven keypoints can detect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotation import ram
 from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
-from datasets.annotation.ram import GAMES, SCREEN, Box, boxes
+from datasets.annotation.ram import GAMES, SCREEN, Box, boxes, game_of
 from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
 from datasets.pictures import spread
@@ -70,21 +71,20 @@ def annotate(
     return {"objects": points_of}
 
 
-def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> None:
-    """None: positions from RAM or the simulator have no second annotator."""
+def check(env: str) -> None:
+    """Raise FoveaError for an environment whose objects are not known."""
+    ram.check("objects", env)
 
 
 def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Clicks]:
     """Index into `frames` -> its objects' positions on the canvas."""
-    suite, _, word = env.partition("/")
-    game, (height, width) = word.partition("?")[0], frames.images.shape[1:3]
-    if suite == "metaworld" and "points" in frames.info:
+    game, (height, width) = game_of(env), frames.images.shape[1:3]
+    if env.startswith("metaworld/") and "points" in frames.info:
         places = frames.info["points"].astype(np.float64) * CANVAS / (width, height)
         inside = np.all((places >= 0) & (places < CANVAS), axis=-1)  # NaN is not
         return lambda i: places[i][inside[i]]
     if game not in GAMES or "ram" not in frames.info:
-        known = ", ".join(["metaworld/*", *(f"atari/{name}" for name in GAMES)])
-        raise FoveaError(f"annotator objects: knows the objects of {known}, not of {env}")
+        raise ram.unknown("objects", env)
     median = _median(frames.images) if config.visible else None
 
     def of_ram(i: int) -> Clicks:

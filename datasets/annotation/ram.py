@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.errors import FoveaError
+
 SCREEN = np.array([160.0, 210.0])  # width, height of the emulator's screen
 
 
@@ -116,3 +118,22 @@ GAMES: dict[str, Callable[[list[int]], list[Box]]] = {
     "Berzerk": _berzerk,
     "Seaquest": _seaquest,
 }
+
+
+def check(annotator: str, env: str) -> None:
+    """Raise FoveaError where the places of an environment's objects are not known; it names those
+    environments whose are.
+    """
+    if env.partition("/")[0] != "metaworld" and game_of(env) not in GAMES:
+        raise unknown(annotator, env)
+
+
+def unknown(annotator: str, env: str) -> FoveaError:
+    """What an annotator says of an environment, or of frames, that does not tell its objects."""
+    known = ", ".join(["metaworld/*", *(f"atari/{name}" for name in GAMES)])
+    return FoveaError(f"annotator {annotator}: knows the objects of {known}, not of {env}")
+
+
+def game_of(env: str) -> str:
+    """The game of an environment, whatever its screen."""
+    return env.partition("/")[2].partition("?")[0]

@@ -21,9 +21,10 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotation import ram
 from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
-from datasets.annotation.ram import GAMES, SCREEN, Box, boxes
+from datasets.annotation.ram import GAMES, SCREEN, Box, boxes, game_of
 from datasets.checked import Checked, Natural, NonNegative, Range
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
@@ -62,6 +63,11 @@ def annotate(
     return {"simulated": clicks}
 
 
+def check(env: str) -> None:
+    """Raise FoveaError for an environment whose objects are not known."""
+    ram.check("simulated", env)
+
+
 def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> list[Clicks]:
     """The clicks (n, 2) of a second simulated annotator on each of these frames."""
     targets = _targets(env, frames)
@@ -71,9 +77,8 @@ def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) ->
 
 def _targets(env: str, frames: FrameSet) -> Callable[[int], Targets]:
     """Index into `frames` -> the objects in its image, and each one's share of the clicks."""
-    suite, _, word = env.partition("/")
-    game = word.partition("?")[0]  # whatever its screen
-    if suite == "metaworld" and "points" in frames.info:
+    game = game_of(env)
+    if env.startswith("metaworld/") and "points" in frames.info:
         height, width = frames.images.shape[1:3]
         points = frames.info["points"].astype(np.float64) * CANVAS / (width, height)
         visible = np.all((points >= 0) & (points < CANVAS), axis=-1)
@@ -81,8 +86,7 @@ def _targets(env: str, frames: FrameSet) -> Callable[[int], Targets]:
         return lambda i: (points[i][visible[i]], shares[visible[i]])
     if game in GAMES and "ram" in frames.info:
         return lambda i: _evenly(boxes(game, frames.info["ram"][i]))
-    known = ", ".join(["metaworld/*", *(f"atari/{name}" for name in GAMES)])
-    raise FoveaError(f"annotator simulated: knows the objects of {known}, not of {env}")
+    raise ram.unknown("simulated", env)
 
 
 def _evenly(objects: list[Box]) -> Targets:

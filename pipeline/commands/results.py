@@ -3,9 +3,8 @@ records.
 
 `add LABEL` first adds the records of an artifact in `artifacts/` (or in another clone's,
 `--artifacts PATH`), to be committed. `add policies/x` adds the seeds of an evaluation, `add
-frames/x` the metrics of a collection, `add encoders/x --on frames/y` the scores of
-`python -m pipeline.commands.probe`, and `add predictors/x --on annotations/y` those of `python -m
-pipeline.commands.judge`.
+exams/x` the scores of a source of saliency, `add frames/x` the metrics of a collection, and `add
+encoders/x --on frames/y` the scores of `python -m pipeline.commands.probe`.
 """
 
 from __future__ import annotations

@@ -41,23 +41,26 @@ TINY = {
     "learn_start": 48,
     "n_step": 4,
     "replay_capacity": 96,
+    "num_envs": 4,
+    "unroll": 4,
     "checkpoint_every": 96,
     "streams": 2,
     "seeds": 1,
     "games": 1,
 }
+ANNOTATED = 32  # annotated frames: not every frame has an object
 # An untrained policy may do nothing until the horizon, 27,000 steps; random actions end its game.
 EPSILON = 1.0
 
 
 def shrink(recipe: Mapping[str, Any], checked: tables.Params) -> dict[str, Any]:
     """A recipe's tables with every budget, defaults included, at most TINY, without `repeats`."""
-    alike = repeats(checked)
+    alike, annotated = repeats(checked), TINY | {"count": ANNOTATED}
     return {
         table: {
             name: dict(entry)
             | {
-                key: min(value, TINY[key])
+                key: min(value, (annotated if table == "annotations" else TINY)[key])
                 for key, value in checked.entry(table, name).resolved().items()
                 if key in TINY
             }

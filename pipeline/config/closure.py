@@ -48,6 +48,8 @@ PLUMBING = frozenset(
 )
 # The learner of `source: replay`, imported by pipeline/collect.py by name.
 LEARNER = ("pipeline.parts.learner", "rl.nets.vector")
+# An exam of a policy runs this; pipeline/parts/sources.py imports it by name, too.
+WATCHED = "pipeline.parts.watched"
 
 
 def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> str:
@@ -116,16 +118,21 @@ def components(entry: Entry) -> list[str]:
         modules.append(f"pretrain.encoders.{keys['encoder']}")
     if keys.get("source") == "replay":
         modules += LEARNER
+    if keys.get("by", "").startswith("policies/"):
+        modules.append(WATCHED)
     return modules
 
 
 def modules_of(header: Mapping[str, Any]) -> list[str]:
-    """The modules of the encoder or predictor that an artifact's `config.json` names, and of the
-    source of saliency in it.
+    """The modules of the encoder, the predictor or the policy that an artifact's `config.json`
+    names, and of the source of saliency in it.
     """
     modules = []
     if "model" in header:  # in one of the two packages
         modules += [f"pretrain.{kind}.{header['model']}" for kind in ("encoders", "saliency")]
+    for key, package in (("agent", "rl.agents"), ("net", "rl.nets")):
+        if isinstance(header.get(key), Mapping):
+            modules.append(f"{package}.{header[key].get('name')}")
     for part in header.values():
         modules += modules_of(part) if isinstance(part, Mapping) else []
     return modules

@@ -8,14 +8,17 @@ import json
 from typing import Any
 
 from datasets import envs
+from datasets.errors import FoveaError
+from pipeline.config.sources import frames_of, odd_exam, odd_source, odd_views
 from pipeline.config.tables import Entry, Params, component
 
 
 def misfits(params: Params) -> list[str]:
     """A line for each mistake: more frames than a learner's steps, or annotations than frames;
-    predictors that are trained on maps and get frames; a source of saliency without maps, or for
-    other images; policies whose agent, encoder and environment don't fit; encoders that don't fit
-    their images, found out by building them, untrained.
+    annotators that do not know the game; predictors that are trained on maps and get frames; a
+    source of saliency, for labels or an exam, without maps or for other images; policies whose
+    agent, encoder and environment don't fit; encoders that don't fit their images, found out by
+    building them, untrained.
     """
     mistakes = [
         f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
@@ -23,12 +26,8 @@ def misfits(params: Params) -> list[str]:
         if entry.keys.count > (steps := getattr(entry.config, "steps", entry.keys.count))
     ]
     for entry in params.tables["annotations"].values():
-        frames = params.find("frames", entry.keys.frames)
-        if frames and entry.keys.count > frames.keys.count:
-            mistakes.append(
-                f"annotations.{entry.name}.count: {entry.keys.count}, must be at most the "
-                f"{frames.keys.count} of {frames.label}"
-            )
+        if frames := params.find("frames", entry.keys.frames):
+            mistakes += _odd_annotator(entry, frames)
     for entry in params.tables["predictors"].values():
         if entry.config.learns and entry.keys.data.startswith("frames/"):
             mistakes.append(
@@ -36,55 +35,32 @@ def misfits(params: Params) -> list[str]:
                 f"{entry.keys.data} has none; name an entry of annotations or saliency"
             )
     for entry in params.tables["saliency"].values():
-        mistakes += _odd_source(entry, params)
+        frames = params.find("frames", entry.keys.frames)
+        mistakes += odd_source(f"saliency.{entry.name}.by", entry.keys.by, frames, params)
     for entry in params.tables["encoders"].values():
-        if frames := _frames_of(entry, params):
+        if frames := frames_of(entry, params):
             mistakes += _misfit(entry, entry, envs.image_shape(frames.keys.env))
     for policy in params.tables["policies"].values():
         if encoder := params.find("encoders", policy.keys.encoder):
-            mistakes += _odd_policy(policy, encoder, _frames_of(encoder, params))
+            mistakes += _odd_policy(policy, encoder, frames_of(encoder, params))
+    for exam in params.tables["exams"].values():
+        mistakes += odd_exam(exam, params)
     return mistakes
 
 
-def _odd_source(entry: Entry, params: Params) -> list[str]:
-    """The reasons why the source of an entry of saliency cannot label its frames."""
-    where, label = f"saliency.{entry.name}.by", entry.inputs()["by"]
-    table, _, name = label.partition("/")
-    source = params.find(table, name)
-    if not source or table == "policies":
-        return []  # listed elsewhere
-    if table == "encoders" and not _can_label(source):
-        return [
-            f"{where}: {label}, of model {source.keys.model}, has no saliency map; name one with a "
-            "map, such as of model mae"
-        ]
-    frames, own = params.find("frames", entry.keys.frames), _frames_of(source, params)
-    if not frames or not own:
-        return []
-    sizes = envs.image_shape(own.keys.env), envs.image_shape(frames.keys.env)
-    if sizes[0] != sizes[1]:
-        return [
-            f"{where}: {label} is for images {sizes[0]}, those of {frames.label} are {sizes[1]}"
-        ]
-    return [
-        f"{where}: {key} is {value} in {frames.label}, but {other} in {label}'s own frames; write "
-        f"?{key}={other} in {frames.label}, or name another source"
-        for key, value, other in _odd_views(frames, own)
-    ]
-
-
-def _odd_views(here: Entry, there: Entry) -> list[tuple[str, str, str]]:
-    """Differences of rendering between two environments of a suite: key, value here, there."""
-    options, other = envs.rendering(here.keys.env), envs.rendering(there.keys.env)
-    if options["suite"] != other["suite"]:
-        return []
-    return [(key, value, other[key]) for key, value in options.items() if value != other[key]]
-
-
-def _can_label(encoder: Entry) -> bool:
-    """Whether an encoder has a saliency map of its own, or carries a source of saliency."""
-    own = component("pretrain.encoders", encoder.keys.model).Encoder
-    return bool(own.labels or encoder.config.needs_saliency)
+def _odd_annotator(entry: Entry, frames: Entry) -> list[str]:
+    """More annotations than frames, or an annotator for other environments."""
+    mistakes = []
+    if entry.keys.count > frames.keys.count:
+        mistakes.append(
+            f"annotations.{entry.name}.count: {entry.keys.count}, must be at most the "
+            f"{frames.keys.count} of {frames.label}"
+        )
+    try:
+        component("datasets.annotation", entry.keys.annotator).check(frames.keys.env)
+    except FoveaError as error:
+        mistakes.append(f"annotations.{entry.name}: {error}")
+    return mistakes
 
 
 def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str]:
@@ -107,7 +83,7 @@ def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str
     return mistakes + [
         f"{where}.env: {key} is {value}, but {other} in its encoder's frames {frames.name}; "
         f"write ?{key}={other} or name other frames"
-        for key, value, other in _odd_views(policy, frames)
+        for key, value, other in odd_views(policy, frames)
     ]
 
 
@@ -146,12 +122,3 @@ def _build(model: str, config: Any, features: str, shape: tuple[int, int, int]) 
     module = component("pretrain.encoders", model)
     stand_in = [Identity()] if config.needs_saliency else []
     module.Encoder(config, module.Features(**json.loads(features)), shape, *stand_in)
-
-
-def _frames_of(entry: Entry, params: Params) -> Entry | None:
-    """The frames of an entry's data; None without any, or where an entry between has mistakes."""
-    table, _, name = entry.keys.data.partition("/")
-    if table in ("annotations", "saliency"):
-        data = params.find(table, name)
-        name = data.keys.frames if data else ""
-    return params.find("frames", name)

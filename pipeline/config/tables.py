@@ -86,6 +86,18 @@ class Policies(Checked):
 
 
 @dataclass(frozen=True)
+class Exams(Checked):
+    """The scores of the source of saliency `by` on the annotations `truth`, beside controls.
+
+    With `keypoints`, that many of each frame are also matched with the annotated objects.
+    """
+
+    truth: str
+    by: str
+    keypoints: Count | None = None
+
+
+@dataclass(frozen=True)
 class Table:
     """The form of one table's entries."""
 
@@ -110,7 +122,12 @@ TABLES: dict[str, Table] = {
     ),
     "encoders": Table(Encoders, "model", "pretrain.encoders", {"data": ("frames", "saliency")}),
     "policies": Table(Policies, "agent", "rl.agents", {"encoder": ("encoders",)}),
+    "exams": Table(
+        Exams,
+        inputs={"truth": ("annotations",), "by": ("predictors", "encoders", "policies")},
+    ),
 }
+BARE = {"frames": "frames", "encoder": "encoders"}  # keys whose values have no table in them
 # Encoders without training and data, by the name of their model: their artifacts are committed, so
 # that every policy can name them.
 COMMITTED = ("pixels", "state")
@@ -144,9 +161,8 @@ class Entry:
 
     def inputs(self) -> dict[str, str]:
         """Key -> label of the artifact it names (`data` -> `frames/frostbite`)."""
-        tables = TABLES[self.table].inputs
-        values = {key: getattr(self.keys, key) for key in tables}
-        return {key: label_of(value, tables[key]) for key, value in values.items() if value}
+        values = {key: getattr(self.keys, key) for key in TABLES[self.table].inputs}
+        return {key: label_of(key, value) for key, value in values.items() if value}
 
     def resolved(self, without: frozenset[str] = frozenset()) -> dict[str, Any]:
         """The entry with all defaults, JSON-able, except the keys in `without`."""
@@ -207,10 +223,9 @@ def component(package: str, name: str) -> ModuleType:
     return module
 
 
-def label_of(value: str, tables: tuple[str, ...]) -> str:
-    """`drawer-open` or `frames/drawer-open` -> `frames/drawer-open`.
+def label_of(key: str, value: str) -> str:
+    """The label of a key's value: `frames: drawer-open` is `frames/drawer-open`.
 
-    The value of a key with one possible table has no table in it; `data` and `by` have several and
-    name it.
+    Only the value of a key with the name of its table has no table in it.
     """
-    return f"{tables[0]}/{value}" if len(tables) == 1 else value
+    return f"{BARE[key]}/{value}" if key in BARE else value

@@ -1,4 +1,4 @@
-"""Frames with their saliency maps."""
+"""Frames with their saliency maps, and the annotated points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotation.choice import keys
+from datasets.annotation.maps import CANVAS, Clicks
 from datasets.errors import FoveaError
+from datasets.files import read_json
 from datasets.saliency import Indices, Maps, read_saliency
 from datasets.shards import FrameSet, read_frames
 from pipeline.runtime.artifact import STAGES, Artifact, open_artifact
@@ -48,3 +51,28 @@ def read_labelled(data: Artifact) -> Labelled:
         )
     frames = read_frames(source.folder, source.files)
     return Labelled(frames, *read_saliency(data.folder, frames, data.files))
+
+
+def read_points(data: Artifact, labelled: Labelled) -> list[Clicks]:
+    """The points (n, 2) on the canvas of each frame of an annotations artifact, of all annotators
+    together.
+
+    Raises FoveaError naming the file if it is malformed or lacks a frame.
+    """
+    path, key = data.folder / "clicks.json", keys(labelled.frames)
+    annotators = read_json(path)
+    try:
+        return [
+            _points([one[name] for one in annotators.values() if name in one])
+            for name in (key[index] for index in labelled.indices.tolist())
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FoveaError(f"{path}: not points of these frames ({error}); annotate again") from error
+
+
+def _points(several: list[object]) -> Clicks:
+    """ValueError without points, or for a point beyond the canvas."""
+    points = np.concatenate([np.array(each, np.float64).reshape(-1, 2) for each in several])
+    if not (len(points) and np.all((points >= 0) & (points <= CANVAS))):
+        raise ValueError(f"a frame with points {points.tolist()!r:.60}")
+    return points

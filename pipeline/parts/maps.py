@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datasets.errors import FoveaError
 from datasets.saliency import Indices, Maps
 from datasets.shards import FrameSet
-from pretrain.encoder import SaliencySource
+from pretrain.encoder import SaliencySource, Shape
 from pretrain.images import channels_first
 
 BATCH = 32  # frames in a pass
@@ -29,3 +32,13 @@ def predict(
     batches = torch.split(channels_first(images), BATCH)
     maps = [source(batch.contiguous().to(device))[:, 0].cpu().numpy() for batch in batches]
     return np.concatenate(maps)
+
+
+def check_size(image_shape: Shape | None, frames: FrameSet, by: Path) -> None:
+    """Raise FoveaError if a source is for images of another shape than these frames."""
+    height, width, channels = frames.images.shape[1:]
+    if image_shape not in (None, (channels, height, width)):
+        raise FoveaError(
+            f"{by}: is for images {image_shape}, these frames are {(channels, height, width)}; "
+            "name a source for frames of this size"
+        )

@@ -1,5 +1,5 @@
-"""Add records: from the artifacts of an evaluation or a collection, or from what
-`python -m pipeline.commands.probe` and `judge` wrote.
+"""Add records: from the artifacts of an evaluation, an exam or a collection, or from what
+`python -m pipeline.commands.probe` wrote.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from datasets.errors import FoveaError
 from datasets.files import read_json
 from datasets.sealed import read_manifest, write_manifest
+from pipeline.parts.exams import read_exam
 from pipeline.results.record import MEASURED, Record, check, read_records, write_record
 from pipeline.runtime import artifact
 
@@ -35,7 +36,8 @@ def add(
     root: Path = artifact.ROOT,
     folder: Path = MEASURED,
 ) -> list[Path]:
-    """Add the records of an artifact, of a policy one a seed; returns the files written.
+    """Add the records of an artifact, of a policy one a seed, of an exam those of its source;
+    returns the files written.
 
     Raises FoveaError, and writes nothing, where artifacts or the record of a run are missing, an
     artifact was built from others than those there now, or `keep` refuses.
@@ -43,6 +45,8 @@ def add(
     table = label.partition("/")[0]
     if table == "policies":
         records = _seeds(label, root)
+    elif table == "exams":
+        records = _examined(label, root)
     elif table == "frames":
         frames = artifact.open_artifact(label, root)
         records = [_record(label, root, versions=frames.manifest["versions"],
@@ -134,16 +138,46 @@ def _read(path: Path) -> dict[str, Any]:
         raise FoveaError(f"{error}; remove it, then build or measure that again") from error
 
 
+def _examined(label: str, root: Path) -> list[Record]:
+    """The records of an exam's source, one a seed of a policy.
+
+    The exam must be of the present versions of the source and the annotations.
+    """
+    opened = artifact.open_artifact(label, root)
+    record = _record(label, root, versions=opened.manifest["versions"], scores={})
+    exam = read_exam(opened.folder)
+    made_from = artifact.lineage(exam.by, root)
+    stage = artifact.STAGES[exam.by.partition("/")[0]] + "-" + exam.by.partition("/")[2]
+    run = run_record(root, stage, made_from[exam.by]["digest"])
+    own = artifact.open_artifact(exam.by, root).manifest["metrics"]
+    return [
+        replace(
+            record,
+            artifact=exam.by,
+            seed=seed.seed,
+            on=exam.truth,
+            made_from=made_from,
+            measured_on=artifact.lineage(exam.truth, root),
+            runs=({stage: run} if run else {}) | record.runs,
+            scores={"frames": exam.frames, "judged": exam.flat(seed), "own": own}
+            | ({"detected": exam.detection(seed)} if exam.keypoints else {}),
+        )
+        for seed in exam.seeds
+    ]
+
+
 def _measured(label: str, on: str | None, root: Path) -> Record:
     """A draft that a command wrote, with the run that built the artifact where it is recorded."""
     table, _, name = label.partition("/")
-    command = "probe" if (on or "").startswith("frames/") else "judge"
     path = root / DRAFTS / f"{label}-on-{(on or '').partition('/')[2]}.json"
     if not path.exists():
-        raise FoveaError(f"{path}: not there; `python -m pipeline.commands.{command}` writes it")
+        raise FoveaError(
+            f"{path}: not there; `python -m pipeline.commands.probe` writes it, of encoders and "
+            "frames; scores of saliency are those of `add exams/NAME`"
+        )
     record = Record(**_read(path))
     stage = artifact.STAGES[table]
     run = run_record(root, f"{stage}-{name}", record.made_from[label]["digest"])
-    own = run_record(root, f"{command}-{name}")
-    runs = {f"{stage}-{name}": run, f"{command}-{name}": own}
+    own = run_record(root, f"probe-{name}")
+    runs = {f"{stage}-{name}": run, f"probe-{name}": own}
     return replace(record, runs={stage: one for stage, one in runs.items() if one})

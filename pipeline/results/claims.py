@@ -12,7 +12,7 @@ from datasets.errors import FoveaError
 from datasets.files import read_json
 from pipeline.commands.recipe import RECIPES, recipes
 from pipeline.config.yaml_file import read_yaml
-from pipeline.results.verdict import PROTOCOLS, Gap
+from pipeline.results.verdict import EXAMS, PROTOCOLS, Gap
 
 CLAIMS = RECIPES / "claims"  # one file a paper
 ROOT = Path(__file__).parents[2]  # of the repository; names of `measured` are relative to it
@@ -25,10 +25,12 @@ class Cell:
 
     method: str
     task: str
-    names: tuple[tuple[str, ...], ...]  # a task: its policy, or encoders by seed ("": none)
+    # A task: its policy, or encoders or exams by seed ("": none); an exam as its entry has it,
+    # "encoders/x annotations/y 7".
+    names: tuple[tuple[str, ...], ...]
     mean: float | None = None  # the paper's
     deviation: float | None = None  # over the paper's trials
-    reading: str = "pooled"  # of a probe, see pipeline/commands/probe.py
+    reading: str = "pooled"  # of a probe, see pipeline/commands/probe.py; "source" or a control
     points: tuple[str, ...] = ("tip", "object", "goal")  # of a probe
 
 
@@ -39,7 +41,7 @@ class Table:
     name: str
     recipe: str  # of the policies, or of the encoders to probe
     protocol: str  # see verdict.PROTOCOLS
-    trials: int  # the paper's; 0 for our own questions
+    trials: int | None  # the paper's, None if it names no number; 0 for our own questions
     cost: str  # of the cells that are not measured yet
     note: str
     cells: tuple[Cell, ...]
@@ -48,7 +50,13 @@ class Table:
     @property
     def own(self) -> bool:
         """Whether it is our own question."""
-        return not self.trials
+        return self.trials == 0
+
+    def label(self, name: str) -> str:
+        """The label of the artifact with the scores of a cell's name."""
+        if self.protocol in EXAMS:
+            return name.split()[0]
+        return f"{'encoders' if self.protocol == 'probe' else 'policies'}/{name}"
 
 
 @dataclass(frozen=True)
@@ -126,12 +134,15 @@ def _table(part: Mapping[str, Any]) -> Table:
     name, recipe, protocol = part["name"], part["recipe"], part["protocol"]
     if protocol not in PROTOCOLS:
         raise FoveaError(f"{name}: protocol {protocol!r}, must be one of {', '.join(PROTOCOLS)}")
-    table = "encoders" if protocol == "probe" else "policies"
-    known = _read(recipes()[recipe])[table]
+    table = "exams" if protocol in EXAMS else "encoders" if protocol == "probe" else "policies"
+    known = _names(_read(recipes()[recipe])[table], table)
+    reading = "source" if table == "exams" else Cell.reading
     cells = tuple(
         cell
         for method, row in part["methods"].items()
-        for cell in _cells(method, row, part["tasks"], part.get("points", {}), known)
+        for cell in _cells(
+            method, {"reading": reading} | row, part["tasks"], part.get("points", {}), known
+        )
     )
     for cell in cells:
         if "measured" in part["methods"][cell.method] and not all(map(any, cell.names)):
@@ -140,7 +151,7 @@ def _table(part: Mapping[str, Any]) -> Table:
         name=name,
         recipe=recipe,
         protocol=protocol,
-        trials=int(part["trials"]),
+        trials=None if part["trials"] is None else int(part["trials"]),
         cost=part["cost"],
         note=part.get("note", ""),
         cells=cells,
@@ -148,12 +159,19 @@ def _table(part: Mapping[str, Any]) -> Table:
     )
 
 
+def _names(entries: Mapping[str, Any], table: str) -> dict[str, str]:
+    """Names of a recipe's entries -> those in a cell."""
+    if table != "exams":
+        return {name: name for name in entries}
+    return {n: f"{e['by']} {e['truth']} {e.get('keypoints')}" for n, e in entries.items()}
+
+
 def _cells(
     method: str,
     row: Mapping[str, Any],
     tasks: Mapping[str, Any],
     points: Mapping[str, str],
-    known: Mapping[str, Any],
+    known: Mapping[str, str],
 ) -> Iterator[Cell]:
     """The cells of a method: on the tasks with numbers in the paper, or else on all."""
     for task in row.get("paper", row.get("tasks", tasks)):
@@ -166,10 +184,10 @@ def _cells(
         yield Cell(
             method=method,
             task=task,
-            names=tuple(tuple(n if n in known else "" for n in part) for part in names if template),
+            names=tuple(tuple(known.get(n, "") for n in part) for part in names if template),
             mean=mean,
             deviation=deviation,
-            reading=row.get("reading", Cell.reading),
+            reading=row["reading"],
             points=(points[task],) if task in points else Cell.points,
         )
 

@@ -14,10 +14,12 @@ from pipeline.results.claims import Cell, Claims, Sources, Table, gap
 from pipeline.results.data import Score
 from pipeline.results.record import Record
 from pipeline.results.verdict import (
+    EXAMS,
     NOT_REPRODUCED,
     OWN_WORDS,
     PROTOCOLS,
     UNDER_POWERED,
+    WHOLE,
     WORDS,
     Gap,
     Sample,
@@ -65,6 +67,9 @@ def samples(cell: Cell, protocol: str, records: Records) -> list[Sample]:
     A task of several names is their mean, seed by seed. Raises FoveaError for probes on different
     frames.
     """
+    if protocol in EXAMS:
+        scores = [_detected(record, cell, protocol) for record in _exams(cell, records)]
+        return [np.array([score]) for score in scores if score is not None]
     if protocol != "probe":
         seeds = [episodes(record, protocol) for record in _seeds(cell, records)]
         return [seed.best if protocol == "median" else seed.final for seed in seeds]
@@ -86,7 +91,21 @@ def failed(cell: Cell, records: Records) -> int:
 
 def _seeds(cell: Cell, records: Records) -> Iterator[Record]:
     for name, *_ in cell.names:
-        yield from records.get(f"policies/{name}", ())
+        yield from (one for one in records.get(f"policies/{name}", ()) if one.evaluated)
+
+
+def _exams(cell: Cell, records: Records) -> Iterator[Record]:
+    """The records of a cell's exams, of every seed of a policy."""
+    for exam in filter(None, sum(cell.names, ())):
+        by, truth, k = exam.split()
+        some = records.get(by, ())
+        yield from (one for one in some if (one.on, str(one.keypoints)) == (truth, k))
+
+
+def _detected(record: Record, cell: Cell, score: str) -> float | None:
+    """The score of a source or of a control; None if the exam has none."""
+    row = record.scores["detected"].get(cell.reading)
+    return None if row is None else row[score]
 
 
 def _probes(name: str, cell: Cell, records: Records) -> list[Record]:
@@ -116,8 +135,8 @@ def ours(cell: Cell, protocol: str, records: Records) -> tuple[Score, int] | Non
     if not seeds:
         return None
     scores = np.array([statistic(one) for one in seeds])
-    probe = protocol == "probe"
-    interval = student_interval(scores) if probe else mean_interval(seeds, statistic)
+    whole = protocol in WHOLE
+    interval = student_interval(scores) if whole else mean_interval(seeds, statistic)
     iqm = interquartile_mean(np.concatenate(seeds))
     iqm_interval = bootstrap_interval(seeds, interquartile_mean)
     return Score(float(scores.mean()), interval, iqm, iqm_interval), len(seeds)

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
-from pipeline.results import plots
+from pipeline.parts.charts import number, percent
+from pipeline.results import exams, plots
 from pipeline.results.data import (
     REFERENCES,
     Evaluation,
@@ -27,7 +28,6 @@ from pipeline.results.data import (
     reference,
     score,
 )
-from pipeline.results.plots import number, percent
 from rl.statistics import difference_interval
 
 SIGNATURES = {"image/png": (0, b"\x89PNG\r\n\x1a\n"), "video/mp4": (4, b"ftyp")}
@@ -53,6 +53,8 @@ def render(
         smoke=[policy["name"] for policy in evaluated_policies if policy["evaluation"].smoke],
         evaluated_policies=evaluated_policies,
         policies=policies,
+        exams=exams.tables(tables["exams"]),
+        examined=[_card(item) | exams.charts(item) for item in tables["exams"]],
         sections={t: [_card(item) for item in tables[t]] for t in SECTIONS if tables[t]},
         papers=papers,
         items=items,
@@ -142,7 +144,7 @@ def _card(item: Item) -> dict[str, Any]:
     card: dict[str, Any] = {"item": item, "settings": _settings(item.entry)}
     if item.manifest is None:
         return card
-    names = "contact_sheet.png", "panels.png", "overlay.png"
+    names = "contact_sheet.png", "panels.png", "overlay.png", "pictures.png"
     pictures = [data_uri(item.folder / name, "image/png") for name in names]
     loss = read_curve(item.folder / "curve.csv", "loss")
     return card | {

@@ -1,10 +1,11 @@
 """Records: the measurements of one artifact, a JSON file each in `pipeline/recipes/measured/`.
 
 A record of `policies/x` is one seed and its evaluation episodes; of an encoder, linear probes of
-its frozen features on frames; of a source of saliency, its scores on annotations; of frames, the
-metrics of their collection. Each names all inputs of the artifact with all their settings, and the
-runs of the stages. The artifact's settings must be those of a recipe, which is checked when a
-record is added and when it is read. Its inputs may differ from the recipe if a note says so.
+its frozen features on frames; of a source of saliency (a seed of a policy can be one), the scores
+of an exam on annotations; of frames, the metrics of their collection. Each names all inputs of the
+artifact with all their settings, and the runs of the stages. The artifact's settings must be those
+of a recipe, which is checked when a record is added and when it is read. Its inputs may differ from
+the recipe if a note says so.
 """
 
 from __future__ import annotations
@@ -47,10 +48,24 @@ class Record:
 
     @property
     def path(self) -> Path:
-        """`policies/frostbite-spirl-seed-0.json`, `predictors/reach-30-on-reach-further.json`."""
+        """`policies/frostbite-spirl-seed-0.json`, `predictors/reach-30-on-reach-further.json`; with
+        the number of keypoints of an exam: `-on-mspacman-objects-k7.json`.
+        """
         seed = "" if self.seed is None else f"-seed-{self.seed}"
         on = "" if self.on is None else f"-on-{self.on.partition('/')[2]}"
-        return Path(f"{self.artifact}{seed}{on}.json")
+        k = f"-k{self.keypoints}" if self.keypoints else ""
+        return Path(f"{self.artifact}{seed}{on}{k}.json")
+
+    @property
+    def keypoints(self) -> int | None:
+        """Keypoints a frame, of an exam; None of other records."""
+        k = self.scores.get("detected", {}).get("k")
+        return k if isinstance(k, int) else None
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether it has a policy's evaluation episodes."""
+        return self.seed is not None and self.on is None
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -109,7 +124,7 @@ def check(record: Record, path: Path) -> None:
             _ = [run["machine"][key] for key in ("processor", "cores", "gpu")]
         lineage = record.made_from | record.measured_on
         own = record.entry
-        if record.seed is not None:
+        if record.evaluated:
             own |= {key: record.scores[key] for key in EVALUATION_KEYS}
         home = home_of(record.artifact, lineage)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -135,7 +150,7 @@ def check(record: Record, path: Path) -> None:
 def _check_scores(record: Record) -> None:
     """Raise ValueError or KeyError if the scores are not those of this kind of record."""
     scores, entry = record.scores, record.entry
-    if record.seed is not None:
+    if record.evaluated:
         for of in ("returns", "successes") if "successes" in scores["random"] else ("returns",):
             seed = read_episodes(scores | {"seed": record.seed}, scores["random"], of)
             if any(len(one) != scores["games"] for one in (*seed.returns, seed.random)):
@@ -150,7 +165,12 @@ def _check_scores(record: Record) -> None:
                     raise ValueError(f"must be {len(scores['splits'])} numbers for every position")
     elif record.on:
         _ = scores["frames"], scores["judged"]["mae"], scores["judged"]["zero_mae"]
-        if not np.isfinite([v for v in scores["judged"].values() if v is not None]).all():
+        values = [v for v in scores["judged"].values() if v is not None]
+        rows = [row for row in scores.get("detected", {}).values() if isinstance(row, dict)]
+        values += [row["recall"] for row in rows] + [row["precision"] or 0.0 for row in rows]
+        if "detected" in scores and not (record.keypoints and rows):
+            raise ValueError("detected has no number of keypoints, or no scores")
+        if not np.isfinite(values).all():
             raise ValueError("scores must be finite numbers")
 
 

@@ -23,9 +23,13 @@ Statistic = Callable[[Sample], float]
 
 # A table's protocol -> the statistic that makes a seed's score of its sample.
 PROTOCOLS: dict[str, Statistic] = {
-    **dict.fromkeys(("mean", "success", "probe"), lambda sample: float(sample.mean())),
+    **dict.fromkeys(
+        ("mean", "success", "probe", "recall", "precision"), lambda sample: float(sample.mean())
+    ),
     "median": lambda sample: float(np.median(sample)),
 }
+EXAMS = frozenset({"recall", "precision"})  # of objects, by an exam's keypoints
+WHOLE = EXAMS | {"probe"}  # of samples that share episodes: not resampled
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
 OWN_WORDS = "holds", "does not hold", UNDER_POWERED  # of our own questions
 FEWEST = 3  # seeds a side
@@ -63,7 +67,8 @@ def judge(
 ) -> Verdict:
     """Compare the seeds of two methods, where the first is ahead in the paper by `gap`.
 
-    Intervals are bootstraps over seeds and their episodes; for probes they are Welch's, over seeds.
+    Intervals are bootstraps over seeds and their episodes; for probes and exams they are Welch's,
+    over seeds.
     """
     statistic = PROTOCOLS[protocol]
     scores = [np.array([statistic(sample) for sample in side]) for side in (better, other)]
@@ -71,7 +76,7 @@ def judge(
     if min(map(len, scores)) < FEWEST:
         return Verdict(UNDER_POWERED, difference)
     error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in scores))
-    if protocol == "probe":  # splits share episodes, so they are not resampled
+    if protocol in WHOLE:
         low, high = welch_interval(*scores)
         detectable = (high - low) / 2 + POWER * error
     else:

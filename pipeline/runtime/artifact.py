@@ -64,6 +64,7 @@ STAGES = {
     "encoders": "pretrain",
     "policies": "train",
     "evaluations": "evaluate",
+    "exams": "exam",
     "report": "report",
 }
 

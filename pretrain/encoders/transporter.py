@@ -54,6 +54,11 @@ class Config(encoder.EncoderConfig):
         """Training is on pairs of frames."""
         return self.max_gap
 
+    @property
+    def own_keypoints(self) -> int:
+        """A number that is fixed in training."""
+        return self.k
+
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):

@@ -46,6 +46,8 @@ class Net(BaseNet):
     Extra: attention (B, 1, h, w), the mask.
     """
 
+    attends = True
+
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
         if (config.mask == "frozen") != ("attention" in example):

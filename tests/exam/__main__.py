@@ -22,6 +22,7 @@ MOST = 1_000  # flips of a reader
 STAGES = (
     *(("collect", "breakout"), ("pretrain", "breakout-mae"), ("label", "breakout-error")),
     *(("fit", "breakout-student"), ("train", "breakout-spirl"), ("evaluate", "breakout-spirl")),
+    *(("collect", "pacman"), ("annotate", "pacman"), ("exam", "pacman-error")),
 )
 
 

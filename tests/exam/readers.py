@@ -204,6 +204,7 @@ def digests(folder: Path) -> dict[str, str]:
 FRAMES, MAPS, ENCODER = "frames/breakout", "saliency/breakout-error", "encoders/breakout-mae"
 STUDENT, POLICY = "predictors/breakout-student", "policies/breakout-spirl"
 PLAYED, LEARNED = "evaluations/breakout-spirl", "frames/reach"
+EXAM = "exams/pacman-error"
 FROZEN = "artifacts/{0}/config.json artifacts/{0}/model.safetensors"
 # What the project of the tests has built, and milliseconds suffice for: these stay sound.
 QUICK = [
@@ -224,6 +225,7 @@ WHOLE = [
     Reader("maps opened", f"artifacts/{MAPS}/**/*", opened(MAPS)),
     Reader("policy opened", f"artifacts/{POLICY}/**/*", opened(POLICY)),
     Reader("evaluation opened", f"artifacts/{PLAYED}/*", opened(PLAYED)),
+    Reader("exam opened", f"artifacts/{EXAM}/*", opened(EXAM)),
     Reader("maps without a manifest", f"artifacts/{MAPS}/*.tar", maps),
     Reader("load_saliency", FROZEN.format(STUDENT), tensors(load_saliency, STUDENT)),
     Reader("load_policy", f"artifacts/{POLICY}/**/*.json artifacts/{POLICY}/**/*.safetensors",
@@ -233,6 +235,7 @@ WHOLE = [
     Reader("learner of a replay", "work/collect/reach/learner/*", resumed("collect", LEARNED),
            "work/collect/reach"),
     Reader("maps in progress", "work/label/*/out/*", resumed("label", MAPS), "work/label"),
+    Reader("maps of an exam", "work/exam/*/*.npy", resumed("exam", EXAM), "work/exam"),
     Reader("seed in progress", "work/seed/*.* work/seed/resume/*", seed, "work/seed"),
     Reader("seeds that are done", "work/train/*/seed-0/*", resumed("train", POLICY), "work/train"),
     Reader("episodes", "work/evaluate/*/*", resumed("evaluate", POLICY, policy=POLICY),

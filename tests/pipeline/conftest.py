@@ -25,7 +25,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TINY = """
 frames:
   breakout: {env: atari/Breakout, source: random, count: 96, streams: 2}
-annotations: {}
+  pacman: {env: atari/MsPacman, source: random, count: 200, streams: 2}
+annotations:
+  pacman: {frames: pacman, annotator: objects, count: 20}
 predictors:
   breakout-motion: {data: frames/breakout, model: motion}
   breakout-student: {data: saliency/breakout-error, model: student, size: 48, batch_size: 16,
@@ -35,6 +37,8 @@ saliency:
 encoders:
   breakout-mae: {data: frames/breakout, model: mae, patch: 16, epochs: 8, warmup_epochs: 1,
                  batch_size: 16}
+exams:
+  pacman-error: {truth: annotations/pacman, by: encoders/breakout-mae, keypoints: 7}
 policies:
   breakout-spirl: {env: atari/Breakout, encoder: breakout-mae, agent: rainbow, seeds: 1,
                    steps: 160, learn_start: 60, n_step: 3, checkpoint_every: 40, games: 1}

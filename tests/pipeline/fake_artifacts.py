@@ -16,7 +16,7 @@ from rl.play import EpisodeFrame
 
 PARAMS: dict[str, dict[str, dict[str, Any]]] = {
     "frames": {"frostbite": {"env": "atari/Frostbite", "source": "random", "count": 2000}},
-    "annotations": {},
+    "annotations": {"frostbite-objects": {"frames": "frostbite", "annotator": "objects"}},
     "predictors": {"frostbite-motion": {"data": "frames/frostbite", "model": "motion"}},
     "saliency": {"frostbite-motion": {"frames": "frostbite", "by": "predictors/frostbite-motion"}},
     "encoders": {
@@ -29,6 +29,14 @@ PARAMS: dict[str, dict[str, dict[str, Any]]] = {
             ("frostbite-spirl", "frostbite-mae"),
             ("frostbite-mae-all", "frostbite-mae"),
             ("frostbite-der", "frostbite-pixels"),
+        )
+    },
+    "exams": {
+        name: {"truth": "annotations/frostbite-objects", "by": by, "keypoints": 7}
+        for name, by in (
+            ("error", "encoders/frostbite-mae"),
+            ("motion", "predictors/frostbite-motion"),
+            ("watched", "policies/frostbite-spirl"),
         )
     },
 }
@@ -127,6 +135,28 @@ def evaluation(seed: int, level: float, *, failed: bool = False) -> dict[str, An
     }
 
 
+def exam(entry: Mapping[str, Any], *recalls: float) -> dict[str, Any]:
+    """exam.json of a source of this recall, or of a policy with several seeds."""
+
+    def row(recall: float) -> dict[str, Any]:
+        curve = {f"{e / 20:.2f}": [round(100 * recall * e / 10), 100, 200] for e in range(1, 11)}
+        points = {"recall": recall, "precision": recall / 2, "keypoints_per_frame": 6.5}
+        maps = {"f_max": recall / 2, "f_adaptive": 0.1, "mae": 0.25}
+        return {"maps": maps, "points": points | {"curve": curve}}
+
+    controls = ("zero", 0.0), ("centre", 0.31), ("uniform", 0.28), ("random", 0.22), ("motion", 0.4)
+    return dict(entry) | {
+        "frames": 1000,
+        "epsilon": 0.2,
+        "objects": {"objects_per_frame": 5.25, "ceiling": 0.97},
+        "controls": {name: row(recall) for name, recall in controls},
+        "seeds": [
+            {"seed": seed if len(recalls) > 1 else None, "source": row(r), "shuffled": row(r / 2)}
+            for seed, r in enumerate(recalls)
+        ],
+    }
+
+
 def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Every artifact of PARAMS, with one failed seed and one missing run record; returns PARAMS."""
     rng = np.random.default_rng(0)
@@ -184,4 +214,12 @@ def build(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
         run_record(root, "train", name, 3725.0, 2860)
         if name != "frostbite-der":
             run_record(root, "evaluate", name, 41.0, 512)
+    objects = PARAMS["annotations"]["frostbite-objects"]
+    manifest(root, "annotations/frostbite-objects", objects, [frames], {"frames": 1000})
+    for name, recalls in (("error", [0.46]), ("motion", [0.62]), ("watched", [0.5, 0.7])):
+        entry = PARAMS["exams"][name]
+        write_json(root / "exams" / name / "exam.json", exam(entry, *recalls))
+        Image.fromarray(sheet).save(root / "exams" / name / "pictures.png")
+        inputs = [entry["truth"], entry["by"]]
+        manifest(root, f"exams/{name}", entry, inputs, {"frames": 1000})
     return PARAMS

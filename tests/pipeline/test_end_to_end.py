@@ -50,8 +50,10 @@ def test_everything_is_built_and_nothing_is_left_to_do(whole: Project) -> None:
         "breakout-mae",
         "breakout-error",
         "breakout-motion",
+        "pacman-error",
     ):
         assert name in page
+    assert "<h2>Exams</h2>" in page and "random cells" in page
     assert "SMOKE" in page.upper()
     assert "mean" in dvc(whole.folder, "metrics", "show")
     assert ran(dvc(whole.folder, "repro")) == set()

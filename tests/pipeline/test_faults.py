@@ -152,7 +152,7 @@ SLIPS = {
     "missing key": Slip("count: 96, ", "", ("frames.breakout.count: missing", "int")),
     "unknown key": Slip("epochs: 8", "epohcs: 8", ("epohcs: unknown key", "did you mean 'epochs'")),
     "wrong type": Slip("count: 96", "count: '96'", ("frames.breakout.count: '96' (str)", "int")),
-    "not YAML": Slip("annotations: {}", "annotations: {", ("params.yaml: not valid YAML",)),
+    "not YAML": Slip("saliency:\n", "saliency: {\n", ("params.yaml: not valid YAML",)),
     "patch that does not divide": Slip(
         "patch: 16", "patch: 7", ("encoders.breakout-mae.patch: 7", "divide")
     ),

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from datasets.annotation import simulated
-from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.saliency import read_saliency, write_saliency_shard
-from datasets.sealed import read_manifest
 from datasets.shards import read_frames, write_shard
 from pipeline import fit, label, params
-from pipeline.commands import judge
-from pipeline.parts.labelled import Labelled, read_labelled
-from pipeline.parts.maps import predict
-from pipeline.parts.scored import scored
-from pipeline.results.record import Record
+from pipeline.parts.labelled import read_labelled
 from pipeline.runtime.artifact import open_artifact, publish, seal
 from pipeline.runtime.stage import Stage
-from pretrain import figures
 from pretrain.encoders import mae
 from pretrain.frozen import load_saliency, save_encoder
 
 PARAMS = """
 frames:
-  spots: {env: atari/Pong, source: random, count: 40}
-  wide: {env: atari/Pong, source: random, count: 4}
+  spots: {env: atari/MsPacman, source: random, count: 40}
+  wide: {env: atari/MsPacman, source: random, count: 4}
 annotations:
   spots: {frames: spots, annotator: simulated, count: 30}
   one: {frames: spots, annotator: simulated, count: 1}
@@ -58,6 +47,7 @@ encoders:
   mae: {data: frames/spots, model: mae, patch: 8, dim: 8, depth: 1, heads: 2, decoder_dim: 8,
         decoder_depth: 1, decoder_heads: 2}
 policies: {}
+exams: {}
 """
 SCORES = {"f_max", "f_adaptive", "mae"}
 TRAINABLE = ("picanet", "student")
@@ -188,81 +178,3 @@ def test_frames_of_another_size_are_not_labelled(project: Path) -> None:
     build("frames/wide", collect(4, 24))
     with pytest.raises(FoveaError, match=r"predictors/centre: .*\(3, 16, 16\).*\(3, 16, 24\)"):
         build("saliency/wide", label.run)
-
-
-def moved(entry: Mapping[str, Any], env: str, labelled: Labelled) -> NDArray[np.float32]:
-    """The spots' own maps, shifted by a column to the right."""
-    assert (entry["annotator"], env) == ("simulated", "atari/Pong")
-    maps: NDArray[np.float32] = np.divide(np.roll(labelled.maps, 1, 2), 255, dtype=np.float32)
-    return maps
-
-
-def test_predictors_are_scored_on_other_annotations(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build("predictors/random", fit.run)
-    build("predictors/motion", fit.run)
-    words = ["judge", "annotations/spots", "predictors/random"]
-    monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setattr(judge, "second_annotator", moved)  # Pong has no objects that are known
-    judge.main()
-    path = Path("artifacts/.runs/measured/predictors/random-on-spots.json")
-    record = Record(**read_manifest(path))
-    assert record.artifact == "predictors/random" and record.scores["frames"] == 30
-    assert record.made_from["frames/spots"]["digest"] == open_artifact("frames/spots").digest
-    assert record.measured_on["annotations/spots"]["entry"]["annotator"] == "simulated"
-    scores = record.scores["judged"]
-    assert 0 < scores["f_max"] < 0.9 and scores["zero_mae"] > 0
-    assert scores["second_f_max"] == pytest.approx(0.75)  # three of four columns
-    with Image.open("artifacts/.runs/measured/annotations/spots.png") as picture:
-        assert picture.width < 4 * 210 and picture.height > judge.PICTURED * 192
-    for wrong, message in (
-        ("predictors/none", "predictors/none: missing"),
-        ("predictors/motion", "motion: learned from annotations of frames/spots itself"),
-    ):
-        monkeypatch.setattr("sys.argv", [*words, wrong])
-        with pytest.raises(SystemExit, match=message):
-            judge.main()
-
-
-def test_maps_of_scored_predictors_are_side_by_side(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build("predictors/random", fit.run)
-    arguments: list[Any] = []
-    monkeypatch.setattr(figures, "grid", lambda rows, columns: arguments.extend([rows, columns]))
-    judge.picture("annotations/spots", ["predictors/random"])
-    rows, columns = arguments
-    labelled = read_labelled(open_artifact("annotations/spots"))
-    positions = [0, 6, 12, 17, 23, 29]  # of 30
-    maps = predict(
-        load_saliency(open_artifact("predictors/random").folder),
-        labelled.frames.images[labelled.indices[positions]],
-    )
-    assert (len(rows), columns) == (judge.PICTURED, 3)
-    for row, at, saliency in zip(rows, positions, maps, strict=True):
-        image = labelled.frames.images[labelled.indices[at]]
-        picture = figures.heat_map(labelled.maps[at] / 255.0)
-        assert np.array_equal(row["frame"], image)
-        assert np.array_equal(row["annotation"], picture)
-        assert np.array_equal(row["random"], figures.heat_map(saliency))
-
-
-def test_a_second_annotator_clicks_elsewhere_on_the_same_objects(project: Path) -> None:
-    """Its maps are near the first one's, but not the same; people have no second annotator."""
-    artifact = open_artifact("frames/spots")
-    points = np.random.default_rng(0).uniform(2, 14, (40, 3, 2))
-    frames = replace(read_frames(artifact.folder, artifact.files), info={"points": points})
-    config = simulated.Config(seed=3)
-    clicks = simulated.annotate(config, "metaworld/reach", frames, 40)["simulated"]
-    maps = np.stack([heat_map(clicks[index], 16, 16) for index in range(40)])
-    labelled = Labelled(frames, np.arange(40), maps)
-    entry = {"annotator": "simulated", "count": 40, **asdict(config)}
-    again = judge.second_annotator(entry, "metaworld/reach", labelled)
-    assert again is not None and again.shape == maps.shape
-    near, nothing = scored(again, maps), scored(np.zeros_like(again), maps)
-    assert 0.5 < near["f_max"] < 0.99 and 0 < near["mae"] < 0.7 * nothing["mae"]
-    assert (
-        judge.second_annotator({"annotator": "human", "seed": 0}, "metaworld/reach", labelled)
-        is None
-    )

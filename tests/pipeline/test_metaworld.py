@@ -27,6 +27,7 @@ encoders:
 policies:
   reach-sac: {env: metaworld/reach?view=upright, encoder: reach-state, agent: sac, seeds: 1,
               steps: 530, learn_start: 510, hidden: 16, checkpoint_every: 530, games: 2, epsilon: 0}
+exams: {}
 """
 
 CLICKED = """
@@ -46,6 +47,7 @@ encoders:
 policies:
   visarl: {env: metaworld/drawer-open, encoder: multimae, agent: sac, seeds: 1, steps: 530,
            learn_start: 510, hidden: 16, checkpoint_every: 530, games: 1, epsilon: 0}
+exams: {}
 """
 
 

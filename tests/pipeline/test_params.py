@@ -26,6 +26,7 @@ encoders:
   frostbite-mae: {data: frames/frostbite, model: mae, patch: 16}
 policies:
   frostbite-spirl: {env: atari/Frostbite, encoder: frostbite-mae, agent: rainbow, seeds: 2}
+exams: {}
 """
 
 
@@ -138,6 +139,7 @@ policies:
   reach-cnn: {env: metaworld/reach?view=upright&camera=corner, encoder: reach-rgb, agent: sac,
               net: {filters: 8}}
   reach-mean: {env: metaworld/reach?view=upright, encoder: reach-mmae, agent: sac}
+exams: {}
 """
 
 
@@ -215,6 +217,84 @@ def test_entries_that_cannot_work_together_are_named(
     assert re.search(says, str(raised.value)), str(raised.value)
 
 
+EXAMS = """
+frames:
+  pac: {env: "atari/MsPacman?screen=gray84", source: random, count: 2000}
+  other: {env: "atari/MsPacman?screen=gray84", source: random, count: 2000, seed: 1}
+  pong: {env: "atari/Pong?screen=gray84", source: random, count: 2000}
+  colour: {env: atari/MsPacman, source: random, count: 2000}
+annotations:
+  objects: {frames: other, annotator: objects}
+  clicks: {frames: pac, annotator: simulated}
+  human: {frames: pong, annotator: human}
+predictors:
+  taught: {data: annotations/clicks, model: student, size: 64}
+  copied: {data: saliency/taught, model: student, size: 64}
+  motion: {data: frames/pac, model: motion}
+saliency:
+  taught: {frames: other, by: predictors/taught}
+encoders:
+  mask: {data: frames/pac, model: attention}
+  points: {data: frames/pac, model: transporter}
+  mae: {data: frames/colour, model: mae}
+policies:
+  masked: {env: "atari/Pong?screen=gray84", encoder: mask, agent: a2c}
+  plain: {env: "atari/MsPacman?screen=gray84", encoder: pixels, agent: a2c}
+  tokens: {env: atari/MsPacman, encoder: mae, agent: rainbow}
+exams:
+  x: {truth: annotations/objects, by: encoders/mask, keypoints: 7}
+"""
+
+
+def test_exams_of_every_kind_of_source_are_good(tmp_path: Path) -> None:
+    """Another game's policy too; and what learned from clicks on other frames."""
+    for by in ("encoders/points", "predictors/motion", "predictors/taught", "policies/masked"):
+        entry = load(tmp_path, EXAMS.replace("encoders/mask, k", f"{by}, k")).entry("exams", "x")
+        assert entry.inputs() == {"truth": "annotations/objects", "by": by}
+    assert load(tmp_path, EXAMS.replace(", keypoints: 7", "")).entry("exams", "x").resolved() == {
+        "truth": "annotations/objects", "by": "encoders/mask", "keypoints": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("annotations/objects, by", "annotations/objcts, by",
+         r"x\.truth: 'annotations/objcts' names no entry of annotations; .*'annotations/ob"),
+        ("annotations/objects, by", "objects, by", r"x\.truth: 'objects' names no entry"),
+        ("annotations/objects, by", "frames/other, by", r"x\.truth: 'frames/other' names no"),
+        ("encoders/mask, k", "encoders/msk, k", r"x\.by: 'encoders/msk' .*'encoders/mask'"),
+        ("encoders/mask, k", "saliency/taught, k", r"x\.by: .*or encoders or policies"),
+        ("encoders/mask, k", "encoders/pixels, k", r"x\.by: encoders/pixels, of model pixels, has"),
+        ("encoders/mask, k", "encoders/mae, k",
+         r"x\.by: encoders/mae is for images \(3, 96, 96\), those of frames/other are"),
+        ("encoders/mask, k", "policies/tokens, k",
+         r"x\.by: policies/tokens is for images \(3, 96, 96\), those of frames/other are"),
+        ("encoders/mask, k", "policies/plain, k",
+         r"x\.by: policies/plain, its net nature_cnn on encoders/pixels, attends to no part"),
+        ("annotations/objects, by: encoders/mask, keypoints: 7",
+         "annotations/clicks, by: predictors/taught",
+         r"x\.by: predictors/taught is trained on annotations of frames/pac itself"),
+        ("encoders/mask, k", "predictors/copied, k",  # its maps are of them
+         r"x\.by: predictors/copied is trained on annotations of frames/other itself"),
+        ("keypoints: 7", "keypoints: 0", r"x\.keypoints: 0, must be at least 1"),
+        ("keypoints: 7", "keypoints: 50", r"x\.keypoints: 50, must be at most the 49 cells of 7x7"),
+        ("encoders/mask, keypoints: 7", "encoders/points, keypoints: 10",
+         r"x\.keypoints: 10, but encoders/points has 7 keypoints of its own"),
+        ("annotations/objects, by", "annotations/human, by",
+         r"x\.keypoints: 7, needs a truth of `annotator: objects`.*annotations/human is human"),
+        ("keypoints: 7", "keypoint: 7", r"x\.keypoint: unknown key; did you mean 'keypoints'"),
+        ("frames: other, annotator", "frames: pong, annotator",
+         r"annotations\.objects: annotator objects: knows the objects of metaworld/"),
+    ],
+)  # fmt: skip
+def test_an_exam_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in EXAMS
+    with pytest.raises(FoveaError) as raised:
+        load(tmp_path, EXAMS.replace(old, new))
+    assert re.search(says, str(raised.value)), str(raised.value)
+
+
 @pytest.mark.parametrize("agent", ["sac", "rainbow"])
 @pytest.mark.parametrize(
     ("encoders", "policy"),
@@ -237,6 +317,7 @@ encoders:
   e: {{data: frames/f, model: multimae, modalities: rgb, features: {{pool: {encoders}}}}}
 policies:
   p: {{env: {env}, encoder: e, agent: {agent}, features: {json.dumps(policy)}}}
+exams: {{}}
 """
     entry = load(tmp_path, text).entry("policies", "p")
     assert entry.features == policy and entry.net

@@ -4,6 +4,7 @@ import csv
 import functools
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +17,21 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from datasets.errors import FoveaError
+from pipeline.parts import charts
+from pipeline.parts.charts import number, percent
 from pipeline.parts.episodes import Episodes
-from pipeline.results import data, html, plots
+from pipeline.results import data, html
 from pipeline.results.html import data_uri, render
-from pipeline.results.plots import number, percent
 from rl.statistics import bootstrap_interval
-from tests.pipeline.fake_artifacts import PARAMS, build, manifest, picture, reseal, write_json
+from tests.pipeline.fake_artifacts import (
+    PARAMS,
+    build,
+    exam,
+    manifest,
+    picture,
+    reseal,
+    write_json,
+)
 
 REFERENCES = {"source": "A table.", "games": {"Frostbite": {"random": 65.2, "human": 4334.7}}}
 
@@ -225,6 +235,54 @@ def test_maps_and_loss_of_a_predictor_are_on_the_page(copied: Report) -> None:
     assert "Training loss of frostbite-motion" in copied.page
 
 
+# Exams
+
+
+def test_sources_are_above_the_controls_of_their_annotations(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    (table,) = re.findall(r"(?s)<h3>annotations/frostbite-objects</h3>.*?</table>", copied.page)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table))
+    assert "1000 annotated frames. 7 keypoints a frame at most, 5.25 objects" in text
+    assert "highest possible recall is 0.97" in text and "distance below 0.2," in text
+    for words in (
+        "Source F error recall precision",
+        "motion predictors/frostbite-motion 0.31 shuffled 0.155 0.25 shuffled 0.25 0.62 shuffled",
+        "0.6 0.5 to 0.7, 2 seeds; shuffled 0.3",  # the policy's recall
+        "centre prior 0.155 0.25 0.31 0.155",
+        "all-zero map 0 0.25 0 0",
+    ):
+        assert words in text, text
+    assert text.index("watched") < text.index("all-zero map") < text.index("motion from")
+    assert "a second annotator" not in text
+    assert copied.page.count("Recall of ") == 3 and "distance ε" in copied.page
+    assert "Recall of watched: 0.60 at ε = 0.2, 7 keypoints" in copied.page
+
+
+def test_exams_of_other_annotations_or_keypoints_have_a_table_of_their_own(copied: Report) -> None:
+    entry = PARAMS["exams"]["error"]
+    for name, changes in (("ten", {"keypoints": 10}), ("maps", {"keypoints": None})):
+        value = exam(entry, 0.5) | changes
+        if name == "maps":
+            value["objects"] = {}
+            for row in (*value["controls"].values(), *value["seeds"][0].values()):
+                if row:
+                    del row["points"]
+        write_json(copied.artifacts / "exams" / name / "exam.json", value)
+        manifest(copied.artifacts, f"exams/{name}", entry | changes, [entry["truth"]], {})
+    params = PARAMS | {"exams": PARAMS["exams"] | {"ten": entry, "maps": entry}}
+    render(params, copied.artifacts, copied.out)
+    assert copied.page.count("<h3>annotations/frostbite-objects</h3>") == 3
+    assert copied.page.count(">recall</th>") == 2 and copied.page.count("Recall of ") == 4
+
+
+def test_a_missing_exam_is_named_and_without_exams_there_is_no_section(copied: Report) -> None:
+    shutil.rmtree(copied.artifacts / "exams/error")
+    render(PARAMS, copied.artifacts, copied.out)
+    assert "dvc repro exam@error" in copied.page and "Recall of motion" in copied.page
+    render(PARAMS | {"exams": {}}, copied.artifacts, copied.out)
+    assert "#exams" not in copied.page
+
+
 # Existing and missing artifacts
 
 
@@ -232,6 +290,7 @@ def test_only_entries_of_params_are_read(copied: Report) -> None:
     (copied.artifacts / "evaluations" / "left-over").mkdir()
     (copied.artifacts / "evaluations" / "left-over" / "evaluation.json").write_text("not JSON")
     params = PARAMS | {"policies": {"frostbite-der": PARAMS["policies"]["frostbite-der"]}}
+    params |= {"exams": {}}
     render(PARAMS, copied.artifacts, copied.out)
     assert list(render(params, copied.artifacts, copied.out)) == ["frostbite-der"]
     assert "frostbite-spirl" not in copied.page
@@ -242,7 +301,7 @@ def test_only_entries_of_params_are_read(copied: Report) -> None:
 def test_without_artifacts_the_page_lists_the_commands(tmp_path: Path) -> None:
     assert render(PARAMS, tmp_path / "artifacts", tmp_path / "report") == {}
     page = (tmp_path / "report" / "index.html").read_text("utf-8")
-    assert "11 of 11 artifacts are missing" in page
+    assert "15 of 15 artifacts are missing" in page
     for command in ("collect@frostbite", "pretrain@frostbite-mae", "evaluate@frostbite-der"):
         assert f"dvc repro {command}" in page
 
@@ -253,7 +312,7 @@ def test_empty_tables_are_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "text"),
     [
         ("evaluations/frostbite-spirl", "dvc repro evaluate@frostbite-spirl"),
         ("policies/frostbite-spirl", "dvc repro train@frostbite-spirl"),
@@ -307,6 +366,7 @@ def test_files_that_differ_from_their_manifest_are_refused_by_name(
         ("evaluations/frostbite-spirl/video.mp4", "<html>"),
         ("encoders/frostbite-mae/panels.png", "GIF89a"),
         ("encoders/frostbite-mae/curve.csv", "step,accuracy\n1,2\n"),
+        ("exams/error/exam.json", '{"frames": 3}'),
     ],
 )
 def test_malformed_files_are_refused_by_name(copied: Report, file: str, content: str) -> None:
@@ -374,7 +434,7 @@ def test_the_lineage_has_inputs_and_digests(report: Report) -> None:
     ],
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    assert plots.ticks(low, high) == pytest.approx(expected)
+    assert charts.ticks(low, high) == pytest.approx(expected)
 
 
 def test_numbers_have_three_digits() -> None:
@@ -388,10 +448,10 @@ def test_numbers_have_three_digits() -> None:
 
 def test_thinning_keeps_ends_and_mean() -> None:
     curve = np.stack([np.arange(1000.0), np.arange(1000.0) ** 2], axis=1)
-    thinned = plots.thin(curve, 100)
+    thinned = charts.thin(curve, 100)
     assert thinned.shape == (100, 2)
     assert thinned.mean(axis=0) == pytest.approx(curve.mean(axis=0))
-    assert plots.thin(curve, 1000) is curve
+    assert charts.thin(curve, 1000) is curve
 
 
 def test_data_uri_needs_the_right_kind(report: Report, tmp_path: Path) -> None:
@@ -449,7 +509,7 @@ def test_pictures_and_videos_decode(opened: tuple[Page, list[str]]) -> None:
     widths = page.evaluate(
         """Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"""
     )
-    assert widths == [576, 576, 576]
+    assert widths == [576] * 6
     page.wait_for_function(
         "[...document.querySelectorAll('video')].every(v => v.readyState >= 2 || v.error)"
     )

@@ -39,6 +39,7 @@ STAGES = [
     ("pretrain", "breakout-mae", "encoders/breakout-mae", ("epochs: 8", "epochs: 24")),
     ("train", "breakout-spirl", "policies/breakout-spirl", ("steps: 160", "steps: 400")),
     ("evaluate", "breakout-spirl", "evaluations/breakout-spirl", ("games: 1", "games: 2")),
+    ("exam", "pacman-error", "exams/pacman-error", ("objects, count: 20", "objects, count: 180")),
 ]
 
 
@@ -80,6 +81,9 @@ def test_killed_and_resumed(
         project.built("train", name)
     if stage == "fit":
         project.built("label", "breakout-error")
+    if stage == "exam":
+        project.built("collect", "pacman")
+        project.built("annotate", "pacman")
     project.built(stage, name)
     work = json.loads((project.artifacts / f".runs/{stage}-{name}.json").read_text())
     expected = content(project.artifacts / folder)

@@ -6,12 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 from pretrain.encoder import EncoderConfig
+from pretrain.encoders import attention
 from rl import play
 from rl.actor import Actor
+from rl.agents import a2c
+from rl.nets import masked_cnn
+from rl.policy import Spec, make_policy
 from rl.watch import watch
 from tests.rl import fakes
 
@@ -88,7 +93,20 @@ def test_recorded_actions_and_rewards_are_those_before_a_frame(
     assert calls == [(1, 1.0, False), (2, 2.0, True), (3, 3.0, False)]
 
 
+def test_a_mask_is_the_map_without_scaling() -> None:
+    """Each cell covers its share of the frame, and other frames have no effect."""
+    shape = (1, 84, 84)
+    encoder = attention.Pretraining(attention.Config(), shape).encoder()
+    spec = Spec("fake/Chain", "a2c", a2c.Config(), "masked_cnn", masked_cnn.Config(), 3)
+    images = np.random.default_rng(0).integers(0, 256, (4, 84, 84, 1), np.uint8)
+    frames = frame_set(images, [0, 2])
+    maps = np.stack(list(watch(make_policy(spec, encoder), frames, 1)))
+    expected = encoder.saliency_map(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+    np.testing.assert_array_equal(maps, expected[:, 0].numpy())
+    assert maps.max() < 1
+
+
 def test_a_policy_without_attention_is_refused() -> None:
     frames = frame_set(np.zeros((2, 25, 25, 3), np.uint8), [0])
-    with pytest.raises(FoveaError, match=r"fake/Chain.*data_efficient_cnn attends to no patches"):
+    with pytest.raises(FoveaError, match=r"fake/Chain.*data_efficient_cnn attends to no part"):
         next(watch(fakes.policy(encoder=fakes.Pixels()), frames, 1))

@@ -37,6 +37,7 @@ predictors: {}
 saliency: {}
 encoders: {}
 policies: {}
+exams: {}
 """
 
 

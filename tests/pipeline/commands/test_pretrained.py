@@ -28,6 +28,7 @@ encoders:
   small: {data: frames/pong, model: mae, patch: 16, dim: 8, depth: 1, heads: 2, decoder_dim: 8,
           decoder_depth: 1, decoder_heads: 2, batch_size: 6, epochs: 1, warmup_epochs: 0}
 policies: {}
+exams: {}
 """
 
 

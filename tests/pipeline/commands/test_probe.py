@@ -35,6 +35,7 @@ encoders:
   reach-mae: {data: frames/reach, model: mae, patch: 16, epochs: 1, warmup_epochs: 0}
   reach-pixels: {data: frames/reach, model: pixels}
 policies: {}
+exams: {}
 """
 
 

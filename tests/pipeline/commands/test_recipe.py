@@ -73,6 +73,12 @@ def test_smoke_cuts_every_budget_but_keeps_smaller_values() -> None:
     path = recipe.recipes()["visarl"]
     small = smoke.shrink(read_yaml(path), params.load(path))
     assert small["predictors"]["reach-picanet"]["size"] == 64
+    path = recipe.recipes()["attention-objects"]
+    small = smoke.shrink(read_yaml(path), params.load(path))
+    assert (
+        small["annotations"]["frostbite-objects"]["count"] < small["frames"]["frostbite"]["count"]
+    )
+    assert {"frostbite-mask-0", "frostbite-transporter-0", "frostbite-error"} <= set(small["exams"])
 
 
 @pytest.mark.parametrize("name", sorted(recipe.recipes()))

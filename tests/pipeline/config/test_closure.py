@@ -13,7 +13,7 @@ from datasets.files import sha256_file
 from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config import closure
-from pipeline.config.tables import Entry
+from pipeline.config.tables import Entry, Exams
 from pipeline.runtime.artifact import Artifact
 from pipeline.runtime.stage import fingerprint, modules_in
 
@@ -61,6 +61,19 @@ def test_frames_of_a_learner_depend_on_rl() -> None:
     assert {"pipeline/parts/learner.py", "rl/agents/sac.py", "rl/nets/vector.py"} <= files
 
 
+def test_who_examines_a_policy_plays_it_and_nobody_else() -> None:
+    """And whoever simulates the second annotator is in every exam's stamp."""
+    stamps = {
+        by: names(closure.stamp("exam", Entry("exams", "x", Exams("annotations/x", by), None)))
+        for by in ("policies/p", "encoders/e")
+    }
+    for files in stamps.values():
+        assert {"pipeline/exam.py", "datasets/annotation/simulated.py"} <= files
+    more = stamps["policies/p"] - stamps["encoders/e"]
+    assert more >= {"pipeline/parts/watched.py", "rl/watch.py"}
+    assert not {name for name in stamps["encoders/e"] if name.startswith("rl/")}
+
+
 IMPORT = """
 import importlib, json, sys
 ours = ("datasets", "pretrain", "rl", "pipeline")
@@ -104,6 +117,8 @@ def test_the_modules_that_load_an_artifact() -> None:
     assert {"pretrain/encoders/multimae.py", "pretrain/saliency/student.py"} <= files
     assert "pretrain/encoders/mae.py" not in files
     assert closure.modules_of({}) == []
+    policy = closure.modules_of({"agent": {"name": "a2c"}, "net": {"name": "masked_cnn"}})
+    assert policy == ["rl.agents.a2c", "rl.nets.masked_cnn"]
 
 
 def test_the_modules_that_load_inputs_are_in_the_fingerprint(tmp_path: Path) -> None:

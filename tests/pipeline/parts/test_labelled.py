@@ -38,6 +38,7 @@ encoders:
   rgbs: {data: saliency/centre, model: channels}
   plain: {data: saliency/centre, model: pixels}
 policies: {}
+exams: {}
 """
 
 

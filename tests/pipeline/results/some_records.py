@@ -28,6 +28,7 @@ frames:
 annotations:
   reach: {frames: reach, annotator: simulated, count: 5}
   further: {frames: unseen, annotator: simulated, count: 20, seed: 1}
+  objects: {frames: unseen, annotator: objects, count: 20}
 predictors:
   near: {data: annotations/reach, model: centre}
   far: {data: annotations/reach, model: centre, sigma: 0.5}
@@ -39,6 +40,12 @@ encoders:
   door-mae-s0: {data: frames/reach, model: mae, patch: 8}
   door-mae-s2: {data: frames/reach, model: mae, patch: 8, seed: 2}
 policies: {}
+exams:
+  near: {truth: annotations/further, by: predictors/near}
+  mae-s0: {truth: annotations/objects, by: encoders/reach-mae-s0, keypoints: 7}
+  mae-s1: {truth: annotations/objects, by: encoders/reach-mae-s1, keypoints: 7}
+  mae-s2: {truth: annotations/objects, by: encoders/reach-mae-s2, keypoints: 7}
+  mae-ten: {truth: annotations/objects, by: encoders/reach-mae-s0, keypoints: 10}
 """
 
 
@@ -130,6 +137,26 @@ def saliency_of(recipe: Params, name: str, mae: float, **more: float) -> Record:
     label, on = f"predictors/{name}", "annotations/further"
     scores = {"frames": 20, "judged": {"mae": mae, "zero_mae": 0.015, **more}, "own": {}}
     lineage = lineage_of(recipe, label, "annotations/reach", "frames/reach")
+    return a_record(label, on, lineage, lineage_of(recipe, on, "frames/unseen"), scores)
+
+
+def row(recall: float, precision: float | None = 0.5) -> dict[str, Any]:
+    """The keypoint scores of a source or control."""
+    curve = {"0.20": [round(100 * recall), 100, 200]}
+    shared = {"keypoints_per_frame": 7.0, "curve": curve}
+    return {"recall": recall, "precision": precision, **shared}
+
+
+def exam_of(recipe: Params, encoder: str, k: int = 7, **rows: float) -> Record:
+    """The scores of an encoder in an exam: the recall of its keypoints and of controls."""
+    label, on = f"encoders/{encoder}", "annotations/objects"
+    scores = {
+        "frames": 20,
+        "judged": {"mae": 0.1, "zero_mae": 0.015},
+        "detected": {"k": k, "ceiling": 0.9} | {name: row(recall) for name, recall in rows.items()},
+        "own": {},
+    }
+    lineage = lineage_of(recipe, label, "frames/reach")
     return a_record(label, on, lineage, lineage_of(recipe, on, "frames/unseen"), scores)
 
 

@@ -15,12 +15,13 @@ from datasets.sealed import write_manifest
 from pipeline import params
 from pipeline.commands import results
 from pipeline.commands.recipe import recipes
+from pipeline.config.sources import made_from_of
 from pipeline.config.tables import Params
-from pipeline.results.add import DRAFTS, add, keep, write_draft
+from pipeline.results.add import add, keep, write_draft
 from pipeline.results.pages import pages
 from pipeline.results.record import MEASURED, Record, read_records
 from pipeline.runtime import artifact
-from tests.pipeline.results.some_records import RUN, probe_of, saliency_of, seed_of
+from tests.pipeline.results.some_records import RUN, probe_of, row, seed_of
 
 LABEL = "policies/frostbite-spirl"
 
@@ -164,27 +165,92 @@ def drafted(one: Record, root: Path) -> Record:
 def test_drafts_are_completed_with_runs_and_note(tmp_path: Path, small: Params) -> None:
     root, folder = tmp_path / "artifacts", tmp_path / "kept"
     (root / ".runs").mkdir(parents=True)
-    for one, command, stage in (
-        (probe_of(small, "reach-mae-s0", pooled=0.5), "probe", "pretrain"),
-        (saliency_of(small, "near", 0.01), "judge", "fit"),
-    ):
-        name = one.artifact.partition("/")[2]
-        with pytest.raises(FoveaError, match=rf"python -m pipeline\.commands\.{command}"):
-            add(one.artifact, one.on, root=root, folder=folder)
-        drafted(one, root)
-        write_manifest(root / f".runs/{stage}-{name}.json", RUN | {"digest": "d" * 64})
-        write_manifest(root / f".runs/{command}-{name}.json", RUN)
-        (path,) = add(one.artifact, one.on, "a note", root=root, folder=folder)
-        (added,) = read_records(folder)[one.artifact]
-        assert added.scores == one.scores and added.note == "a note"
-        assert list(added.runs) == [f"{stage}-{name}", f"{command}-{name}"]
-        (root / DRAFTS / one.path).unlink()
-        path.unlink()
-        one.made_from["frames/reach"]["entry"]["count"] = 9
-        drafted(one, root)
-        with pytest.raises(FoveaError, match=r"frames/reach: count not as in the recipe.*--note"):
-            add(one.artifact, one.on, root=root, folder=folder)
-        assert add(one.artifact, one.on, "few", root=root, folder=folder) == [path]
+    one, name = probe_of(small, "reach-mae-s0", pooled=0.5), "reach-mae-s0"
+    with pytest.raises(FoveaError, match=r"python -m pipeline\.commands\.probe"):
+        add(one.artifact, one.on, root=root, folder=folder)
+    drafted(one, root)
+    write_manifest(root / f".runs/pretrain-{name}.json", RUN | {"digest": "d" * 64})
+    write_manifest(root / f".runs/probe-{name}.json", RUN)
+    (path,) = add(one.artifact, one.on, "a note", root=root, folder=folder)
+    (added,) = read_records(folder)[one.artifact]
+    assert added.scores == one.scores and added.note == "a note"
+    assert list(added.runs) == [f"pretrain-{name}", f"probe-{name}"]
+    path.unlink()
+    one.made_from["frames/reach"]["entry"]["count"] = 9
+    drafted(one, root)
+    with pytest.raises(FoveaError, match=r"frames/reach: count not as in the recipe.*--note"):
+        add(one.artifact, one.on, root=root, folder=folder)
+    assert add(one.artifact, one.on, "few", root=root, folder=folder) == [path]
+
+
+def examined(root: Path, small: Params, exam: str, seeds: list[int | None]) -> str:
+    """A finished exam, as its stage leaves it, and what it is made from; its source's label."""
+    entry = small.entry("exams", exam)
+    truth, by, k = entry.keys.truth, entry.keys.by, entry.keys.keypoints
+    data = small.entry(*truth.split("/")).inputs()["frames"]
+    seal(root, data, small.entry(*data.split("/")).resolved(), [], {})
+    seal(root, truth, small.entry(*truth.split("/")).resolved(), [data], {})
+    learned = small.entry(*by.split("/"))
+    for label in reversed(sorted(made_from_of(learned, small))):  # frames, then annotations
+        inputs = list(small.entry(*label.split("/")).inputs().values())
+        seal(root, label, small.entry(*label.split("/")).resolved(), inputs, {})
+    seal(root, by, learned.resolved(), list(learned.inputs().values()), {"loss": 0.5})
+
+    def scores(recall: float) -> dict[str, Any]:
+        maps = {"f_max": recall / 2, "f_adaptive": 0.1, "mae": 0.25}
+        return {"maps": maps} | ({"points": row(recall)} if k else {})
+
+    folder = root / "exams" / exam
+    folder.mkdir(parents=True)
+    value = {"truth": truth, "by": by, "frames": 20, "keypoints": k, "epsilon": 0.2}
+    value |= {"objects": {"objects_per_frame": 3.0, "ceiling": 0.9} if k else {}}
+    value["controls"] = {name: scores(0.2) for name in ("zero", "centre", "uniform", "random")}
+    value["seeds"] = [
+        {"seed": seed, "source": scores(0.75), "shuffled": scores(0.5)} for seed in seeds
+    ]
+    (folder / "exam.json").write_text(json.dumps(value))
+    seal(root, f"exams/{exam}", entry.resolved(), [truth, by], {})
+    (root / ".runs").mkdir(exist_ok=True)
+    return str(by)
+
+
+@pytest.mark.parametrize("exam", ["near", "mae-s0", "mae-ten"])
+def test_an_exam_is_a_record_of_its_source(tmp_path: Path, small: Params, exam: str) -> None:
+    root, folder = tmp_path / "artifacts", tmp_path / "kept"
+    by, label = examined(root, small, exam, [None]), f"exams/{exam}"
+    with pytest.raises(FoveaError, match=rf"exam-{exam}\.json: no record of the run"):
+        add(label, root=root, folder=folder)
+    stage = {"near": "fit-near"}.get(exam, "pretrain-reach-mae-s0")
+    digest = artifact.open_artifact(label, root).digest
+    write_manifest(root / f".runs/exam-{exam}.json", RUN | {"digest": digest})
+    write_manifest(root / f".runs/{stage}.json", RUN)
+    (path,) = add(label, root=root, folder=folder)
+    file = {
+        "near": "predictors/near-on-further.json",
+        "mae-s0": "encoders/reach-mae-s0-on-objects-k7.json",
+        "mae-ten": "encoders/reach-mae-s0-on-objects-k10.json",
+    }
+    assert path == folder / file[exam]
+    (one,) = read_records(folder)[by]
+    assert (one.on, one.seed) == (small.entry("exams", exam).keys.truth, None)
+    assert next(iter(one.made_from)) == by and list(one.measured_on)[1] == "frames/unseen"
+    assert list(one.runs) == [stage, f"exam-{exam}"] and one.scores["own"] == {"loss": 0.5}
+    judged = one.scores["judged"]
+    assert (judged["f_max"], judged["shuffled_f_max"], judged["centre_mae"]) == (0.375, 0.25, 0.25)
+    assert ("detected" in one.scores) == (exam != "near")
+    if exam != "near":
+        detected = one.scores["detected"]
+        assert (detected["source"]["recall"], detected["uniform"]["recall"]) == (0.75, 0.2)
+        assert detected["k"] == one.keypoints and detected["ceiling"] == 0.9
+    assert add(label, root=root, folder=folder) == []
+
+
+def test_an_exam_of_an_older_source_is_refused(tmp_path: Path, small: Params) -> None:
+    root = tmp_path / "artifacts"
+    by = examined(root, small, "mae-s0", [None])
+    seal(root, by, small.entry(*by.split("/")).resolved(), ["frames/reach"], {"trained": "again"})
+    with pytest.raises(FoveaError, match=rf"exams/mae-s0: not made from the current {by}"):
+        add("exams/mae-s0", root=root, folder=tmp_path / "kept")
 
 
 def test_the_command_adds_from_another_clone_and_renders(

@@ -73,6 +73,38 @@ def test_methods_and_tasks_make_cells(tmp_path: Path, small: Params, times: Path
     assert read.lines[0].ours == "1,234 ms (`times.json`)"
 
 
+EXAMINED = """
+name: A
+source: paper
+tables:
+  - name: T
+    recipe: small
+    protocol: recall
+    trials: null
+    cost: minutes
+    tasks: {Reach: mae}
+    methods:
+      MAE: {measured: "{task}-s{seed}", paper: {Reach: [0.6]}}
+      random: {measured: "{task}-s{seed}", reading: random}
+    comparisons:
+      - [MAE, random]
+lines: []
+"""
+
+
+def test_exams_are_known_by_source_truth_and_keypoints(tmp_path: Path, small: Params) -> None:
+    (table,) = read_claims(written(tmp_path, EXAMINED)).tables
+    mae, random = table.cells
+    assert mae.names[0][:2] == (
+        "encoders/reach-mae-s0 annotations/objects 7",
+        "encoders/reach-mae-s1 annotations/objects 7",
+    )
+    assert (mae.reading, random.reading, random.names) == ("source", "random", mae.names)
+    assert not table.own and table.label(mae.names[0][0]) == "encoders/reach-mae-s0"
+    with pytest.raises(FoveaError, match="no exams for MAE"):
+        read_claims(written(tmp_path, EXAMINED.replace("{Reach: mae}", "{Reach: mea}")))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -96,7 +128,9 @@ def test_claims_without_a_recipe_are_refused(
 
 @pytest.mark.parametrize("paper", PAPERS, ids=[one.name for one in PAPERS])
 def test_the_paper_s_better_method_comes_first(paper: Claims) -> None:
-    readings = {"pooled", "pixels", "tokens", "global token", "image alone"}
+    readings = {"pooled", "pixels", "tokens", "global token", "image alone"} | {
+        "source", "motion", "shuffled", "uniform", "random", "centre",
+    }  # fmt: skip
     for table in paper.tables:
         for better, other in table.pairs:
             assert better.task == other.task

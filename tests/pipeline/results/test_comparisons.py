@@ -12,7 +12,14 @@ from pipeline.config.tables import Params
 from pipeline.results.claims import Cell, Claims, Sources, Table
 from pipeline.results.comparisons import Records, compare, count, ours, paired_verdict, samples
 from pipeline.results.record import Record
-from tests.pipeline.results.some_records import by_label, fifty, probe_of, saliency_of, seed_of
+from tests.pipeline.results.some_records import (
+    by_label,
+    exam_of,
+    fifty,
+    probe_of,
+    saliency_of,
+    seed_of,
+)
 
 SPIRL = Cell("SPIRL", "Frostbite", (("frostbite-spirl",),), 669.5, 731.7)
 DER = Cell("DE-Rainbow", "Frostbite", (("frostbite-der",),), 341.4, 277.8)
@@ -90,6 +97,33 @@ def test_seeds_probed_on_different_frames_are_refused(small: Params) -> None:
     records["encoders/reach-mae-s1"][0].scores["rows"] = 40
     with pytest.raises(FoveaError, match="MAE on Reach: its seeds were probed on different frames"):
         samples(Cell("MAE", "Reach", (MAE,)), "probe", records)
+
+
+def test_an_exam_s_score_is_a_number_a_seed(small: Params) -> None:
+    """Of the source, or of a control beside it; of the exam's own annotations and keypoints."""
+    names = tuple(f"encoders/{name} annotations/objects 7" for name in MAE)
+    recalls = (0.5, 0.52, 0.54)
+    pairs = zip(MAE, recalls, strict=True)
+    exams = [exam_of(small, name, source=recall, random=0.3) for name, recall in pairs]
+    others = [exam_of(small, MAE[0], k=10, source=0.9), saliency_of(small, "near", 0.1)]
+    records = by_label(*others, *exams)
+    ours_, random = (
+        Cell("MAE", "Reach", (names,), reading="source"),
+        Cell("random", "Reach", (names,), reading="random"),
+    )
+    assert scores(ours_, "recall", records) == list(recalls)
+    assert scores(ours_, "precision", records) == [0.5] * 3
+    assert scores(random, "recall", records) == [0.3] * 3
+    assert samples(replace(ours_, reading="motion"), "recall", records) == []
+    measured = ours(ours_, "recall", records)
+    assert measured is not None and measured[1] == 3
+    low, high = measured[0].mean_interval
+    assert low < 0.5 < 0.54 < high  # Student's, of three
+    (one,) = compare(one_table("recall", 0, (ours_, random)), records)
+    assert (one.word, one.seeds) == ("holds", (3, 3)) and one.verdict
+    assert one.verdict.difference == pytest.approx(0.22)
+    ten = Cell("MAE", "Reach", ((f"encoders/{MAE[0]} annotations/objects 10",),), reading="source")
+    assert scores(ten, "recall", records) == [0.9]
 
 
 def one_table(protocol: str, trials: int, *pairs: tuple[Cell, Cell]) -> Claims:

@@ -16,8 +16,18 @@ from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config.tables import Params
 from pipeline.results import record
+from pipeline.results.claims import Cell
+from pipeline.results.comparisons import failed, samples
 from pipeline.results.record import FREE, Record, differences, read_records
-from tests.pipeline.results.some_records import SMALL, SPIRL, keep, probe_of, saliency_of, seed_of
+from tests.pipeline.results.some_records import (
+    SMALL,
+    SPIRL,
+    exam_of,
+    keep,
+    probe_of,
+    saliency_of,
+    seed_of,
+)
 
 SEED = seed_of("frostbite-spirl", 0, [[1.0]])
 
@@ -90,6 +100,10 @@ def test_invalid_records_are_named(tmp_path: Path, one: Record, message: str) ->
                            to=float("nan")), "malformed.*finite"),
         (lambda r: alter(saliency_of(r, "near", 0.1), "scores", "judged", "zero_mae", drop=True),
          "malformed.*zero_mae"),
+        (lambda r: alter(exam_of(r, "reach-mae-s0", source=0.5), "scores", "detected", "source",
+                           "recall", to=float("nan")), "malformed.*finite"),
+        (lambda r: alter(exam_of(r, "reach-mae-s0", source=0.5), "scores", "detected", "k",
+                           to="x"), "malformed"),
     ],
 )  # fmt: skip
 def test_invalid_probes_and_scores_of_saliency_are_named(
@@ -132,6 +146,19 @@ def test_early_records_have_only_the_count_of_frames(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
+def test_a_policy_s_seed_is_a_source_too(tmp_path: Path) -> None:
+    """Its record of an exam is beside that of its episodes, and no score of the policy."""
+    on = {"annotations/x": {"digest": "d" * 64, "entry": {}}}
+    judged = {"frames": 20, "judged": {"mae": 0.1, "zero_mae": 0.2}, "own": {}}
+    one = replace(SEED, on="annotations/x", scores=judged, measured_on=on, note="not in a recipe")
+    folder = keep(tmp_path, SEED, one)
+    both = read_records(folder)["policies/frostbite-spirl"]
+    assert [(r.on, r.evaluated) for r in both] == [(None, True), ("annotations/x", False)]
+    assert both[1].path.name == "frostbite-spirl-seed-0-on-x.json"
+    cell = Cell("SPIRL", "Frostbite", (("frostbite-spirl",),))
+    assert len(samples(cell, "mean", {SEED.artifact: both})) == 1 and failed(cell, {}) == 0
+
+
 @pytest.mark.parametrize("name", ["spirl", "visarl"])
 def test_an_entry_is_equal_to_its_record(name: str) -> None:
     """A tuple becomes a list in JSON."""
@@ -152,7 +179,7 @@ def test_of_several_recipes_the_complete_one_counts(
 ) -> None:
     """A recipe may contain a predictor without annotations to score it on."""
     path = tmp_path / "borrows.yaml"
-    path.write_text("".join(s for s in SMALL.splitlines(keepends=True) if "  further" not in s))
+    path.write_text("".join(s for s in SMALL.splitlines(keepends=True) if "further" not in s))
     both = {"borrows": params.load(path), "small": small}
     monkeypatch.setattr(record, "checked_recipes", lambda: both)
     one = saliency_of(small, "near", 0.01)

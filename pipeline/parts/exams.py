@@ -1,0 +1,120 @@
+"""exam.json: the scores of a source of saliency on annotations, and those of controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import FoveaError
+from datasets.files import read_json
+
+FILE = "exam.json"
+Scores = dict[str, Any]  # of maps: f_max, f_adaptive, mae; of keypoints: recall, precision, curve …
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one source or control."""
+
+    maps: Scores
+    points: Scores | None  # None without keypoints
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Recall at each ε."""
+        curve = self.points["curve"] if self.points else {}
+        return [(float(epsilon), hits / objects) for epsilon, (hits, objects, _) in curve.items()]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A source's scores, and those of its maps and keypoints of other frames."""
+
+    seed: int | None  # of a policy
+    source: Row
+    shuffled: Row
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The content of one exam.json."""
+
+    truth: str  # label of annotations
+    by: str
+    frames: int
+    keypoints: int | None
+    epsilon: float  # of `recall` and `precision`
+    objects: Mapping[str, float]  # a frame; the recall that the keypoints cannot exceed
+    controls: Mapping[str, Row]
+    seeds: tuple[Seed, ...]
+
+    def flat(self, seed: Seed) -> Scores:
+        """Map scores in one mapping, with the controls' names as prefixes."""
+        rows = {"": seed.source, "shuffled_": seed.shuffled}
+        rows |= {f"{name}_": row for name, row in self.controls.items()}
+        return {f"{of}{key}": value for of, row in rows.items() for key, value in row.maps.items()}
+
+    def detection(self, seed: Seed) -> Scores:
+        """Keypoint scores in one mapping, by source and control."""
+        rows = {"source": seed.source, "shuffled": seed.shuffled, **self.controls}
+        asked = {"k": self.keypoints, "epsilon": self.epsilon, **self.objects}
+        return asked | {name: row.points for name, row in rows.items() if row.points is not None}
+
+
+def read_exam(folder: Path) -> Exam:
+    """exam.json in `folder`. FoveaError naming it if it is missing or malformed."""
+    path = folder / FILE
+    if not path.is_file():
+        raise FoveaError(f"{path}: missing; run the exam again")
+    value = read_json(path)
+    try:
+        keypoints = value["keypoints"]
+        asked = keypoints is not None
+        return Exam(
+            truth=str(value["truth"]),
+            by=str(value["by"]),
+            frames=int(value["frames"]),
+            keypoints=int(keypoints) if asked else None,
+            epsilon=_number(value["epsilon"]),
+            objects={str(key): _number(number) for key, number in value["objects"].items()},
+            controls={str(key): _row(row, asked) for key, row in value["controls"].items()},
+            seeds=tuple(_seeds(value["seeds"], asked)),
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FoveaError(f"{path}: unexpected content ({error!r}); run the exam again") from error
+
+
+def _seeds(values: list[Any], asked: bool) -> Iterator[Seed]:
+    if not values:
+        raise ValueError("no source")
+    for one in values:
+        seed = one["seed"]
+        rows = (_row(one[name], asked) for name in ("source", "shuffled"))
+        yield Seed(None if seed is None else int(seed), *rows)
+
+
+def _row(value: Mapping[str, Any], asked: bool) -> Row:
+    maps = {str(key): _number(number) for key, number in value["maps"].items()}
+    _ = maps["mae"]
+    if not asked:
+        return Row(maps, None)
+    points = dict(value["points"])
+    for key in ("recall", "keypoints_per_frame"):
+        _number(points[key])
+    if points["precision"] is not None:
+        _number(points["precision"])
+    for epsilon, (hits, objects, keypoints) in points["curve"].items():
+        if not (float(epsilon) > 0 and 0 <= hits <= objects and objects > 0 and keypoints >= hits):
+            raise ValueError(f"curve at {epsilon}")
+    if not points["curve"]:
+        raise ValueError("no curve")
+    return Row(maps, points)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r}, must be a finite number")
+    return float(value)
