@@ -253,7 +253,7 @@ def test_empty_tables_are_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("gone", "text"),
     [
         ("evaluations/frostbite-spirl", "dvc repro evaluate@frostbite-spirl"),
         ("policies/frostbite-spirl", "dvc repro train@frostbite-spirl"),
