@@ -46,7 +46,7 @@ Points = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Clicked:
-    """What one annotator clicked on one frame."""
+    """The clicks of one annotator on one frame."""
 
     sha256: str
     points: Points
@@ -121,7 +121,7 @@ def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) 
             if now != before:
                 raise ConflictError(now)
             write_clicks(path, marked | {key: Clicked(sha256, after)})
-        sync(path.parent)  # whoever wrote it may have been killed before that
+        sync(path.parent)  # an earlier writer may have been killed before that
 
 
 def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:

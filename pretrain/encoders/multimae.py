@@ -88,7 +88,7 @@ class Config(encoder.EncoderConfig):
 
 @dataclass(frozen=True)
 class Features(encoder.EncoderFeatures):
-    """What a policy gets: the `mean` of all tokens, the `global` token, or all of them (`none`),
+    """The features: the `mean` of all tokens, the `global` token, or all of them (`none`),
     to which its net attends (rl/nets/tokens.py). All tokens make the replay much larger: 65 KB a
     step instead of 0.5 at 64 pixels; `replay_capacity` bounds it.
 

@@ -125,7 +125,7 @@ def whole_sprites(image: NDArray[np.uint8]) -> Iterator[tuple[str, float, float]
 
 
 @pytest.mark.parametrize(
-    ("pinned", "shown"),
+    ("pinned", "visible_kinds"),
     [
         ({}, {"submarine", "its shot", "fish", "diver"}),
         # Level, patrol and oxygen: random play sees no formations. Their fish are of other colours.

@@ -82,17 +82,17 @@ def test_an_image_that_cannot_be_rendered_is_an_error(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", ["step", "reset", "call"])
-def test_a_killed_process_is_an_error(request: str) -> None:
+@pytest.mark.parametrize("method", ["step", "reset", "call"])
+def test_a_killed_process_is_an_error(method: str) -> None:
     """And the other processes are ended."""
     vector: Any = envs.make("metaworld/reach", num_envs=2, seed=0)
     vector.reset()
     os.kill(vector.processes[1].pid, signal.SIGKILL)
-    if request == "call":  # where it is noticed depends on whether the process is quite gone
+    if method == "call":  # where it is noticed depends on whether the process is quite gone
         vector.processes[1].join()
     words: dict[str, list[Any]] = {"step": [np.array([STILL] * 2)], "call": ["get_state"]}
     with pytest.raises(FoveaError, match=r"'metaworld/reach': one of the 2 proc.* died.*run it ag"):
-        getattr(vector, request)(*words.get(request, []))
+        getattr(vector, method)(*words.get(method, []))
     assert not any(process.is_alive() for process in vector.processes)
     vector.close()
 

@@ -20,7 +20,7 @@ def test_every_image_is_on_the_sheet_in_order() -> None:
     assert contact_sheet(images, 3).tobytes() == contact_sheet(images, 3).tobytes()
 
 
-@pytest.mark.parametrize(("count", "wanted"), [(1, 5), (5, 5), (5000, 40), (7, 3)])
+@pytest.mark.parametrize(("count", "expected"), [(1, 5), (5, 5), (5000, 40), (7, 3)])
 def test_spread_is_even_and_has_both_ends(count: int, expected: int) -> None:
     """No index twice."""
     indices = spread(count, expected)
