@@ -10,6 +10,7 @@ invalid name may be a path anywhere, and DVC must not run an instance of that na
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ from pipeline.config.tables import (
 from pipeline.config.typed import closest, convert, flatten, read_into
 from pipeline.config.yaml_file import read_yaml
 from pipeline.runtime import artifact
+from pipeline.runtime.process import DVC_STAGE
 
 PARAMS = Path("params.yaml")
 STAMPS = artifact.ROOT / ".code"
@@ -116,6 +118,16 @@ def write_stamps() -> Params:
             path.unlink(missing_ok=True)
     write_atomic(STAMPS / PARAMS.name, content)
     return params
+
+
+def check_folders() -> None:
+    """Raise FoveaError for a folder of artifacts that DVC cannot record, before any work."""
+    for folder in (artifact.ROOT, *(artifact.ROOT / table for table in artifact.STAGES)):
+        if folder.is_symlink():
+            raise FoveaError(
+                f"{folder}: a symbolic link, behind which DVC records nothing; mount the other "
+                "disk there (`mount --bind`), or run the stages without DVC"
+            )
 
 
 def stages_of(entry: Entry) -> list[str]:
@@ -270,6 +282,8 @@ def main() -> None:
     for path in [Path(arg) for arg in sys.argv[1:]] or [PARAMS]:
         try:
             params = write_stamps() if path == PARAMS else load(path)
+            if DVC_STAGE in os.environ:
+                check_folders()
             print(f"{path}: {sum(1 for _ in params)} entries, no mistakes")
         except FoveaError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -53,7 +53,7 @@ def files(root: Path) -> Iterator[Path]:
     for place in PLACES:
         for path in sorted(root.glob(place) if "*" in place else (root / place).rglob("*")):
             name = str(path.relative_to(root))
-            if path.suffix in KINDS and name not in EXEMPT:
+            if path.suffix in KINDS and name not in EXEMPT and path.is_file():
                 yield path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from datasets.errors import FoveaError
@@ -34,13 +35,18 @@ def remove_torn_lock(path: Path = TORN) -> None:
             print(f"note: {path}: torn by a DVC that was killed, so it is removed", file=sys.stderr)
 
 
-def uncached(cache: Path, lock: Path = LOCK) -> list[str]:
-    """The outs in `dvc.lock` that DVC's `cache` lacks, or lacks a file of."""
-    stages = read_yaml(lock).get("stages", {}) if lock.exists() else {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", []) if "md5" in out]
-    # The stamps are in no cache: dvc.yaml says so.
-    cached = [out for out in outs if out["path"] != str(params.STAMPS)]
-    return [out["path"] for out in cached if not _cached(cache / "files/md5", out["md5"])]
+def uncached(cache: Path, stages: Collection[str], lock: Path = LOCK) -> list[str]:
+    """The outs of these stages that are there, but not in DVC's `cache`, or not every file of them.
+
+    `dvc.lock` has stages of other recipes, too, and those that were never built here.
+    """
+    locked = read_yaml(lock).get("stages", {}) if lock.exists() else {}
+    outs = [out for stage in stages for out in locked.get(stage, {}).get("outs", [])]
+    return [
+        out["path"]
+        for out in outs
+        if Path(out["path"]).exists() and not _cached(cache / "files/md5", out["md5"])
+    ]
 
 
 def _cached(cache: Path, md5: str) -> bool:
@@ -68,14 +74,16 @@ def _is_dvc(process: Path) -> bool:
 def main() -> None:
     """The command line: arguments are those of `dvc repro`."""
     with told_plainly():
-        params.write_stamps()
+        entries = params.write_stamps()
+        params.check_folders()
         remove_torn_lock()
         dvc = [sys.executable, "-m", "dvc"]
         command = [*dvc, "repro", *sys.argv[1:]]
         if code := subprocess.run(command, check=False, preexec_fn=die_with_parent).returncode:
             sys.exit(code)
         cache = subprocess.run([*dvc, "cache", "dir"], capture_output=True, text=True, check=True)
-        if missing := uncached(Path(cache.stdout.strip())):
+        stages = [f"{stage}@{entry.name}" for entry in entries for stage in params.stages_of(entry)]
+        if missing := uncached(Path(cache.stdout.strip()), [*stages, "report"]):
             raise FoveaError(
                 f"{', '.join(missing)}: built, but not in DVC's cache, whose disk may be full; "
                 "free some space and run `dvc commit -f`"

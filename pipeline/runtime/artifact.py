@@ -25,6 +25,8 @@ from datasets.files import inside, sha256_file, sync, sync_tree, write_atomic
 from datasets.sealed import MANIFEST, check_sealed, drop_digests, read_manifest, write_manifest
 from pipeline.config.tables import COMMITTED
 
+Mistake = tuple[Path, str]  # a file, and its mistake
+
 FORMAT = "fovea/1"
 ROOT = Path("artifacts")
 CODE = Path(__file__).parents[2]
@@ -106,65 +108,68 @@ def open_artifact(label: str, root: Path = ROOT) -> Artifact:
     table, _, name = label.partition("/")
     if table not in STAGES or not name:
         raise FoveaError(f"{label}: must name an artifact with its table, <table>/<name>")
-    folder, stage = root / label, f"{STAGES[table]}@{name}"
-    builds = f"`dvc repro {stage}` builds it"
-    again = f"`dvc checkout {folder}` restores it, `dvc repro -f {stage}` builds it again"
-    if table == "encoders" and name in COMMITTED:  # a part of the code, in any working folder
-        folder = CODE / ROOT / label
-        builds = again = f"`git checkout {folder}` restores it"
+    of_code = table == "encoders" and name in COMMITTED  # in any working folder
+    folder = (CODE / ROOT if of_code else root) / label
+    stage = None if of_code else f"{STAGES[table]}@{name}"
     path = folder / MANIFEST
     if not path.exists():
+        builds = f"`dvc repro {stage}` builds it" if stage else _remedy(path, folder, None)
         raise FoveaError(f"{folder}: missing; {builds}")
     try:
         manifest = read_manifest(path)
     except FoveaError as error:
-        raise FoveaError(f"{error}; {again}") from error
-    mistake = _misfit(manifest, label) or _file_mistake(folder, manifest["files"])
+        raise FoveaError(f"{error}; {_remedy(path, folder, stage)}") from error
+    mistake = _misfit(path, manifest, label) or _file_mistake(path, manifest)
     if mistake:
-        raise FoveaError(f"{mistake[0] or path}: {mistake[1]}; {again}")
-    for file, digest in manifest["files"].items():
-        if sha256_file(folder / file) != digest:
-            remedy = _remedy(folder / file, stage) or again
-            raise FoveaError(
-                f"{folder / file}: not the bytes that the manifest lists (damaged); {remedy}"
-            )
+        file, what = mistake
+        raise FoveaError(f"{file}: {what}; {_remedy(file, folder, stage)}")
     return Artifact(label, folder, manifest, sha256_file(path))
 
 
-def _misfit(manifest: Mapping[str, Any], label: str) -> tuple[Path | None, str] | None:
-    """The reason why a manifest is not that of the artifact `label`, if any."""
+def _misfit(path: Path, manifest: Mapping[str, Any], label: str) -> Mistake | None:
+    """The reason why the manifest at `path` is not that of the artifact `label`, if any."""
     for key, kind in KEYS.items():
         if not isinstance(manifest.get(key), kind):
-            return None, f"{key} {quoted(manifest.get(key))}, must be a {kind.__name__}"
+            return path, f"{key} {quoted(manifest.get(key))}, must be a {kind.__name__}"
     if manifest["format"] != FORMAT:
-        return None, f"format {quoted(manifest['format'])}, not {FORMAT!r}"
+        return path, f"format {quoted(manifest['format'])}, not {FORMAT!r}"
     own = f"{manifest['table']}/{manifest['name']}"
-    return None if own == label else (None, f"the manifest of {quoted(own)}, not of {label}")
+    return None if own == label else (path, f"the manifest of {quoted(own)}, not of {label}")
 
 
-def _file_mistake(folder: Path, files: Mapping[str, Any]) -> tuple[Path | None, str] | None:
-    """An invalid file name in the manifest, a missing file, or one that is not listed, if any."""
+def _file_mistake(path: Path, manifest: Mapping[str, Any]) -> Mistake | None:
+    """An invalid file name in the manifest at `path`, or a missing, unlisted or damaged file."""
+    folder, files = path.parent, manifest["files"]
     for name in files:
         try:
             if not inside(folder, name).is_file():
                 return folder / name, "missing from the artifact"
         except ValueError as error:
-            return None, str(error)
-    expected = {folder / name for name in files} | {folder / MANIFEST}
-    for path in sorted(folder.rglob("*")):
-        if path not in expected and (path.is_symlink() or not path.is_dir()):
-            return path, "not in the artifact's manifest, remove it"
+            return path, str(error)
+    expected = {folder / name for name in files} | {path}
+    for file in sorted(folder.rglob("*")):
+        if file not in expected and (file.is_symlink() or not file.is_dir()):
+            return file, "not in the artifact's manifest, remove it"
+    for name, digest in files.items():
+        if sha256_file(folder / name) != digest:
+            return folder / name, "not the bytes that the manifest lists (damaged)"
     return None
 
 
-def _remedy(file: Path, stage: str) -> str:
-    """The commands for a damaged file that is also DVC's cached one, by a hard link; else ""."""
-    if file.stat().st_nlink == 1:
-        return ""
-    return (
-        f"DVC's cache shares it: `find .dvc/cache -samefile {file} -delete` removes it there, "
-        f"`dvc repro -f {stage}` builds it again"
-    )
+def _remedy(file: Path, folder: Path, stage: str | None) -> str:
+    """The commands for a damaged file of the artifact that `stage` builds, or of the code.
+
+    Where the file is also DVC's cached one, by a link, that is damaged too, and DVC would restore
+    it over the file that is built again.
+    """
+    if stage is None:
+        return f"`git checkout {folder}` restores it"
+    shared = file.is_symlink() or (file.exists() and file.stat().st_nlink > 1)
+    if shared:
+        first = f"`find -L $(dvc cache dir) -samefile {file} -delete` removes it from DVC's cache"
+    else:
+        first = f"`rm {file}; dvc checkout {folder}` restores it"
+    return f"{first}, `dvc repro -fs {stage}` builds it again"
 
 
 def lineage(label: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
@@ -237,8 +242,12 @@ def publish(folder: Path, label: str, root: Path = ROOT) -> None:
             raise
         near = place.with_name(f".{name}.tmp")  # a copy on the file system of the place
         shutil.rmtree(near, ignore_errors=True)
-        shutil.copytree(folder, near)
-        sync_tree(near)
+        try:
+            shutil.copytree(folder, near)
+            sync_tree(near)
+        except OSError:  # a full disk, of which it would keep a part
+            shutil.rmtree(near, ignore_errors=True)
+            raise
         _swap(near, place, place.with_name(f".{name}.old"))
         shutil.rmtree(folder)
 

@@ -11,13 +11,16 @@ import ctypes
 import io
 import os
 import pwd
+import re
 import signal
 import sys
+from types import TracebackType
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 DVC_STAGE = "DVC_STAGE"  # DVC sets it for the stages that it starts
 # What torchrun and others leave for the processes of a group; and torchrun's own mark.
 GROUP = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
+UNMAPPED = re.compile("map segment|allocate memory|out of memory|^memory")  # what loaders say
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
@@ -42,6 +45,7 @@ def begin() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by `&`
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # during imports; then interruptible()
     _open_streams()
+    sys.excepthook = _tell
     for name in GROUP:  # left over by a job of another kind; a stage is one process
         os.environ.pop(name, None)
     if not {"LOGNAME", "USER", "LNAME", "USERNAME"} & os.environ.keys():
@@ -61,6 +65,14 @@ def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies (Linux): no stage runs on orphaned."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception; one line where a limit on memory is too low even for the libraries."""
+    if isinstance(error, ImportError | MemoryError) and UNMAPPED.search(str(error) or "memory"):
+        print(f"error: out of memory as libraries load ({error}); raise the limit", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _open_streams() -> None:

@@ -236,7 +236,7 @@ class Damage:
     says: tuple[str, ...]
 
 
-CHECKOUT = ("not the bytes that the manifest lists", "dvc checkout", "dvc repro -f")
+CHECKOUT = ("not the bytes that the manifest lists", "dvc checkout", "dvc repro -fs")
 AGAIN = ("build it again",)
 DAMAGES = {
     "truncated shard": Damage(SHARD, half, False, CHECKOUT),

@@ -7,10 +7,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.errors import FoveaError
+from pipeline import params
 from pipeline.commands import repro
 from pipeline.config import closure
 from pipeline.runtime import artifact, finished, record, stage
@@ -114,23 +118,38 @@ def test_finished_work_is_kept_until_dvc_has_recorded_it(
     assert collect() == ["frames"], "DVC had recorded it, and runs it again: `dvc repro -f`"
 
 
-def test_a_table_on_another_file_system(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files cannot be renamed there from artifacts/.work; first without an artifact there, then
-    with one.
-    """
-    rename = os.replace
-
-    def replace(source: Path | str, target: Path | str) -> None:
-        if len({("frames" in Path(p).parts, Path(p).parts[0]) for p in (source, target)}) > 1:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    for _ in range(2):
-        assert collect() == ["frames"]
+@pytest.mark.parametrize("place", ["frames", ".work"])
+def test_a_folder_on_another_file_system(
+    here: Project, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """No rename leads from artifacts/.work to the table's folder."""
+    here.artifacts.mkdir()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        assert os.stat(other).st_dev != here.folder.stat().st_dev
+        (here.artifacts / place).symlink_to(other)
+        for _ in range(2):  # the second time there is one to replace
+            assert collect() == ["frames"]
+            assert [path.name for path in OUT.parent.iterdir()] == ["breakout"]
+            assert artifact.open_artifact(LABEL).files.keys() == {"README.md", "data.bin"}
+        assert not list(Path("artifacts/.work").glob("*/out*"))
+        monkeypatch.setattr(artifact, "sync_tree", full)
+        with pytest.raises(SystemExit, match=r"No space left on device.*free some space"):
+            collect()
         assert [path.name for path in OUT.parent.iterdir()] == ["breakout"]
-        assert artifact.open_artifact(LABEL).files.keys() == {"README.md", "data.bin"}
-    assert not list(Path("artifacts/.work").glob("*/out*"))
+
+
+def full(folder: Path) -> None:
+    """No more room for the copy beside the artifact."""
+    if folder.parent == OUT.parent:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def test_what_dvc_cannot_record_is_refused_before_any_work(here: Project) -> None:
+    params.check_folders()
+    here.artifacts.mkdir()
+    (here.artifacts / "frames").symlink_to("/dev/shm")
+    with pytest.raises(FoveaError, match=r"artifacts/frames: a symbolic link.*mount --bind"):
+        params.check_folders()
 
 
 def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +250,17 @@ def test_too_little_memory_is_one_line() -> None:
     assert explain(RuntimeError("a bug")) == ""
 
 
+def test_a_limit_too_low_for_the_libraries_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.pretrain", "x"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: out of memory as libraries load"), line
+
+
 def test_a_torn_lock_of_dvc_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,16 +282,26 @@ def test_a_torn_lock_of_dvc_is_removed(
     assert not path.exists() and "torn by a DVC that was killed" in capsys.readouterr().err
 
 
-def test_files_missing_in_dvc_s_cache_are_named(tmp_path: Path) -> None:
+def test_files_missing_in_dvc_s_cache_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the stages of params.yaml, where they were built here."""
+    monkeypatch.chdir(tmp_path)
     lock, objects = tmp_path / "dvc.lock", tmp_path / "files/md5"
-    assert repro.uncached(tmp_path, lock) == []
-    outs = [{"path": "artifacts/frames/x", "md5": "abcd.dir"}, {"path": "page", "md5": "ef01"}]
-    stamps = {"outs": [{"path": "artifacts/.code", "md5": "2345.dir"}]}
-    lock.write_text(json.dumps({"schema": "2.0", "stages": {"a": {"outs": outs}, "code": stamps}}))
-    for place in ("ab/cd.dir", "ef/01", "67/89"):
-        (objects / place).parent.mkdir(parents=True)
-        (objects / place).write_text(json.dumps([{"md5": "6789", "relpath": "000.tar"}]))
-    assert repro.uncached(tmp_path, lock) == []
+    assert repro.uncached(tmp_path, ["a"], lock) == []
+    frames, report = (
+        {"outs": [{"path": "artifacts/frames/x", "md5": "abcd.dir"}]},
+        {"outs": [{"path": "page", "md5": "ef01"}]},
+    )
+    stages = {"collect@x": frames, "report": report, "other recipe's": report}
+    lock.write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    assert repro.uncached(tmp_path, ["collect@x", "report", "fit@y"], lock) == [], "not built here"
+    for place in ("files/md5/ab/cd.dir", "files/md5/ef/01", "files/md5/67/89", "page"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(json.dumps([{"md5": "6789", "relpath": "000.tar"}]))
+    Path("artifacts/frames/x").mkdir(parents=True)
+    assert repro.uncached(tmp_path, ["collect@x", "report"], lock) == []
     (objects / "67/89").unlink()
     (objects / "ef/01").unlink()
-    assert repro.uncached(tmp_path, lock) == ["artifacts/frames/x", "page"]
+    assert repro.uncached(tmp_path, ["collect@x", "report"], lock) == ["artifacts/frames/x", "page"]
+    assert repro.uncached(tmp_path, ["collect@x"], lock) == ["artifacts/frames/x"]

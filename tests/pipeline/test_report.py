@@ -350,7 +350,7 @@ def test_files_that_differ_from_their_manifest_are_refused_by_name(
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     for says in ("not the bytes that the manifest lists", "missing from the artifact"):
-        with pytest.raises(FoveaError, match=f"{file}: {says}.*dvc repro -f"):
+        with pytest.raises(FoveaError, match=f"{file}: {says}.*dvc repro -fs"):
             render(PARAMS, copied.artifacts, copied.out)
         path.unlink(missing_ok=True)
     assert not copied.out.exists()

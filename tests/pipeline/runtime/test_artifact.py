@@ -98,7 +98,7 @@ def test_damage_is_refused(tmp_path: Path, damage: str) -> None:
     folder = publish(tmp_path)
     spoil, says = DAMAGES[damage]
     spoil(folder)
-    with pytest.raises(FoveaError, match=f"{re.escape(says)}.*dvc repro -f collect@x") as caught:
+    with pytest.raises(FoveaError, match=f"{re.escape(says)}.*dvc repro -fs collect@x") as caught:
         artifact.open_artifact("frames/x", tmp_path)
     assert len(str(caught.value)) < 600 and str(folder) in str(caught.value)
 
@@ -111,11 +111,16 @@ def test_one_changed_value_of_a_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_damage_that_dvc_s_cache_shares_is_named_with_its_remedy(tmp_path: Path) -> None:
-    data = publish(tmp_path) / "seed-0" / "data.bin"
-    data.write_bytes(b"fraMes")
-    (tmp_path / "cached").hardlink_to(data)
-    with pytest.raises(FoveaError, match=r"find \.dvc/cache -samefile \S+ -delete`.*repro -f"):
-        artifact.open_artifact("frames/x", tmp_path)
+    for link in ("hard", "symbolic"):
+        data, cached = publish(tmp_path) / "seed-0" / "data.bin", tmp_path / f"{link}-cached"
+        data.write_bytes(b"fraMes")
+        if link == "hard":
+            cached.hardlink_to(data)
+        else:
+            data.rename(cached)
+            data.symlink_to(cached)
+        with pytest.raises(FoveaError, match=r"find -L .* -samefile \S+ -delete`.*repro -fs"):
+            artifact.open_artifact("frames/x", tmp_path)
 
 
 @pytest.mark.parametrize("label", ["drawer", "frames", "frames/", "frame/drawer"])
