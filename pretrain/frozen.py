@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from datasets.errors import FoveaError
 from datasets.files import read_json, write_atomic
 from datasets.sealed import check_listed
+from pretrain.bounded import Bounded
 from pretrain.encoder import Component, Encoder, Header, Saliency, Shape, Weights
 
 T = TypeVar("T")
@@ -211,7 +212,8 @@ def _load(header: Header, folder: Path, features: Mapping[str, object] | None = 
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)  # the caller's may be another
     try:
-        component = build(header, folder, features)
+        with Bounded(folder / WEIGHTS):
+            component = build(header, folder, features)
     finally:
         torch.set_default_dtype(default)
     _fill(component, weights, folder)

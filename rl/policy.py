@@ -27,6 +27,7 @@ from datasets import envs
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from datasets.sealed import check_listed
+from pretrain.bounded import Bounded
 from pretrain.encoder import Encoder, Obs
 from pretrain.frozen import load_encoder, read_header, save_encoder
 from rl import agents
@@ -142,10 +143,11 @@ def load_policy(
         )
     spec = read_spec(folder)
     encoder = load_encoder(folder / ENCODER, device=device, shared=shared)
-    policy = make_policy(spec, encoder, seed=seed, device=device)
     path = files[max(files) if step is None else step]
     check_listed(path)
     try:
+        with Bounded(path):
+            policy = make_policy(spec, encoder, seed=seed, device=device)
         policy.agent.policy.load_state_dict(_finite(load_file(path)))
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise FoveaError(f"{path}: not this policy's weights ({error}); train it again") from error

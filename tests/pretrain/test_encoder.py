@@ -273,6 +273,7 @@ def rewrite(folder: Path, name: str, tensor: Tensor | None) -> None:
         (lambda f: edit(f, image_shape=[3, 48, 10**9]), "config.json: image_shape"),
         (lambda f: edit(f, image_shape=[3, 50, 48]), "patch: 8 does not divide"),
         (lambda f: edit(f, config={"dim": 10**12, "heads": 1}), "encoder"),
+        (lambda f: edit(f, config={"dim": 16_384}), "describes more than model.safetensors holds"),
     ],
 )
 def test_damaged_and_foreign_artifacts_name_the_file(

@@ -123,6 +123,17 @@ def test_clicks_run_the_annotations_of_their_frames(copy: Path) -> None:
         assert {name for name in would_run(copy) if name.startswith("annotate")} == runs
 
 
+def test_an_editor_s_lock_is_not_a_module(copy: Path) -> None:
+    """It is a link without a target, in folders whose files are listed."""
+    for name in ("pretrain/encoders/.#mae.py", "rl/nets/.#tokens.py", "pipeline/recipes/.#q.yaml",
+                 "datasets/clicks/drawer-open/.#alice.json"):  # fmt: skip
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).symlink_to("me@host.1234:567")
+    assert would_run(copy) == set()
+    for command in ("pipeline.params", "pipeline.commands.recipe"):
+        subprocess.run([sys.executable, "-m", command], cwd=copy, env=with_python(), check=True)
+
+
 def test_one_stage_and_its_inputs(copy: Path) -> None:
     """`dvc repro train@frostbite-spirl` builds only the inputs of the policy, and runs `code`
     first.
