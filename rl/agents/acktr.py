@@ -6,8 +6,10 @@ unit Gaussian around the value, over the whole network, and rl/kfac.py does the 
 are those of the code that Wu, Khetarpal and Precup (2021) released; it leaves the environments and
 the unroll open, which are the defaults of the code that it builds on (32 of 20 steps).
 
-Beside that code, biases share the factors of their weights, and layers that K-FAC does not know
-(a normalisation, a mask) go along their plain gradient, in the same SGD.
+As in that code, a mask generator is left out of K-FAC and goes along its plain gradient, in the
+same SGD of rate 0.025 and momentum 0.9; learned jointly, it takes the steps of its own loss's Adam
+too. Beside that code, biases share the factors of their weights, and what else K-FAC does not know
+(a normalisation) goes along its plain gradient as well.
 
 The paper reports that it needs a half to a third of A2C's steps on most Atari games. On two cores
 a step costs several times A2C's: factors of 3,137² are inverted every tenth update.
@@ -76,6 +78,7 @@ class Agent(ActorCriticAgent):
             damping=config.damping,
             kl_clip=config.kl_clip,
             invert_every=config.invert_every,
+            plain=core.masks,
         )
 
     def update(self, rollout: Rollout) -> dict[str, Tensor]:
