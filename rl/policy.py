@@ -142,7 +142,10 @@ def load_policy(
         )
     spec = read_spec(folder)
     encoder = load_encoder(folder / ENCODER, device=device, shared=shared)
-    policy = make_policy(spec, encoder, seed=seed, device=device)
+    try:
+        policy = make_policy(spec, encoder, seed=seed, device=device)
+    except ValueError as error:
+        raise FoveaError(f"{folder / CONFIG}: {error}; train it again") from error
     path = files[max(files) if step is None else step]
     check_listed(path)
     try:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from rl.actor_critic import actor_critic_loss, chosen, entropy
 from rl.agent import Rollout
-from rl.agents import a2c
+from rl.agents import a2c, rainbow, sac
 from rl.agents.ppo import Agent, Config, Samples, clipped_loss, clipped_value_loss, normalised
+from rl.net import Core
 from rl.returns import gae
 from tests.rl import fakes
 
@@ -159,3 +160,30 @@ def test_a2cs_loss_is_a_loop_over_the_rollout() -> None:
             total += 0.5 * advantage**2 - 0.01 * uncertainty
     assert loss.item() == pytest.approx(total / 24, rel=1e-4)
     assert scalars["loss"] == loss.detach() and scalars["entropy"] == entropy(log_policy).mean()
+
+
+class Remembering(Core):
+    """A core that is no stack of frames."""
+
+    width = 4
+
+
+def test_whole_environments_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, message = Remembering(), r"minibatches: 4, must divide num_envs \(3\) of a net that"
+    assert not list(SMALL.misfits(make().core))
+    assert not list(replace(SMALL, minibatches=3).misfits(core))
+    monkeypatch.setattr("rl.nets.make", lambda *_: core)
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("agent", ["rainbow", "sac"])
+def test_replay_is_not_for_what_remembers_or_learns_beside_it(
+    agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: dict[str, Any] = {"rainbow": rainbow.Config, "sac": sac.Config}
+    core, config = Remembering(), configs[agent]()
+    core.has_auxiliary = True
+    monkeypatch.setattr("rl.nets.make", lambda *_: core)
+    with pytest.raises(ValueError, match=r"net: remembers by itself.*\nnet: brings a loss"):
+        fakes.policy(config, agent=agent)
