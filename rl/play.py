@@ -198,8 +198,8 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
 def _map(
     policy: Policy, image: NDArray[np.uint8], obs: Obs, extras: Extras
 ) -> tuple[NDArray[np.float32] | None, bool]:
-    """The map (H, W) of the policy's attention, or the encoder's saliency map if its features depend
-    on it, and which of them it is. None if the encoder selects patches.
+    """The map (H, W) of the policy's attention, or the encoder's saliency map if its features
+    depend on it, and which of them it is. None if the encoder selects patches.
     """
     if policy.encoder.selects:
         return None, False

@@ -203,8 +203,8 @@ def policy(
     net: Any = None,
     device: str = "cpu",
 ) -> Policy:
-    """A fresh small policy on the chain, with the agent's default net for the encoder's features, or
-    the net that `net` is a Config of.
+    """A fresh small policy on the chain, with the agent's default net for the encoder's features,
+    or the net that `net` is a Config of.
     """
     encoder = encoder or Tokens()
     name = agents.net_for(agent, encoder.features.kind)
