@@ -32,7 +32,7 @@ NETS: dict[str, Any] = {
 }
 
 
-def run() -> dict[str, float]:
+def run() -> dict[str, Any]:
     """Medians of milliseconds a step, and of how many steps a second there are to those without."""
     torch.set_num_threads(1)
     rounds = []

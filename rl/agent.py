@@ -88,11 +88,11 @@ class OffPolicyConfig(Checked):
             yield f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"
 
     def misfits(self, core: Core) -> Iterator[str]:
-        """What keeps the agent from learning with a network, as `key: what`."""
+        """Why the agent cannot be trained with a network, as `key: reason`."""
         if not isinstance(core, FrameStack):
-            yield "net: remembers by itself, but replay stacks frames; name another net or agent"
+            yield "net: has a memory of its own, but replay stacks frames; name another net"
         if core.has_auxiliary:
-            yield "net: brings a loss on rollouts, but the agent learns from replay; name another"
+            yield "net: has a loss on rollouts, but the agent learns from replay; name another net"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class OnPolicyConfig(Checked):
             yield f"steps: {self.steps}, must be a multiple of num_envs * unroll ({rollout})"
 
     def misfits(self, core: Core) -> Iterator[str]:
-        """What keeps the agent from learning with a network, as `key: what`."""
+        """Why the agent cannot be trained with a network, as `key: reason`."""
         return iter(())
 
 

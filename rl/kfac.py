@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Layer = nn.Linear | nn.Conv2d
-IMAGES = 32  # whose patches fit the cache
-STRIPS = 4  # of a symmetric product, of each of which nothing above the diagonal is computed
+IMAGES = 32  # whose patches fit in the cache
+STRIPS = 4  # of a symmetric product; in each, rows above the diagonal block are left out
 
 
 class KFAC:
@@ -177,10 +177,11 @@ def factors(layer: Layer, x: Tensor, gradient: Tensor, samples: int) -> tuple[Te
 
 
 def _patches(layer: nn.Conv2d, x: Tensor) -> Iterator[Tensor]:
-    """What a convolution sees of images (N, C, H, W), a row a position, some images at a time.
+    """The patches under a convolution's kernel, IMAGES of (N, C, H, W) at a time: rows (positions,
+    kernel row · kernel column · channel), and a one for the bias.
 
-    Columns are row, column and channel of the kernel, then a one for the bias. All rows are written
-    to the same memory: those of a whole batch would be hundreds of megabytes on new pages.
+    Every block is written to the same memory. The patches of a whole batch would be hundreds of
+    megabytes, and page faults would take longer than the products.
     """
     assert not isinstance(layer.padding, str) and layer.groups == 1, layer
     (pad_y, pad_x), (step_y, step_x) = layer.padding, layer.stride
@@ -198,13 +199,13 @@ def _patches(layer: nn.Conv2d, x: Tensor) -> Iterator[Tensor]:
     kind, bias = layer.weight.dtype, layer.bias is not None
     memory = torch.ones(at_once * rows * columns, size + bias, dtype=kind, device=x.device)
     for part in torch.split(patches, at_once):
-        seen = memory[: len(part) * rows * columns]
-        seen[:, :size].view(part.shape).copy_(part)
-        yield seen
+        block = memory[: len(part) * rows * columns]
+        block[:, :size].view(part.shape).copy_(part)
+        yield block
 
 
 def _order(layer: nn.Conv2d, size: int, device: torch.device) -> Tensor:
-    """Where the columns of `_patches` are in the order of a weight: channel, row and column."""
+    """The columns of `_patches` in the order of the weight: channel, kernel row, kernel column."""
     (high, wide), channels = layer.kernel_size, layer.in_channels
     places = torch.arange(size, device=device)
     inside = places[: high * wide * channels].view(high, wide, channels).permute(2, 0, 1).flatten()
@@ -212,7 +213,9 @@ def _order(layer: nn.Conv2d, size: int, device: torch.device) -> Tensor:
 
 
 def _gram(parts: Iterable[Tensor]) -> Tensor:
-    """Σ x xᵀ (d, d) of the rows x of all parts (m, d): of its lower half, which is its upper."""
+    """Σ x xᵀ (d, d) over the rows x of all parts (m, d); the lower triangle is computed, and copied
+    to the upper.
+    """
     total = torch.zeros(())
     for x in parts:
         width = x.shape[1]

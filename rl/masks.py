@@ -1,4 +1,4 @@
-"""A mask on a network's last map, as self-supervised attention has it (Wu et al. 2021, Fig. 2)."""
+"""A mask multiplied onto a feature map: self-supervised attention (Wu et al. 2021, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from rl.net import Extras
 
 
 def masked(features: Tensor, mask: Tensor) -> Tensor:
-    """A map (B, c, h, w) times a mask (B, 1, h', w'), the same for all channels.
+    """A feature map (B, c, h, w) times a mask (B, 1, h', w'), the same for all channels.
 
-    Where the grids differ the mask is interpolated, and averaged over what a cell of a coarser map
-    covers.
+    If the grids differ, the mask is resized: bilinear interpolation with antialiasing.
     """
     if mask.shape[2:] != features.shape[2:]:
         mask = F.interpolate(mask, features.shape[2:], mode="bilinear", antialias=True)
@@ -21,8 +20,9 @@ def masked(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_by(features: Tensor, stack: Obs) -> tuple[Tensor, Extras]:
-    """A map times the mask of the stack's newest frame, and that mask (B, 1, h', w') as an extra;
-    the map itself on features without masks.
+    """A feature map times the newest frame's mask, and that mask (B, 1, h', w') as an extra.
+
+    The map is unchanged if the stack has no masks.
     """
     if "attention" not in stack:
         return features, {}

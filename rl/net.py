@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pretrain.encoder import Obs
-from rl.fast.precision import Precision
+from pretrain.modules.precision import Precision
 
 State = dict[str, Tensor]
 """A core's memory from frame to frame, every key (B, ...)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pretrain.encoder import Obs
-from rl.fast.precision import Precision
+from pretrain.modules.precision import Precision
 from rl.net import Auxiliary, Core, Extras, Net, State
 
 

@@ -71,11 +71,11 @@ class Config(OnPolicyConfig):
             yield f"minibatches: {self.minibatches}, must divide num_envs * unroll ({size})"
 
     def misfits(self, core: Core) -> Iterator[str]:
-        """Whole environments are dealt out where the network remembers by itself."""
+        """Minibatches are of whole environments for a network with a memory of its own."""
         if not isinstance(core, FrameStack) and self.num_envs % self.minibatches:
             yield (
-                f"minibatches: {self.minibatches}, must divide num_envs ({self.num_envs}) of a net "
-                "that remembers by itself"
+                f"minibatches: {self.minibatches}, must divide num_envs ({self.num_envs}) for a "
+                "net with a memory of its own"
             )
 
 

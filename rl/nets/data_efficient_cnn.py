@@ -6,8 +6,8 @@ Differs from van Hasselt et al. in the input only: 4 RGB frames of 96×96 (12 ch
 18 actions. Expect after 100K steps (SPIRL, Table 11, 10 seeds): Frostbite 341, MsPacman 1015,
 Seaquest 397, BattleZone 10602.
 
-On an encoder that gives masks (`model: attention`) that of the newest frame multiplies the last
-map: self-supervised attention in Rainbow (Wu, Khetarpal and Precup 2021).
+On an encoder with masks (`model: attention`) the newest frame's mask multiplies the last map:
+self-supervised attention in Rainbow (Wu, Khetarpal and Precup 2021).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Config(Checked):
 
 
 class Net(BaseNet):
-    """image (B, S, C, H, W) uint8, and attention (B, S, h, w) where there are masks, to (B, width).
+    """image (B, S, C, H, W) uint8 -> (B, width).
 
-    Extra: attention (B, 1, h, w), the mask.
+    An encoder with masks adds attention (B, S, h, w), and the extra attention (B, 1, h, w).
     """
 
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
@@ -55,6 +55,6 @@ class Net(BaseNet):
         self.width = second * (height // 25) * (width // 25)
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """Multiply the mask onto the last map, if there is one."""
+        """The last map, masked if there is a mask."""
         features, extras = masked_by(self.convolutions(stack["image"].flatten(1, 2)), stack)
         return features.flatten(1), extras

@@ -4,7 +4,7 @@
 stride 2 and ten of stride 1, ReLU between them and none after the last; then Linear 512, LayerNorm,
 tanh, on 32x11x11 = 3,872 features (the paper's 32x12x12 would need 65 pixels). Convolutions begin
 delta-orthogonal (Xiao et al. 2018), at ReLU's gain; there are no random crops. Any
-number of channels: RGB, saliency, RGBS. 2,077,376 parameters on RGB. On an encoder that gives masks
+number of channels: RGB, saliency, RGBS. 2,077,376 parameters on RGB. On an encoder with masks
 (`model: attention`) the newest frame's mask multiplies the last map.
 
 Expect the scores of Table I's CNN rows after 1M steps of SAC (mean success over reach, drawer-open,
@@ -37,9 +37,9 @@ class Config(Checked):
 
 
 class Net(BaseNet):
-    """image (B, S, C, H, W) uint8, and attention (B, S, h, w) where there are masks, to (B, width).
+    """image (B, S, C, H, W) uint8 -> (B, width).
 
-    Extra: attention (B, 1, h, w), the mask.
+    An encoder with masks adds attention (B, S, h, w), and the extra attention (B, 1, h, w).
     """
 
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
@@ -65,7 +65,7 @@ class Net(BaseNet):
         self.apply(_initialise)
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """Multiply the mask onto the last map, if there is one."""
+        """The last map, masked if there is a mask."""
         image = stack["image"].flatten(1, 2).float() / 255
         features, extras = masked_by(self.convolutions(image), stack)
         return self.project(features.flatten(1)), extras

@@ -1,17 +1,17 @@
-"""A mask of where to look on the network's last map: self-supervised attention, in use.
+"""Convolutions with a mask on the last feature map: self-supervised attention in an agent.
 
-Wu, Khetarpal and Precup, "Self-Supervised Attention-Aware Reinforcement Learning" (AAAI 2021): the
-agents' convolutions (rl/convolutions.py, 32 channels in the third), whose map is multiplied by the
-mask of the newest frame, the same for all channels; then Linear 512, ReLU. The mask is
+Wu, Khetarpal and Precup, "Self-Supervised Attention-Aware Reinforcement Learning" (AAAI 2021). The
+convolutions are rl/convolutions.py with 32 channels in the third; their map is multiplied by the
+mask of the newest frame, the same for all channels; then Linear 512, ReLU. `mask` is one of
 
-- `frozen`: the encoder's (`model: attention`), pretrained offline (Figs. 6 and 7);
-- `joint`: of a mask generator Ψ in the network, learned from the agent's own frames while it learns
-  to act (rl/auxiliary.py; Figs. 3 and 4). As in the released code the reward trains Ψ too: two
-  optimizers step on it in turn. With `rewarded: false` it does not, and L_attention alone does;
-- `top_down`: of such a Ψ that the reward alone trains (Fig. 5).
+- `frozen`: the encoder's mask (`model: attention`), pretrained offline (Figs. 6 and 7);
+- `joint`: a mask generator Ψ in the network, trained online by L_attention on the agent's own
+  frames (rl/auxiliary.py; Figs. 3 and 4). As in the released code L_RL trains it too, so that two
+  optimizers have Ψ's weights; with `rl_gradient: false` only L_attention trains it;
+- `top_down`: such a Ψ, trained by L_RL alone (Fig. 5).
 
-Expect 865,413 parameters at 4 actions with a frozen mask, 957,926 with a Ψ. What reconstructs
-frames in joint training, another 137,601, is not needed to act, and no part of the network.
+Expect 865,413 parameters at 4 actions with a frozen mask, 957,926 with a Ψ. Joint training has
+another 137,601, Φ and the decoder, which are not part of the network: acting does not need them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from datasets.checked import Checked, Width
 from pretrain.encoder import Obs
 from pretrain.modules.attention_autoencoder import Mask
+from pretrain.modules.precision import Precision
 from rl.auxiliary import PairLoss
 from rl.convolutions import Convolutions
-from rl.fast.precision import Precision, scaled
+from rl.fast.precision import scaled
 from rl.layers import RELU_GAIN, orthogonal_
 from rl.masks import masked, masked_by
 from rl.net import Auxiliary, Extras
@@ -40,21 +41,21 @@ KINDS = ("masked", "pixels")  # of features that it takes
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Where the mask is from; channels of the convolutions, and units of the layer after them."""
+    """The mask's source; channels of the convolutions, and units of the layer after them."""
 
     mask: Literal["frozen", "joint", "top_down"] = "frozen"
-    rewarded: bool = True  # whether the agent's loss trains Ψ, too
+    rl_gradient: bool = True  # whether L_RL trains Ψ
     channels: tuple[Width, Width, Width] = (32, 64, 32)
     width: Width = 512
 
     def rules(self) -> Iterator[str]:
-        """Something trains Ψ."""
-        if not self.rewarded and self.mask != "joint":
-            yield f"rewarded: false, is for mask: joint, not {self.mask}"
+        """A loss trains Ψ."""
+        if not self.rl_gradient and self.mask != "joint":
+            yield f"rl_gradient: false, must be true with mask: {self.mask}, unlike joint"
 
 
 class Net(BaseNet):
-    """image (B, S, C, H, W) uint8, and attention (B, S, h, w) of a frozen mask, to (B, width).
+    """image (B, S, C, H, W) uint8, and attention (B, S, h, w) of a frozen mask -> (B, width).
 
     Extra: attention (B, 1, h, w), the mask.
     """
@@ -65,15 +66,15 @@ class Net(BaseNet):
         super().__init__()
         if (config.mask == "frozen") != ("attention" in example):
             raise ValueError(
-                f"mask: {config.mask}, must be frozen on an encoder that gives masks, and joint or "
-                "top_down on one that gives none"
+                f"mask: {config.mask}, must be frozen on an encoder with masks, and joint or "
+                "top_down on one without"
             )
         channels, height, width = example["image"].shape[1:]
         self.image = channels, height, width
         self.convolutions = Convolutions((stack * channels, height, width), config.channels)
         self.mask = None if config.mask == "frozen" else _mask(self.image)
         self.masks = () if self.mask is None else (self.mask,)
-        self.rewarded, self.has_auxiliary = config.rewarded, config.mask == "joint"
+        self.rl_gradient, self.has_auxiliary = config.rl_gradient, config.mask == "joint"
         project = nn.Linear(math.prod(self.convolutions.shape), config.width)
         self.project = nn.Sequential(orthogonal_(project, RELU_GAIN), nn.ReLU())
         self.width = config.width
@@ -85,13 +86,13 @@ class Net(BaseNet):
         if self.mask is None:
             features, extras = masked_by(features, stack)
         else:
-            with torch.set_grad_enabled(self.rewarded and torch.is_grad_enabled()):
+            with torch.set_grad_enabled(self.rl_gradient and torch.is_grad_enabled()):
                 mask = self.mask(scaled(image[:, -1])).float()
             features, extras = masked(features, mask), {"attention": mask}
         return self.project(features.flatten(1)), extras
 
     def auxiliary(self, precision: Precision, seed: int) -> Auxiliary:
-        """What Ψ learns from in joint training."""
+        """L_attention of a joint mask."""
         if self.mask is None or not self.has_auxiliary:
             return super().auxiliary(precision, seed)
         return PairLoss(self.mask, self.image, precision=precision, seed=seed)

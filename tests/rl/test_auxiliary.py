@@ -68,8 +68,8 @@ def test_pairs_are_of_two_steps_of_one_episode() -> None:
     for one in range(20):
         for other in range(20):
             for env in range(ENVS):
-                wanted = one != other and episode[one, env] == episode[other, env]
-                assert pairs[one, other, env] == wanted
+                expected = one != other and episode[one, env] == episode[other, env]
+                assert pairs[one, other, env] == expected
 
 
 def test_targets_and_their_sources_are_sampled_uniformly() -> None:
@@ -132,18 +132,18 @@ def test_a_step_is_adams_of_the_clipped_gradient_of_eq_2() -> None:
     generator.set_state(loss.generator.get_state())
     adam = torch.optim.Adam(plain.parameters(), 1e-3)
     adam.load_state_dict(deepcopy(loss.optimizer.state_dict()))
-    said = loss.update({"image": frames(5, 31)}, NEVER[:5])
+    scalars = loss.update({"image": frames(5, 31)}, NEVER[:5])
     row, target, source = sample(partners(loss.episode), generator)
     after, before = (loss.frames[index, row].float() / 255 for index in (target, source))
     output = plain(before, after)
     error = (output.target - after).square()
-    wanted = (error * (error >= 0.01)).mean() + (output.auto - after).square().mean()
-    wanted = wanted + 1e-3 * output.mask.mean()
+    expected = (error * (error >= 0.01)).mean() + (output.auto - after).square().mean()
+    expected = expected + 1e-3 * output.mask.mean()
     adam.zero_grad()
-    torch.autograd.backward(wanted)
+    torch.autograd.backward(expected)
     nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
-    torch.testing.assert_close(said["attention_loss"], wanted.detach())
-    torch.testing.assert_close(said["mask"], output.mask.detach().mean())
+    torch.testing.assert_close(scalars["attention_loss"], expected.detach())
+    torch.testing.assert_close(scalars["mask"], output.mask.detach().mean())
     for ours, theirs in zip(loss.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-3)
         theirs.grad = ours.grad  # Adam makes rounding as large as what is rounded
@@ -192,15 +192,15 @@ def test_it_goes_on_bit_for_bit(tmp_path: Any) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("rewarded", [True, False])
-def test_the_agents_gradient_reaches_the_mask_where_it_is_to(rewarded: bool) -> None:
-    network = net(rewarded=rewarded)
+@pytest.mark.parametrize("rl_gradient", [True, False])
+def test_the_agents_gradient_reaches_the_mask_where_it_is_to(rl_gradient: bool) -> None:
+    network = net(rl_gradient=rl_gradient)
     features, extras = network({"image": frames(2).transpose(0, 1)})
     torch.autograd.backward(features.sum())
     assert network.mask is not None
-    assert [p.grad is not None for p in network.mask.parameters()] == [rewarded] * 14
+    assert [p.grad is not None for p in network.mask.parameters()] == [rl_gradient] * 14
     assert all(p.grad is not None for p in network.convolutions.parameters())
-    assert extras["attention"].requires_grad is rewarded
+    assert extras["attention"].requires_grad is rl_gradient
 
 
 def test_the_network_holds_what_acting_needs() -> None:
@@ -221,5 +221,8 @@ def test_the_loss_is_the_pretrainings() -> None:
     """δ and λ here are the defaults there."""
     config = attention.Config()
     assert (config.delta, config.sparsity) == (auxiliary.DELTA, auxiliary.SPARSITY)
-    assert (config.learning_rate, config.clip_norm) == (auxiliary.RATE, auxiliary.GRADIENT_NORM)
+    assert (config.learning_rate, config.clip_norm) == (
+        auxiliary.LEARNING_RATE,
+        auxiliary.GRADIENT_NORM,
+    )
     assert config.max_gap == auxiliary.STEPS

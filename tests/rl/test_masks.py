@@ -58,13 +58,13 @@ def test_the_newest_frames_mask_multiplies_the_last_map(name: str) -> None:
     image = stack["image"].flatten(1, 2)
     last = net.convolutions(image if name != "deep_cnn" else image.float() / 255)
     assert last.shape[2:] == (grid, grid)
-    wanted = last.clone()
+    expected = last.clone()
     for b in range(2):
         for y in range(grid):
             for x in range(grid):
-                wanted[b, :, y, x] = last[b, :, y, x] * stack["attention"][b, -1, y, x]
+                expected[b, :, y, x] = last[b, :, y, x] * stack["attention"][b, -1, y, x]
     features, extras = net(stack)
-    torch.testing.assert_close(features, plain(net, wanted))
+    torch.testing.assert_close(features, plain(net, expected))
     assert torch.equal(extras["attention"], stack["attention"][:, -1:])
     older = stack | {"attention": stack["attention"].clone()}
     older["attention"][:, :-1] = 0
@@ -106,8 +106,8 @@ def test_a_mask_on_another_grid_is_interpolated(cells: int, size: int) -> None:
     mask = torch.rand(2, 1, cells, cells, generator=generator)
     features = torch.randn(2, 3, size, size, generator=generator)
     weights = triangle(cells, size)
-    wanted = features * (weights @ mask @ weights.T)
-    torch.testing.assert_close(masked(features, mask), wanted, atol=1e-5, rtol=1e-5)
+    expected = features * (weights @ mask @ weights.T)
+    torch.testing.assert_close(masked(features, mask), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_mask_leaves_the_precision_of_the_map() -> None:

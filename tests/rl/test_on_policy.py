@@ -51,7 +51,7 @@ def policy(name: str, **changes: Any) -> Policy:
 
 
 def joint(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Policy:
-    """One that learns its mask from its own frames, from the fourth update on."""
+    """A policy that trains its mask on its own frames, from the fourth update on."""
     monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
     monkeypatch.setattr("rl.auxiliary.WARM_UP", 3)
     config, net = replace(CONFIGS[name], **changes), masked_cnn.Config(mask="joint", width=16)
@@ -224,22 +224,22 @@ def test_a_killed_run_ends_in_the_same_bytes(
 
 
 @EVERY
-def test_a_joint_mask_is_learned_beside_the_agent(
+def test_a_joint_mask_is_trained_with_the_agent(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its loss is logged; what is kept acts, and holds nothing that acting does not need."""
+    """Its loss is logged; the saved weights are those of the acting network alone."""
     learner, logged = joint(name, monkeypatch), list[dict[str, Tensor]]()
     log = run.Run.log
 
-    def listening(self: run.Run, scalars: Mapping[str, Tensor]) -> None:
+    def log_and_record(self: run.Run, scalars: Mapping[str, Tensor]) -> None:
         logged.append(dict(scalars))
         log(self, scalars)
 
-    monkeypatch.setattr(run.Run, "log", listening)
+    monkeypatch.setattr(run.Run, "log", log_and_record)
     before = {key: value.clone() for key, value in learner.agent.policy.state_dict().items()}
     train(tmp_path, learner)
-    said = ["attention_loss" in scalars for scalars in logged]
-    assert said == [False] * 3 + [True] * (len(logged) - 3) and len(said) > 3
+    present = ["attention_loss" in scalars for scalars in logged]
+    assert present == [False] * 3 + [True] * (len(logged) - 3) and len(present) > 3
     weights = load_file(tmp_path / "weights-0000320.safetensors")
     assert weights.keys() == before.keys()
     masks = [key for key in weights if ".mask." in key]

@@ -168,8 +168,8 @@ class Remembering(Core):
     width = 4
 
 
-def test_whole_environments_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    core, message = Remembering(), r"minibatches: 4, must divide num_envs \(3\) of a net that"
+def test_minibatches_of_whole_environments_are_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, message = Remembering(), r"minibatches: 4, must divide num_envs \(3\) for a net with"
     assert not list(SMALL.misfits(make().core))
     assert not list(replace(SMALL, minibatches=3).misfits(core))
     monkeypatch.setattr("rl.nets.make", lambda *_: core)
@@ -178,12 +178,12 @@ def test_whole_environments_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("agent", ["rainbow", "sac"])
-def test_replay_is_not_for_what_remembers_or_learns_beside_it(
+def test_agents_with_replay_refuse_memories_and_auxiliary_losses(
     agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs: dict[str, Any] = {"rainbow": rainbow.Config, "sac": sac.Config}
     core, config = Remembering(), configs[agent]()
     core.has_auxiliary = True
     monkeypatch.setattr("rl.nets.make", lambda *_: core)
-    with pytest.raises(ValueError, match=r"net: remembers by itself.*\nnet: brings a loss"):
+    with pytest.raises(ValueError, match=r"net: has a memory.*\nnet: has a loss"):
         fakes.policy(config, agent=agent)

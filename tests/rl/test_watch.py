@@ -137,8 +137,8 @@ def test_the_map_of_a_masked_policy_is_its_mask_each_cell_over_its_share(
         else:
             cells = net.net.mask(image.float() / 255)[0, 0].detach()
         side = 36 // len(cells)
-        wanted = cells.numpy().repeat(side, axis=0).repeat(side, axis=1)
-        np.testing.assert_allclose(row, wanted, atol=1e-5)
+        expected = cells.numpy().repeat(side, axis=0).repeat(side, axis=1)
+        np.testing.assert_allclose(row, expected, atol=1e-5)
         assert frame.attends and frame.saliency is not None and frame.selected is None
         np.testing.assert_allclose(frame.saliency, row, atol=1e-6)
 
