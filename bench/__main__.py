@@ -14,6 +14,7 @@ from bench import (
     collect,
     error_map,
     mae,
+    masks,
     multimae,
     page,
     rainbow,
@@ -34,6 +35,7 @@ BENCHES = {
     "error_map": error_map.run,
     "rainbow": rainbow.run,
     "sac": sac.run,
+    "masks": masks.run,
     "saliency": saliency.run,
 }
 

@@ -11,17 +11,14 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import results
+from bench.masks import milliseconds
 from pretrain.encoders import pixels
 from pretrain.modules.precision import Precision
-from rl import on_policy
 from rl.agents import a2c, ppo
 from rl.nets import nature_cnn
 from rl.policy import Spec, make_policy
@@ -80,21 +77,7 @@ def ours(name: str, precision: Precision) -> float:
     net = nature_cnn.Config()
     spec = Spec("atari/Breakout?screen=gray84", name, config, "nature_cnn", net, actions=4)
     encoder = pixels.Encoder(pixels.Config(), pixels.Features(), None)
-    done, marks = 0, dict[int, float]()
-
-    def progress(steps: int) -> None:
-        nonlocal done
-        done += steps
-        marks[done] = time.process_time()
-
-    with tempfile.TemporaryDirectory() as folder:
-        on_policy.train(
-            make_policy(spec, encoder),
-            folder=Path(folder),
-            checkpoint_every=config.steps,
-            progress=progress,
-        )
-    return 1e3 * (marks[config.steps] - marks[WARM[name]]) / STEPS[name]
+    return milliseconds(make_policy(spec, encoder), WARM[name], STEPS[name])
 
 
 def peer(name: str, python: str) -> float:

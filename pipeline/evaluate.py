@@ -3,8 +3,8 @@
 Every checkpoint of every seed plays `games` full episodes, noise off, and so does the uniform
 random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). An environment with tasks also
 reports whether an episode succeeded at any of its steps. One episode of the best seed's last
-checkpoint is recorded as a video, and as a sheet of pictures if the policy attends to patches
-(SPIRL, Fig. 6).
+checkpoint is recorded as a video, and as a sheet of pictures if the policy attends to parts of the
+frame (SPIRL, Fig. 6).
 """
 
 from __future__ import annotations
@@ -155,15 +155,19 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     episode = play.record(policy, seed=EPISODE_SEED, epsilon=stage.entry.keys.epsilon)
     patch = read_header(policies / ENCODER)["config"].get("patch", 1)  # pixels have no patches
     write_video(stage.out / "video.mp4", episode, patch=patch)
-    if episode[0].attention is not None:
+    if episode[0].attention is not None or episode[0].attends:
         sheet(episode, patch=patch, salient=_salient(policy)).save(stage.out / "attention.png")
     return {"video_seed": seed, "video_step": step, "video_shows": _marks(episode[0])}
 
 
 def _marks(frame: play.EpisodeFrame) -> str | None:
-    """The marks in the video: the selected patches, the saliency map, or none."""
+    """The marks in the video: the selected patches, the policy's attention as a map, the encoder's
+    saliency map, or none.
+    """
     if frame.selected is not None:
         return "patches"
+    if frame.attends:
+        return "attention"
     return "saliency" if frame.saliency is not None else None
 
 

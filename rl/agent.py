@@ -13,6 +13,7 @@ from datasets.checked import Checked, Count, Fraction
 from pretrain.encoder import Obs
 from pretrain.modules.precision import Precision
 from rl.net import Core, Extras, State
+from rl.stack import FrameStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,13 @@ class OffPolicyConfig(Checked):
         if self.replay_capacity <= self.n_step + self.stack:
             yield f"replay_capacity: {self.replay_capacity}, must exceed n_step + stack rows"
 
+    def misfits(self, core: Core) -> Iterator[str]:
+        """Why the agent cannot be trained with a network, as `key: reason`."""
+        if not isinstance(core, FrameStack):
+            yield "net: has a memory of its own, but replay stacks frames; name another net"
+        if core.has_auxiliary:
+            yield "net: has a loss on rollouts, but the agent learns from replay; name another net"
+
 
 @dataclass(frozen=True)
 class OnPolicyConfig(Checked):
@@ -104,6 +112,10 @@ class OnPolicyConfig(Checked):
         rollout = self.num_envs * self.unroll
         if self.steps % rollout:
             yield f"steps: {self.steps}, must be a multiple of num_envs * unroll ({rollout})"
+
+    def misfits(self, core: Core) -> Iterator[str]:
+        """Why the agent cannot be trained with a network, as `key: reason`."""
+        return iter(())
 
 
 B = TypeVar("B", contravariant=True)  # Batch or Rollout

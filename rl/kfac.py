@@ -10,12 +10,13 @@ that the bias is a column of the weight) and ∂(-log p)/∂(output) g of N samp
 Damping, clipping and step size are those of ACKTR (Wu et al. 2017, section 3 and released code):
 the step is v = (A ⊗ G + λ I)⁻¹ ∇, inverted exactly in the factors' eigenbases and scaled so that
 η² v·∇ stays within `kl_clip`; then SGD with momentum μ and rate η (1 - μ). All other parameters
-take their plain gradient, those too of a layer whose weights are used without running it.
+take their plain gradient, those too of a layer whose weights are used without running it, and of
+parts that are named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Layer = nn.Linear | nn.Conv2d
+IMAGES = 32  # whose patches fit in the cache
+STRIPS = 4  # of a symmetric product; in each, rows above the diagonal block are left out
 
 
 class KFAC:
@@ -46,12 +49,16 @@ class KFAC:
         damping: float,
         kl_clip: float,
         invert_every: int,
+        plain: Iterable[nn.Module] = (),
     ) -> None:
-        """`decay` is that of the factors' running averages; `invert_every` counts steps."""
+        """`decay` is that of the factors' running averages; `invert_every` counts steps; parts in
+        `plain` take their plain gradient.
+        """
+        aside = {layer for part in plain for layer in part.modules()}
         self.layers: dict[str, Layer] = {
             name: layer
             for name, layer in module.named_modules()
-            if isinstance(layer, Layer) and layer.weight.requires_grad
+            if isinstance(layer, Layer) and layer.weight.requires_grad and layer not in aside
         }
         trained = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
@@ -158,15 +165,67 @@ def factors(layer: Layer, x: Tensor, gradient: Tensor, samples: int) -> tuple[Te
 
     Whatever else a layer runs over, positions, time or tokens, counts as positions.
     """
-    x, gradient = x.to(layer.weight.dtype), gradient.to(layer.weight.dtype)
     if isinstance(layer, nn.Conv2d):
-        assert not isinstance(layer.padding, str), layer
-        x = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        x, gradient = x.transpose(1, 2), gradient.movedim(1, -1)
-    x, gradient = x.flatten(0, -2), gradient.flatten(0, -2) * samples
-    if layer.bias is not None:
-        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-    return x.T @ x / samples, gradient.T @ gradient / len(x)
+        a, gradient = _gram(_patches(layer, x)), gradient.movedim(1, -1)
+        order = _order(layer, len(a), x.device)
+        a = a[order][:, order]
+    else:
+        rows = x.flatten(0, -2).to(layer.weight.dtype)
+        a = _gram([rows if layer.bias is None else F.pad(rows, (0, 1), value=1.0)])
+    gradient = gradient.flatten(0, -2).to(layer.weight.dtype)
+    return a / samples, _gram([gradient]) * (samples**2 / len(gradient))
+
+
+def _patches(layer: nn.Conv2d, x: Tensor) -> Iterator[Tensor]:
+    """The patches under a convolution's kernel, IMAGES of (N, C, H, W) at a time: rows (positions,
+    kernel row · kernel column · channel), and a one for the bias.
+
+    Every block is written to the same memory. The patches of a whole batch would be hundreds of
+    megabytes, and page faults would take longer than the products.
+    """
+    assert not isinstance(layer.padding, str) and layer.groups == 1, layer
+    (pad_y, pad_x), (step_y, step_x) = layer.padding, layer.stride
+    (high, wide), (apart_y, apart_x) = layer.kernel_size, layer.dilation
+    x = F.pad(x, (pad_x, pad_x, pad_y, pad_y)).contiguous(memory_format=torch.channels_last)
+    count, channels, height, width = x.shape
+    rows = (height - apart_y * (high - 1) - 1) // step_y + 1
+    columns = (width - apart_x * (wide - 1) - 1) // step_x + 1
+    n, c, h, w = x.stride()
+    patches = x.as_strided(
+        (count, rows, columns, high, wide, channels),
+        (n, h * step_y, w * step_x, h * apart_y, w * apart_x, c),
+    )
+    size, at_once = high * wide * channels, min(IMAGES, count)
+    kind, bias = layer.weight.dtype, layer.bias is not None
+    memory = torch.ones(at_once * rows * columns, size + bias, dtype=kind, device=x.device)
+    for part in torch.split(patches, at_once):
+        block = memory[: len(part) * rows * columns]
+        block[:, :size].view(part.shape).copy_(part)
+        yield block
+
+
+def _order(layer: nn.Conv2d, size: int, device: torch.device) -> Tensor:
+    """The columns of `_patches` in the order of the weight: channel, kernel row, kernel column."""
+    (high, wide), channels = layer.kernel_size, layer.in_channels
+    places = torch.arange(size, device=device)
+    inside = places[: high * wide * channels].view(high, wide, channels).permute(2, 0, 1).flatten()
+    return torch.cat([inside, places[len(inside) :]])
+
+
+def _gram(parts: Iterable[Tensor]) -> Tensor:
+    """Σ x xᵀ (d, d) over the rows x of all parts (m, d); the lower triangle is computed, and copied
+    to the upper.
+    """
+    total = torch.zeros(())
+    for x in parts:
+        width = x.shape[1]
+        if not total.ndim:
+            total = x.new_zeros(width, width)
+        step = -(-width // STRIPS)
+        for start in range(0, width, step):
+            strip = slice(start, start + step)
+            total[start:, strip].addmm_(x[:, start:].T, x[:, strip])
+    return total.tril() + total.tril(-1).T
 
 
 def joined(layer: Layer, of: Callable[[Any], Any]) -> Tensor:

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from pretrain.encoder import Obs
+from pretrain.modules.precision import Precision
 
 State = dict[str, Tensor]
 """A core's memory from frame to frame, every key (B, ...)."""
 
 Extras = dict[str, Tensor]
-"""A network's outputs beside its features: "attention" (..., heads, N) over N tokens, or a mask
+"""A network's outputs beside its features: "attention", (..., heads, N) over N tokens, or K maps
 (..., K, h, w) over the image.
 """
 
 
-class Net(nn.Module):
-    """Stacked features -> one vector of length `width`; no state."""
+class Auxiliary:
+    """A network's own loss beside the agent's, which the loop minimises. This one is empty."""
+
+    def update(self, obs: Obs, first: Tensor) -> dict[str, Tensor]:
+        """Learn from a rollout's frames, every key (T, B, ...), `first` (T, B); device scalars."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, beside the network."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`, bit for bit."""
+
+
+class Trunk(nn.Module):
+    """What nets and cores may offer, each with the default of one that does not.
+
+    Attributes:
+        width: of the vector that it gives.
+        attends: whether its extras have "attention".
+        masks: parts of it whose output is multiplied onto features.
+        has_auxiliary: whether it has a loss of its own.
+    """
 
     width: int
-    attends: ClassVar[bool] = False  # its extras have "attention"
+    attends: bool = False
+    masks: tuple[nn.Module, ...] = ()
+    has_auxiliary: bool = False
+
+    def auxiliary(self, precision: Precision, seed: int) -> Auxiliary:
+        """Its own loss."""
+        return Auxiliary()
+
+
+class Net(Trunk):
+    """Stacked features -> one vector of length `width`; no state."""
+
     faster_compiled = False  # whether compiling makes an update on a CPU faster
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
@@ -29,7 +64,7 @@ class Net(nn.Module):
         raise NotImplementedError
 
 
-class Core(nn.Module):
+class Core(Trunk):
     """Features of T frames of B environments, in time order -> T x B vectors of length `width`.
 
     `rl.stack.FrameStack` makes a Core of any Net; a net with a memory of its own is a Core. T steps
@@ -37,8 +72,6 @@ class Core(nn.Module):
     core.
     """
 
-    width: int
-    attends: ClassVar[bool] = False  # its extras have "attention"
     reads: tuple[str, ...] = ()  # of "action", "reward": which of the last step are in its obs
 
     def initial(self, batch: int) -> State:

@@ -23,7 +23,7 @@ from datasets.errors import UnstableError
 from rl.actor import Action, Actor
 from rl.agent import OnPolicyAgent, Rollout
 from rl.policy import Policy
-from rl.run import Part, Run, environment_part
+from rl.run import Part, Run, environment_part, stateful
 
 
 def train(
@@ -54,9 +54,11 @@ def train(
         return
     with closing(run), closing(make_environment(policy)) as environment:
         actor = Actor(policy, config.num_envs)
+        auxiliary = agent.core.auxiliary(config.precision, policy.seed)
         parts: dict[str, Part] = {
-            "agent": (agent.state_dict, agent.load_state_dict),
-            "actor": (actor.state_dict, actor.load_state_dict),
+            "agent": stateful(agent),
+            "auxiliary": stateful(auxiliary),
+            "actor": stateful(actor),
             "environment": environment_part(environment),
         }
         if not run.begin(parts, agent.device):
@@ -67,7 +69,7 @@ def train(
             rollout = collect(run, environment, actor, agent)
             _check(run, actor, rollout)
             run.count_from(before)
-            run.log(agent.update(rollout))
+            run.log(agent.update(rollout) | auxiliary.update(rollout.obs, rollout.first))
             progress(run.step - before)
             if run.is_due(checkpoint_every) or run.step == config.steps:
                 run.save_weights(agent.policy)

@@ -23,6 +23,7 @@ from pretrain.encoder import Obs
 from rl.actor import Action, Actor, random_action
 from rl.net import Extras
 from rl.policy import Policy
+from rl.watch import attention_map
 
 POOL = 16  # environments at a time
 Observation = tuple[NDArray[np.uint8], Mapping[str, Any]]  # an image and its info
@@ -47,8 +48,8 @@ class EpisodeFrame:
 
     `score` is the raw return before the step. `selected` (K,) are the row-major indices of the
     patches that the encoder selects, `attention` (K,) is the policy's weight on each, averaged over
-    its heads; both are None without patches or attention. `saliency` is the encoder's map, if it
-    has one.
+    its heads; both are None without patches or attention. `saliency` is the policy's attention as a
+    map of the frame if it `attends` by one, else the encoder's map, if it has one.
     """
 
     image: NDArray[np.uint8]  # (H, W, 3)
@@ -57,6 +58,7 @@ class EpisodeFrame:
     selected: NDArray[np.int64] | None = None
     attention: NDArray[np.float32] | None = None
     saliency: NDArray[np.float32] | None = None  # (H, W) from 0 to 1
+    attends: bool = False
 
 
 class Player:
@@ -180,8 +182,8 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
             action = player.choose(choices[0], epsilon)
             image = player.observation[0]
             selected, attention = _attention(policy, actor.obs, extras)
-            saliency = None if selected is not None else _saliency(policy, image)
-            frames.append(EpisodeFrame(image, score, len(frames), selected, attention, saliency))
+            now = image, score, len(frames), selected, attention
+            frames.append(EpisodeFrame(*now, *_map(policy, image, actor.obs, extras)))
             reward = player.step(action)
             score += reward
             if player.end is None:
@@ -193,13 +195,22 @@ def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> 
 
 
 @torch.no_grad()
-def _saliency(policy: Policy, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """The encoder's saliency map (H, W) of an image, if its features depend on it."""
+def _map(
+    policy: Policy, image: NDArray[np.uint8], obs: Obs, extras: Extras
+) -> tuple[NDArray[np.float32] | None, bool]:
+    """The map (H, W) of the policy's attention, or the encoder's saliency map if its features
+    depend on it, and which of them it is. None if the encoder selects patches.
+    """
+    if policy.encoder.selects:
+        return None, False
+    maps = attention_map(policy, obs, extras, (image.shape[0], image.shape[1]))
+    if maps is not None:
+        return maps[0].cpu().numpy(), True
     if not policy.encoder.uses_saliency:
-        return None
+        return None, False
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(policy.agent.device)
     saliency = policy.encoder.saliency_map(batch)
-    return None if saliency is None else saliency[0, 0].cpu().numpy()
+    return None if saliency is None else saliency[0, 0].cpu().numpy(), False
 
 
 def _attention(policy: Policy, obs: Obs, extras: Extras) -> tuple[Any, Any]:

@@ -148,6 +148,9 @@ def load_policy(
     try:
         with Bounded(path):
             policy = make_policy(spec, encoder, seed=seed, device=device)
+    except ValueError as error:
+        raise FoveaError(f"{folder / CONFIG}: {error}; train it again") from error
+    try:
         policy.agent.policy.load_state_dict(_finite(load_file(path)))
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise FoveaError(f"{path}: not this policy's weights ({error}); train it again") from error

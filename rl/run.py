@@ -55,7 +55,7 @@ class Run:
         self.step = self._before = 0  # now, and before the last `advance`
         self.episodes: list[tuple[float, ...]] = []  # step, return, length; and success if known
         self.parts: Mapping[str, Part] = {}
-        self._loss: Tensor | None = None
+        self._losses: dict[str, Tensor] = {}
         self._logs = logs
         self._writer: SummaryWriter | None = None
 
@@ -103,16 +103,17 @@ class Run:
         return self.step // every > self._before // every
 
     def log(self, scalars: Mapping[str, Tensor]) -> None:
-        """Take an update's scalars, `loss` among them; few are read, since reading waits."""
-        self._loss = scalars["loss"]
+        """Take an update's scalars, losses among them; few are read, since reading waits."""
+        self._losses = {name: value for name, value in scalars.items() if name.endswith("loss")}
         if self._writer and self.is_due(LOG_EVERY):
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value.item(), self.step)
 
     def check_loss(self) -> None:
-        """Raise DivergedError where the last loss is NaN or infinite."""
-        if self._loss is not None and not math.isfinite(self._loss.item()):
-            self.fail("the loss is", "lower learning_rate")
+        """Raise DivergedError where a last loss is NaN or infinite."""
+        for name, loss in self._losses.items():
+            if not math.isfinite(loss.item()):
+                self.fail(f"the {name.replace('_', ' ')} is", "lower learning_rate")
 
     def fail(self, what: str, remedy: str) -> NoReturn:
         """Record that `what` is not finite, delete the checkpoints, and raise DivergedError."""

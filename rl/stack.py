@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pretrain.encoder import Obs
-from rl.net import Core, Extras, Net, State
+from pretrain.modules.precision import Precision
+from rl.net import Auxiliary, Core, Extras, Net, State
 
 
 class FrameStack(Core):
@@ -19,6 +20,7 @@ class FrameStack(Core):
         """`example` is one frame's Obs (any batch size)."""
         super().__init__()
         self.net, self.depth, self.width = net, depth, net.width
+        self.attends, self.masks, self.has_auxiliary = net.attends, net.masks, net.has_auxiliary
         for key, value in example.items():  # buffers, so that they follow the module's device
             blank = torch.zeros(1, depth, *value.shape[1:], dtype=value.dtype, device=value.device)
             self.register_buffer(f"blank_{key}", blank, persistent=False)
@@ -28,6 +30,10 @@ class FrameStack(Core):
         """No frames yet."""
         blanks = {key: self.get_buffer(f"blank_{key}") for key in self.keys}
         return {key: blank.expand(batch, *blank.shape[1:]) for key, blank in blanks.items()}
+
+    def auxiliary(self, precision: Precision, seed: int) -> Auxiliary:
+        """The net's."""
+        return self.net.auxiliary(precision, seed)
 
     def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
         """Stack frame by frame, then apply the net to all T x B stacks at once."""

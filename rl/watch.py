@@ -14,6 +14,7 @@ from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 from pretrain.encoder import Obs
 from rl.actor import Actor
+from rl.net import Extras
 from rl.policy import Policy
 
 
@@ -21,7 +22,7 @@ def watch(policy: Policy, frames: FrameSet, stream: int) -> Iterator[NDArray[np.
     """A map (H, W) in [0, 1] of each frame of one stream, in time order.
 
     The policy acts on them as on an environment's, without noise, and remembers; what it would do
-    is not done. Attention to patches is scaled to a maximum of 1; a mask is not scaled.
+    is not done. Maps are those of `attention_map`.
 
     Raises FoveaError where the policy attends to nothing that has a place in the image.
     """
@@ -42,26 +43,39 @@ def watch(policy: Policy, frames: FrameSet, stream: int) -> Iterator[NDArray[np.
             )
         begins = False
         _, extras = actor.act(explore=False)
-        attention = extras.get("attention")
-        is_mask = attention is not None and attention.dim() == 4
-        if attention is None or not (is_mask or policy.encoder.selects):
+        size = images.shape[1], images.shape[2]
+        maps = attention_map(policy, actor.obs, extras, size)
+        if maps is None:
             raise FoveaError(
                 f"policy in {policy.spec.env}: its net {policy.spec.net} attends to no part of "
                 "the image, so there is no map of where it looks"
             )
-        size = images.shape[1], images.shape[2]
-        if is_mask:  # (1, K, h, w)
-            maps = F.interpolate(attention.mean(1, keepdim=True), size=size, mode="nearest")[:, 0]
-        else:
-            maps = _on_patches(actor.obs, attention, policy.encoder.config.patch, size)
         yield maps[0].cpu().numpy()
 
 
 @torch.no_grad()
+def attention_map(policy: Policy, obs: Obs, extras: Extras, size: tuple[int, int]) -> Tensor | None:
+    """Where a policy attends in frames of `size`, (B, H, W), each cell over its share of the frame.
+
+    The mean of its masks as they are, or of its heads' attention to patches, scaled to a maximum of
+    1. None where it attends to nothing that has a place in the frame.
+    """
+    attention = extras.get("attention")
+    if attention is None:
+        return None
+    if attention.ndim == 4:  # (B, K, h, w)
+        grid = attention.mean(1)
+    elif policy.encoder.selects:  # (B, heads, N)
+        grid = _on_patches(obs, attention.mean(1), policy.encoder.config.patch, size)
+    else:
+        return None
+    return F.interpolate(grid[:, None], size=size, mode="nearest")[:, 0]
+
+
 def _on_patches(obs: Obs, attention: Tensor, patch: int, size: tuple[int, int]) -> Tensor:
-    """Attention (B, heads, N) on tokens to maps (B, H, W): each patch has its token's mean."""
+    """Attention (B, N) to tokens on the grid of the patches that they are, (B, rows, columns)."""
     rows, columns = size[0] // patch, size[1] // patch
-    weight = attention.mean(1) * obs["mask"]
+    weight = attention * obs["mask"]
     grid = weight.new_zeros(len(weight), rows * columns).scatter_add_(1, obs["pos"], weight)
     grid = grid / grid.amax(1, keepdim=True).clamp_min(torch.finfo(grid.dtype).tiny)
-    return F.interpolate(grid.view(-1, 1, rows, columns), size=size, mode="nearest")[:, 0]
+    return grid.view(-1, rows, columns)

@@ -17,8 +17,8 @@ def misfits(params: Params) -> list[str]:
     """A line for each mistake: more frames than a learner's steps, or annotations than frames;
     annotators that do not know the game; predictors that are trained on maps and get frames; a
     source of saliency, for labels or an exam, without maps or for other images; policies whose
-    agent, encoder and environment don't fit; encoders that don't fit their images, found out by
-    building them, untrained.
+    agent, net, encoder and environment don't fit; encoders and nets that don't fit their images,
+    found out by building them, untrained.
     """
     mistakes = [
         f"frames.{name}.count: {entry.keys.count}, must be at most the learner's {steps} steps"
@@ -78,6 +78,7 @@ def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str
     info = component("pretrain.encoders", encoder.keys.model).Encoder.info
     if info and info not in envs.frame_info(keys.env):
         mistakes.append(f"{where}.env: {keys.env} has no {info}, which {encoder.name} needs")
+    mistakes += _odd_net(policy, encoder)
     if not frames:
         return mistakes
     return mistakes + [
@@ -112,6 +113,38 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
         inside = "features." if str(error).partition(":")[0] in own else ""
         return [f"{where.table}.{where.name}.{inside}{m}" for m in str(error).splitlines()]
     return []
+
+
+def _odd_net(policy: Entry, encoder: Entry) -> list[str]:
+    """Why a policy's network cannot be built for its images, or its agent not learn with it."""
+    features = component("pretrain.encoders", encoder.keys.model).Features
+    kind = features(**(encoder.features | policy.features)).kind
+    if not policy.net or kind not in ("pixels", "masked"):
+        return []  # nets on tokens take any number of them
+    where, net = f"policies.{policy.name}.", policy.net
+    own = {field.name for field in dataclasses.fields(net.config)}
+    try:
+        core = _build_net(
+            net.name, net.config, policy.config.stack, kind, envs.image_shape(policy.keys.env)
+        )
+    except ValueError as error:
+        inside = "net." if str(error).partition(":")[0] in own else "net: "
+        return [f"{where}{inside}{mistake}" for mistake in str(error).splitlines()]
+    return [f"{where}{mistake}" for mistake in policy.config.misfits(core)]
+
+
+@functools.cache
+def _build_net(name: str, config: Any, stack: int, kind: str, shape: tuple[int, int, int]) -> Any:
+    """Build a network without weights. Raises ValueError if it does not fit the features."""
+    import torch  # takes seconds, and reading a single entry does not need it
+
+    from rl import nets
+
+    with torch.device("meta"):
+        example = {"image": torch.zeros(1, *shape, dtype=torch.uint8)}
+        if kind == "masked":
+            example["attention"] = torch.zeros(1, 1, 1)
+        return nets.make(name, config, example, stack)
 
 
 @functools.cache  # several policies are on the same encoder, in several recipes

@@ -1,9 +1,10 @@
 """One episode as a video and as a sheet, with salient and attended patches (SPIRL, Fig. 6).
 
-An encoder's saliency map is overlaid in green, in proportion to the map (Meta-World's arm is red).
-Salient patches have a red outline, the patches with 60 % of the policy's attention a transparent
-yellow fill, and patches that are both an orange outline. The video is H.264 in MP4 with 4:2:0
-colour, which every browser plays; equal frames give equal bytes.
+A map of the policy's attention, or else the encoder's saliency map, is overlaid in green, in
+proportion to the map (Meta-World's arm is red). Salient patches have a red outline, the patches
+with 60 % of the policy's attention a transparent yellow fill, and patches that are both an orange
+outline. The video is H.264 in MP4 with 4:2:0 colour, which every browser plays; equal frames give
+equal bytes.
 """
 
 import io

@@ -32,6 +32,7 @@ from pretrain.figures import heat_map, mark_points, overlay, picture
 from pretrain.images import channels_first
 from pretrain.metrics.keypoints import keypoints
 from pretrain.modules.attention_autoencoder import AttentionAutoencoder, Mask, attention_loss
+from pretrain.modules.batched import TOGETHER, batched, is_batched
 from pretrain.modules.precision import Precision, autocast
 
 KEYPOINTS = (7, 10)  # numbers of keypoints in the panels: those of Figs. 8 and 9
@@ -95,7 +96,13 @@ class Encoder(encoder.Encoder):
     def attention(self, image: Tensor) -> Tensor:
         """Ψ's mask, (B, h, w)."""
         check_image(image, self.image_shape)
-        return torch.cat([self.mask(part.float() / 255) for part in passes(image)])[:, 0]
+        if is_batched(image):
+            masks = [
+                batched(self.mask, part.float() / 255) for part in torch.split(image, TOGETHER)
+            ]
+        else:
+            masks = [self.mask(part.float() / 255) for part in passes(image)]
+        return torch.cat(masks)[:, 0]
 
     def saliency_map(self, image: Tensor) -> Tensor:
         """The mask (B, 1, H, W), each cell over its share of the frame."""

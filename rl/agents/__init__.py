@@ -46,11 +46,13 @@ def make(
     """A fresh agent on features like `example` (one frame, batch first).
 
     The same arguments give the same weights. `actions` is the number of discrete actions, or the
-    length of a continuous one.
+    length of a continuous one. Raises ValueError if net, features and agent don't fit.
     """
     module = import_module(f"rl.agents.{name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         core = nets.make(net_name, net_config, example, config.stack)
+        if mistakes := list(config.misfits(core)):
+            raise ValueError("\n".join(mistakes))
         agent: Agent[Any] = module.Agent(config, core, actions=actions, seed=seed, device=device)
     return agent

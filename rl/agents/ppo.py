@@ -64,11 +64,19 @@ class Config(OnPolicyConfig):
     gradient_norm: Positive = 0.5
 
     def rules(self) -> Iterator[str]:
-        """Minibatches are of one size, and of environments where these are what is sampled."""
+        """Minibatches are of one size."""
         yield from super().rules()
         size = self.num_envs * self.unroll
         if size % self.minibatches:
             yield f"minibatches: {self.minibatches}, must divide num_envs * unroll ({size})"
+
+    def misfits(self, core: Core) -> Iterator[str]:
+        """Minibatches are of whole environments for a network with a memory of its own."""
+        if not isinstance(core, FrameStack) and self.num_envs % self.minibatches:
+            yield (
+                f"minibatches: {self.minibatches}, must divide num_envs ({self.num_envs}) for a "
+                "net with a memory of its own"
+            )
 
 
 @dataclass(frozen=True, slots=True)

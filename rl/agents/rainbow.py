@@ -35,7 +35,12 @@ from rl.stack import FrameStack
 
 ACTIONS = "discrete"
 # kind of features -> net
-NETS = {"tokens": "tokens", "vector": "tokens", "pixels": "data_efficient_cnn"}
+NETS = {
+    "tokens": "tokens",
+    "vector": "tokens",
+    "pixels": "data_efficient_cnn",
+    "masked": "data_efficient_cnn",
+}
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,13 @@ from rl.stack import FrameStack
 
 ACTIONS = "continuous"
 # kind of features -> net
-NETS = {"tokens": "tokens", "vector": "vector", "state": "vector", "pixels": "deep_cnn"}
+NETS = {
+    "tokens": "tokens",
+    "vector": "vector",
+    "state": "vector",
+    "pixels": "deep_cnn",
+    "masked": "deep_cnn",
+}
 
 
 @dataclass(frozen=True)

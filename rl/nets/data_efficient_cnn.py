@@ -5,6 +5,9 @@ Differs from van Hasselt et al. in the input only: 4 RGB frames of 96×96 (12 ch
 4 grey ones of 84×84, as in SPIRL's implementation. With Rainbow's head: 1,149,810 parameters at
 18 actions. Expect after 100K steps (SPIRL, Table 11, 10 seeds): Frostbite 341, MsPacman 1015,
 Seaquest 397, BattleZone 10602.
+
+On an encoder with masks (`model: attention`) the newest frame's mask multiplies the last map:
+self-supervised attention in Rainbow (Wu, Khetarpal and Precup 2021).
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from torch import Tensor, nn
 from datasets.checked import Checked, Width
 from pretrain.encoder import Obs
 from rl.fast.convolution import PatchConv2d
+from rl.masks import masked_by
 from rl.net import Extras
 from rl.net import Net as BaseNet
 
-KINDS = ("pixels",)  # of features that it takes
+KINDS = ("pixels", "masked")  # of features that it takes
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,10 @@ class Config(Checked):
 
 
 class Net(BaseNet):
-    """image (B, S, C, H, W) uint8 to (B, width)."""
+    """image (B, S, C, H, W) uint8 -> (B, width).
+
+    An encoder with masks adds attention (B, S, h, w), and the extra attention (B, 1, h, w).
+    """
 
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
@@ -43,10 +50,11 @@ class Net(BaseNet):
             nn.ReLU(),
             nn.Conv2d(first, second, 5, stride=5),
             nn.ReLU(),
-            nn.Flatten(),
         )
+        self.attends = "attention" in example
         self.width = second * (height // 25) * (width // 25)
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """No extras: convolutions attend to nothing in particular."""
-        return self.convolutions(stack["image"].flatten(1, 2)), {}
+        """The last map, masked if there is a mask."""
+        features, extras = masked_by(self.convolutions(stack["image"].flatten(1, 2)), stack)
+        return features.flatten(1), extras

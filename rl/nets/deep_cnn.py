@@ -4,7 +4,8 @@
 stride 2 and ten of stride 1, ReLU between them and none after the last; then Linear 512, LayerNorm,
 tanh, on 32x11x11 = 3,872 features (the paper's 32x12x12 would need 65 pixels). Convolutions begin
 delta-orthogonal (Xiao et al. 2018), at ReLU's gain; there are no random crops. Any
-number of channels: RGB, saliency, RGBS. 2,077,376 parameters on RGB.
+number of channels: RGB, saliency, RGBS. 2,077,376 parameters on RGB. On an encoder with masks
+(`model: attention`) the newest frame's mask multiplies the last map.
 
 Expect the scores of Table I's CNN rows after 1M steps of SAC (mean success over reach, drawer-open,
 faucet-open, door-open): agents/sac.py has the settings.
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 
 from datasets.checked import Checked, Depth, Width
 from pretrain.encoder import Obs
+from rl.masks import masked_by
 from rl.net import Extras
 from rl.net import Net as BaseNet
 
-KINDS = ("pixels",)  # of features that it takes
+KINDS = ("pixels", "masked")  # of features that it takes
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Config(Checked):
 
 
 class Net(BaseNet):
-    """image (B, S, C, H, W) uint8 to (B, width)."""
+    """image (B, S, C, H, W) uint8 -> (B, width).
+
+    An encoder with masks adds attention (B, S, h, w), and the extra attention (B, 1, h, w).
+    """
 
     def __init__(self, config: Config, example: Obs, stack: int) -> None:
         super().__init__()
@@ -55,13 +60,15 @@ class Net(BaseNet):
             nn.LayerNorm(config.width),
             nn.Tanh(),
         )
+        self.attends = "attention" in example
         self.width = config.width
         self.apply(_initialise)
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
-        """No extras: convolutions attend to nothing in particular."""
+        """The last map, masked if there is a mask."""
         image = stack["image"].flatten(1, 2).float() / 255
-        return self.project(self.convolutions(image).flatten(1)), {}
+        features, extras = masked_by(self.convolutions(image), stack)
+        return self.project(features.flatten(1)), extras
 
 
 @torch.no_grad()

@@ -99,11 +99,21 @@ def inputs_for(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
     return torch.randn(count, encoder.size, generator=torch.Generator().manual_seed(seed))
 
 
+def net_choice(component: str, features: str) -> tuple[str, Any]:
+    """The net that an agent puts on a kind of features, and its settings; of `x:joint` the one that
+    has a mask of its own, learned so.
+    """
+    agent, _, mask = component.rsplit(".", 1)[1].partition(":")
+    net = "masked_cnn" if mask else agents.net_for(agent, features)
+    return net, small(nets.config_for(net), **({"mask": mask} if mask else {}))
+
+
 def make_policy(component: str, encoder: Encoder, seed: int = 0) -> Policy:
-    """A small policy of an agent, with the agent's default net for the encoder's features."""
-    name, config = component.rsplit(".", 1)[1], small(importlib.import_module(component).Config)
-    net = agents.net_for(name, encoder.features.kind)
-    spec = Spec("fake/Env", name, config, net, small(nets.config_for(net)), ACTIONS)
+    """A small policy of an agent, with the net of `net_choice`."""
+    module = component.partition(":")[0]
+    name, config = module.rsplit(".", 1)[1], small(importlib.import_module(module).Config)
+    net, settings = net_choice(component, encoder.features.kind)
+    spec = Spec("fake/Env", name, config, net, settings, ACTIONS)
     return policy.make_policy(spec, encoder, seed=seed)
 
 

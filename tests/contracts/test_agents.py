@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pretrain.encoder import Obs
-from rl import agents, nets
+from rl import nets
 from rl.agent import Agent, Batch, OffPolicyConfig, Rollout
 from rl.net import Core, Net
 from rl.stack import FrameStack
@@ -25,18 +25,23 @@ from tests.contracts.components import (
     kind,
     make_agent,
     make_encoder,
-    small,
+    net_choice,
 )
 
 ENCODERS = [*components("pretrain.encoders"), "pretrain.encoders.multimae:none"]
 
-# Every agent with every encoder that it has a net for.
+# Every agent with every encoder that it has a net for, and with the masks that are learned.
 MATRIX = pytest.mark.parametrize(
     ("component", "encoder_name"),
     [
         (agent, encoder_name)
         for agent, encoder_name in itertools.product(components("rl.agents"), ENCODERS)
         if kind(encoder_name) in importlib.import_module(agent).NETS
+    ]
+    + [
+        (f"rl.agents.{agent}:{mask}", "pretrain.encoders.pixels")
+        for agent in ("a2c", "acktr", "ppo")
+        for mask in ("joint", "top_down")
     ],
 )
 
@@ -67,7 +72,7 @@ def test_the_net_is_chosen_without_the_encoder(component: str, encoder_name: str
     """The encoder's Features have a kind, for which the agent has a net."""
     features = make_encoder(encoder_name).features
     assert features.kind == kind(encoder_name)
-    net = agents.net_for(component.rsplit(".", 1)[1], features.kind)
+    net, _ = net_choice(component, features.kind)
     assert features.kind in importlib.import_module(f"rl.nets.{net}").KINDS
 
 
@@ -81,8 +86,7 @@ def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder_nam
         stacked(encoder(inputs_for(encoder, 6)), 3, depth),
         encoder(inputs_for(encoder, 1)),
     )
-    net = agents.net_for(component.rsplit(".", 1)[1], kind(encoder_name))
-    config = small(nets.config_for(net))
+    net, config = net_choice(component, kind(encoder_name))
     torch.manual_seed(0)
     module, other = (net_of(nets.make(net, config, example, depth)) for _ in range(2))
     vectors, extras = module(stack)

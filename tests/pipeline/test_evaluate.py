@@ -6,7 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.evaluate import _result_path
+import numpy as np
+
+from pipeline.evaluate import _marks, _result_path
+from rl.play import EpisodeFrame
 
 
 def test_episodes_belong_to_the_weights_that_played_them() -> None:
@@ -23,3 +26,14 @@ def test_episodes_belong_to_the_weights_that_played_them() -> None:
     after = episodes_of(digests | {"seed-1/a.safetensors": "3" * 64})
     assert after["seed-0/a.safetensors"] == before["seed-0/a.safetensors"]
     assert after["seed-1/a.safetensors"] not in before.values()
+
+
+def test_the_video_says_what_it_shows() -> None:
+    image, saliency = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.float32)
+    frames = [
+        EpisodeFrame(image, 0.0, 0, selected=np.array([1])),
+        EpisodeFrame(image, 0.0, 0, saliency=saliency, attends=True),
+        EpisodeFrame(image, 0.0, 0, saliency=saliency),
+        EpisodeFrame(image, 0.0, 0),
+    ]
+    assert [_marks(frame) for frame in frames] == ["patches", "attention", "saliency", None]

@@ -295,6 +295,99 @@ def test_an_exam_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, say
     assert re.search(says, str(raised.value)), str(raised.value)
 
 
+MASKS = """
+frames:
+  assault: {env: "atari/Assault?screen=gray84", source: random, count: 500}
+annotations: {}
+predictors: {}
+saliency: {}
+encoders:
+  mask: {data: frames/assault, model: attention}
+policies:
+  frozen: {env: "atari/Carnival?screen=gray84", encoder: mask, agent: a2c}
+  rainbow: {env: "atari/Assault?screen=gray84", encoder: mask, agent: rainbow}
+  joint: {env: "atari/Assault?screen=gray84", encoder: pixels, agent: ppo,
+          net: {name: masked_cnn, mask: joint}}
+"""
+
+
+def test_a_mask_goes_with_any_game_agent_and_way_to_learn_it(tmp_path: Path) -> None:
+    params = load(tmp_path, MASKS)
+    nets = {entry.name: entry.net for entry in params.tables["policies"].values()}
+    assert {name: net and net.name for name, net in nets.items()} == {
+        "frozen": "masked_cnn", "rainbow": "data_efficient_cnn", "joint": "masked_cnn",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "Carnival?screen=gray84",
+            "Carnival",
+            r"frozen\.env: atari/Carnival has images \(3, 96, 96\), but the encoder mask is for "
+            r"\(1, 84, 84\)",
+        ),
+        (
+            "Carnival?screen=gray84",
+            "Carnival",
+            r"frozen\.env: screen is rgb96, but gray84 in its encoder's frames assault",
+        ),
+        ("mask: joint", "mask: jont", r"joint\.net\.mask: 'jont' .*did you mean 'joint'"),
+        (
+            "mask: joint",
+            "mask: frozen",
+            r"joint\.net\.mask: frozen, must be frozen on an encoder with masks",
+        ),
+        (
+            "encoder: mask, agent: a2c",
+            "encoder: mask, agent: a2c, net: {mask: joint}",
+            r"frozen\.net\.mask: joint, must be frozen on an encoder with masks",
+        ),
+        (
+            "encoder: mask, agent: a2c",
+            "encoder: mask, agent: a2c, net: {rl_gradient: false}",
+            r"frozen\.net\.rl_gradient: false, must be true with mask: frozen",
+        ),
+        (
+            "agent: ppo",
+            "agent: rainbow",
+            r"joint\.net: has a loss on rollouts, but the agent learns from replay",
+        ),
+        (
+            "encoder: mask, agent: a2c",
+            "encoder: mask, agent: a2c, net: {name: nature_cnn}",
+            r"frozen\.net\.name: nature_cnn is for pixels, but the encoder's features are masked",
+        ),
+        (
+            "encoder: mask, agent: a2c",
+            "encoder: mask, agent: a2c, net: {name: masked_cn}",
+            r"frozen\.net\.name: 'masked_cn' is not a file.*'masked_cnn'",
+        ),
+        (
+            "encoder: mask, agent: rainbow",
+            "encoder: pixels, agent: rainbow, net: {name: deep_cnn, layers: 60}",
+            r"rainbow\.net: image: 84x84 is too small for 60 convolutions",
+        ),
+        (
+            "encoder: mask, agent: a2c",
+            "encoder: mask, agent: a2c, num_envs: 0",
+            r"frozen\.num_envs: 0, must be at least 1",
+        ),
+        (
+            "encoder: mask, agent: a2c",
+            "encoder: mask, agent: a2c, unroll: 7",
+            r"frozen\.steps: 10000000, must be a multiple of num_envs \* unroll \(112\)",
+        ),
+    ],
+)
+def test_masks_that_do_not_fit_are_named(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in MASKS
+    with pytest.raises(FoveaError) as raised:
+        load(tmp_path, MASKS.replace(old, new))
+    assert re.search(says, str(raised.value)), str(raised.value)
+
+
 @pytest.mark.parametrize("agent", ["sac", "rainbow"])
 @pytest.mark.parametrize(
     ("encoders", "policy"),

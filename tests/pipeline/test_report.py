@@ -189,6 +189,18 @@ def test_attention_is_in_the_form_of_the_paper_s_figure(copied: Report) -> None:
     assert str(data_uri(sheet, "image/png")) in copied.page.split("SPIRL, Fig. 6")[0]
 
 
+def test_a_map_of_the_policys_attention_is_captioned_as_one(copied: Report) -> None:
+    folder = copied.artifacts / "evaluations" / "frostbite-spirl"
+    shutil.copy(
+        copied.artifacts / "encoders" / "frostbite-mae" / "panels.png", folder / "attention.png"
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    reseal(folder, metrics=manifest["metrics"] | {"video_shows": "attention"})
+    render(PARAMS, copied.artifacts, copied.out)
+    assert copied.page.count("the policy's attention in green") == 2  # the video and the steps
+    assert "SPIRL, Fig. 6" not in copied.page
+
+
 def test_the_page_does_not_vary_from_run_to_run(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out)
     page = copied.page

@@ -19,7 +19,8 @@ from rl import agents, nets
 from rl.agents.rainbow import Config
 from rl.policy import Policy, Spec, make_policy
 
-SIZE = 25  # pixels a side; the convolutions need no less
+SIZE = 25  # pixels a side; the convolutions of Rainbow need no less
+LARGE = 36  # nor those of on-policy agents
 STATES = 5
 
 
@@ -31,13 +32,15 @@ class Chain(gymnasium.Env[NDArray[np.uint8], np.int64]):
     whole games in `info`, and its state can be read and restored.
     """
 
+    size = SIZE
+
     def __init__(self, seed: Sequence[int], slip: float, life_loss_ends: bool) -> None:
         self.random = np.random.default_rng(seed)
         self.slip, self.life_loss_ends = slip, life_loss_ends
         self.place = self.lives = self.since = 0
         self.total, self.length = 0.0, 0
         self.action_space = gymnasium.spaces.Discrete(3)
-        self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -48,7 +51,7 @@ class Chain(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self.image(), self.info()
 
     def image(self) -> NDArray[np.uint8]:
-        image = np.zeros((SIZE, SIZE, 3), np.uint8)
+        image = np.zeros((self.size, self.size, 3), np.uint8)
         image[:, 5 * self.place : 5 * self.place + 5] = 200
         image[0, 0, 0] = self.length % 256  # no two frames of a game are the same
         return image
@@ -135,10 +138,16 @@ class Fake(Encoder):
 class Pixels(Fake):
     """The frames unchanged."""
 
-    kind = "pixels"
+    kind: Kind = "pixels"
 
     def forward(self, image: Tensor) -> Obs:
         return {"image": image}
+
+
+class LargePixels(Pixels):
+    """Frames of a chain that is `LARGE`, which the convolutions of on-policy agents ask for."""
+
+    image_shape = (3, LARGE, LARGE)
 
 
 class Tokens(Fake):
@@ -191,14 +200,16 @@ def policy(
     agent: str = "rainbow",
     env: str = "fake/Chain",
     actions: int = 3,
-    net: object = None,
+    net: Any = None,
     device: str = "cpu",
 ) -> Policy:
-    """A fresh small policy on the chain, with the agent's default net for the encoder's
-    features.
+    """A fresh small policy on the chain, with the agent's default net for the encoder's features,
+    or the net that `net` is a Config of.
     """
     encoder = encoder or Tokens()
     name = agents.net_for(agent, encoder.features.kind)
+    if net is not None:
+        name = type(net).__module__.rpartition(".")[2]
     spec = Spec(env, agent, config, name, net or nets.config_for(name)(), actions)
     return make_policy(spec, encoder, seed=seed, device=device)
 

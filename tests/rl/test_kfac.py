@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rl import agents
+from rl.agents import acktr
 from rl.kfac import KFAC, joined
+from rl.nets import masked_cnn
 
 CURVLINOPS = Path(__file__).with_name("curvlinops_factors.json")
 
@@ -157,3 +161,31 @@ def test_a_copy_continues_bit_for_bit() -> None:
             kfac.step()
     for left, right in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_a_part_that_is_left_out_takes_its_plain_gradient() -> None:
+    net, (image, label) = tiny(), samples(5)
+    weight: Any = net[0].weight
+    kfac = KFAC(net, learning_rate=0.25, momentum=0.9, decay=0.9, damping=0.1, kl_clip=1e9,
+                invert_every=2, plain=[net[0]])  # fmt: skip
+    torch.autograd.backward(observe(kfac, net, image, label).square().sum())
+    before, plain = weight.detach().clone(), weight.grad.clone()
+    assert set(kfac.layers) == set(kfac.factors) == {"3"}
+    kfac.step()
+    torch.testing.assert_close(weight, before - 0.25 * 0.1 * plain)
+
+
+def test_acktr_leaves_a_mask_generator_out() -> None:
+    example = {"image": torch.zeros(1, 1, 36, 36, dtype=torch.uint8)}
+    for mask in ("joint", "top_down"):
+        agent: Any = agents.make(
+            "acktr", acktr.Config(), example, net_name="masked_cnn",
+            net_config=masked_cnn.Config(mask=mask, width=16), actions=3,
+        )  # fmt: skip
+        names = ("actor", "critic", "convolutions.0", "convolutions.2", "convolutions.4", "project")
+        assert len(agent.optimizer.layers) == len(names)
+        assert not any(".mask." in name for name in agent.optimizer.layers)
+        trained = {
+            id(p) for group in agent.optimizer.optimizer.param_groups for p in group["params"]
+        }
+        assert {id(p) for p in agent.policy.parameters()} == trained

@@ -141,7 +141,7 @@ def test_the_convolutions_read_every_frame_scaled_to_one() -> None:
     assert isinstance(first, nn.Conv2d)
     x = torch.cat(list(image.unbind(1)), dim=1).float() / 255
     x = nn.functional.conv2d(x, first.weight, first.bias, stride=5)
-    torch.testing.assert_close(features, nn.Sequential(*rest)(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features, nn.Sequential(*rest)(x).flatten(1), atol=1e-5, rtol=0)
     assert features.shape == (2, cnn.width)
     assert extras == {}
 

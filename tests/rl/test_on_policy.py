@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.errors import FoveaError, UnstableError
-from rl import on_policy, play
+from rl import on_policy, play, run
 from rl.agent import OnPolicyAgent, OnPolicyConfig, Rollout
 from rl.agents import a2c, acktr, ppo
+from rl.nets import masked_cnn
 from rl.policy import Policy
 from rl.run import DivergedError
 from rl.stack import push
@@ -46,6 +48,14 @@ def _chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def policy(name: str, **changes: Any) -> Policy:
     return fakes.policy(replace(CONFIGS[name], **changes), agent=name)
+
+
+def joint(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Policy:
+    """A policy that trains its mask on its own frames, from the fourth update on."""
+    monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
+    monkeypatch.setattr("rl.auxiliary.WARM_UP", 3)
+    config, net = replace(CONFIGS[name], **changes), masked_cnn.Config(mask="joint", width=16)
+    return fakes.policy(config, fakes.LargePixels(), agent=name, net=net)
 
 
 def train(
@@ -180,8 +190,14 @@ def test_a_seeds_folder_holds_weights_curve_and_metrics(tmp_path: Path) -> None:
 
 
 @EVERY
-def test_a_killed_run_ends_in_the_same_bytes(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_killed_run_ends_in_the_same_bytes(
+    name: str, mask: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Interrupted twice, between checkpoints, and trained once more when it is done."""
+
+    def fresh() -> Policy:
+        return joint(name, monkeypatch) if mask else policy(name)
 
     class KilledError(Exception):
         pass
@@ -197,14 +213,46 @@ def test_a_killed_run_ends_in_the_same_bytes(name: str, tmp_path: Path) -> None:
 
         return progress
 
-    train(tmp_path / "whole", policy(name))
+    train(tmp_path / "whole", fresh())
     for limit in (150, 260):
         with pytest.raises(KilledError):
-            train(tmp_path / "killed", policy(name), kill(limit))
-    train(tmp_path / "killed", policy(name))
+            train(tmp_path / "killed", fresh(), kill(limit))
+    train(tmp_path / "killed", fresh())
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    train(tmp_path / "killed", policy(name))
+    train(tmp_path / "killed", fresh())
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@EVERY
+def test_a_joint_mask_is_trained_with_the_agent(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss is logged; the saved weights are those of the acting network alone."""
+    learner, logged = joint(name, monkeypatch), list[dict[str, Tensor]]()
+    log = run.Run.log
+
+    def log_and_record(self: run.Run, scalars: Mapping[str, Tensor]) -> None:
+        logged.append(dict(scalars))
+        log(self, scalars)
+
+    monkeypatch.setattr(run.Run, "log", log_and_record)
+    before = {key: value.clone() for key, value in learner.agent.policy.state_dict().items()}
+    train(tmp_path, learner)
+    present = ["attention_loss" in scalars for scalars in logged]
+    assert present == [False] * 3 + [True] * (len(logged) - 3) and len(present) > 3
+    weights = load_file(tmp_path / "weights-0000320.safetensors")
+    assert weights.keys() == before.keys()
+    masks = [key for key in weights if ".mask." in key]
+    assert len(masks) == 14 and not any(torch.equal(weights[key], before[key]) for key in masks)
+
+
+def test_a_mask_that_is_nan_ends_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = joint("a2c", monkeypatch)
+    monkeypatch.setattr(
+        "rl.auxiliary.attention_loss", lambda *_, **__: torch.tensor(torch.nan, requires_grad=True)
+    )
+    with pytest.raises(DivergedError, match="the attention loss is not finite"):
+        train(tmp_path, learner)
 
 
 def test_an_environment_that_dies_costs_the_steps_since_the_last_checkpoint(

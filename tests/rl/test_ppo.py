@@ -12,8 +12,9 @@ from torch import Tensor
 
 from rl.actor_critic import actor_critic_loss, chosen, entropy
 from rl.agent import Rollout
-from rl.agents import a2c
+from rl.agents import a2c, rainbow, sac
 from rl.agents.ppo import Agent, Config, Samples, clipped_loss, clipped_value_loss, normalised
+from rl.net import Core
 from rl.returns import gae
 from tests.rl import fakes
 
@@ -159,3 +160,30 @@ def test_a2cs_loss_is_a_loop_over_the_rollout() -> None:
             total += 0.5 * advantage**2 - 0.01 * uncertainty
     assert loss.item() == pytest.approx(total / 24, rel=1e-4)
     assert scalars["loss"] == loss.detach() and scalars["entropy"] == entropy(log_policy).mean()
+
+
+class Remembering(Core):
+    """A core that is no stack of frames."""
+
+    width = 4
+
+
+def test_minibatches_of_whole_environments_are_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, message = Remembering(), r"minibatches: 4, must divide num_envs \(3\) for a net with"
+    assert not list(SMALL.misfits(make().core))
+    assert not list(replace(SMALL, minibatches=3).misfits(core))
+    monkeypatch.setattr("rl.nets.make", lambda *_: core)
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("agent", ["rainbow", "sac"])
+def test_agents_with_replay_refuse_memories_and_auxiliary_losses(
+    agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: dict[str, Any] = {"rainbow": rainbow.Config, "sac": sac.Config}
+    core, config = Remembering(), configs[agent]()
+    core.has_auxiliary = True
+    monkeypatch.setattr("rl.nets.make", lambda *_: core)
+    with pytest.raises(ValueError, match=r"net: has a memory.*\nnet: has a loss"):
+        fakes.policy(config, agent=agent)

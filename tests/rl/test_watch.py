@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
-from pretrain.encoder import EncoderConfig
+from pretrain.encoder import EncoderConfig, Kind, Obs
 from pretrain.encoders import attention
 from rl import play
 from rl.actor import Actor
@@ -104,6 +106,41 @@ def test_a_mask_is_the_map_without_scaling() -> None:
     expected = encoder.saliency_map(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
     np.testing.assert_array_equal(maps, expected[:, 0].numpy())
     assert maps.max() < 1
+
+
+class Masks(fakes.LargePixels):
+    """Masks that depend on the image: bright where the agent is."""
+
+    kind: Kind = "masked"
+
+    def forward(self, image: Tensor) -> Obs:
+        return {"image": image, "attention": image[:, 0, ::6, ::6].float() / 255}
+
+
+@pytest.mark.parametrize("mask", ["frozen", "joint", "top_down"])
+def test_the_map_of_a_masked_policy_is_its_mask_each_cell_over_its_share(
+    mask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
+    config = a2c.Config(steps=80, stack=2)
+    encoder = Masks() if mask == "frozen" else fakes.LargePixels()
+    policy = fakes.policy(config, encoder, agent="a2c", net=masked_cnn.Config(mask=mask, width=16))
+    played = play.record(policy, seed=2, epsilon=0.3)
+    images = np.stack([frame.image for frame in played])
+    maps = np.stack(list(watch(policy, frame_set(images, [0]), 1)))
+    assert maps.shape == (len(images), 36, 36)
+    net: Any = policy.agent.core
+    for row, frame in zip(maps, played, strict=True):
+        image = torch.from_numpy(frame.image).permute(2, 0, 1)[None]
+        if mask == "frozen":
+            cells = encoder(image)["attention"][0]
+        else:
+            cells = net.net.mask(image.float() / 255)[0, 0].detach()
+        side = 36 // len(cells)
+        expected = cells.numpy().repeat(side, axis=0).repeat(side, axis=1)
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+        assert frame.attends and frame.saliency is not None and frame.selected is None
+        np.testing.assert_allclose(frame.saliency, row, atol=1e-6)
 
 
 def test_a_policy_without_attention_is_refused() -> None:
