@@ -149,7 +149,7 @@ def load_policy(
         with Bounded(path):
             policy = make_policy(spec, encoder, seed=seed, device=device)
     except ValueError as error:
-        raise FoveaError(f"{folder / CONFIG}: {error}; train it again") from error
+        raise FoveaError(f"{folder / CONFIG}: {error}") from error
     try:
         policy.agent.policy.load_state_dict(_finite(load_file(path)))
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:

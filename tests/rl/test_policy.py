@@ -129,7 +129,10 @@ def flip_bit_of_weights(folder: Path) -> None:
         (edit(lambda h: h["agent"].update(gamma=2)), "config.json: rainbow: gamma: 2, must be"),
         (edit(lambda h: h["net"].update(colour=1)), "config.json: tokens: .*colour"),
         (edit(lambda h: h["net"].update(width=8)), r"weights-0000160.*not this policy's weights"),
-        (edit(lambda h: h["net"].update(width=16_384)), r"weights-0000160.*describes more than"),
+        (
+            edit(lambda h: h["net"].update(width=16_384)),
+            "config.json: .*describes more than weights-0000160",
+        ),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not readable"),
         (lambda f: (f / WEIGHTS).write_bytes(b"no"), r"weights-0000160.*not this policy's weights"),
         (flip_bit_of_weights, r"weights-0000160.*not the bytes that .*manifest.json lists"),
