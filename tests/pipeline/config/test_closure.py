@@ -42,6 +42,8 @@ def test_a_stamp_has_a_line_of_digest_and_path_for_each_file() -> None:
          {"pretrain/encoders/multimae.py", "rl/agent.py"}),
         ("train", "policies/frostbite-spirl", {"rl/agents/rainbow.py", "rl/nets/tokens.py"},
          {"rl/nets/data_efficient_cnn.py", "rl/agents/sac.py", "pretrain/encoders/mae.py"}),
+        ("exam", "exams/mspacman-mask", {"pipeline/exam.py", "datasets/annotation/simulated.py"},
+         {"pretrain/encoders/attention.py", "rl/policy.py", "pipeline/results/html.py"}),
         ("evaluate", "policies/frostbite-der",
          {"rl/nets/data_efficient_cnn.py", "pretrain/encoders/pixels.py"}, {"rl/nets/tokens.py"}),
     ],
