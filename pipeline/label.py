@@ -1,7 +1,8 @@
 """Stage `label`: frames + any source of saliency -> a map a frame. `python -m pipeline.label NAME`.
 
 The artifact has the maps and, in `source/`, the complete source, which an encoder that needs one
-copies from there.
+copies from there. A policy's maps are its attention over the frames in time order, by the first
+seed with weights. It has no `source/`: it is not a function of a frame (rl/watch.py).
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import shutil
 from typing import Any
 
 import numpy as np
-import torch
 
 from datasets.pictures import spread
 from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.sealed import kept
 from datasets.shards import read_frames
-from pipeline.parts.maps import check_size, label
+from pipeline.parts.maps import to_bytes
 from pipeline.parts.overlays import PICTURES, overlays
+from pipeline.parts.sources import open_sources
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main
-from pretrain.frozen import CONFIG, WEIGHTS, load_saliency
+from pretrain.frozen import CONFIG, WEIGHTS
 
 SHARD = 1024  # maps in a shard, sealed as soon as they are computed
 
@@ -29,26 +30,27 @@ def run(stage: Stage) -> dict[str, Any]:
     """Label every frame of one entry; an interrupted run goes on after its sealed shards."""
     data, by = stage.inputs["frames"], stage.inputs["by"]
     frames = read_frames(data.folder, data.files)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = load_saliency(by.folder, device=device)
-    check_size(source.image_shape, frames, by.folder)
+    source = open_sources(by, frames)[0]
     progress = Progress(f"label {stage.entry.name}", len(frames), "frames")
     for stream in np.unique(frames.stream).tolist():
         mine = np.flatnonzero(frames.stream == stream)
         for shard, begin in enumerate(range(0, len(mine), SHARD)):
             path, indices = stage.out / f"{stream:03d}-{shard:05d}.tar", mine[begin : begin + SHARD]
             if not kept(path):
-                write_saliency_shard(path, frames, indices, label(source, frames, indices, device))
+                maps = to_bytes(source.look(frames, indices))
+                write_saliency_shard(path, frames, indices, maps)
             progress(len(indices))
     progress.finish()
-    (stage.out / "source").mkdir(exist_ok=True)
-    for name in (CONFIG, WEIGHTS):
-        # Content only: DVC's files are read-only, and a second attempt overwrites this copy.
-        shutil.copyfile(by.folder / name, stage.out / "source" / name)
+    if source.seed is None:
+        (stage.out / "source").mkdir(exist_ok=True)
+        for name in (CONFIG, WEIGHTS):
+            # Content only: DVC's files are read-only, and a second attempt overwrites this copy.
+            shutil.copyfile(by.folder / name, stage.out / "source" / name)
     maps = read_saliency(stage.out, frames)[1]
     sample = spread(len(frames), PICTURES)
     overlays(frames, sample, maps[sample]).save(stage.out / "overlay.png")
-    return {"frames": len(frames), "mean": float(maps.mean() / 255)}
+    seed = {} if source.seed is None else {"seed": source.seed}
+    return {"frames": len(frames), "mean": float(maps.mean() / 255)} | seed
 
 
 if __name__ == "__main__":

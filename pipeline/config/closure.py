@@ -48,7 +48,7 @@ PLUMBING = frozenset(
 )
 # The learner of `source: replay`, imported by pipeline/collect.py by name.
 LEARNER = ("pipeline.parts.learner", "rl.nets.vector")
-# An exam of a policy runs this; pipeline/parts/sources.py imports it by name, too.
+# Exams of a policy, and labels by it, run this; pipeline/parts/sources.py imports it by name, too.
 WATCHED = "pipeline.parts.watched"
 
 

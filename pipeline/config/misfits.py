@@ -9,7 +9,8 @@ from typing import Any
 
 from datasets import envs
 from datasets.errors import FoveaError
-from pipeline.config.sources import frames_of, odd_exam, odd_source, odd_views
+from pipeline.config.nets import odd_net
+from pipeline.config.sources import frames_of, odd_carried, odd_exam, odd_source, odd_views
 from pipeline.config.tables import Entry, Params, component
 
 
@@ -40,6 +41,7 @@ def misfits(params: Params) -> list[str]:
     for entry in params.tables["encoders"].values():
         if frames := frames_of(entry, params):
             mistakes += _misfit(entry, entry, envs.image_shape(frames.keys.env))
+        mistakes += odd_carried(entry, params)
     for policy in params.tables["policies"].values():
         if encoder := params.find("encoders", policy.keys.encoder):
             mistakes += _odd_policy(policy, encoder, frames_of(encoder, params))
@@ -78,7 +80,7 @@ def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str
     info = component("pretrain.encoders", encoder.keys.model).Encoder.info
     if info and info not in envs.frame_info(keys.env):
         mistakes.append(f"{where}.env: {keys.env} has no {info}, which {encoder.name} needs")
-    mistakes += _odd_net(policy, encoder)
+    mistakes += odd_net(policy, encoder)
     if not frames:
         return mistakes
     return mistakes + [
@@ -113,38 +115,6 @@ def _misfit(where: Entry, encoder: Entry, shape: tuple[int, int, int]) -> list[s
         inside = "features." if str(error).partition(":")[0] in own else ""
         return [f"{where.table}.{where.name}.{inside}{m}" for m in str(error).splitlines()]
     return []
-
-
-def _odd_net(policy: Entry, encoder: Entry) -> list[str]:
-    """Why a policy's network cannot be built for its images, or its agent not learn with it."""
-    features = component("pretrain.encoders", encoder.keys.model).Features
-    kind = features(**(encoder.features | policy.features)).kind
-    if not policy.net or kind not in ("pixels", "masked"):
-        return []  # nets on tokens take any number of them
-    where, net = f"policies.{policy.name}.", policy.net
-    own = {field.name for field in dataclasses.fields(net.config)}
-    try:
-        core = _build_net(
-            net.name, net.config, policy.config.stack, kind, envs.image_shape(policy.keys.env)
-        )
-    except ValueError as error:
-        inside = "net." if str(error).partition(":")[0] in own else "net: "
-        return [f"{where}{inside}{mistake}" for mistake in str(error).splitlines()]
-    return [f"{where}{mistake}" for mistake in policy.config.misfits(core)]
-
-
-@functools.cache
-def _build_net(name: str, config: Any, stack: int, kind: str, shape: tuple[int, int, int]) -> Any:
-    """Build a network without weights. Raises ValueError if it does not fit the features."""
-    import torch  # takes seconds, and reading a single entry does not need it
-
-    from rl import nets
-
-    with torch.device("meta"):
-        example = {"image": torch.zeros(1, *shape, dtype=torch.uint8)}
-        if kind == "masked":
-            example["attention"] = torch.zeros(1, 1, 1)
-        return nets.make(name, config, example, stack)
 
 
 @functools.cache  # several policies are on the same encoder, in several recipes

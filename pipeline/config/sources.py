@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datasets import envs
+from pipeline.config.nets import attends
 from pipeline.config.tables import TABLES, Entry, Params, component
 
 
@@ -21,6 +22,21 @@ def odd_source(where: str, by: str, frames: Entry | None, params: Params) -> lis
             "map, such as of model mae"
         ]
     return _odd_images(where, source, frames_of(source, params), frames)
+
+
+def odd_carried(encoder: Entry, params: Params) -> list[str]:
+    """The reason why an encoder that needs a source of saliency when acting cannot copy it."""
+    table, name = _split(encoder.keys.data)
+    labelled = params.find(table, name) if table == "saliency" else None
+    if not (encoder.config.needs_saliency and labelled):
+        return []
+    if not labelled.keys.by.startswith("policies/"):
+        return []
+    return [
+        f"encoders.{encoder.name}.data: the maps of {labelled.label} are the attention of "
+        f"{labelled.keys.by}, which cannot label single frames when acting; train a predictor on "
+        f"them (data: {labelled.label}, model: student), and name maps of that"
+    ]
 
 
 def odd_exam(exam: Entry, params: Params) -> list[str]:
@@ -67,11 +83,7 @@ def _odd_keypoints(where: str, k: int, truth: Entry, source: Entry | None) -> li
 def _odd_watched(where: str, policy: Entry, params: Params) -> list[str]:
     """The reason why a policy has no maps: its net attends to no part of the image."""
     encoder = params.find("encoders", policy.keys.encoder)
-    if encoder is None or policy.net is None:
-        return []
-    module = component("rl.nets", policy.net.name)
-    selects = component("pretrain.encoders", encoder.keys.model).Encoder.selects
-    if module.Net.attends and (selects or "tokens" not in module.KINDS):
+    if encoder is None or policy.net is None or attends(policy, encoder):
         return []
     return [
         f"{where}: {policy.label}, its net {policy.net.name} on {encoder.label}, attends to no "

@@ -118,7 +118,7 @@ TABLES: dict[str, Table] = {
     ),
     "saliency": Table(
         Saliency,
-        inputs={"frames": ("frames",), "by": ("predictors", "encoders")},
+        inputs={"frames": ("frames",), "by": ("predictors", "encoders", "policies")},
     ),
     "encoders": Table(Encoders, "model", "pretrain.encoders", {"data": ("frames", "saliency")}),
     "policies": Table(Policies, "agent", "rl.agents", {"encoder": ("encoders",)}),

@@ -19,8 +19,12 @@ BATCH = 32  # frames in a pass
 
 def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: str) -> Maps:
     """Maps (n, H, W) uint8 of `frames[indices]`."""
-    values = predict(source, frames.images[indices], device) * np.float32(255)
-    maps: Maps = np.rint(values).astype(np.uint8)
+    return to_bytes(predict(source, frames.images[indices], device))
+
+
+def to_bytes(values: NDArray[np.float32]) -> Maps:
+    """Maps in [0, 1] as uint8, rounded."""
+    maps: Maps = np.rint(values * np.float32(255)).astype(np.uint8)
     return maps
 
 

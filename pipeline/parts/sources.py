@@ -37,10 +37,10 @@ def open_sources(by: Artifact, frames: FrameSet) -> list[Source]:
     Raises FoveaError if it is for images of another size, or no seed has weights.
     """
     if by.label.startswith("policies/"):
-        # By name, so that rl/ is only in the code stamps of exams of policies
-        # (pipeline/config/closure.py).
+        # By name, so that rl/ is only in the code stamps of exams of policies, and of labels by
+        # them (pipeline/config/closure.py).
         watched = importlib.import_module("pipeline.parts.watched")
-        sources: list[Source] = watched.seeds(by.folder)
+        sources: list[Source] = watched.seeds(by.folder, frames)
         return sources
     device = "cuda" if torch.cuda.is_available() else "cpu"
     source = load_saliency(by.folder, device=device)

@@ -8,20 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets import envs
 from datasets.errors import FoveaError
 from datasets.saliency import Indices
 from datasets.shards import FrameSet
+from pipeline.parts.maps import check_size
 from pipeline.parts.policies import trained_policy
 from pipeline.parts.sources import FloatMaps, Source
-from rl.policy import Policy, checkpoints
+from rl.policy import Policy, checkpoints, read_spec
 from rl.watch import watch
 
 
-def seeds(folder: Path) -> list[Source]:
+def seeds(folder: Path, frames: FrameSet) -> list[Source]:
     """A source for each seed of a policy artifact that has weights: the last ones.
 
-    Raises FoveaError if no seed has any.
+    Raises FoveaError if no seed has any, or the policy is for images of another size.
     """
+    check_size(envs.image_shape(read_spec(folder).env), frames, folder)
     numbers = sorted(int(path.name[5:]) for path in folder.glob("seed-*"))
     steps = {seed: [step for step, _ in checkpoints(folder / f"seed-{seed}")] for seed in numbers}
     if not any(steps.values()):

@@ -19,10 +19,10 @@ from datasets.annotation.choice import keys
 from datasets.annotation.maps import heat_map
 from datasets.errors import FoveaError
 from datasets.frame import Frame
-from datasets.saliency import write_saliency_shard
+from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.sealed import write_sealed
 from datasets.shards import read_frames, write_shard
-from pipeline import exam, fit, params
+from pipeline import exam, fit, label, params
 from pipeline.commands import pictured
 from pipeline.parts.controls import others
 from pipeline.parts.exams import Exam, read_exam
@@ -51,7 +51,8 @@ annotations:
 predictors:
   motion: {{data: frames/taught, model: motion}}
   centre: {{data: annotations/clicks, model: centre}}
-saliency: {{}}
+saliency:
+  masked: {{frames: pac, by: policies/masked}}
 encoders:
   mask: {{data: frames/taught, model: attention}}
   points: {{data: frames/taught, model: transporter, filters: 4}}
@@ -245,6 +246,25 @@ def test_a_source_that_sees_the_objects_is_far_above_every_control(project: Path
     flat = result.flat(seed)
     assert {"f_max", "zero_mae", "centre_f_max", "shuffled_mae", "motion_mae"} <= flat.keys()
     assert result.detection(seed)["uniform"] == rows["uniform"]
+
+
+def test_a_policy_labels_frames_by_the_attention_of_its_first_seed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In shards, each of which follows from all frames before it; without a source to copy."""
+    monkeypatch.setattr(label, "SHARD", 7)
+    metrics = build("saliency/masked", label.run)
+    folder = open_artifact("saliency/masked").folder
+    frames = read_frames(open_artifact("frames/pac").folder)
+    indices, maps = read_saliency(folder, frames)
+    assert indices.tolist() == list(range(40)) and metrics["seed"] == 0
+    assert not (folder / "source").exists() and (folder / "overlay.png").exists()
+    entry = params.load().entry("policies", "masked")
+    encoder = load_encoder(open_artifact("policies/masked").folder / "encoder")
+    policy = fresh_policy(spec_of(entry), encoder, 160)
+    expected = [one for stream in range(2) for one in watch(policy, frames, stream)]
+    np.testing.assert_array_equal(maps, np.rint(np.stack(expected) * 255))
+    assert maps.std() > 0
 
 
 @pytest.mark.parametrize("name", ["mask", "masked"])

@@ -246,6 +246,15 @@ exams:
 """
 
 
+def test_a_policy_that_attends_labels_saliency(tmp_path: Path) -> None:
+    text = EXAMS.replace("by: predictors/taught}", "by: policies/{}}")
+    rainbow = '  dqn: {env: "atari/Pong?screen=gray84", encoder: mask, agent: rainbow}\n'
+    for name in ("masked", "dqn"):
+        written = text.replace("{}}", f"{name}}}").replace("  plain:", f"{rainbow}  plain:")
+        entry = load(tmp_path, written).entry("saliency", "taught")
+        assert entry.inputs() == {"frames": "frames/other", "by": f"policies/{name}"}
+
+
 def test_exams_of_every_kind_of_source_are_good(tmp_path: Path) -> None:
     """Another game's policy too; and what learned from clicks on other frames."""
     for by in ("encoders/points", "predictors/motion", "predictors/taught", "policies/masked"):
@@ -265,6 +274,13 @@ def test_exams_of_every_kind_of_source_are_good(tmp_path: Path) -> None:
         ("annotations/objects, by", "frames/other, by", r"x\.truth: 'frames/other' names no"),
         ("encoders/mask, k", "encoders/msk, k", r"x\.by: 'encoders/msk' .*'encoders/mask'"),
         ("encoders/mask, k", "saliency/taught, k", r"x\.by: .*or encoders or policies"),
+        ("by: predictors/taught}", "by: policies/plain}",
+         r"saliency\.taught\.by: policies/plain, its net nature_cnn .* attends to no part"),
+        ("by: predictors/taught}", "by: policies/tokens}",
+         r"saliency\.taught\.by: policies/tokens is for images \(3, 96, 96\)"),
+        ("by: predictors/taught}\nencoders:",
+         "by: policies/masked}\nencoders:\n  both: {data: saliency/taught, model: channels}",
+         r"encoders\.both\.data: the maps of saliency/taught are the attention of policies/masked"),
         ("encoders/mask, k", "encoders/pixels, k", r"x\.by: encoders/pixels, of model pixels, has"),
         ("encoders/mask, k", "encoders/mae, k",
          r"x\.by: encoders/mae is for images \(3, 96, 96\), those of frames/other are"),
@@ -308,6 +324,7 @@ policies:
   rainbow: {env: "atari/Assault?screen=gray84", encoder: mask, agent: rainbow}
   joint: {env: "atari/Assault?screen=gray84", encoder: pixels, agent: ppo,
           net: {name: masked_cnn, mask: joint}}
+exams: {}
 """
 
 
