@@ -150,7 +150,7 @@ def _plain(kind: str) -> Callable[[], Tensor]:
     agent = _agent(kind, _PlainTokens if kind == "tokens" else _PlainPixels)
     replay = _fill(kind, _PlainReplay)
     config, policy, target = agent.config, agent.policy, agent.target
-    trained = agent.trained
+    trained = agent.trained_parameters
     optimizer = torch.optim.Adam(
         trained, lr=config.learning_rate, eps=config.adam_epsilon, foreach=False
     )

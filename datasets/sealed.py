@@ -56,7 +56,7 @@ def is_sound(path: Path) -> bool:
     return bool(_sound_digests(path))
 
 
-def kept(path: Path) -> bool:
+def keep_if_sound(path: Path) -> bool:
     """Whether a piece of work is there and sound. A damaged one is deleted, and a line says so."""
     if is_sound(path):
         return True

@@ -18,7 +18,7 @@ import numpy as np
 from datasets import envs
 from datasets.checked import Range
 from datasets.frame import Frame
-from datasets.sealed import kept
+from datasets.sealed import keep_if_sound
 from datasets.shards import write_shard
 
 SHARD = 1024  # frames in a shard
@@ -90,7 +90,7 @@ def write_stream(
     """
     starts = range(0, count, SHARD)
     paths = [folder / f"{index:03d}-{shard:05d}.tar" for shard in range(len(starts))]
-    missing = [path for path in paths if not kept(path)]
+    missing = [path for path in paths if not keep_if_sound(path)]
     first = paths.index(missing[0]) if missing else len(paths)
     if first:
         progress(min(count, first * SHARD))

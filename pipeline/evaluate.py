@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.files import parse_json, read_json, write_atomic
-from datasets.sealed import kept, read_sealed, write_sealed
+from datasets.sealed import keep_if_sound, read_sealed, write_sealed
 from pipeline.config.tables import Entry
 from pipeline.parts.episodes import score_of
 from pipeline.parts.policies import import_parts, paper_steps, trained_policy
@@ -80,7 +80,7 @@ def run(stage: Stage) -> dict[str, Any]:
         plays += [Play(stage.entry, policies, (seed, step), results[step]) for step in results]
         reason = read_json(failed)["error"] if failed.exists() else None
         seeds.append({"seed": seed, "failed": reason, "results": results})
-    waiting = [play for play in plays if not kept(play.result)]
+    waiting = [play for play in plays if not keep_if_sound(play.result)]
     import_parts(read_spec(policies), policies / ENCODER)
     run_parallel(
         waiting,

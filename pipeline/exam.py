@@ -23,14 +23,14 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from datasets.pictures import spread
 from datasets.saliency import Indices
-from datasets.sealed import kept, read_sealed, write_sealed
+from datasets.sealed import keep_if_sound, read_sealed, write_sealed
 from pipeline.parts.charts import CONTROL, STYLE, recall_curve, standalone
 from pipeline.parts.controls import control_maps, control_points, others, second_annotator
-from pipeline.parts.detected import detected, on_frame
+from pipeline.parts.detection import detection_scores, on_frame
 from pipeline.parts.exams import FILE, Exam, Row, read_exam
 from pipeline.parts.labelled import Labelled, read_labelled, read_points
 from pipeline.parts.pictured import PICTURES, Column, pictured
-from pipeline.parts.scored import scored
+from pipeline.parts.scores import scores_of_maps
 from pipeline.parts.sources import FloatMaps, Source, open_sources, points_of
 from pipeline.runtime.artifact import lineage
 from pipeline.runtime.progress import Progress
@@ -47,9 +47,9 @@ class Truth:
 
     def score(self, maps: FloatMaps, points: list[Points] | None) -> dict[str, Any]:
         """The row of a source or control, for exam.json."""
-        row: dict[str, Any] = {"maps": scored(maps, self.labelled.maps)}
+        row: dict[str, Any] = {"maps": scores_of_maps(maps, self.labelled.maps)}
         if self.objects is not None and points is not None:
-            row["points"] = detected(points, self.objects)
+            row["points"] = detection_scores(points, self.objects)
         return row
 
 
@@ -131,7 +131,7 @@ def _maps(stage: Stage, source: Source, labelled: Labelled, progress: Progress) 
 
 
 def _kept_maps(path: Path, source: Source, labelled: Labelled, indices: Indices) -> FloatMaps:
-    if not kept(path):
+    if not keep_if_sound(path):
         buffer = io.BytesIO()
         np.save(buffer, source.look(labelled.frames, indices), allow_pickle=False)
         write_sealed(path, buffer.getvalue())

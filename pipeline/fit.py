@@ -20,7 +20,7 @@ from pipeline.config.tables import component
 from pipeline.parts.labelled import Labelled, read_labelled
 from pipeline.parts.maps import label, predict
 from pipeline.parts.overlays import PICTURES, overlays
-from pipeline.parts.scored import judged, scored
+from pipeline.parts.scores import scores_of, scores_of_maps
 from pipeline.parts.training import train
 from pipeline.runtime.stage import Stage, main
 from pretrain.encoder import SaliencySource
@@ -46,7 +46,7 @@ def run(stage: Stage) -> dict[str, Any]:
         training, validation = split(len(labelled.indices))
         predictor = _fit(stage, module, labelled, training, metrics)
         metrics |= {"maps": len(labelled.indices), "held_out": len(validation)}
-        metrics |= judged(predictor, labelled, validation)
+        metrics |= scores_of(predictor, labelled, validation)
         metrics |= _on_training(predictor, labelled, training)
         indices = labelled.indices[validation]
     save_saliency(predictor, stage.out)
@@ -82,7 +82,7 @@ def _on_training(source: SaliencySource, labelled: Labelled, training: Indices) 
     """Scores on training frames; validation frames are of the same episodes, so very similar."""
     some = training[spread(len(training), SCORED_FRAMES)]
     maps = predict(source, labelled.columns(some)["image"])
-    return scored(maps, labelled.maps[some], "taught_")
+    return scores_of_maps(maps, labelled.maps[some], "taught_")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.pictures import spread
 from datasets.saliency import read_saliency, write_saliency_shard
-from datasets.sealed import kept
+from datasets.sealed import keep_if_sound
 from datasets.shards import read_frames
 from pipeline.parts.maps import to_bytes
 from pipeline.parts.overlays import PICTURES, overlays
@@ -36,7 +36,7 @@ def run(stage: Stage) -> dict[str, Any]:
         mine = np.flatnonzero(frames.stream == stream)
         for shard, begin in enumerate(range(0, len(mine), SHARD)):
             path, indices = stage.out / f"{stream:03d}-{shard:05d}.tar", mine[begin : begin + SHARD]
-            if not kept(path):
+            if not keep_if_sound(path):
                 maps = to_bytes(source.look(frames, indices))
                 write_saliency_shard(path, frames, indices, maps)
             progress(len(indices))

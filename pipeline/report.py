@@ -14,7 +14,7 @@ from pipeline.results.html import render
 from pipeline.results.pages import against_papers
 from pipeline.results.record import read_records
 from pipeline.runtime.artifact import ROOT
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 OUT = ROOT / "report"
 
@@ -22,7 +22,7 @@ OUT = ROOT / "report"
 def main() -> None:
     """The command line."""
     argparse.ArgumentParser(prog="python -m pipeline.report", description=main.__doc__).parse_args()
-    with told_plainly():
+    with plain_errors():
         tables = {
             table: {name: entry.resolved() for name, entry in entries.items()}
             for table, entries in params.load().tables.items()

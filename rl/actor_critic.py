@@ -53,7 +53,7 @@ class ActorCriticAgent:
         self.device = torch.device(device)
         self.policy = ActorCritic(core, actions).to(self.device)
         self.core = self.policy.core
-        self.trained = [p for p in self.policy.parameters() if p.requires_grad]
+        self.trained_parameters = [p for p in self.policy.parameters() if p.requires_grad]
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
         self.precision = config.precision
@@ -70,7 +70,7 @@ class ActorCriticAgent:
         with self.training() if explore else nullcontext():
             log_policy, value, state, extras = self.policy(_one(obs), state, first[None])
         action = self._sample(log_policy) if explore else log_policy.argmax(-1)
-        extras = extras | {"log_prob": chosen(log_policy, action), "value": value}
+        extras = extras | {"log_prob": log_prob_of(log_policy, action), "value": value}
         return action[0], state, {key: each[0] for key, each in extras.items()}
 
     @torch.no_grad()
@@ -131,7 +131,7 @@ def actor_critic_loss(
     returns = discounted(rollout.reward, rollout.discount, rollout.last_value)
     assert value.shape == returns.shape == rollout.action.shape
     advantage = returns - value
-    policy_loss = -(advantage.detach() * chosen(log_policy, rollout.action)).mean()
+    policy_loss = -(advantage.detach() * log_prob_of(log_policy, rollout.action)).mean()
     value_loss, uncertainty = advantage.square().mean(), entropy(log_policy).mean()
     loss = policy_loss + weights.value_weight * value_loss - weights.entropy_weight * uncertainty
     return loss, {
@@ -141,7 +141,7 @@ def actor_critic_loss(
     }
 
 
-def chosen(log_policy: Tensor, action: Tensor) -> Tensor:
+def log_prob_of(log_policy: Tensor, action: Tensor) -> Tensor:
     """log π (..., actions) -> log π (...) of the actions taken."""
     return log_policy.gather(-1, action[..., None])[..., 0]
 

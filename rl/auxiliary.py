@@ -52,8 +52,8 @@ class PairLoss(Auxiliary):
         self.model.initialise(seed)
         self.model.to(self.device)
         self.model.mask = mask
-        self.trained = list(self.model.parameters())
-        self.optimizer = torch.optim.Adam(self.trained, LEARNING_RATE, foreach=True)
+        self.trained_parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.Adam(self.trained_parameters, LEARNING_RATE, foreach=True)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.precision = precision
         self.updates = self.total = 0  # updates of the agent, and steps, so far
@@ -95,7 +95,7 @@ class PairLoss(Auxiliary):
         loss = attention_loss(output, scaled(targets), delta=DELTA, sparsity=SPARSITY)
         self.optimizer.zero_grad()  # Ψ has the agent's gradients
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.trained, GRADIENT_NORM, foreach=True)
+        nn.utils.clip_grad_norm_(self.trained_parameters, GRADIENT_NORM, foreach=True)
         self.optimizer.step()
         return torch.stack([loss.detach(), output.mask.detach().mean()])
 

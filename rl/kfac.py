@@ -101,12 +101,12 @@ class KFAC:
         names = list(self._outputs)
         gradients = torch.autograd.grad(loss, list(self._outputs.values()), retain_graph=True)
         for name, gradient in zip(names, gradients, strict=True):
-            observed = factors(self.layers[name], self._inputs[name], gradient, samples)
+            new_factors = factors(self.layers[name], self._inputs[name], gradient, samples)
             if name in self.factors:
-                for average, new in zip(self.factors[name], observed, strict=True):
+                for average, new in zip(self.factors[name], new_factors, strict=True):
                     average.lerp_(new, 1 - self.decay)
             else:
-                self.factors[name] = observed
+                self.factors[name] = new_factors
         self._inputs, self._outputs = {}, {}
 
     @torch.no_grad()
@@ -117,13 +117,13 @@ class KFAC:
         self.steps += 1
         product = torch.zeros((), device=next(iter(self.layers.values())).weight.device)
         natural = {}
-        observed = {name: self.layers[name] for name in self.factors}
-        for name, layer in observed.items():
-            gradient = joined(layer, lambda parameter: parameter.grad)
+        layers = {name: self.layers[name] for name in self.factors}
+        for name, layer in layers.items():
+            gradient = joint_matrix(layer, lambda parameter: parameter.grad)
             natural[name] = self._precondition(name, gradient)
             product += (natural[name] * gradient).sum()
         scale = (self.kl_clip / (self.learning_rate**2 * product)).sqrt().clamp_max(1)
-        for name, layer in observed.items():
+        for name, layer in layers.items():
             step = natural[name] * scale
             if layer.bias is not None:
                 layer.bias.grad = step[:, -1].contiguous()
@@ -228,7 +228,7 @@ def _gram(parts: Iterable[Tensor]) -> Tensor:
     return total.tril() + total.tril(-1).T
 
 
-def joined(layer: Layer, of: Callable[[Any], Any]) -> Tensor:
+def joint_matrix(layer: Layer, of: Callable[[Any], Any]) -> Tensor:
     """`of` weight and bias as one matrix (out, in + 1); the bias is the last column."""
     weight: Tensor = of(layer.weight).flatten(1)
     return weight if layer.bias is None else torch.cat([weight, of(layer.bias)[:, None]], dim=1)

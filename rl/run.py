@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
-from datasets.sealed import DamagedError, check_sealed, kept, remove_sealed, write_sealed
+from datasets.sealed import DamagedError, check_sealed, keep_if_sound, remove_sealed, write_sealed
 
 LOG_EVERY = 100  # steps between points in TensorBoard
 DONE, FAILED = "metrics.json", "failed.json"
@@ -146,9 +146,9 @@ class Run:
         """The last sound checkpoint, checked before any part is restored."""
         states = sorted(self.resume.glob(STATES), reverse=True)
         files = self.resume.glob("[!.]*") if states else []
-        if not all([kept(path) for path in sorted(files) if path not in states]):
+        if not all([keep_if_sound(path) for path in sorted(files) if path not in states]):
             return None
-        return next(filter(kept, states), None)
+        return next(filter(keep_if_sound, states), None)
 
     def _restore(self, path: Path, device: torch.device) -> None:
         try:

@@ -52,7 +52,7 @@ class FrameStack(Core):
             {key: value.unflatten(0, shape) for key, value in extras.items()},
         )
 
-    def apart(self, obs: Obs, state: State, first: Tensor) -> tuple[Obs, State, Tensor]:
+    def split_steps(self, obs: Obs, state: State, first: Tensor) -> tuple[Obs, State, Tensor]:
         """T steps of B environments as T·B sequences of one step, each with the state before it.
 
         Every key (T, B, ...) and `first` (T, B) -> (1, T·B, ...) and (1, T·B); the state's keys

@@ -21,8 +21,10 @@ def test_the_glossary_is_read() -> None:
     [
         ('"""A map of nothing anywhere."""', "1: 'nothing anywhere', write: all-zero map"),
         ("x = 1  # nothing\n# anywhere", "1: 'nothing anywhere', write: all-zero map"),
-        ("\nfound, y = 1, 2", "2: variable 'found', write: "),
-        ("def f(told): ...", "1: variable 'told', write: "),
+        ("\nfound, y = 1, 2", "2: name 'found', write: "),
+        ("def f(told): ...", "1: name 'told', write: "),
+        ("def _kept(): ...", "1: name 'kept', write: "),
+        ("class A:\n    def f(self) -> None:\n        self.seen = 1", "3: name 'seen', write: "),
         ("x: int = 1\nx += find(kept=1)  # the files that were found", None),
     ],
 )

@@ -1,8 +1,9 @@
 """`python -m tools.terms`: a lint by the glossary in CONTRIBUTING.md. Part of `make lint`.
 
 The last column of each row of the glossary's table lists, in backticks, phrases that must not occur
-in any source, page or configuration; `name =` forbids a name of a variable or an argument. Prints
-`file:line: phrase, write: term` for each occurrence, and exits with 1 if there is any.
+in any source, page or configuration. `name =` forbids a name of a variable, argument, attribute,
+function or class. Prints `file:line: phrase, write: term` for each occurrence, and exits with 1 if
+there is any.
 """
 
 from __future__ import annotations
@@ -40,12 +41,22 @@ def offences(path: Path, phrases: dict[str, str], names: dict[str, str]) -> Iter
             line = text.count("\n", 0, match.start()) + 1
             yield f"{line}: {phrase!r}, write: {term}"
     for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
-        name = getattr(node, "arg", None) if isinstance(node, ast.arg) else None
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            name = node.id
+        name = _defined(node).strip("_")
         if name in names:
-            assert isinstance(node, ast.arg | ast.Name)
-            yield f"{node.lineno}: variable {name!r}, write: {names[name]}"
+            yield f"{getattr(node, 'lineno', 0)}: name {name!r}, write: {names[name]}"
+
+
+def _defined(node: ast.AST) -> str:
+    """The name that a node defines; "" if none."""
+    if isinstance(node, ast.arg):
+        return node.arg
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return node.id
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return node.attr
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return node.name
+    return ""
 
 
 def files(root: Path) -> Iterator[Path]:

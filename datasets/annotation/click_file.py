@@ -45,7 +45,7 @@ Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Clicked:
+class FrameClicks:
     """The clicks of one annotator on one frame."""
 
     sha256: str
@@ -57,7 +57,7 @@ class Clicked:
         return np.array(self.points, np.float64).reshape(-1, 2)
 
 
-def check_picture(path: Path, key: str, clicked: Clicked, here: str) -> None:
+def check_picture(path: Path, key: str, clicked: FrameClicks, here: str) -> None:
     """Raise FoveaError where the clicks are of another image than the frame's, of digest `here`."""
     if clicked.sha256 != here:
         raise FoveaError(
@@ -85,7 +85,7 @@ def path_of(folder: Path, annotator: str) -> Path:
     return folder / f"{annotator}.json"
 
 
-def read_clicks(path: Path) -> dict[str, Clicked]:
+def read_clicks(path: Path) -> dict[str, FrameClicks]:
     """Frame key -> its clicks; empty without a file.
 
     Raises FoveaError naming the file, and the frame where there is one.
@@ -120,11 +120,11 @@ def change(path: Path, key: str, sha256: str, *, before: Points, after: Points) 
         if now != after:
             if now != before:
                 raise ConflictError(now)
-            write_clicks(path, marked | {key: Clicked(sha256, after)})
+            write_clicks(path, marked | {key: FrameClicks(sha256, after)})
         sync(path.parent)  # an earlier writer may have been killed before that
 
 
-def write_clicks(path: Path, marked: Mapping[str, Clicked]) -> None:
+def write_clicks(path: Path, marked: Mapping[str, FrameClicks]) -> None:
     """Write one line a frame; frames without clicks are left out."""
     lines = [
         f'"{key}": {{"sha256": "{one.sha256}", "clicks": {json.dumps(one.points)}, '
@@ -152,7 +152,7 @@ def read_points(value: object) -> Points:
     return tuple(points)
 
 
-def _one_frame(key: str, value: object) -> Clicked:
+def _one_frame(key: str, value: object) -> FrameClicks:
     if not KEY.fullmatch(key):
         raise ValueError(f"frame {quoted(key)}: not a frame's key")
     if not isinstance(value, dict) or value.keys() - {"crc32"} != {"sha256", "clicks"}:
@@ -161,7 +161,7 @@ def _one_frame(key: str, value: object) -> Clicked:
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise ValueError(f"frame {key}: {quoted(digest)} is not a SHA-256")
     try:
-        clicked = Clicked(digest, read_points(value["clicks"]))
+        clicked = FrameClicks(digest, read_points(value["clicks"]))
     except ValueError as error:
         raise ValueError(f"frame {key}: {error}") from error
     if value.get("crc32", _crc32(key, clicked)) != _crc32(key, clicked):
@@ -171,7 +171,7 @@ def _one_frame(key: str, value: object) -> Clicked:
     return clicked
 
 
-def _crc32(key: str, one: Clicked) -> int:
+def _crc32(key: str, one: FrameClicks) -> int:
     points = [[float(x), float(y)] for x, y in one.points]
     return zlib.crc32(f"{key} {one.sha256} {json.dumps(points)}".encode())
 

@@ -68,7 +68,9 @@ def check(env: str) -> None:
     ram.check("simulated", env)
 
 
-def again(config: Config, env: str, frames: FrameSet, indices: Sequence[int]) -> list[Clicks]:
+def second_annotator(
+    config: Config, env: str, frames: FrameSet, indices: Sequence[int]
+) -> list[Clicks]:
     """The clicks (n, 2) of a second simulated annotator on each of these frames."""
     targets = _targets(env, frames)
     other = replace(config, seed=config.seed + 1)

@@ -16,13 +16,13 @@ from PIL import Image
 
 from datasets.annotation import heatmap_js, server
 from datasets.annotation.choice import digest, keys, order
-from datasets.annotation.click_file import CLICKS, Clicked, path_of, read_clicks, write_clicks
+from datasets.annotation.click_file import CLICKS, FrameClicks, path_of, read_clicks, write_clicks
 from datasets.errors import FoveaError
 from datasets.shards import read_frames
 from pipeline import params
 from pipeline.config.tables import Entry
 from pipeline.runtime.artifact import open_artifact
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 
 def task(entry: Entry, annotator: str) -> server.Task:
@@ -69,7 +69,7 @@ def import_clicks(task: server.Task, folder: Path) -> None:
         )
     clicks = heatmap_js.read(folder, len(task.keys))
     task.path.parent.mkdir(parents=True, exist_ok=True)
-    content = {task.keys[n]: Clicked(task.digests[n], points) for n, points in clicks.items()}
+    content = {task.keys[n]: FrameClicks(task.digests[n], points) for n, points in clicks.items()}
     write_clicks(task.path, content)
     _say(f"{task.path}: {sum(map(len, clicks.values()))} clicks on {len(clicks)} frames")
 
@@ -99,7 +99,7 @@ def main() -> None:
         help="import the clicks of its annotations_NNN.txt",
     )
     arguments = parser.parse_args()
-    with told_plainly():
+    with plain_errors():
         entries = params.load()
         if arguments.entry is None:
             names = ", ".join(entries.tables["annotations"]) or "none; write one in params.yaml"

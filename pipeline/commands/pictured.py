@@ -22,13 +22,13 @@ from datasets.pictures import spread
 from datasets.saliency import Indices
 from pipeline import params
 from pipeline.config.tables import Entry
-from pipeline.parts.detected import on_frame
+from pipeline.parts.detection import on_frame
 from pipeline.parts.labelled import Labelled, read_labelled, read_points
 from pipeline.parts.pictured import PICTURES, Column, pictured
 from pipeline.parts.sources import open_sources, points_of
 from pipeline.runtime.artifact import open_artifact
 from pipeline.runtime.record import RUNS
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 
 def picture(exams: Sequence[tuple[Entry, str]], count: int = PICTURES) -> Image.Image:
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=PICTURES, help="how many rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with told_plainly():
+    with plain_errors():
         checked = params.load()
         named = [text.partition("=")[::2] for text in arguments.exams]
         exams = [(checked.entry("exams", name), words or name) for name, words in named]

@@ -44,7 +44,7 @@ from pipeline.results.add import write_draft
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.record import record
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 from pretrain.encoder import Encoder, Obs
 from pretrain.frozen import load_encoder
 from pretrain.images import channels_first
@@ -91,7 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     maps: Maps = {}
-    with told_plainly():
+    with plain_errors():
         for name in arguments.encoders:
             began = time.time()
             fields = measure(name, arguments.frames, maps)

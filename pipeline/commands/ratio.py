@@ -29,7 +29,7 @@ from pipeline import params
 from pipeline.runtime import artifact
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.record import RUNS
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 from pretrain.encoders import mae
 from pretrain.figures import bar_chart
 from pretrain.frozen import load_encoder
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, help="number of frames, evenly spread (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with told_plainly():
+    with plain_errors():
         stats = measure(arguments.encoder, arguments.slope, arguments.frames)
         folder = RUNS / f"ratio-{arguments.encoder}"
         folder.mkdir(parents=True, exist_ok=True)

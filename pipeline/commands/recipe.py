@@ -12,7 +12,7 @@ from datasets.errors import FoveaError
 from datasets.files import write_atomic
 from pipeline import params
 from pipeline.config.typed import closest
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -78,7 +78,7 @@ def main() -> None:
     if arguments.name is None:
         print(f"{listing()}\n\n`make recipe NAME=<one of these>` makes it params.yaml")
         return
-    with told_plainly():
+    with plain_errors():
         use(arguments.name, force=arguments.force)
     print(f"params.yaml is now pipeline/recipes/{arguments.name}.yaml; `dvc repro` builds it")
 

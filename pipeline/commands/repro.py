@@ -17,7 +17,7 @@ from datasets.files import parse_json, read_json
 from pipeline import params
 from pipeline.config.yaml_file import read_yaml
 from pipeline.runtime.process import die_with_parent
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 TORN = Path(".dvc/tmp/rwlock")
 LOCK = Path("dvc.lock")
@@ -35,7 +35,7 @@ def remove_torn_lock(path: Path = TORN) -> None:
             print(f"note: {path}: torn by a DVC that was killed, so it is removed", file=sys.stderr)
 
 
-def uncached(cache: Path, stages: Collection[str], lock: Path = LOCK) -> list[str]:
+def outs_not_in_cache(cache: Path, stages: Collection[str], lock: Path = LOCK) -> list[str]:
     """The outs of these stages that are there, but not in DVC's `cache`, or not every file of them.
 
     `dvc.lock` has stages of other recipes, too, and those that were never built here.
@@ -45,18 +45,18 @@ def uncached(cache: Path, stages: Collection[str], lock: Path = LOCK) -> list[st
     return [
         out["path"]
         for out in outs
-        if Path(out["path"]).exists() and not _cached(cache / "files/md5", out["md5"])
+        if Path(out["path"]).exists() and not _is_cached(cache / "files/md5", out["md5"])
     ]
 
 
-def _cached(cache: Path, md5: str) -> bool:
+def _is_cached(cache: Path, md5: str) -> bool:
     place = cache / md5[:2] / md5[2:]
     if not place.is_file():
         return False
     if not md5.endswith(".dir"):
         return True
     try:
-        return all(_cached(cache, file["md5"]) for file in read_json(place))
+        return all(_is_cached(cache, file["md5"]) for file in read_json(place))
     except (FoveaError, LookupError, TypeError):
         return False
 
@@ -73,7 +73,7 @@ def _is_dvc(process: Path) -> bool:
 
 def main() -> None:
     """The command line: arguments are those of `dvc repro`."""
-    with told_plainly():
+    with plain_errors():
         entries = params.write_stamps()
         params.check_folders()
         remove_torn_lock()
@@ -83,7 +83,7 @@ def main() -> None:
             sys.exit(code)
         cache = subprocess.run([*dvc, "cache", "dir"], capture_output=True, text=True, check=True)
         stages = [f"{stage}@{entry.name}" for entry in entries for stage in params.stages_of(entry)]
-        if missing := uncached(Path(cache.stdout.strip()), [*stages, "report"]):
+        if missing := outs_not_in_cache(Path(cache.stdout.strip()), [*stages, "report"]):
             raise FoveaError(
                 f"{', '.join(missing)}: built, but not in DVC's cache, whose disk may be full; "
                 "free some space and run `dvc commit -f`"

@@ -19,7 +19,7 @@ from pipeline.results.claims import read_papers
 from pipeline.results.pages import pages
 from pipeline.results.record import read_records
 from pipeline.runtime.artifact import ROOT
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     adding.add_argument("--note", default="", help="differences from the recipe")
     adding.add_argument("--artifacts", type=Path, default=ROOT, help="the folder it was built in")
     options = parser.parse_args()
-    with told_plainly():
+    with plain_errors():
         if options.command == "add":
             for path in add(options.label, options.on, options.note, root=options.artifacts):
                 print(path, file=sys.stderr)

@@ -28,7 +28,7 @@ from pipeline.config import tables
 from pipeline.config.typed import closest
 from pipeline.config.yaml_file import read_yaml
 from pipeline.runtime.artifact import ROOT, STAGES
-from pipeline.runtime.stage import told_plainly
+from pipeline.runtime.stage import plain_errors
 
 CODE = Path(__file__).parents[2]
 # Upper bounds by key; an entry with less keeps it.
@@ -173,7 +173,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.commands.smoke", description=__doc__)
     parser.add_argument("name", help=f"one of: {', '.join(recipes())}")
-    with told_plainly():
+    with plain_errors():
         page = smoke(parser.parse_args().name)
     print(f"all built; the report: {page}")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from datasets.annotation import simulated
 from datasets.annotation.maps import heat_map
 from pipeline.parts.labelled import Labelled
-from pipeline.parts.scored import CENTRE
+from pipeline.parts.scores import CENTRE
 from pretrain.metrics.keypoints import (
     CELLS,
     Points,
@@ -77,7 +77,7 @@ def second_annotator(
     if entry["annotator"] != "simulated":
         return None
     config = simulated.Config(**{own.name: entry[own.name] for own in fields(simulated.Config)})
-    again = simulated.again(config, env, labelled.frames, labelled.indices.tolist())
+    again = simulated.second_annotator(config, env, labelled.frames, labelled.indices.tolist())
     maps = [heat_map(clicks, *labelled.maps.shape[1:]) for clicks in again]
     shares: NDArray[np.float32] = np.divide(maps, 255, dtype=np.float32)
     return shares

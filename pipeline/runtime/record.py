@@ -32,7 +32,7 @@ def attempt(folder: Path) -> tuple[float, int]:
     """
     path = folder / ATTEMPTS
     seconds, runs = 0.0, 0
-    if sealed.kept(path):
+    if sealed.keep_if_sound(path):
         last = parse_json(sealed.read_sealed(path))
         wrote = max(file.stat().st_mtime for file in folder.rglob("*"))
         seconds, runs = last["seconds"] + max(0.0, wrote - last["began"]), last["runs"]

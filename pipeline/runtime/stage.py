@@ -24,7 +24,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import read_json, sha256_file, write_atomic
-from datasets.sealed import MANIFEST, kept, read_sealed, write_sealed
+from datasets.sealed import MANIFEST, keep_if_sound, read_sealed, write_sealed
 from pipeline import params
 from pipeline.config import closure, tables
 from pipeline.runtime import artifact, finished
@@ -85,7 +85,7 @@ def main(
     # time of one, but four and a half times as long beside another stage with two threads (MAE on
     # two cores), since waiting threads spin.
     one_thread()
-    with told_plainly():
+    with plain_errors():
         if TORCHRUN in os.environ:
             raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
         entry = params.entry_of(name, table, arguments.entry)
@@ -112,7 +112,8 @@ def main(
             artifact.publish(stage.out, label)
             digest = sha256_file(ROOT / label / MANIFEST)
             first = folder / f"record-{digest[:16]}.json"
-            if kept(first):  # everything was finished before: the record is of the run that did it
+            # Everything was finished before: the record is of the run that did it.
+            if keep_if_sound(first):
                 write_atomic(RUNS / f"{name}-{entry.name}.json", read_sealed(first))
             else:
                 write_sealed(first, record(name, entry.name, began, earlier, digest))
@@ -148,7 +149,7 @@ def inherit_simulated(metrics: Mapping[str, Any], inputs: Iterable[Artifact]) ->
 
 
 @contextlib.contextmanager
-def told_plainly() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """Turn an error that the user can correct into one message and exit status 1."""
     interruptible()
     try:

@@ -62,7 +62,7 @@ class Agent(ActorCriticAgent):
         super().__init__(config, core, actions=actions, seed=seed, device=device)
         self.config = config
         self.optimizer = torch.optim.RMSprop(
-            self.trained,
+            self.trained_parameters,
             lr=config.learning_rate,
             alpha=config.rms_decay,
             eps=config.rms_epsilon,
@@ -76,7 +76,9 @@ class Agent(ActorCriticAgent):
         loss, scalars = actor_critic_loss(rollout, log_policy, value, self.config)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm, foreach=True)
+        norm = nn.utils.clip_grad_norm_(
+            self.trained_parameters, self.config.gradient_norm, foreach=True
+        )
         self.optimizer.step()
         self.updates += 1
         return scalars | {"gradient_norm": norm}

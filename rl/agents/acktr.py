@@ -26,7 +26,7 @@ from torch import Tensor
 
 from datasets.checked import Count, Fraction, NonNegative, Positive
 from pretrain.modules.precision import Precision
-from rl.actor_critic import ActorCriticAgent, actor_critic_loss, chosen
+from rl.actor_critic import ActorCriticAgent, actor_critic_loss, log_prob_of
 from rl.agent import OnPolicyConfig, Rollout
 from rl.kfac import KFAC
 from rl.net import Core
@@ -101,4 +101,4 @@ class Agent(ActorCriticAgent):
         """
         noise = torch.randn(value.shape, generator=self.generator, device=self.device)
         target = value.detach() + noise
-        return (0.5 * (value - target).square() - chosen(log_policy, action)).mean()
+        return (0.5 * (value - target).square() - log_prob_of(log_policy, action)).mean()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from datasets.checked import Count, Fraction, NonNegative, Positive
 from pretrain.encoder import Obs
 from pretrain.modules.precision import Precision
-from rl.actor_critic import ActorCriticAgent, chosen, entropy
+from rl.actor_critic import ActorCriticAgent, entropy, log_prob_of
 from rl.agent import OnPolicyConfig, Rollout
 from rl.net import Core, State
 from rl.returns import gae
@@ -108,7 +108,7 @@ class Agent(ActorCriticAgent):
         super().__init__(config, core, actions=actions, seed=seed, device=device)
         self.config = config
         self.optimizer = torch.optim.Adam(
-            self.trained, lr=config.learning_rate, eps=config.adam_epsilon, foreach=True
+            self.trained_parameters, lr=config.learning_rate, eps=config.adam_epsilon, foreach=True
         )
 
     def update(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -116,13 +116,13 @@ class Agent(ActorCriticAgent):
         samples = self.samples(rollout)
         count = len(samples.action[0])
         size = count // self.config.minibatches
-        logged: list[dict[str, Tensor]] = []
+        scalars: list[dict[str, Tensor]] = []
         self._anneal()
         for _ in range(self.config.epochs):
             order = torch.randperm(count, generator=self.generator, device=self.device)
-            logged += [self._step(samples.rows(index)) for index in order.view(-1, size)]
+            scalars += [self._step(samples.rows(index)) for index in order.view(-1, size)]
         self.updates += 1
-        return {name: torch.stack([each[name] for each in logged]).mean() for name in logged[0]}
+        return {name: torch.stack([each[name] for each in scalars]).mean() for name in scalars[0]}
 
     def samples(self, rollout: Rollout) -> Samples:
         """A rollout as what minibatches are sampled from."""
@@ -132,7 +132,7 @@ class Agent(ActorCriticAgent):
         state, obs, first = rollout.state, rollout.obs, rollout.first
         parts = [rollout.action, rollout.log_prob, rollout.value, advantage]
         if isinstance(self.core, FrameStack):
-            obs, state, first = self.core.apart(obs, state, first)
+            obs, state, first = self.core.split_steps(obs, state, first)
             parts = [part.view(1, -1) for part in parts]
         return Samples(state, obs, first, *parts)
 
@@ -147,7 +147,9 @@ class Agent(ActorCriticAgent):
         loss, scalars = self.loss(batch, log_policy, value)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm, foreach=True)
+        norm = nn.utils.clip_grad_norm_(
+            self.trained_parameters, self.config.gradient_norm, foreach=True
+        )
         self.optimizer.step()
         return scalars | {"gradient_norm": norm}
 
@@ -157,8 +159,8 @@ class Agent(ActorCriticAgent):
         """The clipped objective's loss, the value's and the entropy's, weighted, and scalars."""
         config = self.config
         assert value.shape == batch.advantage.shape
-        log_ratio = chosen(log_policy, batch.action) - batch.log_prob
-        policy_loss = clipped_loss(log_ratio.exp(), normalised(batch.advantage), config.clip)
+        log_ratio = log_prob_of(log_policy, batch.action) - batch.log_prob
+        policy_loss = clipped_loss(log_ratio.exp(), standardise(batch.advantage), config.clip)
         target = batch.advantage + batch.value
         value_loss = clipped_value_loss(value, batch.value, target, config.clip)
         uncertainty = entropy(log_policy).mean()
@@ -173,7 +175,7 @@ class Agent(ActorCriticAgent):
         return loss, {name: part.detach() for name, part in parts.items()}
 
 
-def normalised(advantage: Tensor) -> Tensor:
+def standardise(advantage: Tensor) -> Tensor:
     """Of mean 0 and standard deviation 1 over the minibatch."""
     return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
 
@@ -185,5 +187,5 @@ def clipped_loss(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 def clipped_value_loss(value: Tensor, old: Tensor, target: Tensor, clip: float) -> Tensor:
     """Half the mean of the larger squared error: of V, and of V held within ε of the old one."""
-    held = old + (value - old).clamp(-clip, clip)
-    return 0.5 * torch.maximum((value - target).square(), (held - target).square()).mean()
+    clipped = old + (value - old).clamp(-clip, clip)
+    return 0.5 * torch.maximum((value - target).square(), (clipped - target).square()).mean()

@@ -115,9 +115,9 @@ class Agent:
         self.policy = Network(config, core.net, actions).to(self.device)
         self.target = deepcopy(self.policy).requires_grad_(False)
         self.core = core.to(self.device)
-        self.trained = list(self.policy.parameters())
+        self.trained_parameters = list(self.policy.parameters())
         self.optimizer = torch.optim.Adam(
-            self.trained, lr=config.learning_rate, eps=config.adam_epsilon, fused=True
+            self.trained_parameters, lr=config.learning_rate, eps=config.adam_epsilon, fused=True
         )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
@@ -151,8 +151,10 @@ class Agent:
         resample_noise(self.policy, self.generator)
         resample_noise(self.target, self.generator)
         loss, scalars = self._loss(batch)
-        set_gradients(loss, self.trained)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.config.gradient_norm, foreach=True)
+        set_gradients(loss, self.trained_parameters)
+        norm = nn.utils.clip_grad_norm_(
+            self.trained_parameters, self.config.gradient_norm, foreach=True
+        )
         self.optimizer.step()
         self.updates += 1
         if self.updates % self.config.target_every == 0:

@@ -143,7 +143,7 @@ class Agent:
             math.log(config.temperature), device=self.device, requires_grad=True
         )
         self.target_entropy = -float(actions)
-        self.trained: dict[str, list[Tensor]] = {
+        self.trained_parameters: dict[str, list[Tensor]] = {
             "critic": [
                 *self.critic.parameters(),
                 *(p for p in self.policy.net.parameters() if p.requires_grad),
@@ -153,7 +153,7 @@ class Agent:
         }
         self.optimizers = {
             name: torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
-            for name, parameters in self.trained.items()
+            for name, parameters in self.trained_parameters.items()
         }
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.updates = 0
@@ -217,7 +217,7 @@ class Agent:
         return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": temperature}
 
     def _step(self, name: str, loss: Tensor) -> None:
-        set_gradients(loss, self.trained[name])
+        set_gradients(loss, self.trained_parameters[name])
         self.optimizers[name].step()
 
     def state_dict(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datasets.annotation import choice
-from datasets.annotation.click_file import Clicked, write_clicks
+from datasets.annotation.click_file import FrameClicks, write_clicks
 from datasets.annotation.maps import CANVAS
 from datasets.frame import Frame
 from datasets.shards import read_frames, write_shard
@@ -88,7 +88,7 @@ def clicked_frames(folder: Path) -> Path:
             for n, image in enumerate(noise)]  # fmt: skip
     write_shard(folder / "000-00000.tar", rows, stream=0, start=0)
     frames = read_frames(folder)
-    clicked = {key: Clicked(choice.digest(frames, n), ((n, 2.5), (400.0, 0.0)))
+    clicked = {key: FrameClicks(choice.digest(frames, n), ((n, 2.5), (400.0, 0.0)))
                for n, key in enumerate(choice.keys(frames))}  # fmt: skip
     write_clicks(folder / "somebody.json", clicked)
     return folder

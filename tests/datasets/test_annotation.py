@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from datasets.annotation.choice import keys, order
 from datasets.annotation.maps import CANVAS, Clicks, heat_map, mean_map
 from datasets.annotation.ram import GAMES, boxes
-from datasets.annotation.simulated import Config, again, annotate
+from datasets.annotation.simulated import Config, annotate, second_annotator
 from datasets.envs.atari import AtariGame
 from datasets.envs.atari import Config as Game
 from datasets.errors import FoveaError
@@ -216,7 +216,7 @@ def test_another_annotator_clicks_on_the_same_frames_elsewhere() -> None:
     frames = ms_pacman(40)
     indices = [3, 17, 5]
     first = simulate("atari/MsPacman", frames, 40)
-    second = again(Config(), "atari/MsPacman", frames, indices)
+    second = second_annotator(Config(), "atari/MsPacman", frames, indices)
     for index, clicks in zip(indices, second, strict=True):
         assert not np.isin(clicks, first[index]).any()
         np.testing.assert_allclose(clicks.mean(0), first[index].mean(0), atol=12)

@@ -17,8 +17,8 @@ import pytest
 from datasets.annotation import choice, heatmap_js
 from datasets.annotation.click_file import (
     MOST,
-    Clicked,
     ConflictError,
+    FrameClicks,
     change,
     path_of,
     read_clicks,
@@ -39,9 +39,9 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
     assert read_clicks(path) == {}
     marked = {
-        KEYS[1]: Clicked(DIGEST, ((0.0, 400.0), (12.5, 3.1))),
-        KEYS[0]: Clicked(DIGEST, ((7.0, 7.0),)),
-        KEYS[2]: Clicked(DIGEST, ()),
+        KEYS[1]: FrameClicks(DIGEST, ((0.0, 400.0), (12.5, 3.1))),
+        KEYS[0]: FrameClicks(DIGEST, ((7.0, 7.0),)),
+        KEYS[2]: FrameClicks(DIGEST, ()),
     }
     write_clicks(path, marked)
     assert read_clicks(path) == {key: one for key, one in marked.items() if one.points}
@@ -90,7 +90,7 @@ FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_damaged_file_is_named_with_the_frame(tmp_path: Path, name: str) -> None:
     path, (spoil, says) = tmp_path / "alice.json", FAULTS[name]
-    write_clicks(path, {KEYS[0]: Clicked(DIGEST, ((7.5, 8.0),))})
+    write_clicks(path, {KEYS[0]: FrameClicks(DIGEST, ((7.5, 8.0),))})
     path.write_bytes(spoil(path.read_text()).encode(errors="surrogateescape"))
     with pytest.raises(FoveaError) as raised:
         read_clicks(path)
@@ -104,7 +104,10 @@ def test_a_damaged_file_is_named_with_the_frame(tmp_path: Path, name: str) -> No
 
 def test_any_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
-    marked = {KEYS[0]: Clicked(DIGEST, ((7.5, 8.0),)), KEYS[1]: Clicked("cd" * 32, ((1.0, 390.2),))}
+    marked = {
+        KEYS[0]: FrameClicks(DIGEST, ((7.5, 8.0),)),
+        KEYS[1]: FrameClicks("cd" * 32, ((1.0, 390.2),)),
+    }
     write_clicks(path, marked)
     good = path.read_bytes()
     for bit in range(8 * len(good)):
@@ -116,9 +119,9 @@ def test_any_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
 def test_lines_without_crc32_are_accepted(tmp_path: Path) -> None:
     """Lines of older files or edited by hand have none; the next change adds it."""
     path = tmp_path / "alice.json"
-    write_clicks(path, {KEYS[0]: Clicked(DIGEST, ((7, 8),))})
+    write_clicks(path, {KEYS[0]: FrameClicks(DIGEST, ((7, 8),))})
     path.write_text(re.sub(r', "crc32": \d+', "", path.read_text()).replace("[[7", "[[9"))
-    assert read_clicks(path) == {KEYS[0]: Clicked(DIGEST, ((9.0, 8.0),))}
+    assert read_clicks(path) == {KEYS[0]: FrameClicks(DIGEST, ((9.0, 8.0),))}
     change(path, KEYS[1], DIGEST, before=(), after=((1.0, 1.0),))
     assert path.read_text().count("crc32") == 2 and len(read_clicks(path)) == 2
 
@@ -131,7 +134,10 @@ def test_a_change_must_name_the_current_clicks(tmp_path: Path) -> None:
     with pytest.raises(ConflictError) as raised:
         change(path, KEYS[0], DIGEST, before=(), after=two)
     assert raised.value.points == one
-    assert read_clicks(path) == {KEYS[0]: Clicked(DIGEST, one), KEYS[1]: Clicked(DIGEST, two)}
+    assert read_clicks(path) == {
+        KEYS[0]: FrameClicks(DIGEST, one),
+        KEYS[1]: FrameClicks(DIGEST, two),
+    }
     change(path, KEYS[0], DIGEST, before=one, after=())
     assert list(read_clicks(path)) == [KEYS[1]]
 
@@ -192,7 +198,7 @@ def click(frames: FrameSet, folder: Path, annotator: str, among: slice = slice(N
     key = choice.keys(frames)
     first_frames = choice.order(frames, 0)[:10][among]
     point = (float(len(annotator)), 9.0)
-    marked = {key[i]: Clicked(choice.digest(frames, i), (point,)) for i in first_frames}
+    marked = {key[i]: FrameClicks(choice.digest(frames, i), (point,)) for i in first_frames}
     write_clicks(folder / f"{annotator}.json", marked)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from datasets.annotation import server
-from datasets.annotation.click_file import Clicked, read_clicks, write_clicks
+from datasets.annotation.click_file import FrameClicks, read_clicks, write_clicks
 from datasets.errors import FoveaError
 
 CODE = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ def test_the_page_state_frames_and_clicks(page: Served) -> None:
     assert code == 200 and data[:4] == b"\x89PNG" and headers["Content-Type"] == "image/png"
     code, text, _ = page.save(2, [], [[1, 2], [399.96, 0]])
     assert code == 200 and json.loads(text) == {"clicks": [[1, 2], [400, 0]]}
-    assert read_clicks(page.path) == {KEYS[2]: Clicked(DIGEST, ((1, 2), (400, 0)))}
+    assert read_clicks(page.path) == {KEYS[2]: FrameClicks(DIGEST, ((1, 2), (400, 0)))}
     state = json.loads(page.ask("GET", page.below("state"))[1])
     assert state["frames"][2]["clicks"] == [[1, 2], [400, 0]]
 
@@ -326,7 +326,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path, numb
 
 def test_clicks_on_other_frames_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "alice.json"
-    write_clicks(path, {KEYS[1]: Clicked("cd" * 32, ((1.0, 1.0),))})
+    write_clicks(path, {KEYS[1]: FrameClicks("cd" * 32, ((1.0, 1.0),))})
     images = np.zeros((2, 8, 8, 3), np.uint8)
     task = server.Task("reach", "alice", path, tuple(KEYS[:2]), (DIGEST,) * 2, images)
     with pytest.raises(FoveaError, match=rf"alice\.json: the clicks on frame {KEYS[1]} are of"):
@@ -429,7 +429,7 @@ STRANGE: dict[str, tuple[Callable[[str], str], str]] = {
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_malformed_file_is_refused_by_name_and_not_changed(tmp_path: Path, name: str) -> None:
     path, (spoil, says) = tmp_path / "alice.json", STRANGE[name]
-    write_clicks(path, {key: Clicked(DIGEST, ((1.0, 1.0),)) for key in KEYS[:2]})
+    write_clicks(path, {key: FrameClicks(DIGEST, ((1.0, 1.0),)) for key in KEYS[:2]})
     with served(path) as page:
         path.write_text(spoil(path.read_text()))
         before = path.read_bytes()

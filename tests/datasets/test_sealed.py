@@ -21,7 +21,7 @@ from datasets.sealed import (
     check_sealed,
     drop_digests,
     is_sound,
-    kept,
+    keep_if_sound,
     read_manifest,
     read_sealed,
     write_manifest,
@@ -34,7 +34,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "state"
     for data in (b"", b"one", b"two"):
         write_sealed(path, data)
-        assert read_sealed(path) == path.read_bytes() == data and kept(path)
+        assert read_sealed(path) == path.read_bytes() == data and keep_if_sound(path)
     drop_digests(tmp_path)
     assert os.listdir(tmp_path) == ["state"] and not is_sound(path), "it has no digest"
 
@@ -60,10 +60,10 @@ def test_a_damaged_file_is_deleted_and_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "piece"
-    assert not kept(path) and capfd.readouterr().err == ""
+    assert not keep_if_sound(path) and capfd.readouterr().err == ""
     write_sealed(path, b"piece")
     path.write_bytes(b"peace")
-    assert not kept(path) and os.listdir(tmp_path) == []
+    assert not keep_if_sound(path) and os.listdir(tmp_path) == []
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"note: {path}: does not match") and line.endswith("made again")
     write_sealed(path, b"piece")

@@ -16,7 +16,7 @@ import torch
 from aiohttp.test_utils import TestClient, TestServer
 
 from datasets.annotation import server
-from datasets.annotation.click_file import Clicked, read_clicks, write_clicks
+from datasets.annotation.click_file import FrameClicks, read_clicks, write_clicks
 from datasets.errors import FoveaError
 from datasets.files import sha256_file
 from datasets.saliency import read_saliency
@@ -247,7 +247,7 @@ def prepare(project: Path, readers: list[Reader]) -> None:
     """Put in place what readers read besides artifacts: a click file, and work in progress."""
     (project / CLICKS).parent.mkdir()
     points = ((7.5, 8.0), (200.1, 399.9), (0.0, 12.3))
-    write_clicks(project / CLICKS, {key: Clicked(DIGEST, points) for key in KEYS[:-1]})
+    write_clicks(project / CLICKS, {key: FrameClicks(DIGEST, points) for key in KEYS[:-1]})
     with contextlib.chdir(project):
         for reader in readers:
             if reader.writes and reader.writes.startswith("work"):

@@ -29,7 +29,7 @@ from pipeline.parts.exams import Exam, read_exam
 from pipeline.parts.labelled import read_labelled, read_points
 from pipeline.parts.maps import predict
 from pipeline.parts.policies import fresh_policy, spec_of
-from pipeline.parts.scored import scored
+from pipeline.parts.scores import scores_of_maps
 from pipeline.runtime.artifact import Artifact, open_artifact, publish, seal
 from pipeline.runtime.stage import Stage
 from pretrain import figures
@@ -213,7 +213,7 @@ def test_scores_are_those_of_the_source_s_maps_and_keypoints(project: Path, name
     assert [seed.seed for seed in result.seeds] == list(expected)
     for seed in result.seeds:
         maps = expected[seed.seed]
-        assert seed.source.maps == pytest.approx(scored(maps, labelled.maps))
+        assert seed.source.maps == pytest.approx(scores_of_maps(maps, labelled.maps))
         points = keypoints(torch.from_numpy(maps)[:, None], 7)
         if name == "points":  # those that it learned
             image = torch.from_numpy(labelled.columns(np.arange(30))["image"])
@@ -225,7 +225,7 @@ def test_scores_are_those_of_the_source_s_maps_and_keypoints(project: Path, name
         for score in detection(points, objects):
             counts = [score.hits, score.objects, score.keypoints]
             assert seed.source.points["curve"][f"{score.epsilon:.2f}"] == counts
-        assert seed.shuffled.maps == pytest.approx(scored(maps[others(30)], labelled.maps))
+        assert seed.shuffled.maps == pytest.approx(scores_of_maps(maps[others(30)], labelled.maps))
     assert metrics["mae"] == pytest.approx(np.mean([s.source.maps["mae"] for s in result.seeds]))
     assert (metrics.get("seeds"), "recall" in metrics) == (2 if name == "masked" else None, True)
 

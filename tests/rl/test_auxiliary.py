@@ -170,7 +170,7 @@ def test_bfloat16_has_the_gradient_of_float32(monkeypatch: pytest.MonkeyPatch) -
         learn(loss, 16, 20)
         monkeypatch.setattr(loss.optimizer, "step", lambda: None)
         learn(loss, 1, 5)
-        slopes = [part.grad for part in loss.trained]
+        slopes = [part.grad for part in loss.trained_parameters]
         assert None not in slopes
         gradients[precision] = torch.cat([slope.flatten() for slope in slopes if slope is not None])
     similarity = torch.cosine_similarity(gradients["float32"], gradients["auto"], dim=0)

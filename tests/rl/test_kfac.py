@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rl import agents
 from rl.agents import acktr
-from rl.kfac import KFAC, joined
+from rl.kfac import KFAC, joint_matrix
 from rl.nets import masked_cnn
 
 CURVLINOPS = Path(__file__).with_name("curvlinops_factors.json")
@@ -45,7 +45,7 @@ def observe(kfac: KFAC, net: nn.Module, image: Tensor, label: Tensor) -> Tensor:
 
 
 def score(net: nn.Module, layer: nn.Module, image: Tensor, label: Tensor) -> Tensor:
-    """∂(-log p)/∂(weight, bias) of one sample, in the layout of `joined`, flattened."""
+    """∂(-log p)/∂(weight, bias) of one sample, in the layout of `joint_matrix`, flattened."""
     loss = F.cross_entropy(net(image[None]), label[None])
     weight, bias = torch.autograd.grad(loss, list(layer.parameters()))
     return torch.cat([weight.flatten(1), bias[:, None]], dim=1).flatten()
@@ -113,12 +113,12 @@ def test_a_step_is_the_dense_solution_scaled_to_the_trust_region(kl_clip: float)
     kfac = optimizer(net, damping=0.1, kl_clip=kl_clip)
     output = observe(kfac, net, image, label)
     torch.autograd.backward(output.square().sum())
-    before = {name: joined(layer, lambda p: p.detach().clone()) for name, layer in
+    before = {name: joint_matrix(layer, lambda p: p.detach().clone()) for name, layer in
               kfac.layers.items()}  # fmt: skip
     natural, product = {}, 0.0
     for name, layer in kfac.layers.items():
         a, g = kfac.factors[name]
-        gradient = joined(layer, lambda p: p.grad).flatten()
+        gradient = joint_matrix(layer, lambda p: p.grad).flatten()
         dense = torch.kron(g, a) + 0.1 * torch.eye(len(gradient))
         natural[name] = torch.linalg.solve(dense, gradient)
         product += float(natural[name] @ gradient)
@@ -126,7 +126,7 @@ def test_a_step_is_the_dense_solution_scaled_to_the_trust_region(kl_clip: float)
     assert (scale < 1) == (kl_clip < 1)
     kfac.step()
     for name, layer in kfac.layers.items():
-        moved = joined(layer, lambda p: p.detach()) - before[name]
+        moved = joint_matrix(layer, lambda p: p.detach()) - before[name]
         torch.testing.assert_close(moved.flatten(), -0.25 * 0.1 * scale * natural[name])
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rl.actor_critic import actor_critic_loss, chosen, entropy
+from rl.actor_critic import actor_critic_loss, entropy, log_prob_of
 from rl.agent import Rollout
 from rl.agents import a2c, rainbow, sac
-from rl.agents.ppo import Agent, Config, Samples, clipped_loss, clipped_value_loss, normalised
+from rl.agents.ppo import Agent, Config, Samples, clipped_loss, clipped_value_loss, standardise
 from rl.net import Core
 from rl.returns import gae
 from tests.rl import fakes
@@ -40,7 +40,7 @@ def rollout(agent: Any, seed: int = 0) -> Rollout:
         action=action,
         reward=torch.randn(steps, envs, generator=generator),
         discount=0.9 * (torch.rand(steps, envs, generator=generator) > 0.2),
-        log_prob=chosen(log_policy, action),
+        log_prob=log_prob_of(log_policy, action),
         value=value,
         last_value=torch.randn(envs, generator=generator),
     )
@@ -88,7 +88,7 @@ def test_the_loss_is_its_three_parts_weighted() -> None:
     loss, scalars = agent.loss(samples, log_policy, value)
     advantage = samples.advantage
     scaled = (advantage - advantage.mean()) / advantage.std(correction=0)
-    torch.testing.assert_close(normalised(advantage), scaled)
+    torch.testing.assert_close(standardise(advantage), scaled)
     probabilities = log_policy.exp()
     uncertainty = -(probabilities * probabilities.log()).sum(-1).mean()
     squared = (value - advantage - samples.value).square()  # at the values that acted
@@ -108,7 +108,7 @@ def test_single_transitions_are_as_in_the_rollout() -> None:
         log_policy, value, _, _ = agent.policy(rows.obs, rows.state, rows.first)
     torch.testing.assert_close(value, whole.value.view(1, -1)[:, index])
     log_prob = whole.log_prob.view(1, -1)[:, index]
-    torch.testing.assert_close(chosen(log_policy, rows.action), log_prob)
+    torch.testing.assert_close(log_prob_of(log_policy, rows.action), log_prob)
     advantage = gae(whole.reward, whole.discount, whole.value, whole.last_value, 0.95)
     assert torch.equal(rows.advantage, advantage.view(1, -1)[:, index])
 

@@ -12,7 +12,7 @@ from datasets.annotation.maps import heat_map
 from datasets.shards import FrameSet
 from pipeline.parts.controls import control_maps, motion, others, second_annotator
 from pipeline.parts.labelled import Labelled
-from pipeline.parts.scored import scored
+from pipeline.parts.scores import scores_of_maps
 
 
 def recorded(steps: list[int], episodes: list[int], streams: list[int]) -> FrameSet:
@@ -77,6 +77,6 @@ def test_a_second_annotator_clicks_elsewhere_on_the_same_objects() -> None:
     entry = {"annotator": "simulated", "count": 40, **asdict(config)}
     again = second_annotator(entry, "metaworld/reach", labelled)
     assert again is not None and again.shape == maps.shape
-    near, nothing = scored(again, maps), scored(np.zeros_like(again), maps)
+    near, nothing = scores_of_maps(again, maps), scores_of_maps(np.zeros_like(again), maps)
     assert 0.5 < near["f_max"] < 0.99 and 0 < near["mae"] < 0.7 * nothing["mae"]
     assert second_annotator({"annotator": "human", "seed": 0}, "metaworld/reach", labelled) is None

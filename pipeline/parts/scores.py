@@ -17,7 +17,7 @@ from pretrain.modules.maps import centre_prior
 CENTRE = 0.25  # sigma as a share of each side, as of the predictor `centre`
 
 
-def judged(source: SaliencySource, labelled: Labelled, rows: Indices) -> dict[str, float]:
+def scores_of(source: SaliencySource, labelled: Labelled, rows: Indices) -> dict[str, float]:
     """F and error on the maps number `rows`, and those of the all-zero map and the centre prior.
     There is no F if no map has a salient pixel.
     """
@@ -25,13 +25,15 @@ def judged(source: SaliencySource, labelled: Labelled, rows: Indices) -> dict[st
     height, width = truth.shape[1:]
     prior = centre_prior(height, width, CENTRE).numpy()
     return (
-        scored(predict(source, labelled.columns(rows)["image"]), truth)
-        | scored(np.zeros(truth.shape, np.float32), truth, "zero_")
-        | scored(np.broadcast_to(prior, truth.shape), truth, "centre_")
+        scores_of_maps(predict(source, labelled.columns(rows)["image"]), truth)
+        | scores_of_maps(np.zeros(truth.shape, np.float32), truth, "zero_")
+        | scores_of_maps(np.broadcast_to(prior, truth.shape), truth, "centre_")
     )
 
 
-def scored(maps: NDArray[np.float32], truth: NDArray[np.uint8], of: str = "") -> dict[str, float]:
+def scores_of_maps(
+    maps: NDArray[np.float32], truth: NDArray[np.uint8], of: str = ""
+) -> dict[str, float]:
     """Scores of maps (N, H, W) by name, with the prefix `of`; without scores that are None."""
     values = asdict(scores(maps, truth)).items()
     return {f"{of}{name}": value for name, value in values if value is not None}

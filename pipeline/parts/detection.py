@@ -17,7 +17,7 @@ def on_frame(clicks: Sequence[NDArray[np.float64]]) -> list[Points]:
     return [points / CANVAS * 2 - 1 for points in clicks]
 
 
-def detected(points: Sequence[Points], objects: Sequence[Points]) -> dict[str, Any]:
+def detection_scores(points: Sequence[Points], objects: Sequence[Points]) -> dict[str, Any]:
     """Recall and precision at ε = 0.2, keypoints a frame, and at each ε the hits, objects and
     keypoints of all frames; no precision where there are no keypoints.
     """

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.parts.controls import control_points, others
-from pipeline.parts.detected import detected, on_frame
+from pipeline.parts.detection import detection_scores, on_frame
 from pretrain.metrics.keypoints import Points, ceiling, keypoints
 
 
@@ -27,10 +27,10 @@ def spots() -> tuple[torch.Tensor, list[Points]]:
 
 def test_an_informed_source_detects_everything(spots: tuple[torch.Tensor, list[Points]]) -> None:
     maps, objects = spots
-    scores = detected(keypoints(maps, 7), objects)
+    scores = detection_scores(keypoints(maps, 7), objects)
     assert scores["recall"] == scores["precision"] == ceiling(objects, 7) == 1
     assert scores["curve"]["0.05"] == [240, 240, 240] and scores["keypoints_per_frame"] == 4
-    few = detected(keypoints(maps, 2), objects)
+    few = detection_scores(keypoints(maps, 2), objects)
     assert few["recall"] == ceiling(objects, 2) == 0.5 and few["precision"] == 1
 
 
@@ -39,11 +39,12 @@ def test_uninformed_keypoints_detect_little(spots: tuple[torch.Tensor, list[Poin
     maps, objects = spots
     points = keypoints(maps, 7)
     rows = control_points(7, len(maps), maps[:, 0].numpy())
-    assert detected(rows.pop("motion"), objects)["recall"] == 1  # here it is the source itself
+    motion = detection_scores(rows.pop("motion"), objects)
+    assert motion["recall"] == 1  # here it is the source itself
     rows["shuffled"] = [points[i] for i in others(len(points)).tolist()]
     for name, row in rows.items():
-        assert detected(row, objects)["recall"] < 0.65, name
-    assert detected(rows["random"], objects)["keypoints_per_frame"] == 7
-    nothing = detected(rows["zero"], objects)
+        assert detection_scores(row, objects)["recall"] < 0.65, name
+    assert detection_scores(rows["random"], objects)["keypoints_per_frame"] == 7
+    nothing = detection_scores(rows["zero"], objects)
     assert nothing["recall"] == 0 and nothing["precision"] is None
     assert control_points(7, 3, None).keys() == {"zero", "centre", "uniform", "random"}
