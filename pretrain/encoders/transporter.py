@@ -165,6 +165,8 @@ class Encoder(encoder.Encoder):
     def keypoints(self, image: Tensor) -> Tensor:
         """Its K keypoints, (B, K, 2)."""
         check_image(image, self.image_shape)
+        if not torch.compiler.is_exporting() and not len(image):  # instance norm refuses it
+            return torch.zeros(0, self.config.k, 2, device=image.device)
         return torch.cat([self.keypointer(part.float() / 255) for part in passes(image)])
 
     def saliency_map(self, image: Tensor) -> Tensor:
