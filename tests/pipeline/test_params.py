@@ -240,6 +240,9 @@ encoders:
 policies:
   masked: {env: "atari/Pong?screen=gray84", encoder: mask, agent: a2c}
   plain: {env: "atari/MsPacman?screen=gray84", encoder: pixels, agent: a2c}
+  own: {env: "atari/MsPacman?screen=gray84", encoder: pixels, agent: a2c,
+        net: {name: masked_cnn, mask: top_down}}
+  rainbow: {env: "atari/MsPacman?screen=gray84", encoder: mask, agent: rainbow}
   tokens: {env: atari/MsPacman, encoder: mae, agent: rainbow}
 exams:
   x: {truth: annotations/objects, by: encoders/mask, keypoints: 7}
@@ -257,7 +260,10 @@ def test_a_policy_that_attends_labels_saliency(tmp_path: Path) -> None:
 
 def test_exams_of_every_kind_of_source_are_good(tmp_path: Path) -> None:
     """Another game's policy too; and what learned from clicks on other frames."""
-    for by in ("encoders/points", "predictors/motion", "predictors/taught", "policies/masked"):
+    for by in (
+        "encoders/points", "predictors/motion", "predictors/taught", "policies/masked",
+        "policies/own", "policies/rainbow",
+    ):  # fmt: skip
         entry = load(tmp_path, EXAMS.replace("encoders/mask, k", f"{by}, k")).entry("exams", "x")
         assert entry.inputs() == {"truth": "annotations/objects", "by": by}
     assert load(tmp_path, EXAMS.replace(", keypoints: 7", "")).entry("exams", "x").resolved() == {
