@@ -91,7 +91,7 @@ def test_a_killed_process_is_an_error(method: str) -> None:
     if method == "call":  # where it is noticed depends on whether the process is quite gone
         vector.processes[1].join()
     words: dict[str, list[Any]] = {"step": [np.array([STILL] * 2)], "call": ["get_state"]}
-    with pytest.raises(FoveaError, match=r"'metaworld/reach': one of the 2 proc.* died.*run it ag"):
+    with pytest.raises(FoveaError, match=r"'metaworld/reach': one of its 2 proc.* died.*run it ag"):
         getattr(vector, method)(*words.get(method, []))
     assert not any(process.is_alive() for process in vector.processes)
     vector.close()
