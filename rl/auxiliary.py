@@ -19,7 +19,7 @@ Differs from the released code:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ class PairLoss(Auxiliary):
         self.device = next(mask.parameters()).device
         self.model = AttentionAutoencoder(image)
         self.model.initialise(seed)
-        self.model.to(self.device)
+        # Channels last: a step takes 0.7 of the time on a CPU.
+        cast(Any, self.model).to(self.device, memory_format=torch.channels_last)
         self.model.mask = mask
         self.trained_parameters = list(self.model.parameters())
         self.optimizer = torch.optim.Adam(self.trained_parameters, LEARNING_RATE, foreach=True)

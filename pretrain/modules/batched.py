@@ -1,9 +1,9 @@
-"""A convolutional network on a batch, on a CPU: each frame's result is bit by bit what it is alone.
+"""A convolutional network on a batch on a CPU, with the same bits for a frame in any batch.
 
-torch leaves small batches to another convolution than large ones, and its sigmoid rounds the last
-numbers of a tensor, which fill no vector, in another way. Here every convolution is oneDNN's, which
-treats a frame alike in any company, and the sigmoid gets whole vectors. Sixteen frames together
-take a third of the time that they take one by one.
+In torch a frame's result depends on its batch in two places. Convolutions with small kernels are
+not oneDNN's in batches below 16, and the sigmoid rounds the last elements of a tensor differently
+if they do not fill a vector. Here all convolutions are oneDNN's, which do not depend on the batch,
+and the sigmoid is computed on whole vectors. 16 frames together take a third of their time apart.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TOGETHER = 16  # frames whose maps fit the cache
-VECTOR = 64  # numbers: a multiple of what a CPU takes at once
+TOGETHER = 16  # frames, whose maps fit in the cache
+VECTOR = 64  # elements, a multiple of those that a CPU processes together
+SMALL = 3  # kernels, for which torch's choice of a convolution depends on the batch
 
 
 def is_batched(image: Tensor) -> bool:
-    """Whether `batched` can be used: on a CPU with oneDNN, and not in an exported program."""
+    """Whether `batched` applies: on a CPU with oneDNN, except in exported programs."""
     onednn: Any = torch.backends.mkldnn  # has no types
     on_cpu = image.device.type == "cpu" and bool(onednn.is_available())
     return on_cpu and not torch.compiler.is_exporting()
@@ -27,9 +28,9 @@ def is_batched(image: Tensor) -> bool:
 
 @torch.no_grad()
 def batched(net: nn.Sequential, x: Tensor) -> Tensor:
-    """`net(x)` of float32 (B, C, H, W), without gradients; its layers run one after the other."""
+    """`net(x)` for float32 (B, C, H, W), layer by layer, without gradients."""
     for layer in net:
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and min(layer.kernel_size) <= SMALL:
             x = _convolution(layer, x)
         elif isinstance(layer, nn.Sigmoid):
             x = _sigmoid(x)

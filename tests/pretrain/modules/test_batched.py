@@ -1,4 +1,4 @@
-"""A batch gives what its frames give alone, bit by bit, and what the plain network gives."""
+"""A frame's result has the same bits in any batch, and is the plain network's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def images(count: int, shape: tuple[int, int, int]) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 84, 84), (3, 52, 36), (1, 60, 61)])
-def test_a_frame_is_alike_in_any_company(shape: tuple[int, int, int]) -> None:
+def test_a_frames_result_does_not_depend_on_its_batch(shape: tuple[int, int, int]) -> None:
     net, x = network(shape), images(40, shape)
     together = batched(net, x)
     for size in (1, 2, 3, 15, 16, 17):
@@ -35,7 +35,7 @@ def test_a_frame_is_alike_in_any_company(shape: tuple[int, int, int]) -> None:
     assert together.std() > 0
 
 
-def test_the_encoders_mask_is_that_of_each_frame() -> None:
+def test_the_encoders_mask_does_not_depend_on_the_batch() -> None:
     shape = 1, 84, 84
     encoder = attention.Pretraining(attention.Config(), shape).encoder()
     image = (images(2 * TOGETHER + 3, shape) * 255).byte()
