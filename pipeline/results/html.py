@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
+from pipeline.config.tables import COMMITTED
 from pipeline.parts.charts import number, percent
 from pipeline.results import exams, plots
 from pipeline.results.data import (
@@ -28,6 +29,7 @@ from pipeline.results.data import (
     reference,
     score,
 )
+from pipeline.runtime.artifact import open_artifact
 from rl.statistics import difference_interval
 
 SIGNATURES = {"image/png": (0, b"\x89PNG\r\n\x1a\n"), "video/mp4": (4, b"ftyp")}
@@ -58,7 +60,7 @@ def render(
         sections={t: [_card(item) for item in tables[t]] for t in SECTIONS if tables[t]},
         papers=papers,
         items=items,
-        digests={item.key: item.digest for item in items},
+        digests={item.key: item.digest for item in items} | _committed(artifacts),
         reference_source=(read_object(REFERENCES) or {}).get("source", ""),
     )
     metrics = {policy["name"]: _metrics(policy) for policy in evaluated_policies}
@@ -71,6 +73,12 @@ def render(
     write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     write_atomic(out / "index.html", page.encode())
     return metrics
+
+
+def _committed(artifacts: Path) -> dict[str, str]:
+    """Label -> digest of the encoders that are in no table."""
+    labels = [f"encoders/{name}" for name in COMMITTED]
+    return {label: open_artifact(label, artifacts).digest for label in labels}
 
 
 def _template() -> Template:

@@ -22,6 +22,7 @@ from pipeline.parts.charts import number, percent
 from pipeline.parts.episodes import Episodes
 from pipeline.results import data, html
 from pipeline.results.html import data_uri, render
+from pipeline.runtime.artifact import open_artifact
 from rl.statistics import bootstrap_interval
 from tests.pipeline.fake_artifacts import (
     PARAMS,
@@ -234,7 +235,10 @@ def test_simulated_clicks_are_labelled(copied: Report) -> None:
         edit(copied.artifacts / "predictors/frostbite-motion/manifest.json", metrics=metrics)
         render(params, copied.artifacts, copied.out)
         assert copied.page.count(">Simulated clicks</span>") == badges
-        assert "Maps of the clicks, as Gaussians, overlaid on their frames (clicks)" in copied.page
+        assert (
+            "Annotated points, rendered as Gaussians and overlaid on their frames (clicks)"
+            in copied.page
+        )
 
 
 def test_maps_and_loss_of_a_predictor_are_on_the_page(copied: Report) -> None:
@@ -416,6 +420,14 @@ def test_an_input_of_another_version_is_marked(copied: Report) -> None:
     edit(copied.artifacts / "encoders" / "frostbite-pixels" / "manifest.json", metrics={"new": 1})
     render(PARAMS, copied.artifacts, copied.out)
     assert copied.page.count("another version") == 2  # the policy and its evaluation
+
+
+def test_a_committed_encoder_is_an_input_like_any_other(copied: Report) -> None:
+    policy = copied.artifacts / "policies" / "frostbite-der" / "manifest.json"
+    for digest, marks in ((open_artifact("encoders/pixels").digest, 0), ("0" * 64, 1)):
+        edit(policy, inputs={"encoders/pixels": digest})
+        render(PARAMS, copied.artifacts, copied.out)
+        assert copied.page.count("built from another version of encoders/pixels") == marks
 
 
 def test_same_artifacts_same_bytes(copied: Report) -> None:
