@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from datasets.errors import FoveaError
+from datasets.saliency import write_saliency_shard
 from datasets.shards import read_frames, write_shard
 from pipeline import fit, label, params, pretrain
-from pipeline.parts import maps
 from pipeline.runtime import artifact
 from pipeline.runtime.stage import Stage
 from pretrain.frozen import load_encoder
@@ -85,13 +85,13 @@ def test_labelled_shards_are_not_labelled_again(
 ) -> None:
     """An interrupted stage continues with the first missing shard."""
     calls: list[list[int]] = []
-    real = maps.label
+    real = write_saliency_shard
 
-    def counted(source: Any, frames: Any, indices: Any, device: str) -> Any:
+    def counted(path: Any, frames: Any, indices: Any, maps: Any) -> None:
         calls.append(indices.tolist())
-        return real(source, frames, indices, device)
+        real(path, frames, indices, maps)
 
-    monkeypatch.setattr(label, "label", counted)
+    monkeypatch.setattr(label, "write_saliency_shard", counted)
     monkeypatch.setattr(label, "SHARD", 5)
     entry = params.load().entry("saliency", "motion")
     inputs = {key: artifact.open_artifact(value) for key, value in entry.inputs().items()}
