@@ -29,9 +29,10 @@ from pipeline.parts.controls import control_maps, control_points, others, second
 from pipeline.parts.detection import detection_scores, on_frame
 from pipeline.parts.exams import FILE, Exam, Row, read_exam
 from pipeline.parts.labelled import Labelled, read_labelled, read_points
+from pipeline.parts.maps import FloatMaps
 from pipeline.parts.pictured import PICTURES, Column, pictured
 from pipeline.parts.scores import scores_of_maps
-from pipeline.parts.sources import FloatMaps, Source, open_sources, points_of
+from pipeline.parts.sources import Source, open_sources, points_of
 from pipeline.runtime.artifact import lineage
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from datasets.annotation import simulated
 from datasets.annotation.maps import heat_map
 from pipeline.parts.labelled import Labelled
+from pipeline.parts.maps import FloatMaps
 from pipeline.parts.scores import CENTRE
 from pretrain.metrics.keypoints import (
     CELLS,
@@ -26,8 +27,6 @@ from pretrain.metrics.keypoints import (
     uniform_grid,
 )
 from pretrain.modules.maps import centre_prior, unit_range
-
-FloatMaps = NDArray[np.float32]  # (M, H, W) in [0, 1]
 
 
 def control_maps(labelled: Labelled, seed: int = 0) -> dict[str, FloatMaps]:
@@ -68,9 +67,7 @@ def motion(labelled: Labelled) -> FloatMaps | None:
     return maps
 
 
-def second_annotator(
-    entry: Mapping[str, Any], env: str, labelled: Labelled
-) -> NDArray[np.float32] | None:
+def second_annotator(entry: Mapping[str, Any], env: str, labelled: Labelled) -> FloatMaps | None:
     """Maps (M, H, W) of a second simulated annotator, whose scores are the inter-annotator
     agreement; None for other annotators.
     """
@@ -79,7 +76,7 @@ def second_annotator(
     config = simulated.Config(**{own.name: entry[own.name] for own in fields(simulated.Config)})
     again = simulated.second_annotator(config, env, labelled.frames, labelled.indices.tolist())
     maps = [heat_map(clicks, *labelled.maps.shape[1:]) for clicks in again]
-    shares: NDArray[np.float32] = np.divide(maps, 255, dtype=np.float32)
+    shares: FloatMaps = np.divide(maps, 255, dtype=np.float32)
     return shares
 
 

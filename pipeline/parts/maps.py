@@ -15,6 +15,7 @@ from pretrain.encoder import SaliencySource, Shape
 from pretrain.images import channels_first
 
 BATCH = 32  # frames in a pass
+FloatMaps = NDArray[np.float32]  # (n, H, W) in [0, 1]
 
 
 def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: str) -> Maps:
@@ -22,16 +23,14 @@ def label(source: SaliencySource, frames: FrameSet, indices: Indices, device: st
     return to_bytes(predict(source, frames.images[indices], device))
 
 
-def to_bytes(values: NDArray[np.float32]) -> Maps:
+def to_bytes(values: FloatMaps) -> Maps:
     """Maps in [0, 1] as uint8, rounded."""
     maps: Maps = np.rint(values * np.float32(255)).astype(np.uint8)
     return maps
 
 
 @torch.no_grad()
-def predict(
-    source: SaliencySource, images: NDArray[np.uint8], device: str = "cpu"
-) -> NDArray[np.float32]:
+def predict(source: SaliencySource, images: NDArray[np.uint8], device: str = "cpu") -> FloatMaps:
     """The source's maps (N, H, W) in [0, 1] of images (N, H, W, C)."""
     batches = torch.split(channels_first(images), BATCH)
     maps = [source(batch.contiguous().to(device))[:, 0].cpu().numpy() for batch in batches]

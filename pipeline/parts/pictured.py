@@ -11,7 +11,7 @@ from PIL import Image
 from datasets.pictures import rgb
 from datasets.saliency import Indices
 from pipeline.parts.labelled import Labelled
-from pipeline.parts.sources import FloatMaps
+from pipeline.parts.maps import FloatMaps
 from pretrain import figures
 from pretrain.metrics.keypoints import Points
 

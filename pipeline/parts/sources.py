@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from datasets.saliency import Indices
 from datasets.shards import FrameSet
-from pipeline.parts.maps import check_size, predict
+from pipeline.parts.maps import FloatMaps, check_size, predict
 from pipeline.runtime.artifact import Artifact
 from pretrain.encoder import Encoder
 from pretrain.frozen import EncoderMap, load_saliency
 from pretrain.images import channels_first
 from pretrain.metrics.keypoints import Points, keypoints
-
-FloatMaps = NDArray[np.float32]  # (n, H, W) in [0, 1]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from datasets import envs
 from datasets.errors import FoveaError
 from datasets.saliency import Indices
 from datasets.shards import FrameSet
-from pipeline.parts.maps import check_size
+from pipeline.parts.maps import FloatMaps, check_size
 from pipeline.parts.policies import trained_policy
-from pipeline.parts.sources import FloatMaps, Source
+from pipeline.parts.sources import Source
 from rl.policy import Policy, checkpoints, read_spec
 from rl.watch import watch
 
@@ -32,27 +32,36 @@ def seeds(folder: Path, frames: FrameSet) -> list[Source]:
     return [Source(seed, Watched(folder, seed, own[-1])) for seed, own in steps.items() if own]
 
 
-@dataclass(frozen=True)
 class Watched:
-    """A seed of a policy on recorded frames."""
+    """A seed of a policy on recorded frames; its memory stays from one call to the next."""
 
-    folder: Path
-    seed: int
-    step: int
-
-    @cached_property
-    def policy(self) -> Policy:
-        """Loaded at the first use."""
-        return trained_policy(self.folder, self.seed, self.step)
+    def __init__(self, folder: Path, seed: int, step: int) -> None:
+        """The weights are loaded at the first call."""
+        self._load = partial(trained_policy, folder, seed, step)
+        self._policy: Policy | None = None
+        self._last = -1  # the frame that was processed last
+        self._ahead: Iterator[tuple[int, FloatMaps]] = iter(())  # the rest of its stream
 
     def __call__(self, frames: FrameSet, indices: Indices) -> FloatMaps:
-        """Maps of frames of one stream; the policy processes all frames up to the last of them."""
-        stream = int(frames.stream[indices[0]])
-        maps = watch(self.policy, frames, stream)
-        everything = np.flatnonzero(frames.stream == stream)
-        played = everything[everything <= indices[-1]]
-        rows = np.isin(played, indices)
-        # zip() in this order processes no frame after the last one.
-        return np.stack(
-            [saliency for use, saliency in zip(rows.tolist(), maps, strict=False) if use]
-        )
+        """Maps of frames of one stream; the policy processes all frames up to the last of them.
+
+        Later frames of the same stream than those before go on from there.
+        """
+        streams = frames.stream[[max(self._last, 0), indices[0]]]
+        if self._last < 0 or streams[0] != streams[1] or indices[0] <= self._last:
+            self._ahead = self._begin(frames, int(streams[1]))
+        chosen, maps = set(indices.tolist()), []
+        for index, saliency in self._ahead:
+            self._last = index
+            if index in chosen:
+                maps.append(saliency)
+            if index == indices[-1]:
+                break
+        return np.stack(maps)
+
+    def _begin(self, frames: FrameSet, stream: int) -> Iterator[tuple[int, FloatMaps]]:
+        """The frames of a stream, each with its map."""
+        if self._policy is None:
+            self._policy = self._load()
+        numbers = np.flatnonzero(frames.stream == stream).tolist()
+        return zip(numbers, watch(self._policy, frames, stream), strict=True)

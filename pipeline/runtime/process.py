@@ -86,9 +86,9 @@ def _open_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # stays open
     elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # in the C locale
     encoding = getattr(sys.stderr, "encoding", "utf-8")
-    raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115  # stays open
     sys.stderr = Messages(io.BufferedWriter(raw), encoding, "backslashreplace")

@@ -74,7 +74,7 @@ def block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
     """Convolution, instance norm and ReLU; with the padding, only the stride changes the size."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2),
-        nn.InstanceNorm2d(outputs, affine=True),  # GroupNorm takes four times as long on a CPU
+        nn.InstanceNorm2d(outputs, affine=True),  # GroupNorm is slow on a CPU
         nn.ReLU(),
     )
 

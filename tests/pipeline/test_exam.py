@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -21,9 +22,10 @@ from datasets.errors import FoveaError
 from datasets.frame import Frame
 from datasets.saliency import read_saliency, write_saliency_shard
 from datasets.sealed import write_sealed
-from datasets.shards import read_frames, write_shard
+from datasets.shards import FrameSet, read_frames, write_shard
 from pipeline import exam, fit, label, params
 from pipeline.commands import pictured
+from pipeline.parts import watched
 from pipeline.parts.controls import others
 from pipeline.parts.exams import Exam, read_exam
 from pipeline.parts.labelled import read_labelled, read_points
@@ -36,7 +38,7 @@ from pretrain import figures
 from pretrain.encoders import attention, mae, transporter
 from pretrain.frozen import load_encoder, load_saliency, save_encoder
 from pretrain.metrics.keypoints import detection, keypoints
-from rl.policy import save_policy
+from rl.policy import Policy, save_policy
 from rl.watch import watch
 
 ENV = '"atari/MsPacman?screen=gray84"'
@@ -253,7 +255,16 @@ def test_a_policy_labels_frames_by_the_attention_of_its_first_seed(
 ) -> None:
     """In shards, each of which follows from all frames before it; without a source to copy."""
     monkeypatch.setattr(label, "SHARD", 7)
+    processed: list[int] = []
+
+    def counted(policy: Policy, frames: FrameSet, stream: int) -> Iterator[NDArray[np.float32]]:
+        for one in watch(policy, frames, stream):
+            processed.append(stream)
+            yield one
+
+    monkeypatch.setattr(watched, "watch", counted)
     metrics = build("saliency/masked", label.run)
+    assert len(processed) == 40, "a shard began at the start of its stream again"
     folder = open_artifact("saliency/masked").folder
     frames = read_frames(open_artifact("frames/pac").folder)
     indices, maps = read_saliency(folder, frames)
