@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -58,7 +58,7 @@ class ActorCriticAgent:
         self.updates = 0
         self.precision = config.precision
 
-    def training(self) -> torch.autocast:
+    def training(self) -> AbstractContextManager[None]:
         """The precision of rollouts and updates; evaluation is in float32."""
         return autocast(self.precision, self.device)
 
