@@ -86,7 +86,7 @@ class Player:
         if log_policy is None:
             return action
         # The index of the largest log π + noise of this distribution is distributed as π.
-        return np.argmax(log_policy + self.random.gumbel(size=len(log_policy)))
+        return np.asarray(np.argmax(log_policy + self.random.gumbel(size=len(log_policy))))
 
     def step(self, action: Action) -> float:
         """Take an action; returns its reward."""

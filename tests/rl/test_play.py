@@ -148,10 +148,10 @@ def sampled(monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> Policy:
 
 def test_sampled_actions_have_the_policys_probabilities() -> None:
     player, log_policy = play.Player("fake/Chain", 3, 0, images=True), np.log([0.5, 0.3, 0.2])
-    chosen = [int(player.choose(np.int64(2), 0.0, log_policy)) for _ in range(5_000)]
+    chosen = [int(player.choose(np.array(2), 0.0, log_policy)) for _ in range(5_000)]
     np.testing.assert_allclose(np.bincount(chosen) / 5_000, [0.5, 0.3, 0.2], atol=0.02)
-    assert {int(player.choose(np.int64(2), 0.0)) for _ in range(20)} == {2}
-    mixed = [int(player.choose(np.int64(2), 0.5, log_policy)) for _ in range(5_000)]
+    assert {int(player.choose(np.array(2), 0.0)) for _ in range(20)} == {2}
+    mixed = [int(player.choose(np.array(2), 0.5, log_policy)) for _ in range(5_000)]
     np.testing.assert_allclose(np.bincount(mixed) / 5_000, [0.417, 0.317, 0.267], atol=0.02)
 
 
