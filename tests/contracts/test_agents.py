@@ -43,7 +43,8 @@ MATRIX = pytest.mark.parametrize(
         (f"rl.agents.{agent}:{word}", "pretrain.encoders.pixels")
         for agent in ("a2c", "acktr", "ppo")
         for word in (LEARNED if agent == "ppo" else ("joint", "top_down", "fls"))
-    ],
+    ]
+    + [("rl.agents.rainbow:fls", "pretrain.encoders.pixels")],
 )
 
 
