@@ -66,11 +66,14 @@ class ActorCriticAgent:
     def act(
         self, obs: Obs, state: State, first: Tensor, *, explore: bool
     ) -> tuple[Tensor, State, Extras]:
-        """Actions (B,); extras are the core's, `log_prob` (B,) of the actions and `value` (B,)."""
+        """Actions (B,); extras are the core's, `log_policy` (B, actions), `log_prob` (B,) of the
+        actions taken and `value` (B,).
+        """
         with self.training() if explore else nullcontext():
             log_policy, value, state, extras = self.policy(_one(obs), state, first[None])
         action = self._sample(log_policy) if explore else log_policy.argmax(-1)
-        extras = extras | {"log_prob": log_prob_of(log_policy, action), "value": value}
+        extras |= {"log_policy": log_policy, "value": value}
+        extras |= {"log_prob": log_prob_of(log_policy, action)}
         return action[0], state, {key: each[0] for key, each in extras.items()}
 
     @torch.no_grad()
