@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pretrain.encoder import Obs
 from pretrain.modules.precision import Precision
@@ -52,6 +53,13 @@ class Trunk(nn.Module):
     def auxiliary(self, precision: Precision, seed: int) -> Auxiliary:
         """Its own loss."""
         return Auxiliary()
+
+    def on_image(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps of the extra "attention" (B, K, h, w) as one of the image, (B, H, W) in [0, 1].
+
+        By default their mean as it is, each cell over its share of the image.
+        """
+        return F.interpolate(attention.mean(1, keepdim=True), size=size, mode="nearest")[:, 0]
 
 
 class Net(Trunk):

@@ -16,10 +16,14 @@ def config_for(name: str) -> type:
     return config
 
 
-def make(name: str, config: Any, example: Obs, stack: int) -> Core:
+def make(name: str, config: Any, example: Obs, stack: int, actions: int) -> Core:
     """The net `name` on features like `example` (one frame, batch first).
 
-    A Net gets a stack of `stack` frames; a Core has its own memory.
+    A Net is of a stack of `stack` frames. A Core has its own memory, and may read the last of so
+    many `actions`.
     """
-    net = import_module(f"rl.nets.{name}").Net(config, example, stack)
-    return net if isinstance(net, Core) else FrameStack(net, stack, example)
+    net = import_module(f"rl.nets.{name}").Net
+    if issubclass(net, Core):
+        core: Core = net(config, example, actions)
+        return core
+    return FrameStack(net(config, example, stack), stack, example)
