@@ -66,6 +66,7 @@ class Net(Trunk):
     """Stacked features -> one vector of length `width`; no state."""
 
     faster_compiled = False  # whether compiling makes an update on a CPU faster
+    lstm_units: int = 0  # of an LSTM above it; 0 is none
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
         """Every key (B, S, ...) -> features (B, width) and extras of the newest frame."""
@@ -75,7 +76,8 @@ class Net(Trunk):
 class Core(Trunk):
     """Features of T frames of B environments, in time order -> T x B vectors of length `width`.
 
-    `rl.stack.FrameStack` makes a Core of any Net; a net with a memory of its own is a Core. T steps
+    `rl.stack.FrameStack` makes a Core of any Net; a net with a memory of its own is a Core, made of
+    its Config, an example of its features and the number of actions. T steps
     at once give the same result as the steps one by one, for any T. A test checks that for every
     core.
     """

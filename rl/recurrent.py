@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.encoder import Obs
+from pretrain.modules.precision import Precision
+from rl.net import Auxiliary, Core, Extras, State
+from rl.stack import FrameStack
 
 LAST_STEP = ("action", "reward")  # what `last_step` reads
 
@@ -34,6 +37,48 @@ class ConvLSTM(nn.Module):
         enter, forget, new, leave = gates.chunk(4, dim=1)
         cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
         return leave.sigmoid() * cell.tanh(), cell
+
+
+class Recurrent(Core):
+    """An LSTM on the features of a stack of frames, the last action and the last reward.
+
+    Its state is the stack's and its own: memory and memory_cell (B, units). It is in float32 even
+    where training is in bfloat16.
+    """
+
+    reads = LAST_STEP
+
+    def __init__(self, frames: FrameStack, units: int, actions: int) -> None:
+        super().__init__()
+        self.frames, self.actions, self.width = frames, actions, units
+        self.attends, self.masks = frames.attends, frames.masks
+        self.has_auxiliary = frames.has_auxiliary
+        self.lstm = nn.LSTMCell(frames.width + actions + 1, units)
+        self.lstm.apply(initialise)
+
+    def initial(self, batch: int) -> State:
+        """No frames, and zeros."""
+        zeros = self.lstm.weight_ih.new_zeros(batch, self.width)
+        return self.frames.initial(batch) | {"memory": zeros, "memory_cell": zeros}
+
+    def auxiliary(self, precision: Precision, seed: int) -> Auxiliary:
+        """The net's."""
+        return self.frames.auxiliary(precision, seed)
+
+    def on_image(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        """The net's."""
+        return self.frames.on_image(attention, size)
+
+    def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
+        """The net on all T x B stacks at once, then the LSTM step by step."""
+        keys = self.frames.keys
+        frames, stack = ({key: each[key] for key in keys} for each in (obs, state))
+        features, stack, extras = self.frames(frames, stack, first)
+        with torch.autocast(features.device.type, enabled=False):
+            x = torch.cat([features.float(), last_step(obs, first, self.actions)], dim=-1)
+            memory, cell = state["memory"], state["memory_cell"]
+            outputs, memory, cell = unroll(self.lstm, x, memory, cell, first)
+        return outputs, stack | {"memory": memory, "memory_cell": cell}, extras
 
 
 def unroll(

@@ -66,18 +66,21 @@ class Net(Core):
 
     attends = True
     reads = LAST_STEP
+    basis: Tensor  # (64, cells)
 
     def __init__(self, config: Config, example: Obs, actions: int) -> None:
         super().__init__()
         channels, *image = example["image"].shape[1:]
         if min(image) < SMALLEST:
-            size = "x".join(map(str, image))
-            raise ValueError(f"image: {size}, must be at least {SMALLEST}x{SMALLEST}")
+            raise ValueError(
+                f"image: {image[0]}x{image[1]}, must be at least {SMALLEST}x{SMALLEST}"
+            )
         self.config, self.actions = config, actions
-        self.convolutions = nn.ModuleList()
+        layers: list[nn.Module] = []
         for outputs, size, stride in CONVOLUTIONS:
-            self.convolutions.append(nn.Conv2d(channels, outputs, size, stride))
+            layers += [SameConv2d(channels, outputs, size, stride), nn.ReLU()]
             channels = outputs
+        self.convolutions = nn.Sequential(*layers)
         self.vision = ConvLSTM(channels, KEYS + VALUES)
         self.cells = cells(image[0]), cells(image[1])
         basis = spatial_basis(*self.cells).flatten(1)
@@ -117,7 +120,7 @@ class Net(Core):
             inputs = last_step(obs, first, self.actions)
             for each, begins, last in zip(maps, first, inputs, strict=True):
                 memory, cell = reset(memory, begins), reset(cell, begins)
-                keys, values = each.flatten(2).float().split((KEYS, VALUES), dim=1)
+                keys, values = each.flatten(2).float().split_with_sizes([KEYS, VALUES], dim=1)
                 query = self.ask(memory)
                 weights = self.attend(query, keys)
                 answer = answers(weights, values, self.basis)
@@ -125,7 +128,7 @@ class Net(Core):
                 x = self.process(torch.cat(parts, dim=1)).relu()
                 memory, cell = self.memory(x, (memory, cell))
                 outputs.append(memory)
-                attention.append(weights.unflatten(2, self.cells))
+                attention.append(weights.view(*weights.shape[:2], *self.cells))
             features = self.output(torch.stack(outputs)).relu()
         after = {
             "vision": vision,
@@ -142,9 +145,7 @@ class Net(Core):
 
         The convolutions do not depend on the memory, so they are of all frames at once.
         """
-        x = scaled(image.flatten(0, 1))
-        for layer in self.convolutions:
-            x = same(layer, x).relu()
+        x = self.convolutions(scaled(image.flatten(0, 1)))
         maps = []
         for each, begins in zip(x.unflatten(0, first.shape), first, strict=True):
             hidden, cell = self.vision(each, reset(hidden, begins), reset(cell, begins))
@@ -180,12 +181,26 @@ class Net(Core):
         return pixels[:, top : top + size[0], left : left + size[1]]
 
 
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding, the odd pixel below or at the right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) -> (B, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        (top, bottom), (left, right) = (
+            padding(size, kernel, stride)
+            for size, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
+        )
+        if (top, left) != (bottom, right):
+            x = F.pad(x, (0, right - left, 0, bottom - top))
+        return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
+
+
 def logits(query: Tensor, keys: Tensor, basis: Tensor) -> Tensor:
     """Eq. 3: query (B, heads, 8 + 64), keys (B, 8, cells), basis (64, cells) -> (B, heads, cells).
 
     The basis is the same for all frames, so it is not copied beside each frame's keys.
     """
-    what, where = query.split((KEYS, BASIS), dim=-1)
+    what, where = query.split_with_sizes([KEYS, BASIS], dim=-1)
     return what @ keys + where @ basis
 
 
@@ -218,17 +233,6 @@ def mlp(inputs: int, *widths: int) -> nn.Sequential:
         layers += [nn.Linear(inputs, width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers[:-1])
-
-
-def same(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution with TensorFlow's SAME padding, the odd pixel below or at the right."""
-    pads = [
-        padding(size, kernel, stride)
-        for size, kernel, stride in zip(x.shape[2:], layer.kernel_size, layer.stride, strict=True)
-    ]
-    (top, bottom), (left, right) = pads
-    x = F.pad(x, (0, right - left, 0, bottom - top)) if (top, left) != (bottom, right) else x
-    return F.conv2d(x, layer.weight, layer.bias, layer.stride, (top, left))
 
 
 def padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

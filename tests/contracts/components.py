@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
     stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=16,
-    num_envs=4, unroll=3, minibatches=2, epochs=2, invert_every=2,
+    num_envs=4, unroll=3, minibatches=2, epochs=2, invert_every=2, group=3,
 )  # fmt: skip
 
 # Nets on pixels that are no agent's default: a mask of its own, and memories.
@@ -49,6 +49,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "joint": ("masked_cnn", {"mask": "joint"}),
     "top_down": ("masked_cnn", {"mask": "top_down"}),
     "s3ta": ("top_down", {}),
+    "lstm": ("impala_resnet", {"lstm": True}),
 }
 
 

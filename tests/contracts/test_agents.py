@@ -43,7 +43,10 @@ MATRIX = pytest.mark.parametrize(
         for agent in ("a2c", "acktr", "ppo")
         for mask in ("joint", "top_down")
     ]
-    + [(f"rl.agents.{agent}:s3ta", "pretrain.encoders.pixels") for agent in ("a2c", "ppo")],
+    + [
+        (f"rl.agents.{agent}", "pretrain.encoders.pixels")
+        for agent in ("a2c:s3ta", "ppo:lstm", "impala:s3ta", "impala:lstm", "impala:joint")
+    ],
 )
 
 
@@ -124,7 +127,7 @@ def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder_nam
         else:
             assert attention.ndim == 4 and attention.max() <= 1
     if list(module.parameters()):
-        vectors.square().sum().backward()
+        torch.autograd.backward(vectors.square().sum())
         assert not torch.equal(newest(other, stack)[0], vectors)
     for name, parameter in module.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, f"{name} never learns"

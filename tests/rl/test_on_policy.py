@@ -21,7 +21,7 @@ from torch import Tensor
 from datasets.errors import FoveaError, UnstableError
 from rl import on_policy, play, run
 from rl.agent import OnPolicyAgent, OnPolicyConfig, Rollout
-from rl.agents import a2c, acktr, ppo
+from rl.agents import a2c, acktr, impala, ppo
 from rl.nets import masked_cnn
 from rl.policy import Policy
 from rl.run import DivergedError
@@ -32,6 +32,7 @@ CONFIGS: dict[str, OnPolicyConfig] = {
     "a2c": a2c.Config(steps=320, num_envs=4, unroll=5, stack=2, gamma=0.9),
     "ppo": ppo.Config(steps=320, num_envs=4, unroll=16, stack=2, gamma=0.9, epochs=2),
     "acktr": acktr.Config(steps=320, num_envs=4, unroll=5, stack=2, gamma=0.9, invert_every=3),
+    "impala": impala.Config(steps=320, num_envs=4, unroll=5, stack=2, gamma=0.9, group=3),
 }
 EVERY = pytest.mark.parametrize("name", sorted(CONFIGS))
 
@@ -81,6 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("a2c", {"steps": 4_000, "learning_rate": 0.01}),
         ("ppo", {"steps": 4_096, "learning_rate": 0.01, "clip": 0.2, "epochs": 4}),
         ("acktr", {"steps": 3_200, "unroll": 10, "kl_clip": 0.01}),
+        ("impala", {"steps": 4_000, "learning_rate": 3e-3, "life_loss_ends": True}),
     ],
 )
 def test_a_chain_of_five_states_is_solved(

@@ -19,7 +19,7 @@ from rl.actor_critic import ActorCritic
 from rl.agents import a2c
 from rl.net import State
 from rl.nets import top_down
-from rl.nets.top_down import Config, Net
+from rl.nets.top_down import Config, Net, SameConv2d
 from rl.recurrent import ConvLSTM, initialise, last_step
 from rl.watch import attention_map, watch
 from tests.rl import fakes
@@ -31,7 +31,7 @@ KINDS: Any = ("top_down", "fixed", "key_norm")
 EVERY = pytest.mark.parametrize("queries", KINDS)
 
 
-def make(queries: Any = "top_down", sides: tuple[int, int] = SIDES, **config: Any) -> Net:
+def make(queries: Any = "top_down", sides: tuple[int, int] = SIDES, **config: Any) -> Any:
     torch.manual_seed(0)
     example = {"image": torch.zeros(1, 3, *sides, dtype=torch.uint8)}
     return Net(Config(queries=queries, **config), example, ACTIONS)
@@ -71,14 +71,14 @@ def test_equation_1_is_two_same_convolutions_and_a_convolutional_lstm() -> None:
     state, first = net.initial(2), beginnings(3, 2, (0, 0), (0, 1))
     maps, hidden, cell = net.see(obs["image"], state["vision"], state["vision_cell"], first)
     h, c = torch.zeros(2, 128, 5, 6), torch.zeros(2, 128, 5, 6)
-    one, two = net.convolutions
+    one, _, two, _ = net.convolutions
     weight, bias = net.vision.gates.weight, net.vision.gates.bias
     for image, output in zip(obs["image"], maps, strict=True):
         x = F.pad(image.float() / 255, (2, 2, 2, 2))  # 40/4 and 48/4 positions need 4 more
         x = F.relu(F.conv2d(x, one.weight, one.bias, stride=4))
         x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1)), two.weight, two.bias, stride=2))
         gates = F.conv2d(x, weight[:, :64], bias, padding=1)
-        i, f, g, o = (gates + F.conv2d(h, weight[:, 64:], padding=1)).split(128, dim=1)
+        i, f, g, o = (gates + F.conv2d(h, weight[:, 64:], padding=1)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         torch.testing.assert_close(output, h, atol=1e-5, rtol=1e-4)
@@ -94,11 +94,12 @@ def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int) -> Non
     assert (before + size + after - kernel) // stride + 1 == math.ceil(size / stride)
     assert (before + size + after - kernel) % stride == 0
     assert after - before in (0, 1)
-    layer = nn.Conv2d(1, 1, kernel, stride)
+    plain, layer = nn.Conv2d(1, 1, kernel, stride), SameConv2d(1, 1, kernel, stride)
+    layer.load_state_dict(plain.state_dict())
     x = torch.randn(1, 1, size, 33)
     columns = top_down.padding(33, kernel, stride)
-    expected = layer(F.pad(x, (*columns, before, after)))
-    torch.testing.assert_close(top_down.same(layer, x), expected)
+    expected = plain(F.pad(x, (*columns, before, after)))
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_equation_2_is_an_mlp_of_the_lstms_last_output() -> None:
@@ -253,7 +254,7 @@ def test_weights_begin_as_sonnets() -> None:
     module = nn.Sequential(nn.Linear(400, 300), ConvLSTM(6, 5), nn.LSTMCell(40, 30))
     torch.manual_seed(0)
     module.apply(initialise)
-    linear, conv, lstm = module
+    linear, conv, lstm = tuple[Any, ...](module)
     deviation = 0.88 / math.sqrt(400)  # of a normal distribution that is cut at 2 of its own
     assert linear.weight.std().item() == pytest.approx(deviation, rel=0.02)
     assert linear.weight.abs().max() <= 2 / math.sqrt(400)
@@ -269,9 +270,10 @@ def test_a_cell_lies_around_the_pixels_that_it_sees(sides: tuple[int, int]) -> N
     image = torch.rand(1, 3, *sides, requires_grad=True)
     x: Tensor = image
     for layer in net.convolutions:
-        with torch.no_grad():
-            layer.weight.fill_(1.0)
-        x = top_down.same(layer, x)
+        if isinstance(layer, SameConv2d):
+            with torch.no_grad():
+                layer.weight.fill_(1.0)
+            x = layer(x)
     rows, columns = x.shape[2:]
     assert (rows, columns) == net.cells
     (gradient,) = torch.autograd.grad(x[0, 0, rows // 2, columns // 2], image)
