@@ -202,6 +202,17 @@ def test_queries_learn_through_time() -> None:
     assert not any(part is not None and part.any() for part in parts)
 
 
+def test_the_memory_learns_through_its_queries() -> None:
+    """Without the LSTM's own weights on it, the last output has an effect by the queries alone."""
+    net, obs = make(), observations(1, 2)
+    with torch.no_grad():
+        net.memory.weight_hh.zero_()
+    state = net.initial(2) | {"memory": torch.randn(2, 256, requires_grad=True)}
+    features, _, _ = net(obs, state, torch.zeros(1, 2, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(features.sum(), state["memory"])
+    assert gradient.any(1).all()
+
+
 @EVERY
 def test_an_unroll_is_its_steps_and_an_episode_begins_with_no_memory(queries: Any) -> None:
     net, obs = make(queries), observations(5, 3)
