@@ -23,6 +23,7 @@ from bench import (
     sac,
     saliency,
     shards,
+    top_down,
 )
 from bench.page import TARGETS, WARM, cells
 
@@ -37,6 +38,7 @@ BENCHES = {
     "sac": sac.run,
     "masks": masks.run,
     "saliency": saliency.run,
+    "top_down": top_down.run,
 }
 
 

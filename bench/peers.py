@@ -71,7 +71,7 @@ def ours() -> Update:
     """Our data-efficient CNN on frames of their size."""
     config = Config()
     one: Obs = {"image": torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)}
-    core = nets.make("data_efficient_cnn", data_efficient_cnn.Config(), one, config.stack)
+    core = nets.make("data_efficient_cnn", data_efficient_cnn.Config(), one, config.stack, ACTIONS)
     assert isinstance(core, FrameStack)
     agent = Agent(config, core, actions=ACTIONS, seed=0, device="cpu")
     replay = Replay(

@@ -125,7 +125,7 @@ def _fill(kind: str, ring: type[Replay]) -> Replay:
 def _agent(kind: str, change: Callable[[Net], Net]) -> Agent:
     torch.manual_seed(0)
     frame, name = _frame(kind, torch.Generator()), NETS[kind]
-    core = nets.make(name, nets.config_for(name)(), frame, Config().stack)
+    core = nets.make(name, nets.config_for(name)(), frame, Config().stack, ACTIONS)
     assert isinstance(core, FrameStack)
     core = FrameStack(change(core.net), core.depth, frame)
     torch.manual_seed(1)  # the same head whatever numbers the net has sampled

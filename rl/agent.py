@@ -104,8 +104,13 @@ class OnPolicyConfig(Checked):
     unroll: Count  # steps of each between updates
     stack: Count  # frames a state, for nets without a memory of their own
     gamma: Fraction  # discount a step
-    rewards: Literal["sign", "raw"]  # in rollouts
+    rewards: Literal["sign", "clip", "raw"]  # in rollouts; "clip" is within ±1
     precision: Precision  # "auto": bfloat16 products in training where the processor has them
+
+    @property
+    def life_loss_ends(self) -> bool:
+        """Whether a lost life ends an episode in training. An agent may make it a field."""
+        return True
 
     def rules(self) -> Iterator[str]:
         """Training is a whole number of rollouts."""

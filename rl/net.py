@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pretrain.encoder import Obs
 from pretrain.modules.precision import Precision
@@ -53,11 +54,19 @@ class Trunk(nn.Module):
         """Its own loss."""
         return Auxiliary()
 
+    def on_image(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps of the extra "attention" (B, K, h, w) as one of the image, (B, H, W) in [0, 1].
+
+        By default their mean as it is, each cell over its share of the image.
+        """
+        return F.interpolate(attention.mean(1, keepdim=True), size=size, mode="nearest")[:, 0]
+
 
 class Net(Trunk):
     """Stacked features -> one vector of length `width`; no state."""
 
     faster_compiled = False  # whether compiling makes an update on a CPU faster
+    lstm_units: int = 0  # of an LSTM above it; 0 is none
 
     def forward(self, stack: Obs) -> tuple[Tensor, Extras]:
         """Every key (B, S, ...) -> features (B, width) and extras of the newest frame."""
@@ -67,7 +76,8 @@ class Net(Trunk):
 class Core(Trunk):
     """Features of T frames of B environments, in time order -> T x B vectors of length `width`.
 
-    `rl.stack.FrameStack` makes a Core of any Net; a net with a memory of its own is a Core. T steps
+    `rl.stack.FrameStack` makes a Core of any Net; a net with a memory of its own is a Core, made of
+    its Config, an example of its features and the number of actions. T steps
     at once give the same result as the steps one by one, for any T. A test checks that for every
     core.
     """

@@ -89,7 +89,7 @@ def make_environment(policy: Policy) -> SyncVectorEnv:
         policy.spec.env,
         num_envs=policy.agent.config.num_envs,
         seed=policy.seed,
-        life_loss_ends=True,
+        life_loss_ends=policy.agent.config.life_loss_ends,
         images=policy.encoder.info is None,
     )
     return cast(SyncVectorEnv, env)
@@ -108,7 +108,7 @@ def collect(run: Run, environment: SyncVectorEnv, actor: Actor, agent: OnPolicyA
         except UnstableError:
             run.fail("the simulation's state is", "try another seed")
         ended = terminated | truncated
-        reward = np.sign(reward) if config.rewards == "sign" else reward
+        reward = _clipped(reward, config.rewards)
         target = reward + config.gamma * _last_values(
             actor, agent, infos, truncated, action, reward
         )
@@ -131,6 +131,13 @@ def collect(run: Run, environment: SyncVectorEnv, actor: Actor, agent: OnPolicyA
         last_value=agent.value(actor.obs, actor.state, actor.first),
         **_stack(steps, actor.device),
     )
+
+
+def _clipped(reward: NDArray[np.float64], rewards: str) -> NDArray[np.float64]:
+    """The rewards (N,) that an agent learns from."""
+    if rewards == "raw":
+        return reward
+    return np.sign(reward) if rewards == "sign" else np.clip(reward, -1, 1)
 
 
 def _last_values(

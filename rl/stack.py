@@ -35,6 +35,10 @@ class FrameStack(Core):
         """The net's."""
         return self.net.auxiliary(precision, seed)
 
+    def on_image(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
+        """The net's."""
+        return self.net.on_image(attention, size)
+
     def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
         """Stack frame by frame, then apply the net to all T x B stacks at once."""
         stacks = []

@@ -63,4 +63,4 @@ def _build(name: str, config: Any, stack: int, kind: str, shape: tuple[int, int,
         example = {"image": torch.zeros(1, *shape, dtype=torch.uint8)}
         if kind == "masked":
             example["attention"] = torch.zeros(1, 1, 1)
-        return nets.make(name, config, example, stack)
+        return nets.make(name, config, example, stack, actions=1)  # their number fits any net

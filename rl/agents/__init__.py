@@ -51,7 +51,7 @@ def make(
     module = import_module(f"rl.agents.{name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        core = nets.make(net_name, net_config, example, config.stack)
+        core = nets.make(net_name, net_config, example, config.stack, actions)
         if mistakes := list(config.misfits(core)):
             raise ValueError("\n".join(mistakes))
         agent: Agent[Any] = module.Agent(config, core, actions=actions, seed=seed, device=device)

@@ -18,6 +18,7 @@ are for the factors. Inverting them, every tenth update, takes 0.4 s, and 3.5 s 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,7 @@ from rl.actor_critic import ActorCriticAgent, actor_critic_loss, log_prob_of
 from rl.agent import OnPolicyConfig, Rollout
 from rl.kfac import KFAC
 from rl.net import Core
+from rl.stack import FrameStack
 
 ACTIONS = "discrete"
 # kind of features -> net
@@ -61,6 +63,11 @@ class Config(OnPolicyConfig):
     invert_every: Count = 10  # updates
     value_weight: NonNegative = 0.5
     entropy_weight: NonNegative = 0.01
+
+    def misfits(self, core: Core) -> Iterator[str]:
+        """A layer runs once in a pass: its factors are sums over independent samples."""
+        if not isinstance(core, FrameStack):
+            yield "net: has a memory of its own, but K-FAC has no factors for it; name another net"
 
 
 class Agent(ActorCriticAgent):

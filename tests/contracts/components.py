@@ -36,20 +36,23 @@ PARTS = {
 REQUIRED_FIELDS = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
 SHAPE = (3, 40, 40)
 ACTIONS = 3
-# Nets that an entry chooses, with attention of their own, and their settings.
-LEARNED: dict[str, tuple[str, dict[str, Any]]] = {
-    "joint": ("masked_cnn", {"mask": "joint"}),
-    "top_down": ("masked_cnn", {"mask": "top_down"}),
-    "fls": ("fls", {}),
-    "fls_each": ("fls", {"variant": "sparse_each"}),
-}
 # Components with any of these fields are built with these values; the others are small by default.
 SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
     batch_size=6, streams=2, horizon=7, steps=60, learn_start=8, replay_capacity=60, n_step=3,
     stack=2, atoms=5, hidden=8, target_every=2, learning_rate=0.01, layers=3, filters=4, size=16,
-    num_envs=3, unroll=4, minibatches=2, epochs=2, invert_every=2,
+    num_envs=4, unroll=3, minibatches=2, epochs=2, invert_every=2, group=3,
 )  # fmt: skip
+
+# Nets on pixels that are no agent's default: attention of their own, and memories.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "joint": ("masked_cnn", {"mask": "joint"}),
+    "top_down": ("masked_cnn", {"mask": "top_down"}),
+    "s3ta": ("top_down", {}),
+    "lstm": ("impala_resnet", {"lstm": True}),
+    "fls": ("fls", {}),
+    "fls_each": ("fls", {"variant": "sparse_each"}),
+}
 
 
 def components(package: str) -> list[str]:
@@ -107,11 +110,9 @@ def inputs_for(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
 
 
 def net_choice(component: str, features: str) -> tuple[str, Any]:
-    """The net that an agent puts on a kind of features, and its settings; of `x:joint` the one that
-    LEARNED has under that word.
-    """
-    agent, _, word = component.rsplit(".", 1)[1].partition(":")
-    net, settings = LEARNED[word] if word else (agents.net_for(agent, features), {})
+    """The net that an agent puts on a kind of features, and its settings; of `x:y` a VARIANT."""
+    agent, _, variant = component.rsplit(".", 1)[1].partition(":")
+    net, settings = VARIANTS[variant] if variant else (agents.net_for(agent, features), {})
     return net, small(nets.config_for(net), **settings)
 
 

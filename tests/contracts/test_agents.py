@@ -15,11 +15,10 @@ from torch import Tensor
 from pretrain.encoder import Obs
 from rl import nets
 from rl.agent import Agent, Batch, OffPolicyConfig, Rollout
-from rl.net import Core, Net
-from rl.stack import FrameStack
+from rl.net import Core, Extras
 from tests.contracts.components import (
     ACTIONS,
-    LEARNED,
+    VARIANTS,
     components,
     equal,
     inputs_for,
@@ -42,9 +41,20 @@ MATRIX = pytest.mark.parametrize(
     + [
         (f"rl.agents.{agent}:{word}", "pretrain.encoders.pixels")
         for agent in ("a2c", "acktr", "ppo")
-        for word in (LEARNED if agent == "ppo" else ("joint", "top_down", "fls"))
+        for word in ("joint", "top_down", "fls")
     ]
-    + [("rl.agents.rainbow:fls", "pretrain.encoders.pixels")],
+    + [
+        (f"rl.agents.{agent}", "pretrain.encoders.pixels")
+        for agent in (
+            "a2c:s3ta",
+            "ppo:lstm",
+            "ppo:fls_each",
+            "rainbow:fls",
+            "impala:s3ta",
+            "impala:lstm",
+            "impala:joint",
+        )
+    ],
 )
 
 
@@ -55,18 +65,29 @@ def stacked(pool: Obs, count: int, depth: int, seed: int = 0) -> Obs:
     return {key: value[rows] for key, value in pool.items()}
 
 
-def net_of(core: Core) -> Net:
-    """The net below the frame stack."""
-    assert isinstance(core, FrameStack)
-    return core.net
+def read_by(core: Core, obs: Obs, seed: int) -> Obs:
+    """`obs` (T, B, ...) with the last actions and rewards that the core reads."""
+    generator, shape = torch.Generator().manual_seed(seed), next(iter(obs.values())).shape[:2]
+    last = {
+        "action": torch.randint(ACTIONS, shape, generator=generator),
+        "reward": torch.randn(shape, generator=generator),
+    }
+    return obs | {key: last[key] for key in core.reads}
+
+
+def one_step(core: Core, obs: Obs, seed: int) -> Obs:
+    """`obs` (B, ...) likewise."""
+    steps = read_by(core, {key: value[None] for key, value in obs.items()}, seed)
+    return {key: value[0] for key, value in steps.items()}
 
 
 def test_every_net_is_of_some_agent() -> None:
+    """As its default, or as one that takes its features."""
     kinds = {kind(component) for component in ENCODERS}
     taken = [importlib.import_module(component).NETS for component in components("rl.agents")]
     named = {f"rl.nets.{net}" for nets in taken for net in nets.values()}
-    chosen = {f"rl.nets.{net}" for net, _ in LEARNED.values()}
-    assert named | chosen == set(components("rl.nets"))
+    named |= {f"rl.nets.{net}" for net, _ in VARIANTS.values()}
+    assert named == set(components("rl.nets"))
     assert {kind for nets in taken for kind in nets} == kinds
 
 
@@ -85,17 +106,25 @@ def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder_nam
     saved weights act the same.
     """
     encoder, depth = make_encoder(encoder_name), 2
-    stack, example = (
+    states, example = (
         stacked(encoder(inputs_for(encoder, 6)), 3, depth),
         encoder(inputs_for(encoder, 1)),
     )
     net, config = net_choice(component, kind(encoder_name))
     torch.manual_seed(0)
-    module, other = (net_of(nets.make(net, config, example, depth)) for _ in range(2))
-    vectors, extras = module(stack)
+    module, other = (nets.make(net, config, example, depth, ACTIONS) for _ in range(2))
+    stack = read_by(module, {key: value.transpose(0, 1) for key, value in states.items()}, 0)
+
+    def newest(core: Core, frames: Obs) -> tuple[Tensor, Extras]:
+        count = next(iter(frames.values())).shape[1]
+        first = torch.zeros(depth, count, dtype=torch.bool)
+        vectors, _, extras = core(frames, core.initial(count), first)
+        return vectors[-1], {key: value[-1] for key, value in extras.items()}
+
+    vectors, extras = newest(module, stack)
     assert vectors.shape == (3, module.width) and vectors.dtype == torch.float32
     assert vectors.isfinite().all()
-    alone, _ = module({key: value[1:2] for key, value in stack.items()})
+    alone, _ = newest(module, {key: value[:, 1:2] for key, value in stack.items()})
     torch.testing.assert_close(alone, vectors[1:2])
     if "attention" in extras:
         attention = extras["attention"]
@@ -106,12 +135,12 @@ def test_the_net_of_an_agent_on_an_encoders_features(component: str, encoder_nam
         else:
             assert attention.ndim == 4 and attention.max() <= 1
     if list(module.parameters()):
-        vectors.square().sum().backward()
-        assert not torch.equal(other(stack)[0], vectors)
+        torch.autograd.backward(vectors.square().sum())
+        assert not torch.equal(newest(other, stack)[0], vectors)
     for name, parameter in module.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, f"{name} never learns"
     other.load_state_dict(module.state_dict())
-    assert torch.equal(other(stack)[0], vectors)
+    assert torch.equal(newest(other, stack)[0], vectors)
 
 
 def continuous(agent: Agent[Any]) -> bool:
@@ -143,8 +172,9 @@ def make_batch(agent: Agent[Any], pool: Obs, seed: int) -> Batch | Rollout:
 def make_rollout(agent: Agent[Any], pool: Obs, generator: torch.Generator) -> Rollout:
     shape = agent.config.unroll, agent.config.num_envs
     rows = torch.randint(len(next(iter(pool.values()))), shape, generator=generator)
+    obs = {key: value[rows] for key, value in pool.items()}
     return Rollout(
-        obs={key: value[rows] for key, value in pool.items()},
+        obs=read_by(agent.core, obs, agent.config.unroll),
         first=torch.rand(shape, generator=generator) < 0.3,
         state=agent.core.initial(shape[1]),
         action=torch.randint(ACTIONS, shape, generator=generator),
@@ -165,13 +195,15 @@ def test_a_core_gives_the_same_for_a_sequence_as_step_by_step(
     core = make_agent(component, encoder).core
     frames = [encoder(inputs_for(encoder, batch, seed=n)) for n in range(steps)]
     obs = {key: torch.stack([frame[key] for frame in frames]) for key in frames[0]}
+    obs = read_by(core, obs, 0)
     first = torch.zeros(steps, batch, dtype=torch.bool)
     first[0] = first[2, 1] = first[4, 2] = True
     with torch.no_grad():
         together, last, extras = core(obs, core.initial(batch), first)
         assert together.shape == (steps, batch, core.width)
         state = core.initial(batch)
-        for number, frame in enumerate(frames):
+        for number in range(steps):
+            frame = {key: value[number] for key, value in obs.items()}
             before = {key: value.clone() for key, value in state.items()}
             given_state, (alone, state, alone_extras) = (
                 state,
@@ -182,7 +214,9 @@ def test_a_core_gives_the_same_for_a_sequence_as_step_by_step(
             assert alone_extras.keys() == extras.keys()
             for key, value in alone_extras.items():
                 torch.testing.assert_close(value, extras[key][number])
-        assert equal(state, last)
+        assert state.keys() == last.keys()
+        for key, value in state.items():
+            torch.testing.assert_close(value, last[key])
         fresh, _, _ = core(
             {key: value[2:4, 1:2] for key, value in obs.items()}, core.initial(1), first[2:4, 1:2]
         )
@@ -196,7 +230,7 @@ def test_an_agent_acts(component: str, encoder_name: str) -> None:
     agent = make_agent(component, encoder)
     state, first = agent.core.initial(4), torch.tensor([True] * 4)
     for number in range(3):
-        obs = encoder(inputs_for(encoder, 4, seed=number))
+        obs = one_step(agent.core, encoder(inputs_for(encoder, 4, seed=number)), number)
         action, state, extras = agent.act(obs, state, first, explore=number % 2 == 0)
         if continuous(agent):
             assert action.shape == (4, ACTIONS) and action.dtype == torch.float32
@@ -239,7 +273,7 @@ def test_an_agent_learns_and_resumes_bit_for_bit(
         batch = make_batch(agent, pool, number)
         assert equal(agent.update(batch), other.update(batch))
     assert flat(agent.state_dict()) == flat(other.state_dict())
-    obs, first = encoder(inputs_for(encoder)), torch.ones(4).bool()
+    obs, first = one_step(agent.core, encoder(inputs_for(encoder)), 0), torch.ones(4).bool()
     actions = [a.act(obs, a.core.initial(4), first, explore=True)[0] for a in (agent, other)]
     assert torch.equal(*actions)
 

@@ -39,7 +39,7 @@ def stack_of(side: int, grid: int, seed: int = 0) -> Obs:
 def net_of(name: str, stack: Obs) -> Any:
     torch.manual_seed(0)
     example = {key: value[:, 0] for key, value in stack.items()}
-    core = nets.make(name, NETS[name][0], example, 3)
+    core = nets.make(name, NETS[name][0], example, 3, 3)
     assert isinstance(core, FrameStack)
     return core.net
 
@@ -81,7 +81,7 @@ def test_an_open_mask_changes_nothing_and_a_closed_one_hides_all(name: str) -> N
     assert torch.equal(hidden, net(other | {"attention": closed["attention"]})[0])
     assert not torch.allclose(net(opened)[0], net(other | {"attention": opened["attention"]})[0])
     if name != "masked_cnn":  # has a mask always
-        unmasked = nets.make(name, NETS[name][0], {"image": stack["image"][:, 0]}, 3)
+        unmasked = nets.make(name, NETS[name][0], {"image": stack["image"][:, 0]}, 3, 3)
         assert isinstance(unmasked, FrameStack)
         unmasked.net.load_state_dict(net.state_dict())
         features, extras = unmasked.net({"image": stack["image"]})

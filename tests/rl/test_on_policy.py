@@ -21,8 +21,8 @@ from torch import Tensor
 from datasets.errors import FoveaError, UnstableError
 from rl import on_policy, play, run
 from rl.agent import OnPolicyAgent, OnPolicyConfig, Rollout
-from rl.agents import a2c, acktr, ppo
-from rl.nets import masked_cnn
+from rl.agents import a2c, acktr, impala, ppo
+from rl.nets import impala_resnet, masked_cnn, top_down
 from rl.policy import Policy
 from rl.run import DivergedError
 from rl.stack import push
@@ -32,6 +32,7 @@ CONFIGS: dict[str, OnPolicyConfig] = {
     "a2c": a2c.Config(steps=320, num_envs=4, unroll=5, stack=2, gamma=0.9),
     "ppo": ppo.Config(steps=320, num_envs=4, unroll=16, stack=2, gamma=0.9, epochs=2),
     "acktr": acktr.Config(steps=320, num_envs=4, unroll=5, stack=2, gamma=0.9, invert_every=3),
+    "impala": impala.Config(steps=320, num_envs=4, unroll=5, stack=2, gamma=0.9, group=3),
 }
 EVERY = pytest.mark.parametrize("name", sorted(CONFIGS))
 
@@ -81,6 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("a2c", {"steps": 4_000, "learning_rate": 0.01}),
         ("ppo", {"steps": 4_096, "learning_rate": 0.01, "clip": 0.2, "epochs": 4}),
         ("acktr", {"steps": 3_200, "unroll": 10, "kl_clip": 0.01}),
+        ("impala", {"steps": 4_000, "learning_rate": 3e-3, "life_loss_ends": True}),
     ],
 )
 def test_a_chain_of_five_states_is_solved(
@@ -221,6 +223,53 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     train(tmp_path / "killed", fresh())
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("net", [top_down.Config(heads=2), impala_resnet.Config(lstm=True)])
+def test_a_killed_run_with_a_memory_ends_in_the_same_bytes(
+    net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of a rollout, which is then collected again."""
+    monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
+    config = replace(CONFIGS["impala"], steps=120)
+    step, calls = fakes.Chain.step, 0
+
+    class KilledError(Exception):
+        pass
+
+    def killed(self: fakes.Chain, action: np.int64) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 190:  # 120 of the whole run and 70 of the other
+            raise KilledError
+        return step(self, action)
+
+    monkeypatch.setattr(fakes.Chain, "step", killed)
+    policies = [
+        fakes.policy(config, fakes.LargePixels(), agent="impala", net=net) for _ in range(3)
+    ]
+    train(tmp_path / "whole", policies[0], resume_every=20)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", policies[1], resume_every=20)
+    train(tmp_path / "killed", policies[2], resume_every=20)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_memory_that_is_nan_ends_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
+    net, config = impala_resnet.Config(lstm=True), replace(CONFIGS["impala"], steps=120)
+    learner = fakes.policy(config, fakes.LargePixels(), agent="impala", net=net)
+    act = learner.agent.act
+
+    def poisoned(*inputs: Any, **keys: Any) -> Any:
+        action, state, extras = act(*inputs, **keys)
+        return action, state | {"memory": state["memory"] * torch.nan}, extras
+
+    monkeypatch.setattr(learner.agent, "act", poisoned)
+    with pytest.raises(DivergedError, match="the policy is not finite"):
+        train(tmp_path, learner)
 
 
 @EVERY
