@@ -13,6 +13,7 @@ from typing import Any
 from bench import (
     collect,
     error_map,
+    fixations,
     mae,
     masks,
     multimae,
@@ -37,6 +38,7 @@ BENCHES = {
     "sac": sac.run,
     "masks": masks.run,
     "saliency": saliency.run,
+    "fixations": fixations.run,
 }
 
 
