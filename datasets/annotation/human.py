@@ -6,6 +6,7 @@ of 255 (maps.py says why).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,5 +55,5 @@ def annotate(
     return annotations
 
 
-def check(env: str) -> None:
+def check(env: str, info: Collection[str]) -> None:
     """People can annotate any environment."""

@@ -12,7 +12,7 @@ kinds: Frostbite's twelve floes are more than seven keypoints can detect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -71,9 +71,9 @@ def annotate(
     return {"objects": points_of}
 
 
-def check(env: str) -> None:
-    """Raise FoveaError for an environment whose objects are not known."""
-    ram.check("objects", env)
+def check(env: str, info: Collection[str]) -> None:
+    """Raise FoveaError for an environment whose objects are not known, or frames without RAM."""
+    ram.check("objects", env, info)
 
 
 def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Clicks]:

@@ -12,7 +12,7 @@ refused like any game that ram.py does not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -63,9 +63,9 @@ def annotate(
     return {"simulated": clicks}
 
 
-def check(env: str) -> None:
-    """Raise FoveaError for an environment whose objects are not known."""
-    ram.check("simulated", env)
+def check(env: str, info: Collection[str]) -> None:
+    """Raise FoveaError for an environment whose objects are not known, or frames without RAM."""
+    ram.check("simulated", env, info)
 
 
 def second_annotator(

@@ -68,7 +68,7 @@ def test_an_annotator_clicks_on_frames(component: str, tmp_path: Path) -> None:
         for places in clicks.values():
             assert places.ndim == 2 and places.shape[1] == 2 and places.dtype == np.float64
             assert len(places) and places.min() >= 0 and places.max() <= CANVAS
-    module.check("metaworld/reach")
+    module.check("metaworld/reach", tuple(frames.info))
     fewer = module.annotate(module.Config(), "metaworld/reach", frames, 2, tmp_path)
     assert {name: len(clicks) for name, clicks in fewer.items()} == dict.fromkeys(by_name, 2)
     for name, clicks in fewer.items():
