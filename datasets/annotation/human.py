@@ -10,12 +10,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.annotation import maps
 from datasets.annotation.choice import digest, keys, order
 from datasets.annotation.click_file import check_picture, read_clicks
 from datasets.annotation.maps import Clicks
 from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
+
+SPREAD, STORED = maps.SPREAD, False
 
 
 @dataclass(frozen=True)

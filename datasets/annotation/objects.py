@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.annotation import ram
+from datasets.annotation import maps, ram
 from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
 from datasets.annotation.ram import GAMES, SCREEN, Box, boxes, game_of
@@ -29,6 +29,7 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.shards import FrameSet
 
+SPREAD, STORED = maps.SPREAD, False
 KINDS = (
     "player", "ghost", "fruit", "bear", "animal", "floe", "robot", "missile", "patrol", "diver",
 )  # fmt: skip
