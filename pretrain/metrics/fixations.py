@@ -68,18 +68,29 @@ def nss(saliency: Map, fixations: Fixations) -> float:
     return float(_mean_at((value - value.mean()) / value.std(), fixations))
 
 
-def kl_divergence(saliency: Map, fixations: Fixations, sigma: float = SIGMA) -> float:
-    """Kullback-Leibler divergence, in nats, of the map from the density of fixations, both with sum
-    1 (equation 2 of the paper). A constant map is the uniform distribution. Where the density is
-    positive and the map is 0 the divergence is infinite, which counts as undefined.
+def density(fixations: Fixations, sigma: float = SIGMA) -> Values:
+    """Fixations (H, W) blurred by a Gaussian of `sigma` pixels, mirrored at the border.
+
+    Equal to OpenCV's GaussianBlur of float64 with its border `reflect_101`.
     """
-    density, predicted = _density(fixations, sigma), _distribution(saliency)
-    if density is None or predicted is None:
+    blurred: Values = gaussian_filter(
+        fixations.astype(np.float64), sigma, mode="mirror", truncate=TRUNCATE
+    )
+    return blurred
+
+
+def kl_divergence(saliency: Map, target: Values) -> float:
+    """Kullback-Leibler divergence, in nats, of the map from the density of fixations `target`, both
+    with sum 1 (equation 2 of the paper). A constant map is the uniform distribution. Where the
+    density is positive and the map is 0 the divergence is infinite, which counts as undefined.
+    """
+    truth, predicted = _distribution(target), _distribution(saliency)
+    if truth is None or predicted is None:
         return np.nan
-    there = density > 0
+    there = truth > 0
     if not (predicted[there] > 0).all():
         return np.nan
-    return float((density[there] * np.log(density[there] / predicted[there])).sum())
+    return float((truth[there] * np.log(truth[there] / predicted[there])).sum())
 
 
 def shuffled_auc(saliency: Map, fixations: Fixations, others: Fixations) -> float:
@@ -91,8 +102,8 @@ def shuffled_auc(saliency: Map, fixations: Fixations, others: Fixations) -> floa
     """
     if not (_varies(saliency) and fixations.any() and others.any()):
         return np.nan
-    looked, elsewhere = fixations > 0, others > 0
-    return auc(saliency[looked], fixations[looked], saliency[elsewhere], others[elsewhere])
+    fixated, elsewhere = fixations > 0, others > 0
+    return auc(saliency[fixated], fixations[fixated], saliency[elsewhere], others[elsewhere])
 
 
 def auc(positive: Map, times: Fixations, negative: Map, negative_times: Fixations) -> float:
@@ -115,33 +126,34 @@ def auc_judd(saliency: Map, fixations: Fixations) -> float:
     threshold at each fixated pixel's value and straight lines between (Judd et al. 2009; Riche et
     al. 2013). Equal values are one threshold; the benchmark's own code adds noise to them instead.
     """
-    looked = fixations > 0
-    if not _varies(saliency) or not looked.any() or looked.all():
+    fixated = fixations > 0
+    if not _varies(saliency) or not fixated.any() or fixated.all():
         return np.nan
-    thresholds = np.unique(saliency[looked])[::-1]
+    thresholds = np.unique(saliency[fixated])[::-1]
     rates = [
         np.concatenate([[0], _share_from(saliency[pixels], thresholds), [1]])
-        for pixels in (looked, ~looked)
+        for pixels in (fixated, ~fixated)
     ]
     return float(np.trapezoid(rates[0], rates[1]))
 
 
-def correlation(saliency: Map, fixations: Fixations, sigma: float = SIGMA) -> float:
-    """CC: Pearson's correlation of the map and the density of fixations (Le Meur et al. 2007)."""
-    density = _density(fixations, sigma)
-    if density is None or not (_varies(saliency) and _varies(density)):
-        return np.nan
-    return float(np.corrcoef(saliency.ravel().astype(np.float64), density.ravel())[0, 1])
-
-
-def similarity(saliency: Map, fixations: Fixations, sigma: float = SIGMA) -> float:
-    """SIM: the sum over pixels of the smaller of the map and the density of fixations, both with
-    sum 1 (Judd, Durand and Torralba 2012). A constant map is the uniform distribution.
+def correlation(saliency: Map, target: Values) -> float:
+    """CC: Pearson's correlation of the map and the density of fixations `target` (Le Meur et al.
+    2007).
     """
-    density, predicted = _density(fixations, sigma), _distribution(saliency)
-    if density is None or predicted is None:
+    if not (_varies(saliency) and _varies(target)):
         return np.nan
-    return float(np.minimum(density, predicted).sum())
+    return float(np.corrcoef(saliency.ravel().astype(np.float64), target.ravel())[0, 1])
+
+
+def similarity(saliency: Map, target: Values) -> float:
+    """SIM: the sum over pixels of the smaller of the map and the density of fixations `target`,
+    both with sum 1 (Judd, Durand and Torralba 2012). A constant map is the uniform distribution.
+    """
+    truth, predicted = _distribution(target), _distribution(saliency)
+    if truth is None or predicted is None:
+        return np.nan
+    return float(np.minimum(truth, predicted).sum())
 
 
 def information_gain(saliency: Map, fixations: Fixations, baseline: Map) -> float:
@@ -152,24 +164,25 @@ def information_gain(saliency: Map, fixations: Fixations, baseline: Map) -> floa
     predicted, prior = _distribution(saliency), _distribution(baseline)
     if predicted is None or prior is None or not fixations.any():
         return np.nan
-    looked = fixations > 0
-    if not ((predicted[looked] > 0).all() and (prior[looked] > 0).all()):
+    fixated = fixations > 0
+    if not ((predicted[fixated] > 0).all() and (prior[fixated] > 0).all()):
         return np.nan
-    gain = np.log2(predicted[looked] / prior[looked])
-    return float((fixations[looked] * gain).sum() / fixations.sum())
+    gain = np.log2(predicted[fixated] / prior[fixated])
+    return float((fixations[fixated] * gain).sum() / fixations.sum())
 
 
 def frame_scores(
     saliency: Map, fixations: Fixations, others: Fixations, baseline: Map
 ) -> dict[str, float]:
     """All metrics of one frame, by name."""
+    target = density(fixations)
     return {
         "nss": nss(saliency, fixations),
-        "kl": kl_divergence(saliency, fixations),
+        "kl": kl_divergence(saliency, target),
         "shuffled_auc": shuffled_auc(saliency, fixations, others),
         "auc_judd": auc_judd(saliency, fixations),
-        "cc": correlation(saliency, fixations),
-        "sim": similarity(saliency, fixations),
+        "cc": correlation(saliency, target),
+        "sim": similarity(saliency, target),
         "information_gain": information_gain(saliency, fixations, baseline),
     }
 
@@ -202,21 +215,6 @@ def averages(frames: Sequence[Mapping[str, float]]) -> dict[str, Average]:
         mean = float(defined.mean()) if len(defined) else np.nan
         result[name] = Average(mean, len(defined), len(values))
     return result
-
-
-def density(fixations: NDArray[np.number[Any]], sigma: float = SIGMA) -> Values:
-    """Fixations (H, W) blurred by a Gaussian, mirrored at the border; their sum stays about equal.
-
-    Equal to OpenCV's GaussianBlur of float64 with its border `reflect_101`.
-    """
-    blurred: Values = gaussian_filter(
-        fixations.astype(np.float64), sigma, mode="mirror", truncate=TRUNCATE
-    )
-    return blurred
-
-
-def _density(fixations: Fixations, sigma: float) -> Values | None:
-    return _distribution(density(fixations, sigma)) if fixations.any() else None
 
 
 def _distribution(values: Map) -> Values | None:
