@@ -13,6 +13,7 @@ from typing import Any
 from bench import (
     collect,
     error_map,
+    fixations,
     mae,
     masks,
     multimae,
@@ -39,6 +40,7 @@ BENCHES = {
     "masks": masks.run,
     "saliency": saliency.run,
     "top_down": top_down.run,
+    "fixations": fixations.run,
 }
 
 

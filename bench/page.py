@@ -68,6 +68,8 @@ TARGETS = [
              f"{key}_student_ms", f"{key}_local_ms", f"{key}_student_ratio", 30.0)
       for what, key in (("labelling, 64 px", "label_64"), ("acting, 64 px", "act_64"),
                         ("labelling, 224 px", "label_224"))),
+    Target("fixation-times", "fixations", "shuffled AUC, exact, against 100 random splits", MS,
+           "ours_ms", "splits_ms", "ratio", 50.0),
     Target("peers", "SPIRL release", "error map, empty cache, against SPIRL's release", MS,
            "map_ours_ms", "map_released_ms", "map_ratio", 2.0),
     Target("peers", "SPIRL release", "MAE step, bfloat16, against SPIRL's release", MS,

@@ -34,17 +34,18 @@ def run(stage: Stage) -> dict[str, Any]:
     height, width = frames.images.shape[1:3]
     indices = np.array(sorted({index for points in clicks.values() for index in points}))
     by_frame = [[c[i] for c in clicks.values() if i in c] for i in indices.tolist()]
-    maps = np.stack([mean_map(annotators, height, width) for annotators in by_frame])
+    maps = np.stack([mean_map(each, height, width, annotator.SPREAD) for each in by_frame])
     for stream in np.unique(frames.stream[indices]).tolist():
         mine = frames.stream[indices] == stream
         path = stage.out / f"{stream:03d}-00000.tar"
         write_saliency_shard(path, frames, indices[mine], maps[mine])
-    key = keys(frames)
-    content = {
-        name: {key[index]: points[index].round(2).tolist() for index in sorted(points)}
-        for name, points in clicks.items()
-    }
-    write_atomic(stage.out / "clicks.json", (json.dumps(content, indent=1) + "\n").encode())
+    if not annotator.STORED:
+        key = keys(frames)
+        content = {
+            name: {key[index]: points[index].round(2).tolist() for index in sorted(points)}
+            for name, points in clicks.items()
+        }
+        write_atomic(stage.out / "clicks.json", (json.dumps(content, indent=1) + "\n").encode())
     rows = spread(len(indices), PICTURES)
     overlays(frames, indices[rows], maps[rows]).save(stage.out / "overlay.png")
     return {

@@ -1,8 +1,9 @@
 """Stage `exam`: annotations and a source of saliency -> scores. `python -m pipeline.exam NAME`.
 
 The source's maps are compared with the annotated maps: F-measure and mean absolute error
-(pretrain/metrics/saliency.py). With `keypoints`, that many keypoints of each frame are matched with
-the annotated objects: recall and precision over the distance of a hit
+(pretrain/metrics/saliency.py). With the annotated points as fixations they have NSS, KL divergence,
+shuffled AUC and others (pretrain/metrics/fixations.py). With `keypoints`, that many keypoints of
+each frame are matched with the annotated objects: recall and precision over the distance of a hit
 (pretrain/metrics/keypoints.py). Controls are scored too (pipeline/parts/controls.py).
 
 A source that was trained on annotations of the same frames is refused. Each seed of a policy
@@ -28,6 +29,7 @@ from pipeline.parts.charts import CONTROL, STYLE, recall_curve, standalone
 from pipeline.parts.controls import control_maps, control_points, others, second_annotator
 from pipeline.parts.detection import detection_scores, on_frame
 from pipeline.parts.exams import FILE, Exam, Row, read_exam
+from pipeline.parts.fixated import Fixated
 from pipeline.parts.labelled import Labelled, read_labelled, read_points
 from pipeline.parts.maps import FloatMaps
 from pipeline.parts.pictured import PICTURES, Column, pictured
@@ -41,14 +43,20 @@ from pretrain.metrics.keypoints import EPSILON, Points, ceiling
 
 @dataclass(frozen=True)
 class Truth:
-    """Annotated frames, and the objects (n, 2) of each if keypoints are scored."""
+    """Annotated frames with their points, and the objects (n, 2) of each if keypoints are
+    scored.
+    """
 
     labelled: Labelled
+    fixated: Fixated
     objects: list[Points] | None
 
     def score(self, maps: FloatMaps, points: list[Points] | None) -> dict[str, Any]:
         """The row of a source or control, for exam.json."""
-        row: dict[str, Any] = {"maps": scores_of_maps(maps, self.labelled.maps)}
+        row: dict[str, Any] = {
+            "maps": scores_of_maps(maps, self.labelled.maps),
+            "fixations": self.fixated.scores(maps),
+        }
         if self.objects is not None and points is not None:
             row["points"] = detection_scores(points, self.objects)
         return row
@@ -68,7 +76,9 @@ def run(stage: Stage) -> dict[str, Any]:
     by, data, k = stage.inputs["by"], stage.inputs["truth"], stage.entry.keys.keypoints
     frames_entry = unseen(data.label, by.label)
     labelled = read_labelled(data)
-    truth = Truth(labelled, on_frame(read_points(data, labelled)) if k else None)
+    points = read_points(data, labelled)
+    fixated = Fixated(points, labelled.frames.stream[labelled.indices])
+    truth = Truth(labelled, fixated, on_frame(points) if k else None)
     answers = _answers(stage, labelled, open_sources(by, labelled.frames), k)
     exam = {
         "truth": data.label,
@@ -195,11 +205,12 @@ def summary(exam: Exam) -> dict[str, Any]:
     metrics: dict[str, Any] = {"frames": exam.frames}
     if exam.seeds[0].seed is not None:
         metrics["seeds"] = len(exam.seeds)
-    return metrics | mean("f_max", "f_adaptive", "mae", "recall", "precision")
+    names = ("nss", "kl", "shuffled_auc", "recall", "precision")
+    return metrics | mean("f_max", "f_adaptive", "mae", *names)
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    return row.maps | (row.points or {})
+    return row.maps | {name: mean for name, (mean, _) in row.fixations.items()} | (row.points or {})
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ of 255 (maps.py says why).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.annotation import maps
 from datasets.annotation.choice import digest, keys, order
 from datasets.annotation.click_file import check_picture, read_clicks
 from datasets.annotation.maps import Clicks
 from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
+
+SPREAD, STORED = maps.SPREAD, False
 
 
 @dataclass(frozen=True)
@@ -54,5 +58,5 @@ def annotate(
     return annotations
 
 
-def check(env: str) -> None:
+def check(env: str, info: Collection[str]) -> None:
     """People can annotate any environment."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 CANVAS = 400.0  # width and height that clicks are measured in, whatever the frame's size
 SIGMA = 10.0  # canvas pixels
+SPREAD = (SIGMA, SIGMA)  # along x and y
 
 Clicks = NDArray[np.float64]  # (n, 2): x to the right, y down, 0 to CANVAS
 
@@ -23,21 +24,27 @@ def heat_map(clicks: Clicks, height: int, width: int) -> NDArray[np.uint8]:
     return mean_map([clicks], height, width)
 
 
-def mean_map(annotators: Sequence[Clicks], height: int, width: int) -> NDArray[np.uint8]:
-    """(height, width): the mean of the annotators' heat maps, its maximum 255 again.
+def mean_map(
+    annotators: Sequence[Clicks], height: int, width: int, spread: tuple[float, float] = SPREAD
+) -> NDArray[np.uint8]:
+    """(height, width): the mean of the annotators' heat maps, its maximum 255 again. `spread` is
+    the Gaussian's standard deviation along x and y, in canvas pixels.
 
     Without that, three annotators who click on three places would mark none of them: each place
     would get 85, and a pixel counts as salient from half of 255 on.
     """
-    mean = np.mean([_to_one(_heat(clicks, height, width)) for clicks in annotators], axis=0)
+    maps = [_to_one(_heat(clicks, height, width, spread)) for clicks in annotators]
+    mean = np.mean(maps, axis=0)
     return np.rint(255.0 * _to_one(mean)).astype(np.uint8)
 
 
-def _heat(clicks: Clicks, height: int, width: int) -> NDArray[np.float64]:
+def _heat(
+    clicks: Clicks, height: int, width: int, spread: tuple[float, float]
+) -> NDArray[np.float64]:
     """The sum of the Gaussians."""
-    total: NDArray[np.float64] = _gaussians(clicks[:, 1], height).T @ _gaussians(
-        clicks[:, 0], width
-    )
+    columns = _gaussians(clicks[:, 0], width, spread[0])
+    rows = _gaussians(clicks[:, 1], height, spread[1])
+    total: NDArray[np.float64] = rows.T @ columns
     return total
 
 
@@ -47,8 +54,8 @@ def _to_one(heat: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
-def _gaussians(centres: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def _gaussians(centres: NDArray[np.float64], size: int, sigma: float) -> NDArray[np.float64]:
     """(n, size): exp(-d^2 / 2 sigma^2) at the centre of each of `size` pixels along the canvas."""
     pixels = (np.arange(size) + 0.5) * CANVAS / size
-    values: NDArray[np.float64] = np.exp(-0.5 * ((pixels - centres[:, None]) / SIGMA) ** 2)
+    values: NDArray[np.float64] = np.exp(-0.5 * ((pixels - centres[:, None]) / sigma) ** 2)
     return values

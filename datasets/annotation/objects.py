@@ -12,7 +12,7 @@ kinds: Frostbite's twelve floes are more than seven keypoints can detect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.annotation import ram
+from datasets.annotation import maps, ram
 from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
 from datasets.annotation.ram import GAMES, SCREEN, Box, boxes, game_of
@@ -29,6 +29,7 @@ from datasets.errors import FoveaError
 from datasets.pictures import spread
 from datasets.shards import FrameSet
 
+SPREAD, STORED = maps.SPREAD, False
 KINDS = (
     "player", "ghost", "fruit", "bear", "animal", "floe", "robot", "missile", "patrol", "diver",
 )  # fmt: skip
@@ -71,9 +72,9 @@ def annotate(
     return {"objects": points_of}
 
 
-def check(env: str) -> None:
-    """Raise FoveaError for an environment whose objects are not known."""
-    ram.check("objects", env)
+def check(env: str, info: Collection[str]) -> None:
+    """Raise FoveaError for an environment whose objects are not known, or frames without RAM."""
+    ram.check("objects", env, info)
 
 
 def _points(config: Config, env: str, frames: FrameSet) -> Callable[[int], Clicks]:

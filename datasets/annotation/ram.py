@@ -13,7 +13,7 @@ with the sprite, and RAM still has tanks where the screen shows none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,12 +120,19 @@ GAMES: dict[str, Callable[[list[int]], list[Box]]] = {
 }
 
 
-def check(annotator: str, env: str) -> None:
+def check(annotator: str, env: str, info: Collection[str]) -> None:
     """Raise FoveaError where the places of an environment's objects are not known; it names those
-    environments whose are.
+    environments whose are. `info` is stored with each frame.
     """
-    if env.partition("/")[0] != "metaworld" and game_of(env) not in GAMES:
+    if env.partition("/")[0] == "metaworld":
+        return
+    if game_of(env) not in GAMES:
         raise unknown(annotator, env)
+    if "ram" not in info:
+        raise FoveaError(
+            f"annotator {annotator}: reads RAM, but the frames' source stores {', '.join(info)}; "
+            "name frames of another source"
+        )
 
 
 def unknown(annotator: str, env: str) -> FoveaError:

@@ -12,7 +12,7 @@ refused like any game that ram.py does not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.annotation import ram
+from datasets.annotation import maps, ram
 from datasets.annotation.choice import order
 from datasets.annotation.maps import CANVAS, Clicks
 from datasets.annotation.ram import GAMES, SCREEN, Box, boxes, game_of
@@ -29,6 +29,7 @@ from datasets.checked import Checked, Natural, NonNegative, Range
 from datasets.errors import FoveaError
 from datasets.shards import FrameSet
 
+SPREAD, STORED = maps.SPREAD, False
 SHARES = (0.45, 0.4, 0.15)  # of clicks at the tip, the object and the goal of Meta-World
 Targets = tuple[NDArray[np.float64], NDArray[np.float64]]  # (K, 2) on the canvas, (K,) shares
 
@@ -63,9 +64,9 @@ def annotate(
     return {"simulated": clicks}
 
 
-def check(env: str) -> None:
-    """Raise FoveaError for an environment whose objects are not known."""
-    ram.check("simulated", env)
+def check(env: str, info: Collection[str]) -> None:
+    """Raise FoveaError for an environment whose objects are not known, or frames without RAM."""
+    ram.check("simulated", env, info)
 
 
 def second_annotator(

@@ -101,6 +101,12 @@ def action_space(name: str) -> Space[Any]:
     return space
 
 
+def emulator_actions(name: str) -> tuple[int, ...]:
+    """The emulator's number of each action of an Atari game, by the action's index."""
+    suite, config = _find(name)
+    return tuple(suite.emulator_actions(config))
+
+
 def image_shape(name: str) -> tuple[int, int, int]:
     """(C, H, W) of an environment's images, without starting it."""
     shape: tuple[int, int, int] = _find(members(name)[0])[1].image_shape

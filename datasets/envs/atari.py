@@ -134,8 +134,15 @@ def make(config: Config, seed: int) -> VectorEnv[Any, Any, Any]:
 
 
 def action_space(config: Config) -> gymnasium.spaces.Discrete:
-    """The game's minimal action set, which only its ROM has: it is loaded, and nothing is run."""
-    return gymnasium.spaces.Discrete(len(_emulator(config.game).getMinimalActionSet()))
+    """The game's minimal action set."""
+    return gymnasium.spaces.Discrete(len(emulator_actions(config)))
+
+
+def emulator_actions(config: Config) -> list[int]:
+    """The emulator's numbers of the minimal action set, which only the ROM has: it is loaded, and
+    nothing is run.
+    """
+    return [int(action.value) for action in _emulator(config.game).getMinimalActionSet()]
 
 
 class AtariGame(gymnasium.Env[Observation, np.int64]):

@@ -16,7 +16,7 @@ from datasets.checked import Checked, Natural
 from datasets.errors import FoveaError
 from datasets.streams import Act, Stream, Streams, equal_shares
 
-ACTION_LOG = None
+ACTION_LOG, FRAME_INFO = None, None
 
 
 @dataclass(frozen=True)

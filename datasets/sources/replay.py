@@ -31,6 +31,7 @@ from datasets.frame import Frame
 from datasets.streams import Streams, write_stream
 
 ACTION_LOG = "actions.safetensors"  # action (steps, A), reward (steps,), end (episodes,) step
+FRAME_INFO = None
 
 
 @dataclass(frozen=True)

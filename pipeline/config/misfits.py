@@ -59,7 +59,9 @@ def _odd_annotator(entry: Entry, frames: Entry) -> list[str]:
             f"{frames.keys.count} of {frames.label}"
         )
     try:
-        component("datasets.annotation", entry.keys.annotator).check(frames.keys.env)
+        info = component("datasets.sources", frames.keys.source).FRAME_INFO
+        annotator = component("datasets.annotation", entry.keys.annotator)
+        annotator.check(frames.keys.env, info or envs.frame_info(frames.keys.env))
     except FoveaError as error:
         mistakes.append(f"annotations.{entry.name}: {error}")
     return mistakes

@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets.errors import FoveaError
 from datasets.files import read_json
+from pipeline.parts import fixated
 
 FILE = "exam.json"
 Scores = dict[str, Any]  # of maps: f_max, f_adaptive, mae; of keypoints: recall, precision, curve …
@@ -20,6 +21,7 @@ class Row:
     """The scores of one source or control."""
 
     maps: Scores
+    fixations: fixated.Scores
     points: Scores | None  # None without keypoints
 
     @property
@@ -71,36 +73,37 @@ def read_exam(folder: Path) -> Exam:
         raise FoveaError(f"{path}: missing; run the exam again")
     value = read_json(path)
     try:
-        keypoints = value["keypoints"]
+        keypoints, frames = value["keypoints"], int(value["frames"])
         asked = keypoints is not None
         return Exam(
             truth=str(value["truth"]),
             by=str(value["by"]),
-            frames=int(value["frames"]),
+            frames=frames,
             keypoints=int(keypoints) if asked else None,
             epsilon=_number(value["epsilon"]),
             objects={str(key): _number(number) for key, number in value["objects"].items()},
-            controls={str(key): _row(row, asked) for key, row in value["controls"].items()},
-            seeds=tuple(_seeds(value["seeds"], asked)),
+            controls={str(key): _row(row, asked, frames) for key, row in value["controls"].items()},
+            seeds=tuple(_seeds(value["seeds"], asked, frames)),
         )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise FoveaError(f"{path}: unexpected content ({error!r}); run the exam again") from error
 
 
-def _seeds(values: list[Any], asked: bool) -> Iterator[Seed]:
+def _seeds(values: list[Any], asked: bool, frames: int) -> Iterator[Seed]:
     if not values:
         raise ValueError("no source")
     for one in values:
         seed = one["seed"]
-        rows = (_row(one[name], asked) for name in ("source", "shuffled"))
+        rows = (_row(one[name], asked, frames) for name in ("source", "shuffled"))
         yield Seed(None if seed is None else int(seed), *rows)
 
 
-def _row(value: Mapping[str, Any], asked: bool) -> Row:
+def _row(value: Mapping[str, Any], asked: bool, frames: int) -> Row:
     maps = {str(key): _number(number) for key, number in value["maps"].items()}
     _ = maps["mae"]
+    looked = fixated.read_scores(value["fixations"], frames)
     if not asked:
-        return Row(maps, None)
+        return Row(maps, looked, None)
     points = dict(value["points"])
     for key in ("recall", "keypoints_per_frame"):
         _number(points[key])
@@ -111,7 +114,7 @@ def _row(value: Mapping[str, Any], asked: bool) -> Row:
             raise ValueError(f"curve at {epsilon}")
     if not points["curve"]:
         raise ValueError("no curve")
-    return Row(maps, points)
+    return Row(maps, looked, points)
 
 
 def _number(value: Any) -> float:

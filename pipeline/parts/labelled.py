@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotation import gaze
 from datasets.annotation.choice import keys
 from datasets.annotation.maps import CANVAS, Clicks
 from datasets.errors import FoveaError
@@ -55,10 +56,12 @@ def read_labelled(data: Artifact) -> Labelled:
 
 def read_points(data: Artifact, labelled: Labelled) -> list[Clicks]:
     """The points (n, 2) on the canvas of each frame of an annotations artifact, of all annotators
-    together.
+    together. Gaze is read from the frames, with which it is stored.
 
     Raises FoveaError naming the file if it is malformed or lacks a frame.
     """
+    if data.manifest["entry"]["annotator"] == "gaze":
+        return [gaze.points(labelled.frames, index) for index in labelled.indices.tolist()]
     path, key = data.folder / "clicks.json", keys(labelled.frames)
     annotators = read_json(path)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,15 @@ from pipeline.parts.exams import Exam, Row, read_exam
 from pipeline.results.data import Item
 
 MAPS = {"F": "f_max", "error": "mae"}  # column -> score
+FIXATIONS = {
+    "NSS": "nss",
+    "KL": "kl",
+    "sAUC": "shuffled_auc",
+    "AUC": "auc_judd",
+    "CC": "cc",
+    "SIM": "sim",
+    "IG": "information_gain",
+}
 POINTS = {"recall": "recall", "precision": "precision"}
 CONTROLS = {
     "zero": "all-zero map",
@@ -41,7 +50,7 @@ def charts(item: Item) -> dict[str, Any]:
 
 def _table(some: Sequence[tuple[Item, Exam]]) -> dict[str, Any]:
     exam = some[0][1]
-    columns = MAPS | (POINTS if exam.keypoints else {})
+    columns = MAPS | (POINTS if exam.keypoints else {}) | FIXATIONS
     return {
         "truth": exam.truth,
         "frames": exam.frames,
@@ -54,7 +63,7 @@ def _table(some: Sequence[tuple[Item, Exam]]) -> dict[str, Any]:
             for item, one in some
         ],
         "controls": [
-            (words, [_shown([row], key) for key in columns.values()])
+            (words, [_shown([row], key, exam.frames) for key in columns.values()])
             for name, words in CONTROLS.items()
             if (row := exam.controls.get(name))
         ],
@@ -64,20 +73,27 @@ def _table(some: Sequence[tuple[Item, Exam]]) -> dict[str, Any]:
 def _source(exam: Exam, key: str) -> tuple[str, str]:
     """A source's score, the mean of its seeds; and that of its maps of other frames."""
     own, shuffled = ([getattr(s, part) for s in exam.seeds] for part in ("source", "shuffled"))
-    beside = f"shuffled {_shown(shuffled, key)}"
+    beside = f"shuffled {_shown(shuffled, key, exam.frames)}"
     if len(own) > 1:
         values = [value for row in own if (value := _value(row, key)) is not None]
         ends = " to ".join(number(end) for end in (min(values), max(values))) if values else "–"
         beside = f"{ends}, {len(own)} seeds; {beside}"
-    return _shown(own, key), beside
+    return _shown(own, key, exam.frames), beside
 
 
-def _shown(rows: Iterable[Row], key: str) -> str:
+def _shown(rows: Sequence[Row], key: str, frames: int) -> str:
+    """The mean, and the share of the frames for which the score is defined if it is not 1."""
     values = [_value(row, key) for row in rows]
     numbers = [value for value in values if value is not None]
-    return number(float(np.mean(numbers))) if numbers else "–"
+    if not numbers:
+        return "–"
+    defined = [row.fixations[key][1] for row in rows if key in row.fixations]
+    share = float(np.mean(defined)) / frames if defined else 1.0
+    return number(float(np.mean(numbers))) + ("" if share == 1 else f" ({int(100 * share)} %)")
 
 
 def _value(row: Row, key: str) -> float | None:
+    if key in row.fixations:
+        return row.fixations[key][0]
     value = row.maps.get(key, (row.points or {}).get(key))
     return None if value is None else float(value)

@@ -68,7 +68,8 @@ def test_an_annotator_clicks_on_frames(component: str, tmp_path: Path) -> None:
         for places in clicks.values():
             assert places.ndim == 2 and places.shape[1] == 2 and places.dtype == np.float64
             assert len(places) and places.min() >= 0 and places.max() <= CANVAS
-    module.check("metaworld/reach")
+    module.check("metaworld/reach", tuple(frames.info))
+    assert len(module.SPREAD) == 2 and min(module.SPREAD) > 0 and module.STORED in (True, False)
     fewer = module.annotate(module.Config(), "metaworld/reach", frames, 2, tmp_path)
     assert {name: len(clicks) for name, clicks in fewer.items()} == dict.fromkeys(by_name, 2)
     for name, clicks in fewer.items():
@@ -84,7 +85,8 @@ def clicked_frames(folder: Path) -> Path:
     """A shard of frames, and a file with clicks on each of them."""
     points = np.array([[2, 2], [9, 3], [5, 12]], np.float32)
     noise = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
-    rows = [Frame(image, 0, 0.0, False, False, 0, n, {"points": points})
+    gaze = np.array([[2, 2, 1], [9, 3, 2], [0, 0, 0]], np.uint16)
+    rows = [Frame(image, 0, 0.0, False, False, 0, n, {"points": points, "gaze": gaze})
             for n, image in enumerate(noise)]  # fmt: skip
     write_shard(folder / "000-00000.tar", rows, stream=0, start=0)
     frames = read_frames(folder)

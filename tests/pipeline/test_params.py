@@ -308,6 +308,10 @@ def test_exams_of_every_kind_of_source_are_good(tmp_path: Path) -> None:
         ("keypoints: 7", "keypoint: 7", r"x\.keypoint: unknown key; did you mean 'keypoints'"),
         ("frames: other, annotator", "frames: pong, annotator",
          r"annotations\.objects: annotator objects: knows the objects of metaworld/"),
+        ("annotator: objects", "annotator: gaze",
+         r"annotations\.objects: annotator gaze: the frames of atari/MsPacman\?.* have no gaze"),
+        ("source: random", "source: atari_head",
+         r"annotations\.clicks: annotator simulated: reads RAM, but the frames' source stores"),
     ],
 )  # fmt: skip
 def test_an_exam_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, says: str) -> None:

@@ -198,7 +198,8 @@ def examined(root: Path, small: Params, exam: str, seeds: list[int | None]) -> s
 
     def scores(recall: float) -> dict[str, Any]:
         maps = {"f_max": recall / 2, "f_adaptive": 0.1, "mae": 0.25}
-        return {"maps": maps} | ({"points": row(recall)} if k else {})
+        looked = {"nss": [recall, 20], "kl": [None, 0]}
+        return {"maps": maps, "fixations": looked} | ({"points": row(recall)} if k else {})
 
     folder = root / "exams" / exam
     folder.mkdir(parents=True)
