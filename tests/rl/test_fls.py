@@ -52,7 +52,7 @@ def count(core: Core, actions: int) -> int:
 def test_it_has_as_many_parameters_as_in_the_paper(variant: str) -> None:
     name, example = "fls" if variant else "nature_cnn", {"image": frames(1, 1, 84, 84)}
     settings = {"variant": variant} if variant else {}
-    core = nets.make(name, nets.config_for(name)(**settings), example, 4)
+    core = nets.make(name, nets.config_for(name)(**settings), example, stack=4, actions=4)
     assert count(core, 4) == COUNTS[variant]
     assert count(core, 18) == COUNTS[variant] + 7_182
 
