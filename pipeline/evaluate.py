@@ -1,8 +1,9 @@
 """Stage `evaluate`: policies -> full episodes. `python -m pipeline.evaluate NAME`.
 
 Every checkpoint of every seed plays `games` full episodes, noise off, and so does the uniform
-random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). An environment with tasks also
-reports whether an episode succeeded at any of its steps. One episode of the best seed's last
+random policy (SPIRL, App. B.3; ViSaRL, Table I: 50 rollouts a seed). With `sample: true` actions
+are sampled from the policy (Nikulin et al. 2019: 8,192 episodes a seed). An environment with tasks
+also reports whether an episode succeeded at any of its steps. One episode of the best seed's last
 checkpoint is recorded as a video, and as a sheet of pictures if the policy attends to parts of the
 frame (SPIRL, Fig. 6).
 """
@@ -60,6 +61,7 @@ class Play:
                 seed=EPISODE_SEED,
                 epsilon=keys.epsilon,
                 progress=progress,
+                sample=keys.sample,
             )
         write_sealed(self.result, (json.dumps(scores) + "\n").encode())
 
@@ -119,6 +121,7 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "paper_steps": paper_steps(keys.agent),
         "games": keys.games,
         "epsilon": keys.epsilon,
+        "sample": keys.sample,
         "seeds": seeds,
         "random": parse_json(read_sealed(stage.folder / RANDOM)),
     }
@@ -152,7 +155,8 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     policies, seed = stage.inputs["policy"].folder, best["seed"]
     step = best["checkpoints"][-1]["step"]
     policy = trained_policy(policies, seed, step)
-    episode = play.record(policy, seed=EPISODE_SEED, epsilon=stage.entry.keys.epsilon)
+    keys = stage.entry.keys
+    episode = play.record(policy, seed=EPISODE_SEED, epsilon=keys.epsilon, sample=keys.sample)
     patch = read_header(policies / ENCODER)["config"].get("patch", 1)  # pixels have no patches
     write_video(stage.out / "video.mp4", episode, patch=patch)
     if episode[0].attention is not None or episode[0].attends:

@@ -10,10 +10,12 @@ invalid name may be a path anywhere, and DVC must not run an instance of that na
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +113,24 @@ def write_stamps() -> Params:
         for stage in stages_of(entry):
             stamps[f"{stage}-{entry.name}"] = closure.stamp(stage, entry)
     STAMPS.mkdir(parents=True, exist_ok=True)
-    for name, text in stamps.items():
-        write_atomic(STAMPS / name, text.encode())
-    for path in STAMPS.iterdir():
-        if path.name not in {*stamps, PARAMS.name}:
-            path.unlink(missing_ok=True)
-    write_atomic(STAMPS / PARAMS.name, content)
+    with _locked(STAMPS):  # stages without DVC may begin at once
+        for name, text in stamps.items():
+            write_atomic(STAMPS / name, text.encode())
+        for path in STAMPS.iterdir():
+            if path.name not in {*stamps, PARAMS.name}:
+                path.unlink(missing_ok=True)
+        write_atomic(STAMPS / PARAMS.name, content)
     return params
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # and so unlocks it
 
 
 def check_folders() -> None:

@@ -82,10 +82,14 @@ class Actor:
 
     @torch.no_grad()
     def encode(self, images: Images, infos: Infos) -> Obs:
-        """Features (N, ...) of frames.
+        """Features (N, ...) of frames, in float32 whatever the agent's precision.
 
         Raises FoveaError if the encoder is for images of another size.
         """
+        with torch.autocast(self.device.type, enabled=False):
+            return self._encode(images, infos)
+
+    def _encode(self, images: Images, infos: Infos) -> Obs:
         encoder = self.policy.encoder
         if encoder.info is not None:
             state = np.asarray(infos[encoder.info], np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -58,7 +58,7 @@ class ActorCriticAgent:
         self.updates = 0
         self.precision = config.precision
 
-    def training(self) -> torch.autocast:
+    def training(self) -> AbstractContextManager[None]:
         """The precision of rollouts and updates; evaluation is in float32."""
         return autocast(self.precision, self.device)
 
@@ -66,11 +66,14 @@ class ActorCriticAgent:
     def act(
         self, obs: Obs, state: State, first: Tensor, *, explore: bool
     ) -> tuple[Tensor, State, Extras]:
-        """Actions (B,); extras are the core's, `log_prob` (B,) of the actions and `value` (B,)."""
+        """Actions (B,); extras are the core's, `log_policy` (B, actions), `log_prob` (B,) of the
+        actions taken and `value` (B,).
+        """
         with self.training() if explore else nullcontext():
             log_policy, value, state, extras = self.policy(_one(obs), state, first[None])
         action = self._sample(log_policy) if explore else log_policy.argmax(-1)
-        extras = extras | {"log_prob": log_prob_of(log_policy, action), "value": value}
+        extras |= {"log_policy": log_policy, "value": value}
+        extras |= {"log_prob": log_prob_of(log_policy, action)}
         return action[0], state, {key: each[0] for key, each in extras.items()}
 
     @torch.no_grad()

@@ -173,7 +173,8 @@ class Agent(Protocol[B]):
 class OnPolicyAgent(Agent[Rollout], Protocol):
     """An agent that learns from rollouts of its present policy.
 
-    Extras of `act` include `log_prob` (B,) of the actions and `value` (B,) of the observations.
+    Extras of `act` include `log_policy` (B, actions), the logarithm of all actions' probabilities,
+    `log_prob` (B,) of the actions taken and `value` (B,) of the observations.
     """
 
     def value(self, obs: Obs, state: State, first: Tensor) -> Tensor:

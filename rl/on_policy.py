@@ -20,6 +20,7 @@ from torch import Tensor
 
 from datasets import envs
 from datasets.errors import UnstableError
+from pretrain.modules.precision import autocast
 from rl.actor import Action, Actor
 from rl.agent import OnPolicyAgent, Rollout
 from rl.policy import Policy
@@ -66,7 +67,8 @@ def train(
         progress(run.step)
         while run.step < config.steps:
             before = run.step
-            rollout = collect(run, environment, actor, agent)
+            with autocast(config.precision, agent.device):  # weights are converted once
+                rollout = collect(run, environment, actor, agent)
             _check(run, actor, rollout)
             run.count_from(before)
             run.log(agent.update(rollout) | auxiliary.update(rollout.obs, rollout.first))

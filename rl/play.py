@@ -1,7 +1,9 @@
 """Full episodes of a trained policy: many for its evaluation, or one for a video.
 
 SPIRL, appendix B.3: full episodes (a lost life does not end them), each with its own seed, noise
-off, and a random action with probability ε.
+off, and a random action with probability ε. With `sample`, actions are sampled from an on-policy
+agent's policy, as OpenAI Baselines and Nikulin et al. (2019) evaluate; else they are the most
+probable ones.
 """
 
 from __future__ import annotations
@@ -73,11 +75,18 @@ class Player:
         self.end: Mapping[str, Any] | None = None  # the last info, once it is over
         self.unstable = False
 
-    def choose(self, action: Action | None, epsilon: float) -> Action:
-        """The policy's action, or with probability ε (always without a policy) a random one."""
+    def choose(
+        self, action: Action | None, epsilon: float, log_policy: NDArray[np.float32] | None = None
+    ) -> Action:
+        """The policy's action, or one sampled from its `log_policy` (A,); with probability ε
+        (always without a policy) a random one.
+        """
         if self.random.random() < epsilon or action is None:
             return random_action(self.environment.action_space, self.random)
-        return action
+        if log_policy is None:
+            return action
+        # The index of the largest log π + noise of this distribution is distributed as π.
+        return np.asarray(np.argmax(log_policy + self.random.gumbel(size=len(log_policy))))
 
     def step(self, action: Action) -> float:
         """Take an action; returns its reward."""
@@ -93,10 +102,16 @@ class Player:
 
 
 def evaluate(
-    policy: Policy, *, episodes: int, seed: int, epsilon: float, progress: Callable[[int], None]
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    epsilon: float,
+    progress: Callable[[int], None],
+    sample: bool = False,
 ) -> Scores:
     """Scores of so many full episodes; `progress` is called at each one's end."""
-    return _play(policy.spec.env, policy, episodes, seed, epsilon, progress)
+    return _play(policy.spec.env, policy, episodes, seed, epsilon, progress, sample)
 
 
 def evaluate_random(
@@ -113,6 +128,7 @@ def _play(
     seed: int,
     epsilon: float,
     progress: Callable[[int], None],
+    sample: bool = False,
 ) -> Scores:
     """Play at most POOL episodes in parallel; where one ends, the next one begins."""
     images = policy is not None and policy.encoder.info is None
@@ -121,8 +137,7 @@ def _play(
     actor = _begin(policy, players) if policy else None
     finished: list[Player] = []
     while players:
-        choices = actor.act(explore=False)[0] if actor else [None] * len(players)
-        actions = [p.choose(choice, epsilon) for p, choice in zip(players, choices, strict=True)]
+        actions, _ = _choose(actor, players, epsilon, sample)
         rewards = [p.step(action) for p, action in zip(players, actions, strict=True)]
         ended = np.array([player.end is not None for player in players])
         stays = np.ones(len(players), np.bool_)
@@ -141,6 +156,18 @@ def _play(
             action, reward = np.array(actions)[stays], np.array(rewards)[stays]
             actor.observe(*newest, action=action, reward=reward, first=ended[stays])
     return _scores(sorted(finished, key=lambda player: player.index))
+
+
+def _choose(
+    actor: Actor | None, players: Sequence[Player], epsilon: float, sample: bool
+) -> tuple[list[Action], Extras]:
+    """Every player's action, from its own generator, and the network's extras."""
+    if actor is None:
+        return [player.choose(None, epsilon) for player in players], {}
+    choices, extras = actor.act(explore=False)
+    policies = extras["log_policy"].cpu().numpy() if sample else [None] * len(players)
+    each = zip(players, choices, policies, strict=True)
+    return [player.choose(choice, epsilon, policy) for player, choice, policy in each], extras
 
 
 def _begin(policy: Policy, players: Sequence[Player]) -> Actor:
@@ -171,15 +198,16 @@ def _scores(finished: Sequence[Player]) -> Scores:
     return scores
 
 
-def record(policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800) -> list[EpisodeFrame]:
+def record(
+    policy: Policy, *, seed: int, epsilon: float, limit: int = 1_800, sample: bool = False
+) -> list[EpisodeFrame]:
     """The first episode of `evaluate` with the same seed, step by step, at most `limit` steps."""
     frames: list[EpisodeFrame] = []
     player = Player(policy.spec.env, seed, 0, images=True)
     with closing(player.environment):
         actor, score = _begin(policy, [player]), 0.0
         while player.end is None and len(frames) < limit:
-            choices, extras = actor.act(explore=False)
-            action = player.choose(choices[0], epsilon)
+            (action,), extras = _choose(actor, [player], epsilon, sample)
             image = player.observation[0]
             selected, attention = _attention(policy, actor.obs, extras)
             now = image, score, len(frames), selected, attention

@@ -5,9 +5,10 @@ lists them.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
 `make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries
-stored with each frame), `ACTIONS` ("discrete" or "continuous") and `OPTIONS`. These are the keys of
-its Config for how images are rendered, which a name may set, as in
-"metaworld/reach?view=upright&camera=corner2". A Config has `image_shape`, (C, H, W).
+stored with each frame), `ACTIONS` ("discrete" or "continuous"), `OPTIONS` and `GAME_OPTIONS`. These
+are the keys of its Config for how images are rendered, and for another form of a game. A name may
+set them, as in "metaworld/reach?view=upright&camera=corner2" and "atari/Breakout?infinite=true". A
+Config has `image_shape`, (C, H, W).
 """
 
 from __future__ import annotations
@@ -131,8 +132,9 @@ def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:
         near = _near(game, suite.games())
         raise FoveaError(f"environment {name!r}: {suite_name} has no such game{near}")
     options = dict(option.partition("=")[::2] for option in query.split("&") if option)
-    if unknown := sorted(set(options) - set(suite.OPTIONS)):
-        known = ", ".join(suite.OPTIONS) or "none"
+    names = (*suite.OPTIONS, *suite.GAME_OPTIONS)
+    if unknown := sorted(set(options) - set(names)):
+        known = ", ".join(names) or "none"
         raise FoveaError(
             f"environment {name!r}: no option {unknown[0]!r}; {suite_name} has {known}"
         )

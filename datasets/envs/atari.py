@@ -12,6 +12,10 @@ The screen also decides who presses FIRE, where the minimal action set has it:
   each; after a lost life an agent step of no-op before them, in games without FIRE too;
 - native presses nothing (IMPALA's and S3TA's set-ups leave that to the agent).
 
+"atari/Breakout?infinite=true" is BreakoutInfinite of Nikulin et al. (2019, section 6.2): the wall
+comes back whenever it is cleared. The cartridge has two walls of 432 points; it brings the second
+one back where the score is exactly 432. So a score of 864 becomes 432 in RAM, right after the frame
+that shows it. The emulator's next reward is the difference, -432, which is added back.
 
 One end of a game is added that the emulator misses: a Frostbite player freezes to death on the last
 life. ale-py (still at 0.12.1) goes on until the horizon and shows the cartridge's demonstration.
@@ -48,11 +52,14 @@ from datasets.screens import SCREENS
 Observation = NDArray[np.uint8]
 
 FRAME_INFO = ("lives", "ram")
-ACTIONS, OPTIONS = "discrete", ("screen",)
+ACTIONS, OPTIONS, GAME_OPTIONS = "discrete", ("screen",), ("infinite",)
 NOOP, FIRE = 0, 1  # values of ale_py.Action
 WARM_UP = 10  # no-op frames before a state is restored: ale-py 0.12.1 needs them on Qbert, Tetris
 # Frostbite's RAM: the player's state with its bit "frozen"; lives in reserve, a byte's lower half.
 STATE, FROZEN, RESERVE = 0x71, 0x10, 0x4C
+# Breakout's RAM: the score's hundreds, a byte's lower half, and its last two digits.
+HUNDREDS, LAST_DIGITS = 76, 77
+WALL = 432  # points of a wall of Breakout
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,16 @@ class Config(Checked):
     life_loss_ends: bool = False  # training: a lost life is `terminated`, reset() goes on
     images: bool = True  # else all images are black
     screen: Literal["rgb96", "gray84", "native"] = "rgb96"  # of datasets/screens.py
+    infinite: Literal["false", "true"] = "false"  # Breakout's wall always comes back
     noop_max: Natural = 30  # a game starts with 1..noop_max no-op frames, or with none if 0
     horizon: Count = 27_000  # agent steps before a game is truncated: 108,000 emulator frames
 
     def rules(self) -> Iterator[str]:
-        """The game must be one of ale-py's."""
+        """The game must be one of ale-py's, and Breakout if infinite."""
         if self.game not in games():
             yield f"game: {self.game!r}, must be one of datasets.envs.games('atari')"
+        elif self.infinite == "true" and self.game != "Breakout":
+            yield f"infinite: true, must be false in {self.game}: only Breakout has it"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -150,6 +160,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         """Load the ROM; the first game starts with reset()."""
         cv2.setNumThreads(1)  # more threads make so small a resize slower
         self._ale = _emulator(config.game)
+        self._frame = self._infinite_frame if config.infinite == "true" else self._ale.act
         self._actions = self._ale.getMinimalActionSet()
         self._start_actions, self._life_actions = _automatic(config.screen, self._actions)
         self._config = config
@@ -160,6 +171,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         self._lives = 0
         self._life_lost = False  # the last step ended the episode but not the game
         self._game_return, self._game_length = 0.0, 0
+        self._owed = 0  # what the next frame's reward lacks
         self.action_space = gymnasium.spaces.Discrete(len(self._actions))
         self.observation_space = gymnasium.spaces.Box(0, 255, self._shape, np.uint8)
 
@@ -213,6 +225,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
             "life_lost": self._life_lost,
             "game_return": self._game_return,
             "game_length": self._game_length,
+            "owed": self._owed,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -229,6 +242,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
         self._rng.bit_generator.state = state["rng"]
         self._lives, self._life_lost = state["lives"], state["life_lost"]
         self._game_return, self._game_length = state["game_return"], state["game_length"]
+        self._owed = state["owed"]
 
     def _over(self) -> bool:
         frozen = self._config.game == "Frostbite" and self._frozen()
@@ -241,6 +255,7 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
 
     def _new_game(self) -> None:
         self._ale.reset_game()
+        self._owed = 0
         most = self._config.noop_max
         for _ in range(int(self._rng.integers(1, most + 1)) if most else 0):
             self._ale.act(NOOP)
@@ -257,13 +272,24 @@ class AtariGame(gymnasium.Env[Observation, np.int64]):
 
     def _act(self, action: ale_py.Action) -> float:
         """Play four frames of `action` and keep the last two screens; no effect after the end."""
-        act = self._ale.act
+        act = self._frame
         reward = act(action) + act(action) + act(action)
         self._ale.getScreenRGB(self._screens[0])
         reward += act(action)
         self._ale.getScreenRGB(self._screens[1])
         self._lives = self._ale.lives()
         return float(reward)
+
+    def _infinite_frame(self, action: ale_py.Action) -> int:
+        """Play one frame of BreakoutInfinite."""
+        reward = int(self._ale.act(action)) + self._owed
+        self._owed = 0
+        memory = self._ale.getRAM()
+        if (memory[HUNDREDS] & 0x0F, memory[LAST_DIGITS]) == (0x08, 0x64):
+            self._ale.setRAM(HUNDREDS, int(memory[HUNDREDS] & 0xF0) | 0x04)
+            self._ale.setRAM(LAST_DIGITS, 0x32)
+            self._owed = WALL
+        return reward
 
 
 def _automatic(

@@ -37,7 +37,7 @@ with rendering():
 Observation = NDArray[np.uint8]
 
 FRAME_INFO = ("state", "points", "success")
-ACTIONS, OPTIONS = "continuous", ("view", "render", "camera")
+ACTIONS, OPTIONS, GAME_OPTIONS = "continuous", ("view", "render", "camera"), ()
 POINTS = ("tip", "object", "goal")  # the rows of info["points"]
 NAME = "{}-v3-goal-observable"  # of a task in metaworld's table
 UNSTABLE = [  # MuJoCo's warnings after which it resets itself, or ignores a control

@@ -82,13 +82,27 @@ def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str
     info = component("pretrain.encoders", encoder.keys.model).Encoder.info
     if info and info not in envs.frame_info(keys.env):
         mistakes.append(f"{where}.env: {keys.env} has no {info}, which {encoder.name} needs")
-    mistakes += odd_net(policy, encoder)
+    mistakes += odd_net(policy, encoder) + _odd_sampling(policy)
     if not frames:
         return mistakes
     return mistakes + [
         f"{where}.env: {key} is {value}, but {other} in its encoder's frames {frames.name}; "
         f"write ?{key}={other} or name other frames"
         for key, value, other in odd_views(policy, frames)
+    ]
+
+
+def _odd_sampling(policy: Entry) -> list[str]:
+    """The reason why a policy's actions cannot be sampled: its agent learns none."""
+    from rl.agent import (
+        OnPolicyConfig,
+    )  # takes seconds, and reading a single entry does not need it
+
+    if not policy.keys.sample or isinstance(policy.config, OnPolicyConfig):
+        return []
+    return [
+        f"policies.{policy.name}.sample: true, must be false with agent {policy.keys.agent}: only "
+        "on-policy agents have probabilities of actions"
     ]
 
 

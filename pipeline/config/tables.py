@@ -70,10 +70,11 @@ class Encoders(Checked):
 class Policies(Checked):
     """`seeds` policies of `agent` (a file of `rl/agents/`) on the frozen `encoder`.
 
-    `checkpoint_every` counts environment steps between saved weights. `games` and `epsilon` are the
-    evaluation's (SPIRL, App. B.3: 50 environments; five trials), and a change of them retrains
-    nothing. `epsilon` is the share of random actions: SPIRL's by default, for every agent; ViSaRL's
-    SAC has none (`epsilon: 0.0`).
+    `checkpoint_every` counts environment steps between saved weights. `games`, `epsilon` and
+    `sample` are the evaluation's (SPIRL, App. B.3: 50 environments; five trials), and a change of
+    them retrains nothing. `epsilon` is the share of random actions: SPIRL's by default, for every
+    agent; ViSaRL's SAC has none (`epsilon: 0.0`). `sample` samples the others from an on-policy
+    agent's policy, in place of the most probable ones.
     """
 
     env: str
@@ -83,6 +84,7 @@ class Policies(Checked):
     checkpoint_every: Count = 10_000
     games: Count = 50
     epsilon: Fraction = 0.001
+    sample: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ BARE = {"frames": "frames", "encoder": "encoders"}  # keys whose values have no 
 # that every policy can name them.
 COMMITTED = ("pixels", "state")
 # Keys of a policy that change its evaluation and not its training.
-EVALUATION_KEYS = frozenset({"games", "epsilon"})
+EVALUATION_KEYS = frozenset({"games", "epsilon", "sample"})
 
 
 @dataclass(frozen=True)

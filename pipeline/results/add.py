@@ -119,7 +119,7 @@ def _seeds(label: str, root: Path) -> list[Record]:
     pretraining = run_record(root, stage, record.made_from[encoder]["digest"])
     runs = record.runs | ({stage: pretraining} if pretraining else {})
     evaluation = read_json(played.folder / "evaluation.json")
-    shared = {key: evaluation[key] for key in ("games", "epsilon", "random")}
+    shared = {key: evaluation[key] for key in ("games", "epsilon", "sample", "random")}
     return [
         replace(
             record,

@@ -125,7 +125,7 @@ def check(record: Record, path: Path) -> None:
         lineage = record.made_from | record.measured_on
         own = record.entry
         if record.evaluated:
-            own |= {key: record.scores[key] for key in EVALUATION_KEYS}
+            own |= {key: record.scores[key] for key in EVALUATION_KEYS & record.scores.keys()}
         home = home_of(record.artifact, lineage)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FoveaError(f"{path}: malformed ({error!r}); measure it again") from error

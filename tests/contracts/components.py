@@ -36,6 +36,13 @@ PARTS = {
 REQUIRED_FIELDS = {"datasets.envs": {"game"}}  # fields that the env fills in, without a default
 SHAPE = (3, 40, 40)
 ACTIONS = 3
+# Nets that an entry chooses, with attention of their own, and their settings.
+LEARNED: dict[str, tuple[str, dict[str, Any]]] = {
+    "joint": ("masked_cnn", {"mask": "joint"}),
+    "top_down": ("masked_cnn", {"mask": "top_down"}),
+    "fls": ("fls", {}),
+    "fls_each": ("fls", {"variant": "sparse_each"}),
+}
 # Components with any of these fields are built with these values; the others are small by default.
 SMALL: dict[str, Any] = dict(
     patch=8, dim=16, depth=1, heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2,
@@ -101,11 +108,11 @@ def inputs_for(encoder: Any, count: int = 4, seed: int = 0) -> Tensor:
 
 def net_choice(component: str, features: str) -> tuple[str, Any]:
     """The net that an agent puts on a kind of features, and its settings; of `x:joint` the one that
-    has a mask of its own, learned so.
+    LEARNED has under that word.
     """
-    agent, _, mask = component.rsplit(".", 1)[1].partition(":")
-    net = "masked_cnn" if mask else agents.net_for(agent, features)
-    return net, small(nets.config_for(net), **({"mask": mask} if mask else {}))
+    agent, _, word = component.rsplit(".", 1)[1].partition(":")
+    net, settings = LEARNED[word] if word else (agents.net_for(agent, features), {})
+    return net, small(nets.config_for(net), **settings)
 
 
 def make_policy(component: str, encoder: Encoder, seed: int = 0) -> Policy:

@@ -19,6 +19,7 @@ from rl.net import Core, Net
 from rl.stack import FrameStack
 from tests.contracts.components import (
     ACTIONS,
+    LEARNED,
     components,
     equal,
     inputs_for,
@@ -30,7 +31,7 @@ from tests.contracts.components import (
 
 ENCODERS = [*components("pretrain.encoders"), "pretrain.encoders.multimae:none"]
 
-# Every agent with every encoder that it has a net for, and with the masks that are learned.
+# Every agent with every encoder that it has a net for, and with the attention that is learned.
 MATRIX = pytest.mark.parametrize(
     ("component", "encoder_name"),
     [
@@ -39,10 +40,11 @@ MATRIX = pytest.mark.parametrize(
         if kind(encoder_name) in importlib.import_module(agent).NETS
     ]
     + [
-        (f"rl.agents.{agent}:{mask}", "pretrain.encoders.pixels")
+        (f"rl.agents.{agent}:{word}", "pretrain.encoders.pixels")
         for agent in ("a2c", "acktr", "ppo")
-        for mask in ("joint", "top_down")
-    ],
+        for word in (LEARNED if agent == "ppo" else ("joint", "top_down", "fls"))
+    ]
+    + [("rl.agents.rainbow:fls", "pretrain.encoders.pixels")],
 )
 
 
@@ -63,7 +65,8 @@ def test_every_net_is_of_some_agent() -> None:
     kinds = {kind(component) for component in ENCODERS}
     taken = [importlib.import_module(component).NETS for component in components("rl.agents")]
     named = {f"rl.nets.{net}" for nets in taken for net in nets.values()}
-    assert named == set(components("rl.nets"))
+    chosen = {f"rl.nets.{net}" for net, _ in LEARNED.values()}
+    assert named | chosen == set(components("rl.nets"))
     assert {kind for nets in taken for kind in nets} == kinds
 
 

@@ -121,7 +121,7 @@ def test_options_of_a_name_are_fields_of_the_suite(component: str) -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(module.Config)}
     expected = {"suite": suite} | {key: defaults[key] for key in module.OPTIONS}
     assert envs.rendering(name) == expected
-    for key in module.OPTIONS:
+    for key in (*module.OPTIONS, *module.GAME_OPTIONS):
         assert envs.rendering(f"{name}?{key}={defaults[key]}") == expected
         with pytest.raises(ValueError, match=f"{key}: 'no such thing'"):
             envs.check(f"{name}?{key}=no such thing")

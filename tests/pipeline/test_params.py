@@ -14,7 +14,7 @@ import pytest
 from datasets.errors import FoveaError
 from pipeline import params
 from pipeline.commands.recipe import recipes
-from pipeline.config.tables import Params
+from pipeline.config.tables import EVALUATION_KEYS, Params
 
 GOOD = """
 frames:
@@ -465,6 +465,17 @@ def test_every_mistake_of_one_entry_is_listed(tmp_path: Path) -> None:
         load(tmp_path, text)
     for key in ("seeds", "games", "epsilon", "net.wide", "net.pda"):
         assert f"\n  policies.frostbite-spirl.{key}: " in str(raised.value)
+
+
+def test_actions_are_sampled_from_policies_alone(tmp_path: Path) -> None:
+    """A change of it trains nothing again."""
+    text = GOOD.replace("seeds: 2", "seeds: 2, sample: true")
+    with pytest.raises(FoveaError, match=r"spirl\.sample: true, must be false with agent rainbow"):
+        load(tmp_path, text)
+    text = text.replace("encoder: frostbite-mae, agent: rainbow", "encoder: pixels, agent: ppo")
+    text = text.replace("steps: 3000", "steps: 2048")
+    entry = load(tmp_path, text).entry("policies", "frostbite-spirl")
+    assert entry.keys.sample and "sample" not in entry.resolved(EVALUATION_KEYS)
 
 
 def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.errors import UnstableError
 from rl import play
+from rl.agents import ppo
+from rl.policy import Policy
 from tests.rl import fakes
 
 
@@ -131,6 +134,39 @@ def test_a_pool_of_environments_plays_the_same_episodes(
     assert play.evaluate(policy, **settings) == whole
     assert evaluate_random(episodes=7) == random
     assert max(opened) == pool and opened[-1] == 0
+
+
+def sampled(monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> Policy:
+    """A policy that prefers the action that the chain rewards, 1, by a little."""
+    monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
+    policy = fakes.policy(ppo.Config(steps=1024), fakes.LargePixels(), seed, agent="ppo")
+    actor: Any = policy.agent.policy.get_submodule("actor")
+    with torch.no_grad():
+        actor.weight.zero_(), actor.bias.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
+    return policy
+
+
+def test_sampled_actions_have_the_policys_probabilities() -> None:
+    player, log_policy = play.Player("fake/Chain", 3, 0, images=True), np.log([0.5, 0.3, 0.2])
+    chosen = [int(player.choose(np.array(2), 0.0, log_policy)) for _ in range(5_000)]
+    np.testing.assert_allclose(np.bincount(chosen) / 5_000, [0.5, 0.3, 0.2], atol=0.02)
+    assert {int(player.choose(np.array(2), 0.0)) for _ in range(20)} == {2}
+    mixed = [int(player.choose(np.array(2), 0.5, log_policy)) for _ in range(5_000)]
+    np.testing.assert_allclose(np.bincount(mixed) / 5_000, [0.417, 0.317, 0.267], atol=0.02)
+
+
+def test_a_sampled_episode_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on those beside it, nor on earlier evaluations; the first is the recorded one."""
+    settings: Any = dict(seed=5, epsilon=0.0, progress=fakes.ignore)
+    policy = sampled(monkeypatch)
+    whole = play.evaluate(policy, episodes=7, sample=True, **settings)
+    for pool in (1, 3):
+        monkeypatch.setattr(play, "POOL", pool)
+        assert play.evaluate(policy, episodes=7, sample=True, **settings) == whole
+    frames = play.record(policy, seed=5, epsilon=0.0, sample=True)
+    assert len(frames) == whole["lengths"][0]
+    assert sum(whole["returns"]) > 0  # the most probable action, 0, has no reward
+    assert sum(play.evaluate(policy, episodes=7, **settings)["returns"]) < sum(whole["returns"])
 
 
 def test_finished_episodes_are_no_longer_encoded() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ from pretrain.encoder import EncoderConfig, Kind, Obs
 from pretrain.encoders import attention
 from rl import play
 from rl.actor import Actor
-from rl.agents import a2c
-from rl.nets import masked_cnn
+from rl.agents import a2c, ppo
+from rl.nets import fls, masked_cnn
 from rl.policy import Spec, make_policy
+from rl.stack import FrameStack
 from rl.watch import watch
 from tests.rl import fakes
 
@@ -141,6 +142,28 @@ def test_the_map_of_a_masked_policy_is_its_mask_each_cell_over_its_share(
         np.testing.assert_allclose(row, expected, atol=1e-5)
         assert frame.attends and frame.saliency is not None and frame.selected is None
         np.testing.assert_allclose(frame.saliency, row, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["sparse", "sparse_each", "dense"])
+def test_the_map_of_a_free_lunch_policy_is_its_attention_spread_over_the_frame(
+    variant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fakes.Chain, "size", fakes.LARGE)
+    config = ppo.Config(steps=1024, stack=2)
+    policy = fakes.policy(config, fakes.LargePixels(), agent="ppo", net=fls.Config(variant))
+    played = play.record(policy, seed=2, epsilon=0.3)
+    images = np.stack([frame.image for frame in played])
+    maps = np.stack(list(watch(policy, frame_set(images, [0]), 1)))
+    assert maps.shape == (len(images), 36, 36) and maps.dtype == np.float32
+    assert (maps.max((1, 2)) == 1).all() and maps.min() >= 0
+    net, before = cast(FrameStack, policy.agent.core).net, np.zeros_like(images[0])
+    for row, frame in zip(maps, played, strict=True):
+        pair = torch.from_numpy(np.stack([before, frame.image])).permute(0, 3, 1, 2)[None]
+        saliency = net({"image": pair})[1]["attention"]
+        np.testing.assert_allclose(row, saliency[0, 0].numpy(), atol=1e-5)
+        assert frame.attends and frame.saliency is not None
+        np.testing.assert_allclose(frame.saliency, row, atol=1e-6)
+        before = frame.image
 
 
 def test_a_policy_without_attention_is_refused() -> None:

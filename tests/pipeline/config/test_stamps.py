@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,11 @@ def test_a_checked_file_imports_no_torch(here: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "False"
+
+
+def test_stages_may_begin_at_once(here: Path) -> None:
+    Path("params.yaml").write_text(GOOD)
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(params.write_stamps) for _ in range(24)]
+    assert {write.exception() for write in done} == {None}
+    assert not [path for path in params.STAMPS.iterdir() if path.name.endswith(".tmp")]

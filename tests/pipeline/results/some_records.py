@@ -102,6 +102,7 @@ def seed_of(
     scores = {
         "games": 50,
         "epsilon": 0.001,
+        "sample": False,
         "failed": failed,
         "checkpoints": points,
         "random": {"returns": fifty([1.0, 2.0])},

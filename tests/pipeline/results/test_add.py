@@ -47,7 +47,7 @@ def evaluated(root: Path, returns: float = 4.0, failed: str | None = None, **cha
     played = root / "evaluations/frostbite-spirl"
     played.mkdir(parents=True)
     seeds = [{"seed": 0, **{key: scores[key] for key in ("failed", "checkpoints")}}]
-    shared = {key: scores[key] for key in ("games", "epsilon", "random")}
+    shared = {key: scores[key] for key in ("games", "epsilon", "sample", "random")}
     (played / "evaluation.json").write_text(json.dumps(shared | {"seeds": seeds}))
     seal(root, "evaluations/frostbite-spirl", {}, [LABEL, "encoders/frostbite-mae"], {})
     (root / ".runs").mkdir()
