@@ -32,10 +32,16 @@ class ActorCritic(nn.Module):
     def forward(
         self, obs: Obs, state: State, first: Tensor
     ) -> tuple[Tensor, Tensor, State, Extras]:
-        """Every key (T, B, ...) -> log π (T, B, actions), V (T, B), the state and extras."""
+        """Every key (T, B, ...) -> log π (T, B, actions), V (T, B), the state and extras.
+
+        The heads are in float32 even where training is in bfloat16: a V of 25 would be rounded to a
+        multiple of 1/8, and so would the logits, whose small changes PPO's ratios are made of.
+        """
         features, state, extras = self.core(obs, state, first)
-        log_policy = self.actor(features).float().log_softmax(-1)
-        return log_policy, self.critic(features).float()[..., 0], state, extras
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            log_policy = self.actor(features).log_softmax(-1)
+            return log_policy, self.critic(features)[..., 0], state, extras
 
 
 class ActorCriticAgent:

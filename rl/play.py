@@ -3,7 +3,7 @@
 SPIRL, appendix B.3: full episodes (a lost life does not end them), each with its own seed, noise
 off, and a random action with probability ε. With `sample`, actions are sampled from an on-policy
 agent's policy, as OpenAI Baselines and Nikulin et al. (2019) evaluate; else they are the most
-probable ones.
+probable ones. There a lost life empties the frame stack, as in training; here it does not.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from torch import Tensor
 class RMSprop(torch.optim.Optimizer):
     """θ ← θ - η g / √(s + ε), where s ← α s + (1 - α) g² begins at 1.
 
-    torch's own has ε beside the root and s at 0, so that its first steps are 1/√(1 - α) times as
-    large and an ε of 0.01 acts where gradients are below 0.01 instead of 0.1.
+    torch's own has s at 0, so that its first steps are η/√(1 - α) however small the gradient; here
+    they are about η g. It has ε beside the root, so that 0.01 acts on gradients below 0.01 instead
+    of 0.1.
     """
 
     def __init__(

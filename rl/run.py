@@ -127,6 +127,8 @@ class Run:
         """Write the policy's weights, and the curve so far."""
         self.check_loss()
         weights = {k: v.cpu().contiguous() for k, v in policy.state_dict().items()}
+        if not all(each.isfinite().all() for each in weights.values()):
+            self.fail("the weights are", "lower learning_rate")  # the loss was of those before
         self._write(f"weights-{self.step:07d}.safetensors", to_safetensors(weights))
         self._write_curve()
 

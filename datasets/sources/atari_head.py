@@ -3,7 +3,8 @@
 As Nikulin et al. (2019, sec. 4.3) read them. An observation is a step of four of the recording's
 frames: observation k is made from frames 4k - 1 and 4k (from 0) by the entry's screen
 (datasets/screens.py). A net sees the last `stack` observations, so all gaze on their frames is the
-gaze of this one; frames of an earlier episode are left out. A sample counts in the pixel of 210x160
+gaze of this one; frames of an earlier episode are left out. For an agent that sees one frame
+(S3TA), `stack` is 1. A sample counts in the pixel of 210x160
 that is nearest, and not at all outside of the screen.
 
 `gaze` (P, 3) uint16 has a row for each pixel with gaze: x, y and the number of samples; rows of
@@ -131,6 +132,8 @@ class Part:
 
         for k in range(start, self.count):
             third, fourth = max(SKIP * k - 1, 0), SKIP * k
+            if steps.recording.episode[third] != steps.recording.episode[fourth]:
+                third = fourth
             gaze = np.zeros((self.pixels, 3), np.uint16)
             rows = steps.gaze(k)
             gaze[: len(rows)] = rows

@@ -6,9 +6,9 @@ et al. (2019), "What do different evaluation metrics tell us about saliency mode
 and the others. A fixation map (H, W) has the number of fixations, or of gaze samples, at each
 pixel. Metrics are of the resolution that gaze is measured in: 210x160 on Atari (`resize`).
 
-A metric that is not defined for a frame is NaN, never 0: no fixations; NaN, infinite or negative
-saliency; a constant or all-zero map, except where a docstring says otherwise. `averages` counts
-such frames.
+A metric that is not defined for a frame is NaN, never 0: no fixations; NaN or infinite saliency;
+negative saliency, for the metrics of distributions; a constant or all-zero map, except where a
+docstring says otherwise. `averages` counts such frames.
 
 Differs from the paper's released code. Shuffled AUC is the exact mean over its random splits. Its
 negatives are all other frames that it is given, not ten sampled ones.

@@ -1,7 +1,7 @@
 """bfloat16 products for training, where the processor or GPU has them.
 
-Weights, gradients, optimizers and all sums stay in float32 (autocast). Acting and labelling are in
-float32 on any machine.
+Weights, gradients, optimizers and all sums stay in float32 (autocast). Rollouts of on-policy agents
+are in the precision of their updates. Evaluation and labelling are in float32 on any machine.
 
 On processors with AMX, torch 2.11 returns wrong bfloat16 results for some convolutions with strides
 or large kernels (pytorch issue 169688): the relative error is 1, and nothing is raised. Each shape
@@ -32,7 +32,7 @@ TOLERANCE = 0.05  # of the norm; right results differ by 0.003
 def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
     """A context of bfloat16 products, if `precision` is "auto" and the device has them."""
     on_cpu = device.type == "cpu"
-    has = has_bfloat16() if on_cpu else torch.cuda.is_bf16_supported()
+    has = has_bfloat16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "float32" or not has:
         yield
         return

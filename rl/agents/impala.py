@@ -2,13 +2,13 @@
 
 Espeholt et al., "IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner
 Architectures" (ICML 2018), section 4, with the numbers of Mott et al., "Towards Interpretable
-Reinforcement Learning Using Attention Augmented Agents" (NeurIPS 2019), A.1: 32 environments of 50
-steps an update, RMSProp of ε 0.01, rewards within ±1, one frame a state, 2e9 emulator frames.
+Reinforcement Learning Using Attention Augmented Agents" (NeurIPS 2019), A.1: 32 trajectories of 50
+steps an update, RMSProp of ε 0.01, rewards within ±1, one frame a state; 2e9 emulator frames (A.4).
 
 The actors are synchronous here: they act with the weights that learn from their steps, so V-trace's
 ratios are 1 but for rounding, and it is reproducible. Where the papers are silent:
-- losses are sums over time and environments, as in IMPALA's code, of which S3TA's threshold of 1280
-  is 32 times IMPALA's 40: it is of the gradient's global norm;
+- losses are sums over time and environments, as in IMPALA's code. S3TA clips "gradients to be in
+  the range [-1280,1280]"; here that is the global norm, since 1280 is 32 times IMPALA's 40;
 - RMSProp is TensorFlow's (rl/rmsprop.py), the learning rate constant, the weight of V's loss 0.5;
 - a lost life does not end an episode; where one is truncated, V of its true last frame bootstraps.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from datasets import recordings
 from datasets.errors import FoveaError
@@ -55,20 +56,27 @@ def points(trial: Recorded, k: int, shift: int = 0, stack: int = 4) -> Counter[t
     return counts
 
 
+def shown(trial: Recorded, k: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The two frames of observation `k`: none of an earlier episode."""
+    first, last = max(4 * k - 1, 0), 4 * k
+    same = trial.rows[first][1] == trial.rows[last][1]
+    return trial.frames[first if same else last], trial.frames[last]
+
+
 @pytest.mark.parametrize("write", [write_flat, write_zip])
 @pytest.mark.parametrize("shift", [False, True])
 def test_both_layouts_give_the_recordings(
     write: Callable[[Path, list[Recorded]], None], shift: bool
 ) -> None:
     """Images, actions, rewards, episodes and gaze, stream by stream in the trials' order."""
-    trials = [recorded(7, 53), recorded(52, 30, "KM_11")]
+    trials = [recorded(7, 53), recorded(52, 40, "KM_11")]  # the second begins an episode with 20
     write(FOLDER, trials[::-1])
     frames = collect(ENV, 13 + 8, reference_shift=shift)
     assert frames.stream.tolist() == [0] * 13 + [1] * 8
     for stream, trial in enumerate(trials):
         rows = np.flatnonzero(frames.stream == stream)
         for k, row in enumerate(rows):
-            third, fourth = trial.frames[max(4 * k - 1, 0)], trial.frames[4 * k]
+            third, fourth = shown(trial, k)
             image = SCREENS["gray84"].render(third, fourth)
             np.testing.assert_array_equal(frames.images[row], image)
             assert frames.action[row] == nearest(int(trial.rows[4 * k][5]), BREAKOUT)
@@ -105,7 +113,7 @@ def test_the_images_are_of_the_entrys_screen(screen: str) -> None:
     write_zip(FOLDER, [trial])
     frames = collect(f"atari/Breakout?screen={screen}", 3)
     for k in range(3):
-        third, fourth = trial.frames[max(4 * k - 1, 0)], trial.frames[4 * k]
+        third, fourth = shown(trial, k)
         np.testing.assert_array_equal(frames.images[k], SCREENS[screen].render(third, fourth))
 
 

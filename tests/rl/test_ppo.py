@@ -187,3 +187,14 @@ def test_agents_with_replay_refuse_memories_and_auxiliary_losses(
     monkeypatch.setattr("rl.nets.make", lambda *_: core)
     with pytest.raises(ValueError, match=r"net: has a memory.*\nnet: has a loss"):
         fakes.policy(config, agent=agent)
+
+
+def test_the_heads_are_not_rounded_to_bfloat16() -> None:
+    """Else values around 25 are multiples of 1/8."""
+    agent = make()
+    torch.nn.init.constant_(agent.policy.critic.bias, 25.0)
+    steps = rollout(agent)
+    with torch.autocast("cpu", torch.bfloat16):
+        log_policy, value, _, _ = agent.policy(steps.obs, steps.state, steps.first)
+    assert len(value.unique()) == value.numel()
+    assert log_policy.exp().sum(-1).sub(1).abs().max() < 1e-5

@@ -86,6 +86,17 @@ def test_every_part_resumes_from_a_checkpoint(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(one.data), np.asarray(other.data))
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """The last update's loss is that of the weights before it."""
+    run, module = Run(tmp_path, seed=0), nn.Linear(1, 1)
+    run.begin({}, CPU)
+    run.advance(1, {}, np.zeros(1, np.bool_))
+    nn.init.constant_(module.bias, float("nan"))
+    with pytest.raises(DivergedError, match="the weights are"):
+        run.save_weights(module)
+    assert not list(tmp_path.glob("weights-*")) and (tmp_path / "failed.json").exists()
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 @pytest.mark.parametrize("when", ["save_weights", "checkpoint", "finish"])
 def test_no_files_are_kept_of_a_loss_that_is_not_finite(
