@@ -14,16 +14,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.encoder import Obs
 from pretrain.modules.precision import Precision, autocast
 from rl.net import State
-from rl.nets.top_down import Config, Net, padding
+from rl.nets.top_down import Config, Net
 from rl.recurrent import last_step
 
 ROUNDS, STEPS, ENVIRONMENTS, ACTIONS = 5, 10, 8, 18
+PADS = ((2, 2, 3, 3), (1, 1, 1, 2))  # SAME, at 210×160: left, right, top, bottom
 
 
 def run() -> dict[str, Any]:
@@ -69,7 +70,8 @@ def milliseconds(
 def ours(net: Net, precision: Precision, obs: Obs, state: State, first: Tensor) -> Tensor:
     """The network itself."""
     with autocast(precision, torch.device("cpu")):
-        return net(obs, state, first)[0]
+        features: Tensor = net(obs, state, first)[0]
+    return features
 
 
 def plain(net: Net, obs: Obs, state: State, first: Tensor) -> Tensor:
@@ -77,20 +79,14 @@ def plain(net: Net, obs: Obs, state: State, first: Tensor) -> Tensor:
     vision, vision_cell = state["vision"], state["vision_cell"]
     memory, cell = state["memory"], state["memory_cell"]
     last, outputs = last_step(obs, first, ACTIONS), []
+    layers = [layer for layer in net.convolutions if isinstance(layer, nn.Conv2d)]
     for t, begins in enumerate(first):
         same = (~begins).float()
         vision, vision_cell = (part * same[:, None, None, None] for part in (vision, vision_cell))
         memory, cell = memory * same[:, None], cell * same[:, None]
         x = obs["image"][t].float() / 255
-        for layer in (net.convolutions[0], net.convolutions[2]):
-            rows, columns = (
-                padding(size, kernel, stride)
-                for size, kernel, stride in zip(
-                    x.shape[2:], layer.kernel_size, layer.stride, strict=True
-                )
-            )
-            x = F.pad(x, (*columns, *rows))
-            x = F.conv2d(x, layer.weight, layer.bias, layer.stride).relu()
+        for layer, pads in zip(layers, PADS, strict=True):
+            x = F.conv2d(F.pad(x, pads), layer.weight, layer.bias, layer.stride).relu()
         i, f, g, o = net.vision.gates(torch.cat([x, vision], dim=1)).chunk(4, dim=1)
         vision_cell = f.sigmoid() * vision_cell + i.sigmoid() * g.tanh()
         vision = o.sigmoid() * vision_cell.tanh()
