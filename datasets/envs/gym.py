@@ -18,6 +18,7 @@ import hashlib
 import importlib
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -268,8 +269,10 @@ def _construct(game: str, height: int, width: int) -> gymnasium.Env[Any, Any]:
         importlib.import_module(module)  # gymnasium.spec() does not
     if str(gymnasium.spec(name).entry_point).startswith(MUJOCO):
         size = {"height": height, "width": width}
+    env = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **size)
+    if MUJOCO in sys.modules:  # it, or one that it wraps, may be of MuJoCo
         _choose_renderer()
-    return gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True, **size)
+    return env
 
 
 def _choose_renderer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -130,3 +131,18 @@ def test_the_suite_is_in_the_code_stamp() -> None:
     config = random.Config()
     entry = Entry("frames", "own", Frames(f"{OWN}/Runner-v0", "random", 5), config)
     assert "datasets.envs.gym" in components(entry)
+
+
+def test_the_readmes_environment_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wraps one of MuJoCo's, whose renderer is chosen all the same."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"(?s)```python\n([^`]*gymnasium.register[^`]*)```", readme)
+    (name,) = re.findall(r'env: "(gym/mygames:[^"]*)"', readme)
+    (tmp_path / "mygames.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = envs.single(name, seed=0, index=0)
+    image, _ = env.reset()
+    assert image.shape == (48, 48, 3) and image.std() > 10
+    assert env.action_space == gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    assert not np.array_equal(env.step(np.ones(1, np.float32))[0], image)
+    env.close()
