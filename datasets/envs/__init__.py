@@ -5,10 +5,10 @@ lists them.
 
 A suite's file exports `Config`, `games()`, `single(config, seed, index)` (one environment),
 `make(config, seed)` (a vector of them), `action_space(config)`, `FRAME_INFO` (the info entries
-stored with each frame), `ACTIONS` ("discrete" or "continuous"), `OPTIONS` and `GAME_OPTIONS`. These
-are the keys of its Config for how images are rendered, and for another form of a game. A name may
-set them, as in "metaworld/reach?view=upright&camera=corner2" and "atari/Breakout?infinite=true". A
-Config has `image_shape`, (C, H, W).
+stored with each frame), `ACTIONS` ("discrete" or "continuous"; None where the game decides),
+`OPTIONS` and `GAME_OPTIONS`. These are the keys of its Config for how images are rendered, and for
+another form of a game. A name may set them, as in "metaworld/reach?view=upright&camera=corner2" and
+"atari/Breakout?infinite=true". A Config has `image_shape`, (C, H, W).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
-from gymnasium.spaces import Space
+from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import VectorEnv
 
 from datasets.errors import FoveaError
@@ -91,7 +91,10 @@ def frame_info(name: str) -> tuple[str, ...]:
 
 def actions(name: str) -> str:
     """The kind of an environment's actions: "discrete" or "continuous"."""
-    return str(_find(members(name)[0])[0].ACTIONS)
+    suite, config = _find(members(name)[0])
+    if suite.ACTIONS is None:
+        return "discrete" if isinstance(suite.action_space(config), Discrete) else "continuous"
+    return str(suite.ACTIONS)
 
 
 def action_space(name: str) -> Space[Any]:

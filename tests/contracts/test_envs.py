@@ -13,13 +13,20 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import AutoresetMode, VectorEnv
+from PIL import Image
 from safetensors.numpy import save_file
 
 from datasets import envs
 from datasets.recordings import FOLDER
 from datasets.shards import FrameSet, read_frames
-from tests.contracts.components import SMALL, game_of, of, same_files, small
+from datasets.sources import files
+from tests.contracts.components import SMALL, components, game_of, of, same_files, small
 from tests.datasets.recorded import recorded, write_flat
+
+# `files` has images, but nothing to play.
+played = pytest.mark.parametrize(
+    "component", [name for name in components("datasets.envs") if name != "datasets.envs.files"]
+)
 
 
 def make_env(component: str, num_envs: int = 2, seed: int = 0) -> VectorEnv[Any, Any, Any]:
@@ -51,7 +58,7 @@ def play(env: VectorEnv[Any, Any, Any], steps: int) -> list[Any]:
         return results
 
 
-@of("datasets.envs")
+@played
 def test_a_suite_is_a_vector_env_with_same_step_resets(component: str) -> None:
     """The step that ends an episode returns the first frame of the next episode; the last frame is
     in `info`.
@@ -81,7 +88,7 @@ def test_a_suite_is_a_vector_env_with_same_step_resets(component: str) -> None:
         assert not np.array_equal(info["final_obs"][index], obs[index])
 
 
-@of("datasets.envs")
+@played
 def test_an_environment_depends_on_seed_and_index_alone(component: str) -> None:
     pair, three, other = (
         np.stack([step[0] for step in play(make_env(component, number, seed), 12)])
@@ -96,7 +103,7 @@ def test_an_environment_depends_on_seed_and_index_alone(component: str) -> None:
         assert np.array_equal(np.stack(observations), pair[:7, index])
 
 
-@of("datasets.envs")
+@played
 def test_an_environment_without_images_is_the_same(component: str) -> None:
     name = f"{component.rsplit('.', 1)[1]}/{game_of(component)}"
     rendered, black = (
@@ -129,7 +136,7 @@ def test_options_of_a_name_are_fields_of_the_suite(component: str) -> None:
         envs.check(f"{name}?colour=red")
 
 
-@of("datasets.envs")
+@played
 def test_an_environment_resumes_from_its_state(component: str) -> None:
     env, other = make_single(component, 0, 0), make_single(component, 5, 1)
     env.reset()
@@ -155,6 +162,10 @@ def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a source of recordings reads."""
     monkeypatch.chdir(tmp_path)
     write_flat(FOLDER, [recorded(1, 10), recorded(2, 20)], "Pong")
+    for number in range(5):
+        path = Path(files.Config().path) / f"{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 9, 3), 40 * number, np.uint8)).save(path)
 
 
 def streams_of(component: str, env: str, count: int, folder: Path) -> Any:
