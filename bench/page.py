@@ -84,13 +84,6 @@ TARGETS = [
                                    ("ppo", "PPO on Breakout, 8 x 128 steps", (2.2, 1.5)))
       for kind, key, least in zip(("bfloat16", "float32"), ("", "_float32"), targets,
                                   strict=True)),
-    *(Target("on-policy", "masks", f"A2C with a {what} mask, against none", STEP,
-             f"{key}_ms", "plain_ms", f"{key}_ratio", least)
-      for what, key, least in (("frozen", "frozen", 0.85), ("top-down", "top_down", 0.0),
-                               ("jointly trained", "joint", 0.0))),
-    *(Target("on-policy", "top_down", f"S3TA, forward and backward, {kind}, against plain torch",
-             "CPU ms a frame", f"{key}_ms", "plain_ms", f"{key}_ratio", least)
-      for kind, key, least in (("float32", "float32", 2.0), ("bfloat16", "auto", 3.0))),
     Target("peers", "Stable-Baselines3", "SAC against Stable-Baselines3, same encoder", RATE,
            "ours_per_second", "peer_per_second", "peer_ratio", 10.0),
 ]  # fmt: skip
