@@ -58,7 +58,8 @@ class Compared(TorchFunctionMode):
         kwargs = kwargs or {}
         if function in CONVOLUTIONS and torch.is_autocast_enabled("cpu"):
             (image, weight), settings = args[:2], args[3:]  # without the bias
-            if not is_right(function, image.shape, weight.shape, *settings):
+            named = {name: value for name, value in kwargs.items() if name != "bias"}
+            if not is_right(function, image.shape, weight.shape, *settings, **named):
                 with torch.autocast("cpu", enabled=False):
                     return function(image.float(), *args[1:], **kwargs)
         return function(*args, **kwargs)
@@ -66,16 +67,23 @@ class Compared(TorchFunctionMode):
 
 @cache
 def is_right(
-    convolution: Callable[..., Tensor], image: torch.Size, weight: torch.Size, *settings: Any
+    convolution: Callable[..., Tensor],
+    image: torch.Size,
+    weight: torch.Size,
+    *settings: Any,
+    **named: Any,
 ) -> bool:
-    """Whether a bfloat16 convolution and its gradients are float32's up to rounding."""
+    """Whether a bfloat16 convolution and its gradients are float32's up to rounding.
+
+    `settings` are those after the bias, `named` those given by keyword: stride, padding, …
+    """
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(min(image[0], 2), *image[1:], generator=generator)
     kernel = torch.randn(weight, generator=generator)
 
     def results(kind: torch.dtype) -> list[Tensor]:
         pair = [each.to(kind).requires_grad_() for each in (inputs, kernel)]
-        output = convolution(*pair, None, *settings)
+        output = convolution(*pair, None, *settings, **named)
         gradients = torch.autograd.grad(output.float().square().sum(), pair)
         return [each.float() for each in (output, *gradients)]
 

@@ -36,7 +36,7 @@ Expect on Breakout after 50M steps (Table 3): sparse 624, nature_cnn 618, rs_ppo
 dense 532, sparse_pooled 520; on Space Invaders sparse 9,359 and nature_cnn 3,867.
 
 On one core a step of PPO takes 1.1 times nature_cnn's with daqn, 1.4 with sparse, 1.5 with rs_ppo,
-3 with sparse_first, 4 with sparse_each, and some 50 with dense.
+3 with sparse_first and 4 with sparse_each; by arithmetic some 50 with dense.
 """
 
 from __future__ import annotations

@@ -46,9 +46,14 @@ def test_bfloat16_is_float32_up_to_rounding(name: str) -> None:
 def test_the_convolutions_of_a_net_are_compared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong shape is in float32, exactly; the others are in bfloat16."""
     wrong = torch.Size((8, 3, 4, 4))
-    monkeypatch.setattr(module, "is_right", lambda _, image, weight, *settings: weight != wrong)
+
+    def right(_: Any, image: torch.Size, weight: torch.Size, *settings: Any, **named: Any) -> bool:
+        return weight != wrong or 2 not in (*settings, *named.values())
+
+    monkeypatch.setattr(module, "is_right", right)
     image, kernel = torch.randn(2, 3, 9, 9), torch.randn(wrong)
     with torch.autocast("cpu", torch.bfloat16), Compared():
+        assert F.conv2d(image, kernel, stride=2).dtype == torch.float32
         first = F.conv2d(image, kernel, None, 2)
         second = F.conv2d(first, torch.randn(1, 8, 1, 1))
     assert first.dtype == torch.float32
@@ -82,6 +87,7 @@ def test_a_wrong_output_or_gradient_is_noticed() -> None:
     assert is_right(F.conv2d, image, kernel, 2)
     assert not is_right(wrong_output, image, kernel, 2)
     assert not is_right(wrong_gradient, image, kernel, 2)
+    assert not is_right(wrong_output, image, kernel, stride=2)
 
 
 def test_comparing_leaves_the_random_numbers_alone() -> None:
