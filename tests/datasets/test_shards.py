@@ -54,7 +54,7 @@ def assert_equal_frames(left: list[Frame], right: list[Frame]) -> None:
             np.testing.assert_array_equal(value, other.info[name])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(0, 99))
 def test_frames_are_read_in_time_order(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], seed: int

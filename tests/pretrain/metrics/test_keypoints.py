@@ -38,7 +38,7 @@ def plain_keypoints(grid: np.ndarray, k: int) -> list[tuple[float, float]]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from([(7, 7), (3, 5), (1, 4)]))
 def test_keypoints_are_the_strongest_local_maxima(
     seed: int, k: int, cells: tuple[int, int]
@@ -81,7 +81,7 @@ def most_hits(points: Points, objects: Points, epsilon: float) -> int:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(0, 5), st.sampled_from([0.1, 0.4, 2])
 )

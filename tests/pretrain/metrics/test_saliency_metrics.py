@@ -45,7 +45,7 @@ def maps(seed: int, count: int = 3, side: int = 5) -> tuple[Predicted, Truth]:
     return (level / 255).astype(np.float32), truth
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6))
 def test_scores_against_loops(seed: int) -> None:
     actual = scores(*maps(seed))

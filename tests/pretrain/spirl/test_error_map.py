@@ -72,7 +72,7 @@ def test_equals_the_definition_at_the_papers_size() -> None:
         )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     rows=st.integers(1, 4),
     columns=st.integers(1, 4),

@@ -36,7 +36,7 @@ def released(errors: list[float], slope: float, k_max: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("cut", "rule"), [("slope", brute_force), ("released", released)])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     patches=st.integers(3, 40),
