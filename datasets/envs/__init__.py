@@ -16,7 +16,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -127,12 +128,18 @@ def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:
     path, _, query = name.partition("?")
     suite_name, _, game = path.partition("/")
     if not game:
-        raise FoveaError(f"environment {name!r}: write <suite>/<game>, such as atari/Frostbite")
+        hint = _anywhere(path) or ", such as atari/Frostbite"
+        raise FoveaError(f"environment {name!r}: write <suite>/<game>{hint}")
+    if suite_name not in _suites():
+        known = ", ".join(_suites())
+        raise FoveaError(
+            f"environment suite {suite_name!r}: unknown; the suites are: {known}{_anywhere(game)}"
+        )
     suite = _suite(suite_name)
     if "{" in game:
         raise FoveaError(f"environment {name!r}: must be one game, not several")
     if game not in suite.games():
-        near = _near(game, suite.games())
+        near = _near(game, {one: one for one in suite.games()})
         raise FoveaError(f"environment {name!r}: {suite_name} has no such game{near}")
     options = dict(option.partition("=")[::2] for option in query.split("&") if option)
     names = (*suite.OPTIONS, *suite.GAME_OPTIONS)
@@ -147,15 +154,27 @@ def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:
         raise FoveaError(f"environment {name!r}: {error}") from error
 
 
+def _suites() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(__path__) if m.name.isidentifier()]
+
+
 def _suite(name: str) -> ModuleType:
-    suites = [m.name for m in pkgutil.iter_modules(__path__) if m.name.isidentifier()]
-    if name not in suites:
-        known = ", ".join(suites)
-        raise FoveaError(f"environment suite {name!r}: unknown; the suites are: {known}")
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def _near(game: str, known: Iterable[str]) -> str:
-    lower = {name.lower(): name for name in known}
-    hits = difflib.get_close_matches(game.lower().replace("_", ""), lower, n=3)
-    return f"; did you mean {' or '.join(lower[hit] for hit in hits)}?" if hits else ""
+def _anywhere(game: str) -> str:
+    """A hint at similar games of all suites."""
+    suites = {one: suite for suite in _suites() for one in _suite(suite).games()}
+    return _near(game, {f"{suite}/{one}": one for one, suite in suites.items()})
+
+
+def _near(game: str, known: Mapping[str, str]) -> str:
+    """A hint at those of `known`, names to games, that are alike, if need be without Gymnasium's
+    suffixes.
+    """
+    names = {one.lower(): name for name, one in known.items()}
+    game = game.lower().replace("_", "")
+    plain = re.sub("(noframeskip|deterministic|-ram)?(-v[0-9]+)?$", "", game)
+    same = [one for one in (plain, game) if one in names][:1]
+    hits = same or difflib.get_close_matches(game, names, n=3)
+    return f"; did you mean {' or '.join(names[hit] for hit in hits)}?" if hits else ""

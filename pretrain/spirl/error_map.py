@@ -41,7 +41,8 @@ def neighbourhoods(
     near = (row[:, None] - row).abs().maximum((column[:, None] - column).abs()) == 1
     place = near.cumsum(1) * near
     index = near.byte().argsort(dim=1, descending=True, stable=True)[:, :8]
-    return index, near.gather(1, index), place
+    spare = 8 - index.shape[1]  # of grids of fewer than eight patches
+    return F.pad(index, (0, spare)), F.pad(near.gather(1, index), (0, spare)), place
 
 
 def reconstruct_centres(model: MaskedViT, patches: Tensor, *, centres: int = CENTRES) -> Tensor:

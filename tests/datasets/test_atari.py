@@ -345,7 +345,13 @@ def test_wrong_names_are_refused_with_suggestions() -> None:
         ("atari/ms_pacman", "MsPacman"),
         ("atari/Qwxyz", "no such game"),
         ("atary/Frostbite", "the suites are: atari"),
-        ("Frostbite", "atari/Frostbite"),
+        ("Frostbite", "did you mean atari/Frostbite?"),
+        ("FreewayNoFrameskip-v4", "did you mean atari/Freeway?"),
+        ("ALE/Gravitar-v5", "the suites are: .* did you mean atari/Gravitar?"),
+        ("ALE/MsPacman-ram-v5", "did you mean atari/MsPacman?"),
+        ("atari/Frostbite-v5", "did you mean Frostbite?"),
+        ("reach-v3", "did you mean metaworld/reach?"),
+        ("CartPole-v1", "did you mean gym/CartPole-v1?"),
         ("../atari/Frostbite", "the suites are: atari"),
     ):
         with pytest.raises(FoveaError, match=says):

@@ -51,6 +51,15 @@ def build(
     return model.requires_grad_(False)
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 32), (16, 48), (32, 64)])
+def test_a_grid_may_have_fewer_than_eight_neighbours(height: int, width: int) -> None:
+    model = build(16, (3, height, width))
+    image = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    expected = torch.stack([plain_error(model, image, c) for c in range(model.patches)], dim=1)
+    torch.testing.assert_close(error_map(model, image), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ErrorCache(model)(image), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("patch", [8, 16])
 def test_equals_each_centre_alone(patch: int) -> None:
     model = build(patch)
