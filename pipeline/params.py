@@ -91,6 +91,8 @@ def entry_of(stage: str, table: str, name: str) -> Entry:
     Raises:
         FoveaError: as `load` does, or there is no such entry.
     """
+    if table == "encoders" and name in COMMITTED:
+        raise FoveaError(f"encoders/{name}: is committed; there is nothing to build")
     return _checked_entry(stage, table, name) or write_stamps().entry(table, name)
 
 

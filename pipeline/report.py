@@ -1,8 +1,8 @@
 """Stage `report`: all artifacts of params.yaml -> one page, and metrics for DVC.
 
-`python -m pipeline.report` writes `artifacts/report/index.html` (self-contained), `metrics.json`
-(for `dvc metrics`) and `curves/<policy>.csv` (for `dvc plots`). It builds nothing: the page lists
-missing artifacts.
+`python -m pipeline.report` writes `artifacts/report/index.html` (self-contained),
+`scores/<policy>.json` (for `dvc metrics`) and `curves/<policy>.csv` (for `dvc plots`). It builds
+nothing: the page lists missing artifacts.
 """
 
 import argparse

@@ -33,13 +33,15 @@ from pipeline.runtime.artifact import open_artifact
 from rl.statistics import difference_interval
 
 SIGNATURES = {"image/png": (0, b"\x89PNG\r\n\x1a\n"), "video/mp4": (4, b"ftyp")}
+SCORE = {"mean": "return", "mean_low": "return_low", "mean_high": "return_high", "random": "random",
+         "success": "success", "smoke": "smoke_test"}  # fmt: skip
 SECTIONS = ("encoders", "saliency", "predictors", "annotations", "frames")
 
 
 def render(
     params: Mapping[str, Any], artifacts: Path, out: Path, *, papers: Sequence[Any] = ()
 ) -> dict[str, Any]:
-    """Write index.html, metrics.json and curves/<policy>.csv into `out`; return the metrics.
+    """Write index.html, scores/<policy>.json and curves/<policy>.csv; return all metrics.
 
     `params` are the tables of params.yaml; only their artifacts are read from `artifacts`, and the
     page lists the missing ones. `papers` are (name, summary, head, rows) of the comparisons with
@@ -64,13 +66,9 @@ def render(
         reference_source=(read_object(REFERENCES) or {}).get("source", ""),
     )
     metrics = {policy["name"]: _metrics(policy) for policy in evaluated_policies}
-    curves = out / "curves"
-    curves.mkdir(parents=True, exist_ok=True)
-    for old in curves.glob("*.csv"):  # of policies that params.yaml no longer has
-        old.unlink()
-    for policy in evaluated_policies:
-        write_atomic(curves / f"{policy['name']}.csv", _curve_csv(policy["evaluation"]))
-    write_atomic(out / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    curves = {f"{one['name']}.csv": _curve_csv(one["evaluation"]) for one in evaluated_policies}
+    _replace(out / "curves", curves)
+    _replace(out / "scores", {f"{name}.json": _score(one) for name, one in metrics.items()})
     write_atomic(out / "index.html", page.encode())
     return metrics
 
@@ -198,6 +196,23 @@ def _metrics(policy: Mapping[str, Any]) -> dict[str, Any]:
         "steps": evaluation.steps,
         "smoke": evaluation.smoke,
     }
+
+
+def _score(metrics: Mapping[str, Any]) -> bytes:
+    """The few metrics that fit a line of `dvc metrics show`, each with four digits."""
+    values = {column: metrics[key] for key, column in SCORE.items() if key in metrics}
+    short = {key: v if isinstance(v, bool) else float(f"{v:.4g}") for key, v in values.items()}
+    return (json.dumps(short, indent=1) + "\n").encode()
+
+
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make `folder` have these files and none of policies that params.yaml no longer has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.name not in files:
+            old.unlink()
+    for name, content in files.items():
+        write_atomic(folder / name, content)
 
 
 def _curve_csv(evaluation: Evaluation) -> bytes:

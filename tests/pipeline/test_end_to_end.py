@@ -55,7 +55,10 @@ def test_everything_is_built_and_nothing_is_left_to_do(whole: Project) -> None:
         assert name in page
     assert "<h2>Exams</h2>" in page and "random cells" in page
     assert "SMOKE" in page.upper()
-    assert "mean" in dvc(whole.folder, "metrics", "show")
+    scores = dvc(whole.folder, "metrics", "show").splitlines()
+    columns = ["Path", "random", "return", "return_high", "return_low", "smoke_test"]
+    assert scores[0].split() == columns
+    assert len(scores) == 3 and max(map(len, scores)) <= 110
     assert ran(dvc(whole.folder, "repro")) == set()
     status = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=all", "artifacts"],

@@ -118,7 +118,12 @@ def test_metrics_are_those_of_the_last_checkpoints(report: Report) -> None:
     assert metrics["mean_high"] - metrics["mean_low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
     counts = {key: metrics[key] for key in ("seeds", "failed_seeds", "episodes", "steps", "smoke")}
     assert counts == {"seeds": 2, "failed_seeds": 0, "episodes": 10, "steps": 3000, "smoke": True}
-    assert json.loads((report.out / "metrics.json").read_text()) == report.metrics
+    scores = json.loads((report.out / "scores/frostbite-spirl.json").read_text())
+    assert scores["return"] == pytest.approx(metrics["mean"], rel=1e-3)
+    assert (
+        scores["return_low"] < scores["return"] < scores["return_high"]
+        and scores["smoke_test"] is True
+    )
 
 
 def test_a_failed_seed_counts_as_the_random_policy_and_is_marked(report: Report) -> None:
@@ -435,7 +440,7 @@ def test_same_artifacts_same_bytes(copied: Report) -> None:
     render(PARAMS, copied.artifacts, copied.out.with_name("again"))
     assert copied.page == (copied.out.with_name("again") / "index.html").read_text("utf-8")
     names = sorted(path.name for path in copied.out.iterdir())
-    assert names == ["curves", "index.html", "metrics.json"]
+    assert names == ["curves", "index.html", "scores"]
 
 
 def test_the_lineage_has_inputs_and_digests(report: Report) -> None:

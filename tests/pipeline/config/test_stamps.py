@@ -59,6 +59,8 @@ def test_the_whole_file_is_checked_once(here: Path, monkeypatch: pytest.MonkeyPa
     assert len(checks) == 1 and stamp.read_text()
     with pytest.raises(FoveaError, match=r"no entry 'drawr' in frames.*drawer"):
         params.entry_of("collect", "frames", "drawr")
+    with pytest.raises(FoveaError, match="encoders/pixels: is committed; there is nothing"):
+        params.entry_of("pretrain", "encoders", "pixels")
 
 
 def test_there_is_a_stamp_for_each_entry(here: Path) -> None:
