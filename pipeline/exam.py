@@ -210,7 +210,8 @@ def summary(exam: Exam) -> dict[str, Any]:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    return row.maps | {name: mean for name, (mean, _) in row.fixations.items()} | (row.points or {})
+    means = {name: score.mean for name, score in row.fixations.items()}
+    return row.maps | means | (row.points or {})
 
 
 if __name__ == "__main__":

@@ -53,17 +53,28 @@ class Exam:
     controls: Mapping[str, Row]
     seeds: tuple[Seed, ...]
 
-    def flat(self, seed: Seed) -> Scores:
-        """Map scores in one mapping, with the controls' names as prefixes."""
-        rows = {"": seed.source, "shuffled_": seed.shuffled}
-        rows |= {f"{name}_": row for name, row in self.controls.items()}
-        return {f"{of}{key}": value for of, row in rows.items() for key, value in row.maps.items()}
-
-    def detection(self, seed: Seed) -> Scores:
-        """Keypoint scores in one mapping, by source and control."""
+    def scores(self, seed: Seed) -> Scores:
+        """The scores of a seed and of the controls, by the kind of score and the row's name."""
         rows = {"source": seed.source, "shuffled": seed.shuffled, **self.controls}
-        asked = {"k": self.keypoints, "epsilon": self.epsilon, **self.objects}
-        return asked | {name: row.points for name, row in rows.items() if row.points is not None}
+        scores: Scores = {
+            "frames": self.frames,
+            "judged": {
+                ("" if name == "source" else f"{name}_") + key: value
+                for name, row in rows.items()
+                for key, value in row.maps.items()
+            },
+            "looked": {
+                name: {
+                    key: [*score[:2], [*score.recordings]] for key, score in row.fixations.items()
+                }
+                for name, row in rows.items()
+            },
+        }
+        if self.keypoints:
+            asked = {"k": self.keypoints, "epsilon": self.epsilon, **self.objects}
+            points = {name: row.points for name, row in rows.items() if row.points is not None}
+            scores["detected"] = asked | points
+        return scores
 
 
 def read_exam(folder: Path) -> Exam:

@@ -142,7 +142,8 @@ def exam(entry: Mapping[str, Any], *recalls: float) -> dict[str, Any]:
         curve = {f"{e / 20:.2f}": [round(100 * recall * e / 10), 100, 200] for e in range(1, 11)}
         points = {"recall": recall, "precision": recall / 2, "keypoints_per_frame": 6.5}
         maps = {"f_max": recall / 2, "f_adaptive": 0.1, "mae": 0.25}
-        looked = {"nss": [2 * recall, 1000], "kl": [3.0, 875], "shuffled_auc": [None, 0]}
+        looked = {"nss": [2 * recall, 1000, [recall, 2 * recall, 3 * recall]]}
+        looked |= {"kl": [3.0, 875], "shuffled_auc": [None, 0]}
         return {"maps": maps, "fixations": looked, "points": points | {"curve": curve}}
 
     controls = ("zero", 0.0), ("centre", 0.31), ("uniform", 0.28), ("random", 0.22), ("motion", 0.4)

@@ -245,9 +245,14 @@ def test_a_source_that_sees_the_objects_is_far_above_every_control(project: Path
         points = rows[name]
         assert points and points["recall"] < 0.8, name
     assert seed.shuffled.points["recall"] < 0.5
-    flat = result.flat(seed)
-    assert {"f_max", "zero_mae", "centre_f_max", "shuffled_mae", "motion_mae"} <= flat.keys()
-    assert result.detection(seed)["uniform"] == rows["uniform"]
+    scores = result.scores(seed)
+    maps = {"f_max", "zero_mae", "centre_f_max", "shuffled_mae", "motion_mae"}
+    assert maps <= scores["judged"].keys()
+    assert scores["detected"]["uniform"] == rows["uniform"]
+    assert scores["looked"]["motion"]["nss"][:2] == list(
+        result.controls["motion"].fixations["nss"][:2]
+    )
+    assert scores["looked"]["source"]["nss"][1:] == [30, list(seed.source.fixations["nss"][2])]
 
 
 def test_a_policy_labels_frames_by_the_attention_of_its_first_seed(
