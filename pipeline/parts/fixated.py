@@ -51,12 +51,7 @@ class Fixated:
             fixations = self._map(index)
             others = self._totals[int(self.streams[index])] - fixations
             frames.append(frame_scores(resize(saliency[None], *SIZE)[0], fixations, others, prior))
-        streams = np.unique(self.streams)
-        parts = [averages([frames[i] for i in np.flatnonzero(self.streams == s)]) for s in streams]
-        return {
-            name: _score(one, [part[name] for part in parts])
-            for name, one in averages(frames).items()
-        }
+        return averaged(frames, self.streams)
 
     @cached_property
     def _totals(self) -> dict[int, Fixations]:
@@ -72,6 +67,15 @@ class Fixated:
         return fixation_map(
             np.minimum(self.points[index] * size / CANVAS, np.nextafter(size, 0)), *SIZE
         )
+
+
+def averaged(frames: Sequence[Mapping[str, float]], streams: NDArray[np.int32]) -> Scores:
+    """Each metric of frames (M,), NaN where it is not defined, over them and in each stream."""
+    rows = [np.flatnonzero(streams == stream).tolist() for stream in np.unique(streams)]
+    parts = [averages([frames[index] for index in some]) for some in rows]
+    return {
+        name: _score(one, [part[name] for part in parts]) for name, one in averages(frames).items()
+    }
 
 
 def _score(whole: Average, parts: Sequence[Average]) -> Score:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.config.tables import EVALUATION_KEYS
 from pipeline.parts.charts import number, recall_curve
-from pipeline.parts.exams import read_exam
+from pipeline.parts.exams import OCCLUDED, UNIFORM, read_exam
 from pipeline.results.data import Item
 from pipeline.results.record import Record
 from pipeline.results.verdict import FEWEST
@@ -32,8 +32,13 @@ FIXATIONS = {
     "IG": "information_gain",
 }
 POINTS = {"recall": "recall", "precision": "precision"}
-MATRIX = {"NSS": "nss", "sAUC": "shuffled_auc", "recall": "recall", "F": "f_max"}
-OWN = {"shuffled": "shuffled"}  # controls that depend on the source
+# What a tenth of the frame, removed where a map is strongest, changes of a policy.
+KL, VALUE = "occlusion_kl", "occlusion_value"
+OCCLUSION = {"occlusion KL": KL, "occlusion ΔV": VALUE}
+MATRIX = {"NSS": "nss", "sAUC": "shuffled_auc", "recall": "recall", "F": "f_max"} | {
+    "occlusion KL": KL
+}
+OWN = {"shuffled": "shuffled", UNIFORM: "uniform attention"}  # controls that depend on the source
 CONTROLS = {
     "zero": "all-zero map",
     "centre": "centre prior",
@@ -142,7 +147,8 @@ class Row:
         """The mean of a score, its interval, and the source's own controls."""
         answers = self.answers.get(on, [])
         spread = _spread([one.score(self.key, key) for one in answers])
-        own = OWN if self.key == "source" else {}
+        names = [*OWN, *(OCCLUDED if key in OCCLUSION.values() else ())]
+        own = {name: (OWN | CONTROLS)[name] for name in names if self.key == "source"}
         means = ((words, _mean(answers, row, key)) for row, words in own.items())
         controls = "; ".join(f"{words} {mean}" for words, mean in means if mean)
         return _mean(answers, self.key, key) or "–", spread, controls
@@ -184,8 +190,11 @@ def charts(item: Item) -> dict[str, Any]:
 def tables(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """A table of all metrics for each set of annotations and number of keypoints."""
     rows, result = _rows(answers), []
-    for on, (first, *_) in _columns(answers).items():
+    for on, column in _columns(answers).items():
+        first = column[0]
+        acts = any(KL in one.scores.get("looked", {}).get("source", {}) for one in column)
         columns = MAPS | (POINTS if first.keypoints else {}) | FIXATIONS
+        columns |= OCCLUSION if acts else {}
         result.append({
             "truth": first.truth,
             "frames": first.scores["frames"],
