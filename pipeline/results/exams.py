@@ -119,14 +119,19 @@ class Answer:
         return list(TRUTHS).index(kind), TRUTHS[kind], self.truth.partition("/")[2] + k
 
     def score(self, row: str, key: str) -> Score:
-        """A score of the source or of a control; the mean is None without one."""
-        looked = self.scores.get("looked", {}).get(row, {})
-        if key in looked:
-            mean, defined, recordings = looked[key]
-            return mean, defined / self.scores["frames"], recordings
-        points = self.scores.get("detected", {}).get(row, {})
-        value = self.scores["judged"].get(f"{row}_{key}".removeprefix("source_"), points.get(key))
-        return (None if value is None else float(value)), 1.0, ()
+        """`score_of` it."""
+        return score_of(self.scores, row, key)
+
+
+def score_of(scores: Mapping[str, Any], row: str, key: str) -> Score:
+    """A score of an exam's source or of a control; the mean is None without one."""
+    looked = scores.get("looked", {}).get(row, {})
+    if key in looked:
+        mean, defined, recordings = looked[key]
+        return mean, defined / scores["frames"], recordings
+    points = scores.get("detected", {}).get(row, {})
+    value = scores["judged"].get(f"{row}_{key}".removeprefix("source_"), points.get(key))
+    return (None if value is None else float(value)), 1.0, ()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from pipeline.results.comparisons import (
 from pipeline.results.data import reference
 from pipeline.results.plots import learning_curve
 from pipeline.results.record import home_of
-from pipeline.results.verdict import UNDER_POWERED, WHOLE, WORDS, Verdict
+from pipeline.results.verdict import EXAMS, UNDER_POWERED, WHOLE, WORDS, Verdict
 
 RESULTS, PAGES = Path("RESULTS.md"), Path("docs/results")
 PROVENANCE = PAGES / "provenance.csv"
@@ -57,7 +57,10 @@ cells of a column only: frames and numbers of objects differ.
 
 - NSS and shuffled AUC (sAUC) take the annotated points as fixations. Recall is of objects, by
   keypoints. F is the F-measure of maps.
-- *shuffled* is the score of the source's own maps of other frames.
+- *shuffled* is the score of the source's own maps of other frames, *uniform attention* that of a
+  policy's upsampling of the same attention everywhere.
+- Occlusion KL is how far a policy's action distribution moves without the tenth of the frame that a
+  map marks most.
 - In brackets is Student's 95 % interval over seeds, or over the recordings of a single one; of two
   there is the range.
 - In parentheses is the share of the frames where a score is defined, if it is not all.
@@ -73,9 +76,12 @@ KINDS = {  # of protocols; else a plural
     "probe": "R² of linear probes",
     "recall": "recall of objects by keypoints",
     "precision": "precision of keypoints on objects",
+    "nss": "NSS at annotated points",
+    "shuffled_auc": "shuffled AUC at annotated points",
+    "occlusion_kl": "KL divergence by occlusion",
 }
 # Of protocols and scores; else 1.
-DIGITS = {"success": 2, "probe": 3, "recall": 3, "precision": 3, "mae": 4, "f_max": 3}
+DIGITS = dict.fromkeys(EXAMS, 3) | {"success": 2, "probe": 3, "mae": 4, "f_max": 3}
 SCORE_HEAD = ["method", "task", "paper (deviation)", "ours [95 % interval]", "IQM", "seeds"]
 SOURCE_HEAD = ["what", "paper", "fits", "MAE", "all-zero MAE", "F", "centre F", "second annotator"]
 NAMES = {"mae": "MAE", "f_max": "F"}
