@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,6 +70,7 @@ class Answer:
     truth: str
     entries: Mapping[str, Mapping[str, Any]]  # of both, and of all their inputs, by label
     scores: Mapping[str, Any]  # as `Exam.scores` gives them
+    asked: Mapping[str, Any] = field(default_factory=dict)  # further keys of the exam
 
     def method(self, by: str) -> str:
         """The component of a source: a model, or a policy's net and agent."""
@@ -86,6 +87,7 @@ class Answer:
         encoder = self.entries.get(f"encoders/{entry.get('encoder')}", {})
         own |= {"encoder": encoder["model"]} if encoder else {}
         own |= {"on": self._data(entry.get("data") or encoder.get("data", ""))}
+        own |= {k: v for k, v in self.asked.items() if k not in ("truth", "by", "keypoints")}
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in own.items()}
 
     def _data(self, label: str) -> str:
@@ -151,6 +153,8 @@ class Row:
     def cell(self, on: Head, key: str) -> tuple[str, str, str]:
         """The mean of a score, its interval, and the source's own controls."""
         answers = self.answers.get(on, [])
+        if key in OCCLUSION.values() and self.key != "source":
+            answers = []  # it is a source's own, too
         spread = _spread([one.score(self.key, key) for one in answers])
         names = [*OWN, *(OCCLUDED if key in OCCLUSION.values() else ())]
         own = {name: (OWN | CONTROLS)[name] for name in names if self.key == "source"}
@@ -177,10 +181,10 @@ def of_records(records: Mapping[str, Iterable[Record]]) -> list[Answer]:
 def of_items(tables: Mapping[str, Sequence[Item]]) -> list[Answer]:
     """The answers in the exams of artifacts/."""
     entries = {item.key: item.entry for items in tables.values() for item in items}
-    exams = [read_exam(item.folder) for item in tables["exams"] if item.manifest]
+    exams = [(item, read_exam(item.folder)) for item in tables["exams"] if item.manifest]
     return [
-        Answer(exam.by, exam.truth, entries, exam.scores(seed))
-        for exam in exams
+        Answer(exam.by, exam.truth, entries, exam.scores(seed), item.entry)
+        for item, exam in exams
         for seed in exam.seeds
     ]
 

@@ -104,6 +104,15 @@ def test_a_student_is_named_by_the_maps_and_a_foreign_game(small: Params) -> Non
     assert answers[0].settings["on"] == "atari/Seaquest"
 
 
+def test_occlusion_is_beside_its_source_and_not_in_a_control_s_row(seeds: list[Record]) -> None:
+    """It is a change of that source's policy, whatever map it is by."""
+    for row, kl in (("source", 0.5), ("shuffled", 0.25), ("centre", 0.125)):
+        seeds[0].scores["looked"][row] |= {"occlusion_kl": [kl, 20, []]}
+    table = shown(seeds[0])
+    assert table["mae"][0][-1] == "occlusion KL 0.5; shuffled 0.25; centre prior 0.125"
+    assert not any("occlusion" in line for line in table["centre prior"][0])
+
+
 def test_results_have_the_matrix(seeds: list[Record], small: Params) -> None:
     """Clicks before points; no text of a record is markup."""
     text = pages([], by_label(*seeds, saliency_of(small, "near", 0.1, f_max=0.5)))[MATRIX]
