@@ -73,15 +73,17 @@ class Answer:
     asked: Mapping[str, Any] = field(default_factory=dict)  # further keys of the exam
 
     def method(self, by: str) -> str:
-        """The component of a source: a model, or a policy's net and agent."""
-        entry = self.entries[by]
+        """The component of a source: a model, or a policy's net and agent; the label of a source
+        that is gone.
+        """
+        entry = self.entries.get(by, {})
         net = entry.get("net", {}).get("name", "policy")
-        return str(entry["model"]) if "model" in entry else f"{net} of {entry['agent']}"
+        return f"{net} of {entry['agent']}" if "agent" in entry else str(entry.get("model", by))
 
     @property
     def settings(self) -> dict[str, str]:
         """What makes a method beside its component: settings, the encoder's model, and the data."""
-        entry = self.entries[self.by]
+        entry = self.entries.get(self.by, {})
         own = {k: v for k, v in entry.items() if k not in {*SAME, "model", "agent", "net"}}
         own |= {k: v for k, v in entry.get("net", {}).items() if k != "name"}
         encoder = self.entries.get(f"encoders/{entry.get('encoder')}", {})
@@ -102,8 +104,8 @@ class Answer:
     @property
     def _env(self) -> str:
         """The environment of the annotated frames."""
-        frames = self.entries.get(f"frames/{self.entries[self.truth]['frames']}", {})
-        return str(frames.get("env", ""))
+        label = f"frames/{self.entries.get(self.truth, {}).get('frames')}"
+        return str(self.entries.get(label, {}).get("env", ""))
 
     @property
     def keypoints(self) -> int | None:
@@ -114,11 +116,12 @@ class Answer:
     @property
     def on(self) -> Head:
         """The annotations."""
-        kind = self.entries[self.truth]["annotator"]
+        kind = str(self.entries.get(self.truth, {}).get("annotator", "unknown"))
         if kind == "objects" and not self._env.startswith("atari/"):
             kind = "projected"
         k = f", {self.keypoints} keypoints" if self.keypoints else ""
-        return list(TRUTHS).index(kind), TRUTHS[kind], self.truth.partition("/")[2] + k
+        place = [*TRUTHS, kind].index(kind)
+        return place, TRUTHS.get(kind, kind), self.truth.partition("/")[2] + k
 
     def score(self, row: str, key: str) -> Score:
         """`score_of` it."""

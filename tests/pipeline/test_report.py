@@ -225,7 +225,6 @@ def test_only_short_runs_are_marked_as_smoke_tests(copied: Report) -> None:
 def test_simulated_clicks_are_labelled(copied: Report) -> None:
     """In the annotations, and in everything made from them."""
     params = PARAMS | {"annotations": {"clicks": {"frames": "frostbite", "annotator": "simulated"}}}
-    params["exams"] = {}
     folder = copied.artifacts / "annotations" / "clicks"
     for simulated, badges in ((False, 0), (True, 2)):
         metrics = {"frames": 30, "simulated_clicks": simulated}

@@ -102,6 +102,10 @@ def test_a_student_is_named_by_the_maps_and_a_foreign_game(small: Params) -> Non
         "fls of ppo, variant dense",
     ]  # fmt: skip
     assert answers[0].settings["on"] == "atari/Seaquest"
+    head, rows = matrix([Answer("encoders/gone", "annotations/gone", entries, scores)])
+    assert (head, rows[0][0].name) == (["unknown: gone"], "encoders/gone")
+    entries["annotations/x"]["annotator"] = "mine"
+    assert matrix(answers)[0] == ["mine: x"]
 
 
 def test_occlusion_is_beside_its_source_and_not_in_a_control_s_row(seeds: list[Record]) -> None:
