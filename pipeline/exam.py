@@ -6,19 +6,25 @@ shuffled AUC and others (pretrain/metrics/fixations.py). With `keypoints`, that 
 each frame are matched with the annotated objects: recall and precision over the distance of a hit
 (pretrain/metrics/keypoints.py). Controls are scored too (pipeline/parts/controls.py).
 
+Of a policy there is also uniform attention, upsampled as its own is; and by how much its actions
+and value change when the frame is occluded where a map is strongest (rl/occlusion.py).
+
 A source that was trained on annotations of the same frames is refused. Each seed of a policy
 processes the frames in time order, and has scores of its own.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from datasets.errors import FoveaError
 from datasets.files import write_atomic
@@ -28,17 +34,17 @@ from datasets.sealed import keep_if_sound, read_sealed, write_sealed
 from pipeline.parts.charts import CONTROL, STYLE, recall_curve, standalone
 from pipeline.parts.controls import control_maps, control_points, others, second_annotator
 from pipeline.parts.detection import detection_scores, on_frame
-from pipeline.parts.exams import FILE, Exam, Row, read_exam
+from pipeline.parts.exams import FILE, OCCLUDED, UNIFORM, Exam, Row, read_exam
 from pipeline.parts.fixated import Fixated
 from pipeline.parts.labelled import Labelled, read_labelled, read_points
 from pipeline.parts.maps import FloatMaps
 from pipeline.parts.pictured import PICTURES, Column, pictured
 from pipeline.parts.scores import scores_of_maps
 from pipeline.parts.sources import Source, open_sources, points_of
-from pipeline.runtime.artifact import lineage
+from pipeline.runtime.artifact import Artifact, lineage
 from pipeline.runtime.progress import Progress
 from pipeline.runtime.stage import Stage, main
-from pretrain.metrics.keypoints import EPSILON, Points, ceiling
+from pretrain.metrics.keypoints import EPSILON, Points, ceiling, keypoints
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def run(stage: Stage) -> dict[str, Any]:
     fixated = Fixated(points, labelled.frames.stream[labelled.indices])
     truth = Truth(labelled, fixated, on_frame(points) if k else None)
     answers = _answers(stage, labelled, open_sources(by, labelled.frames), k)
+    maps = control_maps(labelled)
     exam = {
         "truth": data.label,
         "by": by.label,
@@ -87,8 +94,9 @@ def run(stage: Stage) -> dict[str, Any]:
         "keypoints": k,
         "epsilon": EPSILON,
         "objects": _objects(truth, k),
-        "controls": _controls(truth, k, data.manifest["entry"], frames_entry["env"]),
-        "seeds": [_seed(truth, answer) for answer in answers],
+        "controls": _controls(truth, k, maps)
+        | _second(truth, data.manifest["entry"], frames_entry["env"]),
+        "seeds": [_seed(truth, answer) | _acting(truth, by, answer, k, maps) for answer in answers],
     }
     write_atomic(stage.out / FILE, (json.dumps(exam, indent=1) + "\n").encode())
     _pictures(stage, truth, answers)
@@ -175,12 +183,33 @@ def _pictures(stage: Stage, truth: Truth, answers: list[Answer]) -> None:
     sheet.save(stage.out / "pictures.png")
 
 
-def _controls(truth: Truth, k: int | None, entry: dict[str, Any], env: str) -> dict[str, Any]:
-    maps = control_maps(truth.labelled)
+def _controls(truth: Truth, k: int | None, maps: Mapping[str, FloatMaps]) -> dict[str, Any]:
     points = control_points(k, len(truth.labelled.indices), maps.get("motion")) if k else {}
-    rows = {name: truth.score(each, points.get(name)) for name, each in maps.items()}
+    return {name: truth.score(each, points.get(name)) for name, each in maps.items()}
+
+
+def _second(truth: Truth, entry: dict[str, Any], env: str) -> dict[str, Any]:
     second = second_annotator(entry, env, truth.labelled)
-    return rows if second is None else rows | {"second": truth.score(second, None)}
+    return {} if second is None else {"second": truth.score(second, None)}
+
+
+def _acting(
+    truth: Truth, by: Artifact, answer: Answer, k: int | None, controls: Mapping[str, FloatMaps]
+) -> dict[str, Any]:
+    """The scores of uniform attention of a policy's seed, and those of occlusion."""
+    if answer.seed is None:
+        return {}
+    # By name, for the code stamps (pipeline/parts/sources.py).
+    acting = importlib.import_module("pipeline.parts.acting")
+    policy = acting.last_policy(by.folder, answer.seed)
+    uniform = acting.uniform_attention(policy, truth.labelled)
+    points = keypoints(torch.from_numpy(uniform)[:, None], k) if k else None
+    maps = {"source": answer.maps, "shuffled": answer.maps[others(len(answer.maps))]}
+    maps |= {UNIFORM: uniform} | {key: controls[key] for key in OCCLUDED if key in controls}
+    return {
+        UNIFORM: truth.score(uniform, points),
+        "occlusion": acting.occlusion(policy, truth.labelled, maps),
+    }
 
 
 def _objects(truth: Truth, k: int | None) -> dict[str, float]:
@@ -210,7 +239,8 @@ def summary(exam: Exam) -> dict[str, Any]:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    return row.maps | {name: mean for name, (mean, _) in row.fixations.items()} | (row.points or {})
+    means = {name: score.mean for name, score in row.fixations.items()}
+    return row.maps | means | (row.points or {})
 
 
 if __name__ == "__main__":

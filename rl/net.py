@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,6 +61,13 @@ class Trunk(nn.Module):
         By default their mean as it is, each cell over its share of the image.
         """
         return F.interpolate(attention.mean(1, keepdim=True), size=size, mode="nearest")[:, 0]
+
+    def uniform(self, extras: Extras) -> Extras:
+        """The extra "attention" if it were the same everywhere, in the shape of these extras.
+
+        The map of it is a control: where layers overlap, even this one is not constant.
+        """
+        return {"attention": torch.ones_like(extras["attention"])}
 
 
 class Net(Trunk):

@@ -39,6 +39,10 @@ class FrameStack(Core):
         """The net's."""
         return self.net.on_image(attention, size)
 
+    def uniform(self, extras: Extras) -> Extras:
+        """The net's."""
+        return self.net.uniform(extras)
+
     def forward(self, obs: Obs, state: State, first: Tensor) -> tuple[Tensor, State, Extras]:
         """Stack frame by frame, then apply the net to all T x B stacks at once."""
         stacks = []

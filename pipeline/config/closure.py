@@ -50,6 +50,7 @@ PLUMBING = frozenset(
 LEARNER = ("pipeline.parts.learner", "rl.nets.vector")
 # Exams of a policy, and labels by it, run this; pipeline/parts/sources.py imports it by name, too.
 WATCHED = "pipeline.parts.watched"
+ACTING = "pipeline.parts.acting"  # of exams alone, imported by name in pipeline/exam.py
 
 
 def stamp(stage: str, entry: Entry | None = None, also: Iterable[str] = ()) -> str:
@@ -119,7 +120,7 @@ def components(entry: Entry) -> list[str]:
     if keys.get("source") == "replay":
         modules += LEARNER
     if keys.get("by", "").startswith("policies/"):
-        modules.append(WATCHED)
+        modules += [WATCHED, ACTING] if entry.table == "exams" else [WATCHED]
     return modules
 
 

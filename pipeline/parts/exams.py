@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from datasets.files import read_json
 from pipeline.parts import fixated
 
 FILE = "exam.json"
+UNIFORM = "uniform_attention"  # the control of a policy's own upsampling
+OCCLUDED = ("random", "centre", "motion")  # controls whose cells are removed for a policy, too
 Scores = dict[str, Any]  # of maps: f_max, f_adaptive, mae; of keypoints: recall, precision, curve …
 
 
@@ -33,11 +35,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Seed:
-    """A source's scores, and those of its maps and keypoints of other frames."""
+    """A source's scores, and those of its maps and keypoints of other frames. Of a policy also
+    those of uniform attention, and of occlusion by the maps of each row.
+    """
 
     seed: int | None  # of a policy
     source: Row
     shuffled: Row
+    uniform: Row | None = None
+    occlusion: Mapping[str, fixated.Scores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,30 @@ class Exam:
     controls: Mapping[str, Row]
     seeds: tuple[Seed, ...]
 
-    def flat(self, seed: Seed) -> Scores:
-        """Map scores in one mapping, with the controls' names as prefixes."""
-        rows = {"": seed.source, "shuffled_": seed.shuffled}
-        rows |= {f"{name}_": row for name, row in self.controls.items()}
-        return {f"{of}{key}": value for of, row in rows.items() for key, value in row.maps.items()}
-
-    def detection(self, seed: Seed) -> Scores:
-        """Keypoint scores in one mapping, by source and control."""
+    def scores(self, seed: Seed) -> Scores:
+        """The scores of a seed and of the controls, by the kind of score and the row's name."""
         rows = {"source": seed.source, "shuffled": seed.shuffled, **self.controls}
-        asked = {"k": self.keypoints, "epsilon": self.epsilon, **self.objects}
-        return asked | {name: row.points for name, row in rows.items() if row.points is not None}
+        rows |= {UNIFORM: seed.uniform} if seed.uniform else {}
+        looked = {
+            name: {**row.fixations, **seed.occlusion.get(name, {})} for name, row in rows.items()
+        }
+        scores: Scores = {
+            "frames": self.frames,
+            "judged": {
+                ("" if name == "source" else f"{name}_") + key: value
+                for name, row in rows.items()
+                for key, value in row.maps.items()
+            },
+            "looked": {
+                name: {key: [*score[:2], [*score.recordings]] for key, score in some.items()}
+                for name, some in looked.items()
+            },
+        }
+        if self.keypoints:
+            asked = {"k": self.keypoints, "epsilon": self.epsilon, **self.objects}
+            points = {name: row.points for name, row in rows.items() if row.points is not None}
+            scores["detected"] = asked | points
+        return scores
 
 
 def read_exam(folder: Path) -> Exam:
@@ -93,9 +112,15 @@ def _seeds(values: list[Any], asked: bool, frames: int) -> Iterator[Seed]:
     if not values:
         raise ValueError("no source")
     for one in values:
-        seed = one["seed"]
-        rows = (_row(one[name], asked, frames) for name in ("source", "shuffled"))
-        yield Seed(None if seed is None else int(seed), *rows)
+        seed, uniform = one["seed"], one.get(UNIFORM)
+        occlusion = one.get("occlusion", {}).items()
+        yield Seed(
+            None if seed is None else int(seed),
+            _row(one["source"], asked, frames),
+            _row(one["shuffled"], asked, frames),
+            None if uniform is None else _row(uniform, asked, frames),
+            {str(name): fixated.read_scores(scores, frames) for name, scores in occlusion},
+        )
 
 
 def _row(value: Mapping[str, Any], asked: bool, frames: int) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 from datasets.annotation.maps import CANVAS, Clicks
 from pipeline.parts.maps import FloatMaps
 from pipeline.parts.scores import CENTRE
-from pretrain.metrics.fixations import SIZE, averages, fixation_map, frame_scores, resize
+from pretrain.metrics.fixations import SIZE, Average, averages, fixation_map, frame_scores, resize
 from pretrain.modules.maps import centre_prior
 
 Fixations = NDArray[np.int64]  # SIZE
-Scores = Mapping[str, tuple[float | None, int]]  # metric -> mean, number of frames that have it
+
+
+class Score(NamedTuple):
+    """A metric's mean over the frames for which it is defined, and their number; and its mean in
+    each recording, of those where it is defined for some frame. A recording is a stream.
+    """
+
+    mean: float | None  # None if it is defined for no frame
+    defined: int
+    recordings: Sequence[float] = ()  # none of an exam by earlier code
+
+
+Scores = Mapping[str, Score]  # by metric
 
 
 @dataclass(frozen=True)
@@ -32,19 +44,14 @@ class Fixated:
     streams: NDArray[np.int32]
 
     def scores(self, maps: FloatMaps) -> Scores:
-        """Each metric of maps (M, H, W): its mean over the frames where it is defined, and their
-        number; no mean without any.
-        """
+        """Each metric of maps (M, H, W)."""
         prior = centre_prior(*SIZE, CENTRE).numpy()
         frames = []
         for index, saliency in enumerate(maps):
             fixations = self._map(index)
             others = self._totals[int(self.streams[index])] - fixations
             frames.append(frame_scores(resize(saliency[None], *SIZE)[0], fixations, others, prior))
-        return {
-            name: (one.mean if one.defined else None, one.defined)
-            for name, one in averages(frames).items()
-        }
+        return averaged(frames, self.streams)
 
     @cached_property
     def _totals(self) -> dict[int, Fixations]:
@@ -62,14 +69,30 @@ class Fixated:
         )
 
 
+def averaged(frames: Sequence[Mapping[str, float]], streams: NDArray[np.int32]) -> Scores:
+    """Each metric of frames (M,), NaN where it is not defined, over them and in each stream."""
+    rows = [np.flatnonzero(streams == stream).tolist() for stream in np.unique(streams)]
+    parts = [averages([frames[index] for index in some]) for some in rows]
+    return {
+        name: _score(one, [part[name] for part in parts]) for name, one in averages(frames).items()
+    }
+
+
+def _score(whole: Average, parts: Sequence[Average]) -> Score:
+    mean = whole.mean if whole.defined else None
+    return Score(mean, whole.defined, [part.mean for part in parts if part.defined])
+
+
 def read_scores(value: Mapping[str, Any], frames: int) -> Scores:
     """Scores from JSON. Raises ValueError, TypeError or LookupError for anything else."""
-    scores: dict[str, tuple[float | None, int]] = {}
-    for name, (mean, defined) in value.items():
-        numbers = (defined,) if mean is None else (defined, mean)
+    scores: dict[str, Score] = {}
+    for name, (mean, defined, *rest) in value.items():
+        (recordings,) = rest or [()]
+        numbers = [defined, *recordings, *([] if mean is None else [mean])]
         if not all(type(one) in (int, float) and np.isfinite(one) for one in numbers):
             raise ValueError(f"{name}: {mean!r} of {defined!r} frames")
-        if not 0 <= defined <= frames or (mean is None) != (defined == 0):
+        if not len(recordings) <= defined <= frames or (mean is None) != (defined == 0):
             raise ValueError(f"{name}: {mean!r} of {defined!r} frames")
-        scores[str(name)] = (None if mean is None else float(mean), int(defined))
+        means = tuple(map(float, recordings))
+        scores[str(name)] = Score(None if mean is None else float(mean), int(defined), means)
     return scores

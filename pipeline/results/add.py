@@ -159,8 +159,7 @@ def _examined(label: str, root: Path) -> list[Record]:
             made_from=made_from,
             measured_on=artifact.lineage(exam.truth, root),
             runs=({stage: run} if run else {}) | record.runs,
-            scores={"frames": exam.frames, "judged": exam.flat(seed), "own": own}
-            | ({"detected": exam.detection(seed)} if exam.keypoints else {}),
+            scores=exam.scores(seed) | {"own": own},
         )
         for seed in exam.seeds
     ]

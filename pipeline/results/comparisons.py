@@ -12,6 +12,7 @@ from datasets.errors import FoveaError
 from pipeline.parts.episodes import Episodes, read_episodes
 from pipeline.results.claims import Cell, Claims, Sources, Table, gap
 from pipeline.results.data import Score
+from pipeline.results.exams import score_of
 from pipeline.results.record import Record
 from pipeline.results.verdict import (
     EXAMS,
@@ -68,7 +69,8 @@ def samples(cell: Cell, protocol: str, records: Records) -> list[Sample]:
     frames.
     """
     if protocol in EXAMS:
-        scores = [_detected(record, cell, protocol) for record in _exams(cell, records)]
+        exams = _exams(cell, records)
+        scores = [score_of(record.scores, cell.reading, protocol)[0] for record in exams]
         return [np.array([score]) for score in scores if score is not None]
     if protocol != "probe":
         seeds = [episodes(record, protocol) for record in _seeds(cell, records)]
@@ -100,12 +102,6 @@ def _exams(cell: Cell, records: Records) -> Iterator[Record]:
         by, truth, k = exam.split()
         some = records.get(by, ())
         yield from (one for one in some if (one.on, str(one.keypoints)) == (truth, k))
-
-
-def _detected(record: Record, cell: Cell, score: str) -> float | None:
-    """The score of a source or of a control; None if the exam has none."""
-    row = record.scores["detected"].get(cell.reading)
-    return None if row is None else row[score]
 
 
 def _probes(name: str, cell: Cell, records: Records) -> list[Record]:

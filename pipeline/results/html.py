@@ -52,12 +52,14 @@ def render(
     pairs = zip(tables["policies"], tables["evaluations"], strict=True)
     policies = [_policy(policy, evaluated) for policy, evaluated in pairs]
     evaluated_policies = [policy for policy in policies if policy["evaluation"]]
+    answers = exams.of_items(tables)
     page = _template().render(
         counts={table: len(some) for table, some in tables.items() if some},
         smoke=[policy["name"] for policy in evaluated_policies if policy["evaluation"].smoke],
         evaluated_policies=evaluated_policies,
         policies=policies,
-        exams=exams.tables(tables["exams"]),
+        exams=exams.tables(answers),
+        matrix=exams.matrix(answers),
         examined=[_card(item) | exams.charts(item) for item in tables["exams"]],
         sections={t: [_card(item) for item in tables[t]] for t in SECTIONS if tables[t]},
         papers=papers,

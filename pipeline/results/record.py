@@ -26,6 +26,7 @@ from pipeline import params
 from pipeline.commands.recipe import RECIPES, recipes
 from pipeline.config.tables import EVALUATION_KEYS, Entry, Params
 from pipeline.parts.episodes import read_episodes
+from pipeline.parts.fixated import read_scores
 
 MEASURED = RECIPES / "measured"
 SMALL = ("quick",)  # recipes of smoke tests
@@ -170,6 +171,8 @@ def _check_scores(record: Record) -> None:
         values += [row["recall"] for row in rows] + [row["precision"] or 0.0 for row in rows]
         if "detected" in scores and not (record.keypoints and rows):
             raise ValueError("detected has no number of keypoints, or no scores")
+        for looked in scores.get("looked", {}).values():
+            read_scores(looked, scores["frames"])
         if not np.isfinite(values).all():
             raise ValueError("scores must be finite numbers")
 

@@ -21,15 +21,14 @@ from rl.statistics import difference_interval, student_interval, welch_interval
 Sample = NDArray[np.float64]  # a seed's episodes, or a probe's splits
 Statistic = Callable[[Sample], float]
 
+# Scores of exams: of objects by keypoints, of points as fixations, of occlusion.
+EXAMS = ("recall", "precision", "nss", "shuffled_auc", "occlusion_kl")
 # A table's protocol -> the statistic that makes a seed's score of its sample.
 PROTOCOLS: dict[str, Statistic] = {
-    **dict.fromkeys(
-        ("mean", "success", "probe", "recall", "precision"), lambda sample: float(sample.mean())
-    ),
+    **dict.fromkeys(("mean", "success", "probe", *EXAMS), lambda sample: float(sample.mean())),
     "median": lambda sample: float(np.median(sample)),
 }
-EXAMS = frozenset({"recall", "precision"})  # of objects, by an exam's keypoints
-WHOLE = EXAMS | {"probe"}  # of samples that share episodes: not resampled
+WHOLE = {*EXAMS, "probe"}  # of samples that share episodes: not resampled
 WORDS = REPRODUCED, NOT_REPRODUCED, UNDER_POWERED = "reproduced", "not reproduced", "under-powered"
 OWN_WORDS = "holds", "does not hold", UNDER_POWERED  # of our own questions
 FEWEST = 3  # seeds a side

@@ -47,6 +47,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -125,8 +126,8 @@ class Net(BaseNet):
         """Raises ValueError if the image is smaller than a receptive field."""
         super().__init__()
         self.design = design = DESIGNS[config.variant]
-        channels, *image = example["image"].shape[1:]
-        self._check(image)
+        channels, *self.image = example["image"].shape[1:]
+        self._check(image := self.image)
         inputs = (stack * channels, *CHANNELS)
         self.convolutions = nn.ModuleList(
             orthogonal_(nn.Conv2d(inputs[i], inputs[i + 1], *layer), RELU_GAIN)
@@ -152,6 +153,13 @@ class Net(BaseNet):
                 maps.append(attention)
         vector = x.sum((2, 3)) if self.design.pooled else x.flatten(1)
         return self.project(vector), {"attention": self.spread(maps)}
+
+    def uniform(self, extras: Extras) -> Extras:
+        """The saliency map of uniform attention, brightest in the middle."""
+        layers, device = self.design.layers, extras["attention"].device
+        sizes = [[positions(side, layers[:n]) for side in self.image] for n in self.design.after]
+        uniform = self.spread([torch.ones(1, 1, *size, device=device) for size in sizes])
+        return {"attention": uniform.expand_as(extras["attention"])}
 
     def _check(self, image: list[int]) -> None:
         field = receptive_field(self.design.layers)

@@ -142,8 +142,17 @@ def exam(entry: Mapping[str, Any], *recalls: float) -> dict[str, Any]:
         curve = {f"{e / 20:.2f}": [round(100 * recall * e / 10), 100, 200] for e in range(1, 11)}
         points = {"recall": recall, "precision": recall / 2, "keypoints_per_frame": 6.5}
         maps = {"f_max": recall / 2, "f_adaptive": 0.1, "mae": 0.25}
-        looked = {"nss": [2 * recall, 1000], "kl": [3.0, 875], "shuffled_auc": [None, 0]}
+        looked = {"nss": [2 * recall, 1000, [recall, 2 * recall, 3 * recall]]}
+        looked |= {"kl": [3.0, 875], "shuffled_auc": [None, 0]}
         return {"maps": maps, "fixations": looked, "points": points | {"curve": curve}}
+
+    def seed_of(seed: int, recall: float) -> dict[str, Any]:
+        rows: dict[str, Any] = {"source": row(recall), "shuffled": row(recall / 2)}
+        if len(recalls) == 1:
+            return {"seed": None, **rows}
+        changed = {"occlusion_kl": [recall / 10, 1000], "occlusion_value": [recall, 900]}
+        occlusion = {"source": changed, "random": {"occlusion_kl": [0.025, 1000]}}
+        return {"seed": seed, **rows, "uniform_attention": row(0.45), "occlusion": occlusion}
 
     controls = ("zero", 0.0), ("centre", 0.31), ("uniform", 0.28), ("random", 0.22), ("motion", 0.4)
     return dict(entry) | {
@@ -151,10 +160,7 @@ def exam(entry: Mapping[str, Any], *recalls: float) -> dict[str, Any]:
         "epsilon": 0.2,
         "objects": {"objects_per_frame": 5.25, "ceiling": 0.97},
         "controls": {name: row(recall) for name, recall in controls},
-        "seeds": [
-            {"seed": seed if len(recalls) > 1 else None, "source": row(r), "shuffled": row(r / 2)}
-            for seed, r in enumerate(recalls)
-        ],
+        "seeds": [seed_of(seed, recall) for seed, recall in enumerate(recalls)],
     }
 
 

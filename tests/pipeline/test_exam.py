@@ -38,6 +38,7 @@ from pretrain import figures
 from pretrain.encoders import attention, mae, transporter
 from pretrain.frozen import load_encoder, load_saliency, save_encoder
 from pretrain.metrics.keypoints import detection, keypoints
+from rl.occlusion import changes
 from rl.policy import Policy, save_policy
 from rl.watch import watch
 
@@ -245,9 +246,14 @@ def test_a_source_that_sees_the_objects_is_far_above_every_control(project: Path
         points = rows[name]
         assert points and points["recall"] < 0.8, name
     assert seed.shuffled.points["recall"] < 0.5
-    flat = result.flat(seed)
-    assert {"f_max", "zero_mae", "centre_f_max", "shuffled_mae", "motion_mae"} <= flat.keys()
-    assert result.detection(seed)["uniform"] == rows["uniform"]
+    scores = result.scores(seed)
+    maps = {"f_max", "zero_mae", "centre_f_max", "shuffled_mae", "motion_mae"}
+    assert maps <= scores["judged"].keys()
+    assert scores["detected"]["uniform"] == rows["uniform"]
+    assert scores["looked"]["motion"]["nss"][:2] == list(
+        result.controls["motion"].fixations["nss"][:2]
+    )
+    assert scores["looked"]["source"]["nss"][1:] == [30, list(seed.source.fixations["nss"][2])]
 
 
 def test_a_policy_labels_frames_by_the_attention_of_its_first_seed(
@@ -276,6 +282,33 @@ def test_a_policy_labels_frames_by_the_attention_of_its_first_seed(
     expected = [one for stream in range(2) for one in watch(policy, frames, stream)]
     np.testing.assert_array_equal(maps, np.rint(np.stack(expected) * 255))
     assert maps.std() > 0
+
+
+def test_a_policy_has_uniform_attention_and_occlusion_beside_its_maps(project: Path) -> None:
+    """By its last weights; of maps of one value no cell is removed."""
+    build("exams/masked", exam.run)
+    result = read_exam(open_artifact("exams/masked").folder)
+    _, labelled, _ = truth()
+    frozen = load_encoder(open_artifact("policies/masked").folder / "encoder")
+    spec = spec_of(params.load().entry("policies", "masked"))
+    for seed in result.seeds:
+        assert seed.uniform is not None and seed.uniform.points is not None
+        assert seed.uniform.fixations["nss"] == (None, 0, ())
+        names = ["source", "shuffled", "uniform_attention", "random", "centre", "motion"]
+        assert list(seed.occlusion) == names
+        assert seed.seed is not None
+        policy = fresh_policy(spec, frozen, seed.seed + 160)
+        maps = np.stack([maps_of("masked")[seed.seed]])
+        changed = changes(policy, labelled.frames, labelled.indices, maps)[0].mean(0)
+        kl, value = (seed.occlusion["source"][f"occlusion_{key}"] for key in ("kl", "value"))
+        assert (kl.mean, value.mean) == pytest.approx(tuple(changed), rel=1e-3)
+        assert (kl.defined, len(kl.recordings)) == (30, 2)
+        assert seed.occlusion["uniform_attention"]["occlusion_kl"].defined == 0
+        looked = result.scores(seed)["looked"]
+        assert looked["random"]["occlusion_value"][1] == 30 and "nss" in looked["random"]
+    build("exams/mask", exam.run)
+    (plain,) = read_exam(open_artifact("exams/mask").folder).seeds
+    assert plain.uniform is None and not plain.occlusion
 
 
 @pytest.mark.parametrize("name", ["mask", "masked"])

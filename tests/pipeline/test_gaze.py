@@ -71,7 +71,7 @@ def test_the_whole_way(metrics: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     result = read_exam(Path("artifacts/exams/motion"))
     for row in (*result.controls.values(), result.seeds[0].source, result.seeds[0].shuffled):
         assert "nss" in row.fixations
-    assert result.controls["zero"].fixations["nss"] == (None, 0)
+    assert result.controls["zero"].fixations["nss"] == (None, 0, ())
     assert result.controls["uniform"].fixations["kl"][1] == 20
 
 

@@ -266,17 +266,36 @@ def test_sources_are_above_the_controls_of_their_annotations(copied: Report) -> 
     assert "1000 annotated frames. 7 keypoints a frame at most, 5.25 objects" in text
     assert "highest possible recall is 0.97" in text and "distance below 0.2," in text
     for words in (
-        "Source F error recall precision NSS KL sAUC AUC CC SIM IG",
+        "Source F error recall precision NSS KL sAUC AUC CC SIM IG occlusion KL occlusion ΔV",
         "motion predictors/frostbite-motion 0.31 shuffled 0.155 0.25 shuffled 0.25 0.62 shuffled",
-        "0.6 0.5 to 0.7, 2 seeds; shuffled 0.3",  # the policy's recall
-        "centre prior 0.155 0.25 0.31 0.155 0.62 3 (87 %) – –",
+        "0.6 (0.5 to 0.7) shuffled 0.3; uniform attention 0.45",  # the policy's recall
+        "0.06 (0.05 to 0.07) random cells 0.025 0.6 (90 %) (0.5 to 0.7)",
+        "centre prior 0.155 0.25 0.31 0.155 0.62 [−0.15, 1.39] 3 (87 %) – –",
         "all-zero map 0 0.25 0 0",
     ):
         assert words in text, text
-    assert text.index("watched") < text.index("all-zero map") < text.index("motion from")
+    assert (
+        text.index("policy of rainbow policies/frostbite-spirl")
+        < text.index("all-zero map")
+        < text.index("motion from")
+    )
     assert "a second annotator" not in text
     assert copied.page.count("Recall of ") == 3 and "distance ε" in copied.page
     assert "Recall of watched: 0.60 at ε = 0.2, 7 keypoints" in copied.page
+
+
+def test_the_matrix_has_every_source_and_control_on_every_truth(copied: Report) -> None:
+    render(PARAMS, copied.artifacts, copied.out)
+    (table,) = re.findall(r"(?s)<h3>Sources and truths</h3>.*?</table>", copied.page)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table))
+    for words in (
+        "objects in RAM: frostbite-objects, 7 keypoints",
+        "mae NSS 0.92 [−0.223, 2.06]; shuffled 0.46 recall 0.46; shuffled 0.23 F 0.23;",
+        "policy of rainbow NSS 1.2 (1 to 1.4); shuffled 0.6; uniform attention 0.9 recall 0.6",
+        "occlusion KL 0.06 (0.05 to 0.07); random cells 0.025 2 seeds all-zero map NSS 0 [0, 0]",
+        "recall 0 F 0 centre prior NSS 0.62",
+    ):
+        assert words in text, text
 
 
 def test_exams_of_other_annotations_or_keypoints_have_a_table_of_their_own(copied: Report) -> None:

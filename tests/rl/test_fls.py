@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import typed
+from pretrain.metrics.fixations import resize
 from pretrain.modules.precision import autocast
 from rl import nets
 from rl.actor_critic import ActorCritic
@@ -234,6 +235,29 @@ def test_a_policys_map_is_of_the_images_size_and_has_no_gradient(variant: str) -
         half = net({"image": image})[1]["attention"]
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, saliency, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "peak"), [("sparse", 2.69), ("sparse_first", 0.48), ("dense", 0.52)]
+)
+def test_uniform_attention_has_the_papers_map_and_its_nss(variant: str, peak: float) -> None:
+    """It is that of a network whose last convolution gives one value everywhere: its bias."""
+    net = make(variant)
+    attention = next(iter(net.attention.values()))
+    assert isinstance(attention, FreeLunch)
+    nn.init.zeros_(attention.score.weight)
+    _, own = net({"image": frames(2, 4, 1, 84, 84)})
+    uniform = FrameStack(net, 4, {"image": frames(1, 1, 84, 84)}).uniform(own)["attention"]
+    torch.testing.assert_close(uniform, own["attention"])
+    saliency = resize(uniform[0].numpy(), 210, 160)[0]
+    assert (saliency.max() - saliency.mean()) / saliency.std() == pytest.approx(peak, abs=0.005)
+
+
+def test_uniform_attention_of_other_nets_is_constant() -> None:
+    core, extras = Core(), {"attention": torch.rand(2, 3, 7, 7), "value": torch.zeros(2)}
+    uniform = core.uniform(extras)["attention"]
+    assert uniform.shape == (2, 3, 7, 7)
+    assert torch.equal(core.on_image(uniform, (84, 84)), torch.ones(2, 84, 84))
 
 
 def test_an_all_zero_map_stays_all_zero() -> None:

@@ -13,7 +13,7 @@ from datasets.files import sha256_file
 from pipeline import params
 from pipeline.commands.recipe import recipes
 from pipeline.config import closure
-from pipeline.config.tables import Entry, Exams
+from pipeline.config.tables import Entry, Exams, Saliency
 from pipeline.runtime.artifact import Artifact
 from pipeline.runtime.stage import fingerprint, modules_in
 
@@ -72,7 +72,11 @@ def test_who_examines_a_policy_plays_it_and_nobody_else() -> None:
     for files in stamps.values():
         assert {"pipeline/exam.py", "datasets/annotation/simulated.py"} <= files
     more = stamps["policies/p"] - stamps["encoders/e"]
-    assert more >= {"pipeline/parts/watched.py", "rl/watch.py"}
+    assert more >= {"pipeline/parts/watched.py", "rl/watch.py", "rl/occlusion.py"}
+    labels = names(
+        closure.stamp("label", Entry("saliency", "x", Saliency("x", "policies/p"), None))
+    )
+    assert "rl/watch.py" in labels and "rl/occlusion.py" not in labels
     assert not {name for name in stamps["encoders/e"] if name.startswith("rl/")}
 
 

@@ -198,7 +198,7 @@ def examined(root: Path, small: Params, exam: str, seeds: list[int | None]) -> s
 
     def scores(recall: float) -> dict[str, Any]:
         maps = {"f_max": recall / 2, "f_adaptive": 0.1, "mae": 0.25}
-        looked = {"nss": [recall, 20], "kl": [None, 0]}
+        looked = {"nss": [recall, 20, [recall]], "kl": [None, 0, []]}
         return {"maps": maps, "fixations": looked} | ({"points": row(recall)} if k else {})
 
     folder = root / "exams" / exam
@@ -238,6 +238,8 @@ def test_an_exam_is_a_record_of_its_source(tmp_path: Path, small: Params, exam: 
     assert list(one.runs) == [stage, f"exam-{exam}"] and one.scores["own"] == {"loss": 0.5}
     judged = one.scores["judged"]
     assert (judged["f_max"], judged["shuffled_f_max"], judged["centre_mae"]) == (0.375, 0.25, 0.25)
+    assert one.scores["looked"]["source"] == {"nss": [0.75, 20, [0.75]], "kl": [None, 0, []]}
+    assert one.scores["looked"]["random"]["nss"][0] == 0.2
     assert ("detected" in one.scores) == (exam != "near")
     if exam != "near":
         detected = one.scores["detected"]

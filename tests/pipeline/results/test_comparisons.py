@@ -122,6 +122,12 @@ def test_an_exam_s_score_is_a_number_a_seed(small: Params) -> None:
     (one,) = compare(one_table("recall", 0, (ours_, random)), records)
     assert (one.word, one.seeds) == ("holds", (3, 3)) and one.verdict
     assert one.verdict.difference == pytest.approx(0.22)
+    assert samples(ours_, "nss", records) == []  # an early exam
+    for one_seed, nss in zip(exams, (1.0, 2.0, 3.0), strict=True):
+        rows = {"source": {"nss": [nss, 20, [nss]]}, "random": {"nss": [None, 0, []]}}
+        one_seed.scores["looked"] = rows
+    assert scores(ours_, "nss", records) == [1.0, 2.0, 3.0]
+    assert samples(random, "nss", records) == samples(ours_, "occlusion_kl", records) == []
     ten = Cell("MAE", "Reach", ((f"encoders/{MAE[0]} annotations/objects 10",),), reading="source")
     assert scores(ten, "recall", records) == [0.9]
 

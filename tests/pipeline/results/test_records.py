@@ -104,6 +104,8 @@ def test_invalid_records_are_named(tmp_path: Path, one: Record, message: str) ->
                            "recall", to=float("nan")), "malformed.*finite"),
         (lambda r: alter(exam_of(r, "reach-mae-s0", source=0.5), "scores", "detected", "k",
                            to="x"), "malformed"),
+        (lambda r: alter(saliency_of(r, "near", 0.1), "scores", "looked",
+                           to={"source": {"nss": [0.5, 21]}}), "malformed.*0.5 of 21 frames"),
     ],
 )  # fmt: skip
 def test_invalid_probes_and_scores_of_saliency_are_named(
