@@ -12,7 +12,7 @@ import pytest
 from pipeline.config.tables import Params
 from pipeline.results.claims import CLAIMS, Claims, read_claims, read_papers
 from pipeline.results.comparisons import Records
-from pipeline.results.pages import CURVE, PROVENANCE, RESULTS, against_papers, pages
+from pipeline.results.pages import CURVES, PROVENANCE, RESULTS, against_papers, pages
 from pipeline.results.record import read_records
 from pipeline.results.verdict import Gap
 from tests.pipeline.results.some_records import by_label, fifty, probe_of, saliency_of, seed_of
@@ -119,7 +119,8 @@ def test_the_curve_has_a_line_a_seed_and_a_mean() -> None:
             point["successes"] = [1.0] * round(50 * rate) + [0.0] * round(50 - 50 * rate)
         for number, point in enumerate(seed.scores["checkpoints"]):
             point["step"] = 100 * (number + 1)
-    root = ElementTree.fromstring(pages([], {CURVE[1]: seeds})[CURVE[0]])
+    policy, (path, _, _) = next(iter(CURVES.items()))
+    root = ElementTree.fromstring(pages([], {policy: seeds})[Path(path)])
     label = "Mean success of SAC on the state of Reach: 0.9 after 200 steps, 2 seeds"
     assert root.attrib["aria-label"] == label
     lines = [e for e in root.iter() if e.attrib.get("class") == "seed"]
