@@ -296,8 +296,8 @@ def plant(fault: Fault, source: str) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
-def pytest_configure() -> None:
-    """Plant this process's fault in its module at the module's first import."""
+def pytest_load_initial_conftests() -> None:
+    """Plant this process's fault in its module at the first import, which a conftest may make."""
     if VARIABLE not in os.environ:
         return
     fault = FAULTS[int(os.environ[VARIABLE])]
