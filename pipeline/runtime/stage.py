@@ -29,7 +29,7 @@ from pipeline import params
 from pipeline.config import closure, tables
 from pipeline.runtime import artifact, finished
 from pipeline.runtime.artifact import ROOT, Artifact
-from pipeline.runtime.parallel import explain, one_thread
+from pipeline.runtime.parallel import cluster, explain, one_thread
 from pipeline.runtime.process import TORCHRUN, interruptible
 from pipeline.runtime.record import RUNS, attempt, record
 
@@ -88,6 +88,8 @@ def main(
     with plain_errors():
         if TORCHRUN in os.environ:
             raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
+        if module := cluster():
+            module.check()
         entry = params.entry_of(name, table, arguments.entry)
         artifacts = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
         decisive = [source for key, source in artifacts.items() if key not in more_of]
