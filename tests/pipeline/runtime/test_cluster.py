@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,8 +28,10 @@ WORK = """
 frames:
   breakout: {env: atari/Breakout, source: random, count: 8000, streams: 4}
 annotations: {}
-predictors: {}
-saliency: {}
+predictors:
+  motion: {data: frames/breakout, model: motion}
+saliency:
+  motion: {frames: breakout, by: predictors/motion}
 encoders: {}
 policies:
   der: {env: atari/Breakout, encoder: pixels, agent: rainbow, seeds: 2, steps: 2500,
@@ -99,6 +102,24 @@ def test_same_bytes_on_processes_on_nodes_and_with_one_killed(
     for files in others:
         assert files.keys() == expected.keys()
         assert [file for file in expected if files[file] != expected[file]] == []
+
+
+@pytest.mark.slow
+def test_same_maps_and_scores_on_processes_and_on_nodes(tmp_path: Path, raylets: Raylets) -> None:
+    recipe = WORK.replace("8000", "600").replace("2500", "150").replace("seeds: 2", "seeds: 1")
+    (tmp_path / "params.yaml").write_text(recipe)
+    project = Project(tmp_path)
+    for stage, name in (("collect", "breakout"), ("fit", "motion"), ("train", "der")):
+        project.built(stage, name)
+    both = []
+    for env in ({}, {CLUSTER: raylets.address}):
+        for stage, name in (("label", "motion"), ("evaluate", "der")):
+            code, output = project.run(stage, name, **env)
+            assert code == 0, output
+        both.append([content(project.artifacts / name) for name in ("saliency", "evaluations")])
+        for folder in ("saliency", "evaluations", ".work"):
+            shutil.rmtree(project.artifacts / folder)
+    assert both[0] == both[1] and all(map(len, both[0]))
 
 
 @dataclass(frozen=True)
