@@ -91,8 +91,12 @@ browser: ## check for Chromium, which only the tests need (as root: install it)
 
 # One thread a process: two test processes with two torch threads each are slower than this on two cores.
 .PHONY: test
-test: setup browser ## run every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
-	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+test: setup browser ## run every test that needs no GPU and no cluster (ARGS="-k shards -x" is passed on to pytest)
+	OMP_NUM_THREADS=1 python -m pytest -m "not gpu and not cluster" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+.PHONY: cluster
+cluster: setup ## run the tests on several Ray nodes, which run on this machine (ARGS="-x" is passed on to pytest)
+	OMP_NUM_THREADS=1 python -m pytest -m cluster $(ARGS)
 
 .PHONY: exam
 exam: setup ## flip single bits in the files of a tiny project for ten minutes; no damaged file may be used (ARGS="--minutes 60")

@@ -8,6 +8,7 @@ Nothing is unpickled, and nothing is unpacked to disk.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import io
 import math
@@ -73,16 +74,17 @@ def unpack(path: Path, digest: str | None = None) -> list[Member]:
 
 
 def unpack_folder(
-    folder: Path, digests: Mapping[str, str] | None = None
+    folder: Path, digests: Mapping[str, str] | None = None, stream: int | None = None
 ) -> Iterator[tuple[Path, Member]]:
-    """Every member of every `*.tar` of a folder, in the order of the names.
+    """Every member of every `*.tar` of a folder, or of one stream, in the order of the names.
 
     With `digests` (file name -> SHA-256, such as a manifest's `files`; names other than `*.tar` are
     ignored) the folder must hold exactly those shards. Raises FoveaError as unpack() does.
     """
-    paths = sorted(folder.glob("*.tar"))
+    pattern = "*.tar" if stream is None else f"{stream:03d}-*.tar"
+    paths = sorted(folder.glob(pattern))
     names = {path.name for path in paths}
-    shards = {name for name in digests if name.endswith(".tar")} if digests is not None else names
+    shards = set(fnmatch.filter(digests, pattern)) if digests is not None else names
     for name in sorted(shards ^ names):
         what = "is missing" if name in shards else "is not in the manifest"
         raise FoveaError(f"{folder}/{quoted(name)[1:-1]}: {what}; build or fetch {folder} again")

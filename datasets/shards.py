@@ -83,15 +83,17 @@ def write_shard(path: Path, frames: Sequence[Frame], *, stream: int, start: int)
     write_sealed(path, pack(zip(keys, map(_columns, chunks), strict=True)))
 
 
-def read_frames(folder: Path, digests: Mapping[str, str] | None = None) -> FrameSet:
-    """Decode every shard of a folder into memory, in the order of the names.
+def read_frames(
+    folder: Path, digests: Mapping[str, str] | None = None, stream: int | None = None
+) -> FrameSet:
+    """Decode every shard of a folder, or of one stream, into memory, in the order of the names.
 
     `digests` (file name -> SHA-256, as in the artifact's manifest) are checked if given. Raises
     FoveaError naming a shard that is missing, damaged, different from the others, or not of frames.
     """
     chunks: list[Columns] = []
     following: dict[int, int] = {}  # stream -> the number its next chunk must start at
-    for path, (key, columns) in unpack_folder(folder, digests):
+    for path, (key, columns) in unpack_folder(folder, digests, stream):
         stream, start = (int(part) for part in key.split("-"))
         expected = following.get(stream, 0)
         if start != expected:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets.files import read_json
 from datasets.pictures import contact_sheet
@@ -22,8 +22,15 @@ SHEET_FRAMES, SHEET_COLUMNS = 48, 8
 class Collect:
     """One stream of frames, written by its own process."""
 
-    stream: Any  # of the source's file: has run(folder, progress)
+    stream: Any  # of the source's file: has run(folder, progress) and its `index`
     folder: Path
+    reads: tuple[Path, ...] = ()  # what a learner wrote
+    gpu: ClassVar = False
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """The stream's shards."""
+        return (self.folder / f"{self.stream.index:03d}-*",)
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Write the stream's shards that are missing or damaged."""
@@ -40,10 +47,11 @@ def run(stage: Stage) -> dict[str, Any]:
     if learner:
         _learn(stage, folder, source.ACTION_LOG)
     run_parallel(
-        [Collect(stream, stage.out) for stream in streams],
+        [Collect(stream, stage.out, (folder,) if learner else ()) for stream in streams],
         label=f"collect {stage.entry.name}",
         total=keys.count,
         unit="frames",
+        here=source.FRAME_INFO is not None,  # recordings, which are on this machine
     )
     frames = read_frames(stage.out)
     rows = range(0, len(frames), max(1, len(frames) // SHEET_FRAMES))[:SHEET_FRAMES]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +45,17 @@ class Play:
     policies: Path
     checkpoint: tuple[int, int] | None  # seed and step
     result: Path
+    gpu: ClassVar = True
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The artifact."""
+        return (self.policies,)
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """The scores."""
+        return (self.result,)
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Play the episodes and write the result."""

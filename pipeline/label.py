@@ -8,7 +8,10 @@ seed with weights. It has no `source/`: it is not a function of a frame (rl/watc
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,11 +22,45 @@ from datasets.shards import read_frames
 from pipeline.parts.maps import to_bytes
 from pipeline.parts.overlays import PICTURES, overlays
 from pipeline.parts.sources import open_sources
-from pipeline.runtime.progress import Progress
+from pipeline.runtime.artifact import Artifact
+from pipeline.runtime.parallel import run_parallel
 from pipeline.runtime.stage import Stage, main
 from pretrain.frozen import CONFIG, WEIGHTS
 
 SHARD = 1024  # maps in a shard, sealed as soon as they are computed
+
+
+@dataclass(frozen=True)
+class Label:
+    """The maps of one stream."""
+
+    by: Artifact
+    frames: Artifact
+    stream: int
+    folder: Path
+    gpu: ClassVar = True
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The source, and the stream's frames."""
+        return self.by.folder, *self.frames.folder.glob(f"{self.stream:03d}-*.tar")
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """The stream's shards."""
+        return (self.folder / f"{self.stream:03d}-*",)
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Write the shards that are missing or damaged."""
+        frames = read_frames(self.frames.folder, self.frames.files, self.stream)
+        source = open_sources(self.by, frames)[0]
+        for shard, begin in enumerate(range(0, len(frames), SHARD)):
+            path = self.folder / f"{self.stream:03d}-{shard:05d}.tar"
+            indices = np.arange(begin, min(begin + SHARD, len(frames)))
+            if not keep_if_sound(path):
+                maps = to_bytes(source.look(frames, indices))
+                write_saliency_shard(path, frames, indices, maps)
+            progress(len(indices))
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -31,16 +68,12 @@ def run(stage: Stage) -> dict[str, Any]:
     data, by = stage.inputs["frames"], stage.inputs["by"]
     frames = read_frames(data.folder, data.files)
     source = open_sources(by, frames)[0]
-    progress = Progress(f"label {stage.entry.name}", len(frames), "frames")
-    for stream in np.unique(frames.stream).tolist():
-        mine = np.flatnonzero(frames.stream == stream)
-        for shard, begin in enumerate(range(0, len(mine), SHARD)):
-            path, indices = stage.out / f"{stream:03d}-{shard:05d}.tar", mine[begin : begin + SHARD]
-            if not keep_if_sound(path):
-                maps = to_bytes(source.look(frames, indices))
-                write_saliency_shard(path, frames, indices, maps)
-            progress(len(indices))
-    progress.finish()
+    run_parallel(
+        [Label(by, data, stream, stage.out) for stream in np.unique(frames.stream).tolist()],
+        label=f"label {stage.entry.name}",
+        total=len(frames),
+        unit="frames",
+    )
     if source.seed is None:
         (stage.out / "source").mkdir(exist_ok=True)
         for name in (CONFIG, WEIGHTS):

@@ -40,4 +40,4 @@ def run(stage: Stage) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main("pretrain", "encoders", run)
+    main("pretrain", "encoders", run, group=lambda entry: bool(entry.config.learns))

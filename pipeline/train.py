@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets.files import read_json, write_atomic
 from pipeline.config.tables import EVALUATION_KEYS, Entry
@@ -38,6 +38,17 @@ class TrainSeed:
     seed: int
     folder: Path  # the seed's
     logs: Path
+    gpu: ClassVar = True
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """The encoder."""
+        return (self.encoder,)
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """The seed's folder, and its log."""
+        return self.folder, self.logs
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train to the end, or until the seed diverges."""

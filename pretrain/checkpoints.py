@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch.distributed.rendezvous import rendezvous
 
 from datasets.errors import FoveaError
-from datasets.sealed import DamagedError, read_sealed, remove_sealed, write_sealed
+from datasets.sealed import DamagedError, is_sound, read_sealed, remove_sealed, write_sealed
 
 CHECKPOINTS = "step-*.ckpt"  # sealed; two are kept, in case the last is damaged
 
@@ -62,6 +63,26 @@ def last_sound(checkpoints: AtomicCheckpoints, folder: Path, steps: int) -> tupl
         except DamagedError as error:
             print(f"note: {error}; trying the one before it", file=sys.stderr, flush=True)
     return 0, None
+
+
+def share_last_sound(folder: Path, rank: int) -> None:
+    """Give every process of torchrun the last sound checkpoint of the first, and no later one.
+
+    Only the first writes checkpoints, and the others may be on machines without its files.
+    """
+    store, _, processes = next(rendezvous("env://"))
+    if rank == 0:
+        path = next(filter(is_sound, sorted(folder.glob(CHECKPOINTS), reverse=True)), None)
+        store.set("checkpoint", path.name.encode() + b"\0" + read_sealed(path) if path else b"\0")
+        store.wait([f"checkpoint-{other}" for other in range(1, processes)])  # the store is here
+        return
+    name, _, data = store.get("checkpoint").partition(b"\0")
+    for own in folder.glob(CHECKPOINTS):
+        if own.name > name.decode():
+            remove_sealed(own)
+    if name and not is_sound(folder / name.decode()):
+        write_sealed(folder / name.decode(), data)
+    store.set(f"checkpoint-{rank}", b"")
 
 
 def _step_of(checkpoint: dict[str, Any], steps: int, path: Path) -> int:

@@ -29,11 +29,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.errors import FoveaError
-from pretrain.checkpoints import CHECKPOINTS, AtomicCheckpoints, last_sound
+from pretrain.checkpoints import CHECKPOINTS, AtomicCheckpoints, last_sound, share_last_sound
 from pretrain.modules.linear import fast_linear
 
 CHECK_EVERY = 50  # steps between two checks of the losses, each of which waits for the GPU
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # set by torchrun in the environment of its processes
+TORCHRUN_SETS = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ALONE = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
 _ORDER = 0  # the stream of a seed's data order; its noise is stream 1 (schedule.py)
 
@@ -222,18 +223,20 @@ class Watch(L.Callback):
             self._writer.close()
 
 
-def _group() -> tuple[int, int]:
-    """This process's rank and the number of processes: torchrun's, or 0 and 1 without torchrun.
+def _group() -> tuple[int, int, int]:
+    """This process's rank, the number of processes, and how many of them are on this machine:
+    torchrun's, or 0, 1 and 1 without torchrun.
 
     Raises FoveaError if other programs' variables name more processes, which do not exist.
     """
     if TORCHRUN in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        rank, processes, local = (int(os.environ[name]) for name in TORCHRUN_SETS)
+        return rank, processes, local
     for name, alone in ALONE.items():
         value = os.environ.get(name, alone)
         if value != alone:
             raise FoveaError(f"{name}: {value}, but torchrun did not start this process; unset it")
-    return 0, 1
+    return 0, 1, 1
 
 
 def fit(
@@ -262,12 +265,14 @@ def fit(
     """
     frames = len(next(iter(columns.values())) if rows is None else rows)
     steps = total_steps(frames, batch_size=batch_size, epochs=epochs)
-    rank, processes = _group()
+    rank, processes, local = _group()
     share = slice(rank, None, processes)
     if min(batch_size, frames) % processes:
         raise FoveaError(f"batch_size: {batch_size}, must be divisible by {processes} processes")
 
     checkpoints = AtomicCheckpoints()
+    if processes > 1:
+        share_last_sound(folder, rank)
     start, checkpoint = last_sound(checkpoints, folder, steps)
     watch = Watch(
         steps, seed, folder, checkpoint_every, checkpoint_seconds, progress, tensorboard_dir
@@ -279,7 +284,8 @@ def fit(
         warnings.filterwarnings("ignore", module="lightning")
         trainer = L.Trainer(
             accelerator="gpu" if gpu else "cpu",
-            devices=processes if processes > 1 else 1,
+            devices=local,
+            num_nodes=processes // local,
             strategy="ddp" if processes > 1 else "auto",
             precision=half if gpu else "32-true",
             max_steps=steps,

@@ -16,6 +16,7 @@ from datasets.errors import FoveaError
 from datasets.files import parse_json, read_json
 from pipeline import params
 from pipeline.config.yaml_file import read_yaml
+from pipeline.runtime.parallel import cluster
 from pipeline.runtime.process import die_with_parent
 from pipeline.runtime.stage import plain_errors
 
@@ -76,6 +77,8 @@ def main() -> None:
     with plain_errors():
         entries = params.write_stamps()
         params.check_folders()
+        if module := cluster():
+            module.check()
         remove_torn_lock()
         dvc = [sys.executable, "-m", "dvc"]
         command = [*dvc, "repro", *sys.argv[1:]]

@@ -39,11 +39,14 @@ PLUMBING = frozenset(
         "pipeline/config/yaml_file",
         "pipeline/params",
         "pipeline/runtime/artifact",
+        "pipeline/runtime/cluster",
+        "pipeline/runtime/job",
         "pipeline/runtime/parallel",
         "pipeline/runtime/process",
         "pipeline/runtime/progress",
         "pipeline/runtime/record",
         "pipeline/runtime/stage",
+        "pipeline/runtime/travel",
     )
 )
 # The learner of `source: replay`, imported by pipeline/collect.py by name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -27,6 +27,13 @@ class Learn:
     folder: Path
     actions: Path  # the action log's file
     logs: Path
+    gpu: ClassVar = True
+    reads: ClassVar[tuple[Path, ...]] = ()
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """The folder of the training, and its log."""
+        return self.folder, self.logs
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train to the end, and write the action log."""

@@ -40,7 +40,7 @@ def take(folder: Path, out: Path, label: str) -> dict[str, Any] | None:
 
     What is damaged is forgotten, with a note.
     """
-    if not (folder / FINISHED).exists() or (ROOT / label).exists():
+    if not is_ahead(folder, label):
         return None
     try:
         done = open_artifact(label, folder / FINISHED)
@@ -51,6 +51,11 @@ def take(folder: Path, out: Path, label: str) -> dict[str, Any] | None:
     shutil.rmtree(out)
     shutil.copytree(done.folder, out, copy_function=os.link)
     return dict(done.manifest["metrics"])
+
+
+def is_ahead(folder: Path, label: str) -> bool:
+    """Whether there is finished work, and its artifact is gone."""
+    return (folder / FINISHED).exists() and not (ROOT / label).exists()
 
 
 def forget_recorded(work: Path) -> None:

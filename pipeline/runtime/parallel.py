@@ -1,4 +1,6 @@
-"""Parallel tasks in processes with one torch thread each, which end with their parent."""
+"""Parallel tasks in processes with one torch thread each, which end with their parent; on a cluster
+if FOVEA_CLUSTER names one.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,43 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import Synchronized
-from typing import Protocol
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 from datasets.errors import FoveaError, brief
 from pipeline.runtime.process import die_with_parent
 from pipeline.runtime.progress import Progress
 
+CLUSTER = "FOVEA_CLUSTER"  # `auto`, or an address: pipeline/runtime/cluster.py
+# What Ray reads when it is imported: else it tries a wrong address for minutes.
+IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "4"}
 USER_ERROR = 3  # exit status of a worker that has passed on a message for the user
 OUT_OF_MEMORY = re.compile("allocate memory|out of memory|bad_alloc")  # in torch's messages
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, or the limit on a file's size
 
 
 class Task(Protocol):
-    """Picklable work."""
+    """Picklable work, a dataclass. Its result is a function of the files that it reads, and it goes
+    on from those that it has written.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it uses a GPU if there is one."""
+        ...
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Files, and folders of them; relative, or fields of the task."""
+        ...
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        """Places in the working folder that no other task writes to: travel.owns()."""
+        ...
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Do the work; call `progress` with the number of new units that are done."""
@@ -61,15 +87,44 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cluster() -> ModuleType | None:
+    """The module that runs tasks on the cluster of FOVEA_CLUSTER; None if that is unset.
+
+    Raises FoveaError if Ray is missing.
+    """
+    if not os.environ.get(CLUSTER):
+        return None
+    os.environ.update(IMPATIENT)
+    try:
+        from pipeline.runtime import cluster as module  # imports Ray
+    except ModuleNotFoundError as error:
+        raise FoveaError(
+            f"{CLUSTER}: needs {error.name}; `make setup` installs it, or unset {CLUSTER}"
+        ) from error
+    return module
+
+
 def run_parallel(
-    tasks: Sequence[Task], *, label: str, total: int, unit: str, workers: int | None = None
+    tasks: Sequence[Task],
+    *,
+    label: str,
+    total: int,
+    unit: str,
+    workers: int | None = None,
+    here: bool = False,
 ) -> None:
-    """Run every task in one of `workers` processes (default: as many as cores).
+    """Run every task in one of `workers` processes (default: as many as cores), or on the cluster
+    of FOVEA_CLUSTER, unless they must run `here`.
 
     Raises:
         FoveaError: a task failed; its message is the task's if that is for the user. The others are
             stopped (they resume when the stage runs again).
     """
+    if not here and (module := cluster()):
+        progress = Progress(label, total, unit)
+        module.run(tasks, label, progress)
+        progress.finish()
+        return
     # CUDA does not survive a fork. Without CUDA, a fork saves the seconds of importing torch. It is
     # safe because stages run torch on one thread.
     context: SpawnContext | ForkContext = (

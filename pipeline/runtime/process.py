@@ -46,8 +46,9 @@ def begin() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # during imports; then interruptible()
     _open_streams()
     sys.excepthook = _tell
-    for name in GROUP:  # left over by a job of another kind; a stage is one process
-        os.environ.pop(name, None)
+    if TORCHRUN not in os.environ:
+        for name in GROUP:  # left over by a job of another kind
+            os.environ.pop(name, None)
     if not {"LOGNAME", "USER", "LNAME", "USERNAME"} & os.environ.keys():
         try:  # torch asks for it
             pwd.getpwuid(os.getuid())
@@ -59,6 +60,11 @@ def interruptible() -> None:
     """Have Ctrl-C raise KeyboardInterrupt again: the imports are over."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def rank() -> int:
+    """The number of this process among those of torchrun; 0 without it."""
+    return int(os.environ["RANK"]) if TORCHRUN in os.environ else 0
 
 
 def die_with_parent() -> None:

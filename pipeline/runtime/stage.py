@@ -29,8 +29,8 @@ from pipeline import params
 from pipeline.config import closure, tables
 from pipeline.runtime import artifact, finished
 from pipeline.runtime.artifact import ROOT, Artifact
-from pipeline.runtime.parallel import explain, one_thread
-from pipeline.runtime.process import TORCHRUN, interruptible
+from pipeline.runtime.parallel import cluster, explain, one_thread
+from pipeline.runtime.process import TORCHRUN, interruptible, rank
 from pipeline.runtime.record import RUNS, attempt, record
 
 WORK = ROOT / ".work"
@@ -69,12 +69,14 @@ def main(
     inputs: Callable[[tables.Entry], dict[str, str]] = tables.Entry.inputs,
     without: frozenset[str] = frozenset(),
     more_of: frozenset[str] = frozenset(),
+    group: Callable[[tables.Entry], bool] = lambda entry: False,
 ) -> None:
     """The command line of a stage: `python -m pipeline.<name> <entry>`.
 
     `publish_as` is the folder in artifacts/ if it is not the table's. `without` names keys of the
     entry that don't change this stage's artifact. `more_of` names keys and inputs that only add to
-    it (`seeds`): work done under other values of them is kept and used.
+    it (`seeds`): work done under other values of them is kept and used. `group` says of an entry
+    whether torchrun may run it in several processes, of which the first publishes the artifact.
     """
     program = f"python -m {closure.module_of(name)}"
     parser = argparse.ArgumentParser(prog=program, description=run.__doc__)
@@ -86,9 +88,11 @@ def main(
     # two cores), since waiting threads spin.
     one_thread()
     with plain_errors():
-        if TORCHRUN in os.environ:
-            raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
+        if module := cluster():
+            module.check()
         entry = params.entry_of(name, table, arguments.entry)
+        if TORCHRUN in os.environ and not group(entry):
+            raise FoveaError(f"{TORCHRUN}: set, but a stage is one process; run `{program}` alone")
         artifacts = {key: artifact.open_artifact(label) for key, label in inputs(entry).items()}
         decisive = [source for key, source in artifacts.items() if key not in more_of]
         code = closure.stamp(
@@ -97,6 +101,12 @@ def main(
         finished.forget_recorded(WORK)
         print_ = fingerprint(name, entry.resolved(without | more_of), decisive, code)
         label = f"{publish_as or table}/{entry.name}"
+        if rank():
+            folder = WORK / f"{name}-{entry.name}-{print_}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not finished.is_ahead(folder, label):
+                run(Stage(name, entry, artifacts, folder))
+            return
         with workspace(f"{name}-{entry.name}", print_) as folder:
             began, earlier = time.time(), attempt(folder)
             stage = Stage(name, entry, artifacts, folder)

@@ -317,18 +317,33 @@ def test_a_batch_system_s_variables_change_nothing(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path, start: Callable[..., BaseProcess]) -> None:
-    """With the environment variables of torchrun; gloo, on CPU."""
-    one, two = tmp_path / "one", tmp_path / "two"
+def test_two_machines_train_as_one_process_and_go_on_from_the_firsts_checkpoint(
+    tmp_path: Path, start: Callable[..., BaseProcess]
+) -> None:
+    """With the environment variables of torchrun; gloo, on CPU. The folders share nothing."""
+    one, two, other = tmp_path / "one", tmp_path / "two", tmp_path / "other"
     assert ended_well(start(one))
+    begun = start(two)
+    log = two / "steps"
+    while not log.exists() or log.stat().st_size < 30:
+        time.sleep(0.001)
+    begun.kill()
+    begun.join()
+    before = log.stat().st_size
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-    shared_by = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
-    shared_by |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": "0"}
-    processes = [start(two, shared_by | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    shared_by = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "test"}
+    shared_by |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0"}
+    processes = [
+        start(folder, shared_by | {"RANK": rank, "GROUP_RANK": rank})
+        for rank, folder in (("0", two), ("1", other))
+    ]
     assert all([ended_well(process) for process in processes])
+    steps = (one / "steps").stat().st_size
+    assert 0 < log.stat().st_size - before < steps - 20  # it went on
     alone, shared = (load_file(f / "model.safetensors") for f in (one, two))
     for name, tensor in alone.items():
         torch.testing.assert_close(tensor, shared[name], atol=1e-5, rtol=1e-4)
     losses = [np.load(f / "losses.npy", allow_pickle=False) for f in (one, two)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert not (other / "model.safetensors").exists()

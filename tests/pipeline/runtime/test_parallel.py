@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -23,6 +24,12 @@ class Touch:
 
     path: Path
     fails: str = ""
+    gpu: ClassVar = False
+    reads: ClassVar[tuple[Path, ...]] = ()
+
+    @property
+    def writes(self) -> tuple[Path, ...]:
+        return (self.path,)
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         if self.fails == "user":
