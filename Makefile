@@ -94,6 +94,10 @@ browser: ## check for Chromium, which only the tests need (as root: install it)
 test: setup browser ## run every test that needs no GPU (ARGS="-k shards -x" is passed on to pytest)
 	OMP_NUM_THREADS=1 python -m pytest -m "not gpu" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
+.PHONY: adapters
+adapters: setup ## use encoders in Stable-Baselines3 and TorchRL, in environments of their own (downloads these two; torch is that of .venv)
+	python -m tests.adapters
+
 .PHONY: exam
 exam: setup ## flip single bits in the files of a tiny project for ten minutes; no damaged file may be used (ARGS="--minutes 60")
 	OMP_NUM_THREADS=1 python -m tests.exam $(ARGS)
