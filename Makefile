@@ -98,6 +98,10 @@ test: setup browser ## run every test that needs no GPU and no cluster (ARGS="-k
 cluster: setup ## run the tests on several Ray nodes, which run on this machine (ARGS="-x" is passed on to pytest)
 	OMP_NUM_THREADS=1 python -m pytest -m cluster $(ARGS)
 
+.PHONY: adapters
+adapters: setup ## use encoders in Stable-Baselines3 and TorchRL, in environments of their own (downloads these two; torch is that of .venv)
+	python -m tests.adapters
+
 .PHONY: exam
 exam: setup ## flip single bits in the files of a tiny project for ten minutes; no damaged file may be used (ARGS="--minutes 60")
 	OMP_NUM_THREADS=1 python -m tests.exam $(ARGS)

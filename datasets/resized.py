@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST = 1024  # pixels of a side
+RESIZE = "INTER_AREA; INTER_LINEAR where a side grows"  # OpenCV's names for what resized() does
 
 
 def odd_sides(height: str, width: str) -> Iterator[str]:

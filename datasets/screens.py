@@ -29,6 +29,8 @@ class Screen:
     channels: int
     size: tuple[int, int] | None  # height and width of the image; None: the emulator's own
     render: Callable[[Image, Image], Image]
+    pooled: int  # screens under the pixelwise maximum; 1: the last alone
+    resize: str | None  # OpenCV's interpolation
 
 
 def _rgb96(third: Image, fourth: Image) -> Image:
@@ -47,7 +49,7 @@ def _native(third: Image, fourth: Image) -> Image:
 
 
 SCREENS = {
-    "rgb96": Screen(3, (96, 96), _rgb96),
-    "gray84": Screen(1, (84, 84), _gray84),
-    "native": Screen(3, None, _native),
+    "rgb96": Screen(3, (96, 96), _rgb96, 2, "INTER_LINEAR"),
+    "gray84": Screen(1, (84, 84), _gray84, 2, "INTER_AREA"),
+    "native": Screen(3, None, _native, 1, None),
 }

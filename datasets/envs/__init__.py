@@ -9,6 +9,9 @@ stored with each frame), `ACTIONS` ("discrete" or "continuous"; None where the g
 `OPTIONS` and `GAME_OPTIONS`. These are the keys of its Config for how images are rendered, and for
 another form of a game. A name may set them, as in "metaworld/reach?view=upright&camera=corner2" and
 "atari/Breakout?infinite=true". A Config has `image_shape`, (C, H, W).
+
+`preprocessing(config)` states how an image is made, in JSON's types, so that it can be made
+elsewhere. Its keys are those of PREPROCESSING; what a suite does not do is None.
 """
 
 from __future__ import annotations
@@ -26,6 +29,19 @@ from gymnasium.spaces import Discrete, Space
 from gymnasium.vector import VectorEnv
 
 from datasets.errors import FoveaError
+
+PREPROCESSING = (
+    "colour",  # "rgb", or "luma", OpenCV's
+    "frame_skip",  # simulator frames of the same action a step; None: the environment's own
+    # The last frames of a step under the pixelwise maximum; 1: the last alone, as after the no-ops.
+    "maximum_of",
+    "resize",  # OpenCV's interpolation; None: the renderer's own size
+    "options",  # those of rendering, such as screen, view and camera
+    "noops",  # [least, most] simulator frames without action before an episode
+    "at_start",  # actions taken for the agent at an episode's start, a step each
+    "after_lost_life",
+    "horizon",  # steps before an episode is truncated
+)
 
 
 def check(name: str) -> None:
@@ -121,6 +137,27 @@ def rendering(name: str) -> dict[str, str]:
     """The suite and its options of rendering, with defaults: {"suite": …, "view": …}."""
     suite, config = _find(members(name)[0])
     return {"suite": name.partition("/")[0]} | {key: getattr(config, key) for key in suite.OPTIONS}
+
+
+def preprocessing(name: str) -> dict[str, Any]:
+    """How an environment's images are made: PREPROCESSING, and `env`, `shape` (C, H, W), `dtype`.
+
+    Where the games that a name stands for differ, the value is a mapping from each to its own.
+    """
+    each = {one: _preprocessing(one) for one in members(name)}
+    first = next(iter(each.values()))
+    same = {key: all(one[key] == value for one in each.values()) for key, value in first.items()}
+    return {"env": name, "shape": list(image_shape(name)), "dtype": "uint8"} | {
+        key: value if same[key] else {one: values[key] for one, values in each.items()}
+        for key, value in first.items()
+    }
+
+
+def _preprocessing(name: str) -> dict[str, Any]:
+    suite, config = _find(name)
+    stated: dict[str, Any] = suite.preprocessing(config)
+    options = {key: getattr(config, key) for key in (*suite.OPTIONS, *suite.GAME_OPTIONS)}
+    return {key: None for key in PREPROCESSING} | {"options": options} | stated
 
 
 def _find(name: str, **settings: Any) -> tuple[ModuleType, Any]:

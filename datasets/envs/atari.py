@@ -145,6 +145,23 @@ def emulator_actions(config: Config) -> list[int]:
     return [int(action.value) for action in _emulator(config.game).getMinimalActionSet()]
 
 
+def preprocessing(config: Config) -> dict[str, Any]:
+    """How an image is made, and what is done for the agent (datasets/envs/__init__.py)."""
+    screen = SCREENS[config.screen]
+    actions = _emulator(config.game).getMinimalActionSet()
+    start, after = _automatic(config.screen, actions)
+    return {
+        "colour": "luma" if screen.channels == 1 else "rgb",
+        "frame_skip": 4,  # as _act() plays
+        "maximum_of": screen.pooled,
+        "resize": screen.resize,
+        "noops": [min(1, config.noop_max), config.noop_max],
+        "at_start": [action.name for action in start],
+        "after_lost_life": [action.name for action in after],
+        "horizon": config.horizon,
+    }
+
+
 class AtariGame(gymnasium.Env[Observation, np.int64]):
     """One game; `info` belongs to the observation beside it: lives, ram (128,) uint8, game_over.
 

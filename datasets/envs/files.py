@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from datasets.checked import Checked, Count
 from datasets.errors import FoveaError
-from datasets.resized import odd_sides
+from datasets.resized import RESIZE, odd_sides
 
 FRAME_INFO: tuple[str, ...] = ()
 ACTIONS, OPTIONS, GAME_OPTIONS = "none", ("height", "width"), ()
@@ -59,6 +59,11 @@ def make(config: Config, seed: int) -> NoReturn:
 def action_space(config: Config) -> Any:
     """Raise FoveaError: there is nothing to play."""
     raise _no_environment()
+
+
+def preprocessing(config: Config) -> dict[str, Any]:
+    """How an image is made of a recorded one (datasets/envs/__init__.py)."""
+    return {"colour": "rgb", "resize": RESIZE}
 
 
 def _no_environment() -> FoveaError:

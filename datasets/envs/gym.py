@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from datasets.checked import Checked, Count, Range
 from datasets.errors import FoveaError, brief
-from datasets.resized import odd_sides, resized
+from datasets.resized import RESIZE, odd_sides, resized
 
 Observation = NDArray[np.uint8]
 
@@ -124,6 +124,11 @@ def action_space(config: Config) -> Space[Any]:
     if isinstance(own, Discrete):
         return Discrete(int(own.n))
     return Box(-1, 1, own.shape, np.float32)
+
+
+def preprocessing(config: Config) -> dict[str, Any]:
+    """How an image is made (datasets/envs/__init__.py)."""
+    return {"colour": "rgb", "maximum_of": 1, "resize": RESIZE, "horizon": config.horizon}
 
 
 class GymGame(gymnasium.Env[Observation, Any]):

@@ -115,6 +115,12 @@ def action_space(config: Config) -> gymnasium.Space[NDArray[np.float32]]:
     return gymnasium.spaces.Box(-1, 1, (4,), np.float32)
 
 
+def preprocessing(config: Config) -> dict[str, Any]:
+    """How an image is made (datasets/envs/__init__.py)."""
+    skip = 5  # metaworld's own
+    return {"colour": "rgb", "frame_skip": skip, "maximum_of": 1, "horizon": config.horizon}
+
+
 class _Processes(AsyncVectorEnv):
     """Tasks in processes; gymnasium's class raises a bare EOFError where one has died."""
 

@@ -1,19 +1,29 @@
-"""An encoder's artifact: its data, its files and its panels."""
+"""An encoder's artifact: its data, its files and its panels.
+
+`images.json` states how the images of its frames are made. `encoder.pt2` and `fovea_encoder.py` are
+for use outside of this repository (pretrain/fovea_encoder.py).
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datasets import envs
 from datasets.errors import FoveaError
+from datasets.files import write_atomic
 from datasets.pictures import spread
+from datasets.sealed import MANIFEST, read_manifest
 from datasets.shards import FrameSet, read_frames
 from pipeline.parts.labelled import read_labelled
+from pipeline.runtime.artifact import IMAGES, Artifact
 from pipeline.runtime.stage import Stage
-from pretrain import figures
+from pretrain import figures, fovea_encoder
 from pretrain.encoder import Encoder, EncoderTraining
 from pretrain.frozen import export, save_encoder
 from pretrain.images import channels_first
@@ -33,8 +43,12 @@ def keep(
 ) -> None:
     """Save an encoder, export it, and save its panels, or those of its training `method`."""
     save_encoder(encoder, stage.out)
+    images = json.dumps(images_of(stage.inputs["data"]), indent=1)
+    write_atomic(stage.out / IMAGES, f"{images}\n".encode())
     if encoder.info is None:  # an encoder of an entry of info computes nothing
         export(encoder, stage.out / "encoder.pt2")
+        alone = Path(fovea_encoder.__file__)
+        write_atomic(stage.out / alone.name, alone.read_bytes())
     _picture(stage, method, encoder, columns, pairs)
 
 
@@ -58,6 +72,18 @@ def read_columns(stage: Stage, saliency: bool) -> tuple[Columns, FrameSet]:
             f"`dvc repro label@{data.label.partition('/')[2]}` labels all"
         )
     return {"image": images, "saliency": labelled.maps}, labelled.frames
+
+
+def images_of(data: Artifact) -> dict[str, Any]:
+    """How the images of an artifact of frames or saliency are made, and the `source` that played or
+    recorded them, for `images.json`.
+    """
+    manifest = data.manifest
+    if not data.label.startswith("frames/"):
+        (label,) = (label for label in manifest["inputs"] if label.startswith("frames/"))
+        manifest = read_manifest(data.folder.parents[1] / label / MANIFEST)
+    entry = manifest["entry"]
+    return envs.preprocessing(entry["env"]) | {"source": entry["source"]}
 
 
 def _picture(

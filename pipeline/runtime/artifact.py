@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import FoveaError, quoted
-from datasets.files import inside, sha256_file, sync, sync_tree, write_atomic
+from datasets.files import inside, read_json, sha256_file, sync, sync_tree, write_atomic
 from datasets.sealed import MANIFEST, check_sealed, drop_digests, read_manifest, write_manifest
 from pipeline.config.tables import COMMITTED
 
 Mistake = tuple[Path, str]  # a file, and its mistake
 
 FORMAT = "fovea/1"
+IMAGES = "images.json"  # how an encoder's images are made
 ROOT = Path("artifacts")
 CODE = Path(__file__).parents[2]
 KEYS = {  # of a manifest, and their types
@@ -148,6 +149,8 @@ def _file_mistake(path: Path, manifest: Mapping[str, Any]) -> Mistake | None:
             return path, str(error)
     expected = {folder / name for name in files} | {path}
     for file in sorted(folder.rglob("*")):
+        if file.parent == folder / "__pycache__":  # of an encoder's own module, by Python
+            continue
         if file not in expected and (file.is_symlink() or not file.is_dir()):
             return file, "not in the artifact's manifest, remove it"
     for name, digest in files.items():
@@ -216,7 +219,8 @@ def seal(
         "versions": versions(),
         "metrics": dict(metrics),
     }
-    write_atomic(folder / "README.md", _card(manifest).encode())
+    images = read_json(folder / IMAGES) if (folder / IMAGES).exists() else {}
+    write_atomic(folder / "README.md", _card(manifest | {"images": images}).encode())
     files = {
         path.relative_to(folder).as_posix(): sha256_file(path)
         for path in sorted(folder.rglob("*"))
@@ -263,10 +267,10 @@ def _swap(folder: Path, place: Path, aside: Path) -> None:
 
 
 def _card(manifest: Mapping[str, Any]) -> str:
-    """The artifact's card: its command, entry, inputs, metrics and versions."""
+    """The artifact's card: its command, entry, images, inputs, metrics and versions."""
     table, name = manifest["table"], manifest["name"]
     lines = [f"# {table}/{name}", "", f"Built by `python -m pipeline.{STAGES[table]} {name}`.", ""]
-    for title in ("entry", "inputs", "metrics", "versions"):
+    for title in ("entry", "images", "inputs", "metrics", "versions"):
         if manifest[title]:
             lines += [f"## {title.capitalize()}", "", "| key | value |", "|---|---|"]
             lines += [f"| {k} | `{_short(v)}` |" for k, v in manifest[title].items()] + [""]

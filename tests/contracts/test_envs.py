@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import pickle
 from contextlib import closing
 from pathlib import Path
@@ -134,6 +135,18 @@ def test_options_of_a_name_are_fields_of_the_suite(component: str) -> None:
             envs.check(f"{name}?{key}=no such thing")
     with pytest.raises(ValueError, match="no option 'colour'"):
         envs.check(f"{name}?colour=red")
+
+
+@of("datasets.envs")
+def test_a_suite_states_how_its_images_are_made(component: str) -> None:
+    module, suite = importlib.import_module(component), component.rsplit(".", 1)[1]
+    name = f"{suite}/{game_of(component)}"
+    stated = envs.preprocessing(name)
+    assert list(stated)[:3] == ["env", "shape", "dtype"]
+    assert set(stated) == {"env", "shape", "dtype", *envs.PREPROCESSING}
+    assert stated == json.loads(json.dumps(stated)) and stated["env"] == name
+    assert tuple(stated["shape"]) == envs.image_shape(name)
+    assert set(stated["options"]) == {*module.OPTIONS, *module.GAME_OPTIONS}
 
 
 @played

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from bench.error_map import random_frames
+from datasets import envs
 from datasets.files import sha256_file
 from pipeline import params
 from pipeline.commands.recipe import RECIPES, recipes
+from pipeline.runtime.artifact import IMAGES
 from pretrain.frozen import load_encoder
 
 FOLDERS = sorted(path.parent for path in (RECIPES / "weights").glob("*/manifest.json"))
@@ -25,6 +27,16 @@ def test_committed_weights_are_those_of_a_recipe(folder: Path) -> None:
     assert entries and all(manifest["entry"] == entry.resolved() for entry in entries)
     for name in ("model.safetensors", "config.json", "curve.csv"):
         assert sha256_file(folder / name) == manifest["files"][name]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_committed_weights_state_how_their_images_are_made(folder: Path) -> None:
+    label = json.loads((folder / "manifest.json").read_text())["entry"]["data"]
+    name = label.removeprefix("frames/")
+    tables = [params.load(recipes()[recipe]).tables["frames"] for recipe in ("spirl", "seaquest")]
+    keys = next(frames[name].keys for frames in tables if name in frames)
+    stated = json.loads((folder / IMAGES).read_text())
+    assert stated == envs.preprocessing(keys.env) | {"source": keys.source}
 
 
 @torch.no_grad()

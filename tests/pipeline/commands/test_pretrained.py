@@ -37,7 +37,8 @@ def collect(seed: int) -> Artifact:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_shard(out / "000-00000.tar", noise(12, seed, size=32), stream=0, start=0)
-    seal(out, "frames/pong", entry={}, inputs={}, metrics={})
+    entry = {"env": "atari/Pong", "source": "random"}
+    seal(out, "frames/pong", entry=entry, inputs={}, metrics={})
     return open_artifact("frames/pong")
 
 
@@ -75,7 +76,15 @@ def test_the_artifact_is_the_pretrained_one(folder: Path) -> None:
     again = stage("pretrained")
     metrics = pretrained.run(again)
     names = sorted(path.name for path in again.out.iterdir())
-    assert names == ["config.json", "curve.csv", "encoder.pt2", "model.safetensors", "panels.png"]
+    assert names == [
+        "config.json",
+        "curve.csv",
+        "encoder.pt2",
+        "fovea_encoder.py",
+        "images.json",
+        "model.safetensors",
+        "panels.png",
+    ]
     for name in names:
         assert (again.out / name).read_bytes() == (Path("pretrain/out") / name).read_bytes(), name
     assert metrics == json.loads((folder / "manifest.json").read_text())["metrics"]

@@ -66,7 +66,8 @@ def collect(seed: int, size: int = 64) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_shard(out / "000-00000.tar", noise(12, seed, size=size), stream=0, start=0)
-    artifact.seal(out, "frames/reach", entry={}, inputs={}, metrics={})
+    entry = {"env": "metaworld/reach", "source": "expert"}
+    artifact.seal(out, "frames/reach", entry=entry, inputs={}, metrics={})
 
 
 @pytest.fixture

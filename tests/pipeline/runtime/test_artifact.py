@@ -31,6 +31,26 @@ def test_a_published_artifact_opens(tmp_path: Path) -> None:
     assert "torch" in opened.manifest["versions"]
 
 
+def test_bytecode_of_an_encoders_own_module_is_no_damage(tmp_path: Path) -> None:
+    """Python writes it beside the module when a user imports that."""
+    folder = publish(tmp_path)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "fovea_encoder.cpython-311.pyc").write_bytes(b"")
+    artifact.open_artifact("frames/x", tmp_path)
+    (folder / "seed-0" / "__pycache__").mkdir()
+    (folder / "seed-0" / "__pycache__" / "x.pyc").write_bytes(b"")
+    with pytest.raises(FoveaError, match="not in the artifact's manifest"):
+        artifact.open_artifact("frames/x", tmp_path)
+
+
+def test_the_card_states_how_images_are_made(tmp_path: Path) -> None:
+    (tmp_path / "images.json").write_text('{"frame_skip": 4, "resize": "INTER_AREA"}')
+    artifact.seal(tmp_path, "encoders/x", entry={}, inputs={}, metrics={})
+    card = (tmp_path / "README.md").read_text()
+    assert "## Images" in card and "| frame_skip | `4` |" in card
+    assert "| resize | `INTER_AREA` |" in card
+
+
 def test_files_of_a_killed_write_are_not_sealed(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -1,0 +1,1 @@
+"""Encoders outside of this repository: `make adapters` tries them with other libraries."""
