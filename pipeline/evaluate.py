@@ -6,13 +6,18 @@ are sampled from the policy (Nikulin et al. 2019: 8,192 episodes a seed). An env
 also reports whether an episode succeeded at any of its steps. One episode of the best seed's last
 checkpoint is recorded as a video, and as a sheet of pictures if the policy attends to parts of the
 frame (SPIRL, Fig. 6).
+
+With `attention_threshold: t` the last checkpoint of each seed also plays as many episodes with hard
+attention, where weights below t times a head's largest are 0 (Mott et al. 2019, A.6). The ratio of
+both mean returns has a bootstrap interval over seeds and episodes (their Table 5).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +37,7 @@ from pipeline.runtime.stage import Stage, main
 from pretrain.frozen import read_header
 from rl import play
 from rl.policy import CONFIG, ENCODER, Policy, checkpoints, read_spec
+from rl.statistics import ratio_interval
 
 RANDOM = "random.json"
 EPISODE_SEED = 1_000_000  # other than the training seeds
@@ -45,6 +51,7 @@ class Play:
     policies: Path
     checkpoint: tuple[int, int] | None  # seed and step
     result: Path
+    threshold: float | None = None  # of hard attention
     gpu: ClassVar = True
 
     @property
@@ -62,10 +69,12 @@ class Play:
         keys = self.entry.keys
         if self.checkpoint is None:
             scores = play.evaluate_random(
-                keys.env, episodes=keys.games, seed=EPISODE_SEED, progress=progress
+                env_of(self.entry), episodes=keys.games, seed=EPISODE_SEED, progress=progress
             )
         else:
-            policy = trained_policy(self.policies, *self.checkpoint)
+            policy = _evaluated(self.entry, self.policies, *self.checkpoint)
+            if self.threshold is not None:
+                policy.agent.core.threshold = self.threshold
             scores = play.evaluate(
                 policy,
                 episodes=keys.games,
@@ -75,6 +84,17 @@ class Play:
                 sample=keys.sample,
             )
         write_sealed(self.result, (json.dumps(scores) + "\n").encode())
+
+
+def env_of(entry: Entry) -> str:
+    """The environment of a policy's evaluation."""
+    return str(entry.keys.evaluate_env or entry.keys.env)
+
+
+def _evaluated(entry: Entry, policies: Path, seed: int, step: int) -> Policy:
+    """The policy of a checkpoint, in the environment of the evaluation."""
+    policy = trained_policy(policies, seed, step)
+    return replace(policy, spec=replace(policy.spec, env=env_of(entry)))
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -93,6 +113,12 @@ def run(stage: Stage) -> dict[str, Any]:
         plays += [Play(stage.entry, policies, (seed, step), results[step]) for step in results]
         reason = read_json(failed)["error"] if failed.exists() else None
         seeds.append({"seed": seed, "failed": reason, "results": results})
+        threshold = stage.entry.keys.attention_threshold
+        if results and threshold is not None:
+            last = max(results)
+            hard = results[last].with_suffix(".hard.json")
+            plays.append(Play(stage.entry, policies, (seed, last), hard, threshold))
+            seeds[-1]["hard"] = hard
     waiting = [play for play in plays if not keep_if_sound(play.result)]
     import_parts(read_spec(policies), policies / ENCODER)
     run_parallel(
@@ -122,9 +148,11 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
             {"step": step, **parse_json(read_sealed(path))}
             for step, path in seed.pop("results").items()
         ]
-    return {
+        if "hard" in seed:
+            seed["hard"] = parse_json(read_sealed(seed["hard"]))
+    evaluation = {
         "policy": stage.entry.name,
-        "env": keys.env,
+        "env": env_of(stage.entry),
         "encoder": keys.encoder,
         "agent": keys.agent,
         "features": stage.entry.features,
@@ -136,6 +164,11 @@ def _evaluation(stage: Stage, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": seeds,
         "random": parse_json(read_sealed(stage.folder / RANDOM)),
     }
+    if keys.evaluate_env is not None:
+        evaluation["evaluate_env"] = keys.evaluate_env
+    if keys.attention_threshold is not None:
+        evaluation["attention_threshold"] = keys.attention_threshold
+    return evaluation
 
 
 def _last_mean(seed: dict[str, Any], random: dict[str, Any], of: str) -> float:
@@ -151,10 +184,28 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
             means = [_last_mean(seed, random, what) for seed in evaluation["seeds"]]
             summary[name] = float(np.mean(means))
             summary[f"random_{name}"] = float(np.mean(random[what]))
+    summary |= hard_ratio(evaluation["seeds"])
     failed = sum(seed["failed"] is not None for seed in evaluation["seeds"])
     points = [point for seed in evaluation["seeds"] for point in seed["checkpoints"]]
     unstable = sum(scores.get("unstable", 0) for scores in [evaluation["random"], *points])
     return summary | {"failed_seeds": failed} | ({"unstable_games": unstable} if unstable else {})
+
+
+def hard_ratio(seeds: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean return with hard attention as a share of that without, and its 95 % interval, over
+    the seeds that have weights. Empty without any, or where a ratio has no meaning.
+    """
+    pairs = [(each["hard"], each["checkpoints"][-1]) for each in seeds if "hard" in each]
+    if not pairs:
+        return {}
+    hard, soft = (
+        [np.array(one["returns"], np.float64) for one in side] for side in zip(*pairs, strict=True)
+    )
+    low, high = ratio_interval(hard, soft)
+    if math.isnan(low):
+        return {}
+    ratio = np.mean([one.mean() for one in hard]) / np.mean([one.mean() for one in soft])
+    return {"hard_ratio": float(ratio), "hard_ratio_low": low, "hard_ratio_high": high}
 
 
 def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +216,7 @@ def _video(stage: Stage, evaluation: dict[str, Any]) -> dict[str, Any]:
     best = max(candidates, key=lambda seed: _last_mean(seed, evaluation["random"], "returns"))
     policies, seed = stage.inputs["policy"].folder, best["seed"]
     step = best["checkpoints"][-1]["step"]
-    policy = trained_policy(policies, seed, step)
+    policy = _evaluated(stage.entry, policies, seed, step)
     keys = stage.entry.keys
     episode = play.record(policy, seed=EPISODE_SEED, epsilon=keys.epsilon, sample=keys.sample)
     patch = read_header(policies / ENCODER)["config"].get("patch", 1)  # pixels have no patches

@@ -194,11 +194,12 @@ def _read_entry(
         choice = _mapping(written, "net", mistakes)
         if kind and isinstance(written.get("agent"), str):
             net = _read_net(written["agent"], kind, choice, mistakes)
-    if isinstance(written.get("env"), str):
+    for key in {"env", "evaluate_env"} & flat.keys():
         try:
-            (envs.members if table == "frames" else envs.check)(written["env"])
+            if isinstance(flat[key], str):
+                (envs.members if table == "frames" else envs.check)(flat[key])
         except FoveaError as error:
-            mistakes.append(f"env: {error}")
+            mistakes.append(f"{key}: {error}")
     if mistakes:
         return None, mistakes
     return Entry(table, name, keys, config[0] if config else None, flatten(features), net), []

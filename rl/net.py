@@ -44,12 +44,15 @@ class Trunk(nn.Module):
         attends: whether its extras have "attention".
         masks: parts of it whose output is multiplied onto features.
         has_auxiliary: whether it has a loss of its own.
+        threshold: the share of a map's maximum below which weights of attention are 0; None of a
+            net without such weights. Training has 0, and an evaluation may set it.
     """
 
     width: int
     attends: bool = False
     masks: tuple[nn.Module, ...] = ()
     has_auxiliary: bool = False
+    threshold: float | None = None
 
     def auxiliary(self, precision: Precision, seed: int) -> Auxiliary:
         """Its own loss."""

@@ -91,6 +91,37 @@ def difference_interval(
     return _percentiles(mine - _resample(theirs, statistic, resamples, generator), level)
 
 
+def ratio_interval(
+    ours: Sequence[Scores],
+    theirs: Sequence[Scores],
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the ratio of two means over seeds, of the same seeds on both sides.
+
+    A resample has the same seeds on both sides, and of each its own episodes. NaN if the
+    denominator of a resample is not positive, where a ratio has no meaning.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"ours and theirs: {len(ours)} and {len(theirs)} seeds, must be the same")
+    if not ours or not all(len(scores) for scores in (*ours, *theirs)):
+        raise ValueError("ours and theirs: must have a seed, and each seed an episode")
+    generator = np.random.default_rng(seed)
+    chosen = generator.integers(len(ours), size=(resamples, len(ours)))
+    means = np.empty((2, *chosen.shape))
+    for side, seeds in enumerate((ours, theirs)):
+        for index, scores in enumerate(seeds):
+            places = chosen == index
+            rows = generator.choice(np.asarray(scores, np.float64), (places.sum(), len(scores)))
+            means[side][places] = rows.mean(1)
+    top, bottom = means.mean(2)
+    if not (bottom > 0).all():
+        return math.nan, math.nan
+    return _percentiles(top / bottom, level)
+
+
 def welch_interval(ours: Scores, theirs: Scores, *, level: float = 0.95) -> tuple[float, float]:
     """Interval of the difference of two means of independent values (n,) and (m,), by Welch's t.
 

@@ -121,6 +121,14 @@ def action_space(name: str) -> Space[Any]:
     return space
 
 
+def action_set(name: str) -> object:
+    """What an environment's actions do, for comparison: an Atari game's are the emulator's numbers,
+    of others the space.
+    """
+    has_numbers = hasattr(_find(name)[0], "emulator_actions")
+    return emulator_actions(name) if has_numbers else action_space(name)
+
+
 def emulator_actions(name: str) -> tuple[int, ...]:
     """The emulator's number of each action of an Atari game, by the action's index."""
     suite, config = _find(name)

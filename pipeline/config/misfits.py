@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import envs
 from datasets.errors import FoveaError
-from pipeline.config.nets import odd_net
+from pipeline.config.nets import odd_net, thresholds
 from pipeline.config.sources import frames_of, odd_carried, odd_exam, odd_source, odd_views
 from pipeline.config.tables import Entry, Params, component
 
@@ -83,6 +83,7 @@ def _odd_policy(policy: Entry, encoder: Entry, frames: Entry | None) -> list[str
     if info and info not in envs.frame_info(keys.env):
         mistakes.append(f"{where}.env: {keys.env} has no {info}, which {encoder.name} needs")
     mistakes += odd_net(policy, encoder) + _odd_sampling(policy)
+    mistakes += _odd_threshold(policy, encoder) + _odd_evaluate_env(policy)
     if not frames:
         return mistakes
     return mistakes + [
@@ -103,6 +104,40 @@ def _odd_sampling(policy: Entry) -> list[str]:
     return [
         f"policies.{policy.name}.sample: true, must be false with agent {policy.keys.agent}: only "
         "on-policy agents have probabilities of actions"
+    ]
+
+
+def _odd_threshold(policy: Entry, encoder: Entry) -> list[str]:
+    """The reason why hard attention is impossible: the policy's net has no threshold."""
+    threshold = policy.keys.attention_threshold
+    if threshold is None or thresholds(policy, encoder):
+        return []
+    net = policy.net.name if policy.net else ""
+    return [
+        f"policies.{policy.name}.attention_threshold: {threshold}, but the net {net} has no "
+        "attention with a threshold; leave the key out, or use the net top_down"
+    ]
+
+
+def _odd_evaluate_env(policy: Entry) -> list[str]:
+    """Differences between the environments of training and of evaluation that a policy notices."""
+    ours, other = policy.keys.env, policy.keys.evaluate_env
+    if other is None:
+        return []
+    here, there = envs.rendering(other), envs.rendering(ours)
+    views = [
+        f"{key} is {here.get(key)}, but {there[key]}"
+        for key in there
+        if here.get(key) != there[key]
+    ]
+    if not views and envs.image_shape(other) != envs.image_shape(ours):
+        views = [f"images are {envs.image_shape(other)}, but {envs.image_shape(ours)}"]
+    if not views and envs.action_set(other) != envs.action_set(ours):
+        views = ["the actions are others than"]
+    return [
+        f"policies.{policy.name}.evaluate_env: in {other} {view} in {ours}, where the policy is "
+        "trained; name an environment with the same screen and actions"
+        for view in views
     ]
 
 

@@ -41,6 +41,17 @@ def attends(policy: Entry, encoder: Entry) -> bool:
         return True  # likewise
 
 
+def thresholds(policy: Entry, encoder: Entry) -> bool:
+    """Whether a policy's net can set small weights of its attention to 0."""
+    kind = _kind(policy, encoder)
+    if policy.net is None or kind not in IMAGES:
+        return policy.net is None  # a mistake, listed elsewhere
+    try:
+        return _built(policy, kind).threshold is not None
+    except ValueError:
+        return True  # likewise
+
+
 def _kind(policy: Entry, encoder: Entry) -> str:
     features = component("pretrain.encoders", encoder.keys.model).Features
     return str(features(**(encoder.features | policy.features)).kind)

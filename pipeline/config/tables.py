@@ -74,7 +74,9 @@ class Policies(Checked):
     `sample` are the evaluation's (SPIRL, App. B.3: 50 environments; five trials), and a change of
     them retrains nothing. `epsilon` is the share of random actions: SPIRL's by default, for every
     agent; ViSaRL's SAC has none (`epsilon: 0.0`). `sample` samples the others from an on-policy
-    agent's policy, in place of the most probable ones.
+    agent's policy, in place of the most probable ones. `evaluate_env` is where the episodes are
+    played, if not in `env`: another form of the game, or another game with the same actions. With
+    `attention_threshold`, the last weights of a seed also play with hard attention (S3TA, A.6).
     """
 
     env: str
@@ -85,6 +87,8 @@ class Policies(Checked):
     games: Count = 50
     epsilon: Fraction = 0.001
     sample: bool = False
+    evaluate_env: str | None = None
+    attention_threshold: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ BARE = {"frames": "frames", "encoder": "encoders"}  # keys whose values have no 
 # that every policy can name them.
 COMMITTED = ("pixels", "state")
 # Keys of a policy that change its evaluation and not its training.
-EVALUATION_KEYS = frozenset({"games", "epsilon", "sample"})
+EVALUATION_KEYS = frozenset({"games", "epsilon", "sample", "evaluate_env", "attention_threshold"})
 
 
 @dataclass(frozen=True)

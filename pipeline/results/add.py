@@ -119,7 +119,8 @@ def _seeds(label: str, root: Path) -> list[Record]:
     pretraining = run_record(root, stage, record.made_from[encoder]["digest"])
     runs = record.runs | ({stage: pretraining} if pretraining else {})
     evaluation = read_json(played.folder / "evaluation.json")
-    shared = {key: evaluation[key] for key in ("games", "epsilon", "sample", "random")}
+    names = ("games", "epsilon", "sample", "evaluate_env", "attention_threshold", "random")
+    shared = {key: evaluation[key] for key in names if key in evaluation}
     return [
         replace(
             record,

@@ -12,6 +12,8 @@ queries, the last action and the last reward pass through an MLP into the LSTM.
 - `key_norm`: no queries; a cell's logit is the L2 norm of its key. Four heads would be the same, so
   there is one. The basis has the same norm, 4, in every cell, so it carries no position here.
 
+An evaluation may set `threshold`, for the hard attention of A.6; training has 0.
+
 Where the paper is silent or contradicts itself:
 - two convolutions (A.1 and Table 2), not three (section 4);
 - SAME padding, which gives the sizes of Table 2; ReLU after convolutions and hidden layers; bytes
@@ -66,6 +68,7 @@ class Net(Core):
 
     attends = True
     reads = LAST_STEP
+    threshold: float = 0.0
     basis: Tensor  # (64, cells)
 
     def __init__(self, config: Config, example: Obs, actions: int) -> None:
@@ -162,12 +165,15 @@ class Net(Core):
         return query
 
     def attend(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Eq. 3 and 4: weights (B, heads, cells) of queries on keys (B, 8, cells)."""
+        """Eq. 3 and 4: weights (B, heads, cells) of queries on keys (B, 8, cells).
+
+        Above a threshold of 0 they are hard (eq. 12 and 13).
+        """
         if self.config.queries == "key_norm":
             # Of the whole key, basis included, whose squared norm is 16 everywhere.
             squared = keys.square().sum(1, keepdim=True) + self.basis.square().sum(0)
-            return squared.sqrt().softmax(-1)
-        return logits(query, keys, self.basis).softmax(-1)
+            return hard(squared.sqrt().softmax(-1), self.threshold)
+        return hard(logits(query, keys, self.basis).softmax(-1), self.threshold)
 
     def on_image(self, attention: Tensor, size: tuple[int, int]) -> Tensor:
         """Each cell over the 8×8 pixels around the centre of its receptive field.
@@ -202,6 +208,16 @@ def logits(query: Tensor, keys: Tensor, basis: Tensor) -> Tensor:
     """
     what, where = query.split_with_sizes([KEYS, BASIS], dim=-1)
     return what @ keys + where @ basis
+
+
+def hard(weights: Tensor, threshold: float) -> Tensor:
+    """Eq. 12 and 13: weights (..., cells), of which those below `threshold` times their maximum are
+    set to 0, divided by their sum. A threshold of 0 changes nothing.
+    """
+    if threshold == 0:
+        return weights
+    large = weights * (weights >= threshold * weights.amax(-1, keepdim=True))
+    return large / large.sum(-1, keepdim=True)
 
 
 def answers(weights: Tensor, values: Tensor, basis: Tensor) -> Tensor:

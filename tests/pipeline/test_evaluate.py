@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
-from pipeline.evaluate import _marks, _result_path
+from pipeline.evaluate import _marks, _result_path, hard_ratio
 from rl.play import EpisodeFrame
 
 
@@ -37,3 +38,15 @@ def test_the_video_says_what_it_shows() -> None:
         EpisodeFrame(image, 0.0, 0),
     ]
     assert [_marks(frame) for frame in frames] == ["patches", "attention", "saliency", None]
+
+
+def test_the_ratio_of_hard_attention_is_of_the_last_checkpoints_alone() -> None:
+    def seed(last: list[float], hard: list[float]) -> dict[str, Any]:
+        points = [{"returns": [900.0]}, {"returns": last}]
+        return {"checkpoints": points, "hard": {"returns": hard}}
+
+    seeds = [seed([10.0, 20.0], [9.0, 18.0]), seed([40.0, 50.0], [45.0, 54.0])]
+    ratio = hard_ratio([*seeds, {"checkpoints": []}])  # a seed that failed before its first one
+    assert ratio["hard_ratio"] == pytest.approx((13.5 + 49.5) / (15 + 45))
+    assert ratio["hard_ratio_low"] < ratio["hard_ratio"] < ratio["hard_ratio_high"]
+    assert hard_ratio([{"checkpoints": []}]) == hard_ratio([seed([0.0], [1.0])]) == {}

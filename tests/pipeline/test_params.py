@@ -478,6 +478,54 @@ def test_actions_are_sampled_from_policies_alone(tmp_path: Path) -> None:
     assert entry.keys.sample and "sample" not in entry.resolved(EVALUATION_KEYS)
 
 
+TOP_DOWN = "steps: 3200, seeds: 2, net: {name: top_down}"
+TRAINED_BY_IMPALA = GOOD.replace(
+    "env: atari/Frostbite, encoder: frostbite-mae, agent: rainbow, seeds: 2",
+    f'env: "atari/Breakout?screen=gray84", encoder: pixels, agent: impala, {TOP_DOWN}',
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("attention_threshold: 1.5", r"attention_threshold: 1\.5, must be .*1"),
+        ("attention_threshold: -0.1", r"attention_threshold: -0\.1, must be .*0"),
+        ("evaluate_env: 3", r"evaluate_env: 3 \(int\), must be"),
+        ("evaluate_env: atari/Breakot", r"evaluate_env: .*did you mean Breakout"),
+        (
+            "evaluate_env: atari/Breakout",
+            r"spirl\.evaluate_env: in atari/Breakout screen is rgb96, but gray84 in .*name an env",
+        ),
+        (
+            'evaluate_env: "atari/MsPacman?screen=gray84"',
+            r"evaluate_env: in atari/MsPacman\S+ the actions are others than in atari/Breakout",
+        ),
+        ("evaluate_env: gym/CartPole-v1", r"suite is gym, but atari in atari/Breakout"),
+    ],
+)
+def test_impossible_evaluations_are_refused(tmp_path: Path, key: str, says: str) -> None:
+    text = TRAINED_BY_IMPALA.replace("seeds: 2", f"seeds: 2, {key}")
+    with pytest.raises(FoveaError, match=says):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("net", ["fls", "impala_resnet", "nature_cnn"])
+def test_a_threshold_of_nets_without_one_is_refused(tmp_path: Path, net: str) -> None:
+    text = TRAINED_BY_IMPALA.replace("seeds: 2", "attention_threshold: 0.1")
+    with pytest.raises(FoveaError, match=rf"attention_threshold: 0\.1, but the net {net} has no"):
+        load(tmp_path, text.replace("name: top_down", f"name: {net}"))
+
+
+def test_keys_of_an_evaluation_train_nothing_again(tmp_path: Path) -> None:
+    other = "atari/Breakout?screen=gray84&infinite=true"
+    keys = f'attention_threshold: 0.1, evaluate_env: "{other}"'
+    text = TRAINED_BY_IMPALA.replace("seeds: 2", f"seeds: 2, {keys}")
+    entry = load(tmp_path, text).entry("policies", "frostbite-spirl")
+    assert (entry.keys.attention_threshold, entry.keys.evaluate_env) == (0.1, other)
+    plain = load(tmp_path, TRAINED_BY_IMPALA).entry("policies", "frostbite-spirl")
+    assert entry.resolved(EVALUATION_KEYS) == plain.resolved(EVALUATION_KEYS)
+
+
 def test_every_mistake_is_listed_at_once(tmp_path: Path) -> None:
     text = (
         GOOD.replace("count: 2000", "count: -1")

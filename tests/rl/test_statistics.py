@@ -179,3 +179,30 @@ def test_a_mean_of_medians_is_not_the_median_of_all_episodes() -> None:
     assert statistics.mean_interval([np.full(9, 90.0)] * 2, median) == (90, 90)
     with pytest.raises(ValueError, match="level"):
         statistics.mean_interval(seeds, median, level=0.0)
+
+
+def test_the_ratio_interval_is_the_plain_loop_over_paired_seeds() -> None:
+    """Seeds differ by much, so that unpaired sides would give a much wider interval."""
+    generator = np.random.default_rng(3)
+    levels = [10.0, 100.0, 400.0]
+    theirs = [level + generator.normal(0, 0.1, size=6) for level in levels]
+    ours = [0.9 * level + generator.normal(0, 0.1, size=4) for level in levels]
+    low, high = statistics.ratio_interval(ours, theirs)
+    assert 0.87 < low < 0.9 < high < 0.93
+    ratios = []
+    for _ in range(4_000):
+        sums = [0.0, 0.0]
+        for seed in generator.integers(3, size=3):
+            for side, scores in enumerate((ours[seed], theirs[seed])):
+                sums[side] += scores[generator.integers(len(scores), size=len(scores))].mean()
+        ratios.append(sums[0] / sums[1])
+    np.testing.assert_allclose((low, high), np.quantile(ratios, [0.025, 0.975]), atol=0.005)
+
+
+def test_a_ratio_to_nothing_has_no_interval_and_seeds_are_paired() -> None:
+    ones, some = np.ones(3), np.array([-1.0, 2.0, 1.0])
+    assert np.isnan(statistics.ratio_interval([ones], [some])).all()
+    with pytest.raises(ValueError, match="2 and 1 seeds"):
+        statistics.ratio_interval([ones, ones], [ones])
+    with pytest.raises(ValueError, match="must have a seed"):
+        statistics.ratio_interval([], [])

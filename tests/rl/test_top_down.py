@@ -347,3 +347,30 @@ def test_frames_of_another_action_set_are_refused(monkeypatch: pytest.MonkeyPatc
     assert not np.array_equal(maps[0], maps[1])
     with pytest.raises(FoveaError, match=r"reads the last of 3 actions.*frames of its own game"):
         next(watch(policy, replace(frames, action=frames.action + 3), 1))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 1.0])
+def test_equations_12_and_13_are_loops_over_cells(threshold: float) -> None:
+    weights = torch.randn(2, 4, 30, generator=torch.Generator().manual_seed(1)).mul(2).softmax(-1)
+    result = top_down.hard(weights, threshold)
+    for batch in range(2):
+        for head in range(4):
+            row = weights[batch, head].tolist()
+            large = [w if w >= threshold * max(row) else 0.0 for w in row]
+            assert 0 in large or threshold == 0
+            expected = torch.tensor([w / sum(large) for w in large])
+            torch.testing.assert_close(result[batch, head], expected)
+    assert threshold > 0 or torch.equal(result, weights)
+
+
+@EVERY
+def test_a_threshold_changes_what_the_agent_reads(queries: Any) -> None:
+    net, obs = make(queries), observations(3, 2)
+    first = beginnings(3, 2, (0, 0), (0, 1))
+    soft, _, _ = net(obs, net.initial(2), first)
+    net.threshold = 1.0
+    features, _, extras = net(obs, net.initial(2), first)
+    assert not torch.equal(features, soft)
+    cells = extras["attention"].flatten(3).count_nonzero(-1)
+    assert cells[1:].eq(1).all()  # in the first step memory and logits may be 0 in all cells
+    torch.testing.assert_close(extras["attention"].sum((3, 4)), torch.ones(3, 2, net.heads))
