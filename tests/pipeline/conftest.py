@@ -151,9 +151,10 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
             seal(place, label, entry={}, inputs={}, metrics={})
     report = folder / ARTIFACTS / "report"
     (report / "curves").mkdir()
+    (report / "scores").mkdir()
     for name, text in (
         ("index.html", "page"),
-        ("metrics.json", "{}"),
+        ("scores/x.json", "{}"),
         ("curves/x.csv", "step,mean"),
     ):
         (report / name).write_text(text)
