@@ -204,7 +204,7 @@ def _extractor() -> Any:
         message = "fovea_encoder.Extractor: `pip install stable-baselines3` first"
         raise ImportError(message) from None
 
-    class Extractor(BaseFeaturesExtractor):  # type: ignore[misc]
+    class Extractor(BaseFeaturesExtractor):  # type: ignore[misc]  # Any: it may be missing
         """Images -> the flat form; the policy needs `normalize_images=False`."""
 
         def __init__(self, observation_space: Any, folder: Path | str = HERE) -> None:

@@ -38,6 +38,13 @@ DEVELOPMENT = CLUSTER | declared(
     [line for line in PROJECT["dependency-groups"]["dev"] if isinstance(line, str)]
 )
 CLUSTER_FILE = "pipeline/runtime/cluster.py"  # nothing else needs a cluster's packages
+ADAPTERS = declared(PROJECT["dependency-groups"]["adapters"])
+ADAPTING = {
+    "pretrain/fovea_encoder.py",
+    "tests/adapters/use_sb3.py",
+    "tests/adapters/use_torchrl.py",
+}
+LENT = {"fovea_encoder", "frames"}  # files that the scripts of tests/adapters find in their folders
 
 
 # --- the lock -------------------------------------------------------------------------------------
@@ -69,6 +76,8 @@ def usable(path: Path) -> set[str]:
     """The distributions that a file may import from."""
     if path.as_posix() == CLUSTER_FILE:
         return RUNTIME | CLUSTER
+    if path.as_posix() in ADAPTING:
+        return RUNTIME | ADAPTERS | (declared(list(LENT)) if path.parts[0] == "tests" else set())
     return RUNTIME if path.parts[0] in LAYERS else RUNTIME | DEVELOPMENT
 
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from datasets.files import sha256_file
 from datasets.sealed import write_manifest
@@ -16,22 +15,11 @@ from pretrain.encoder import Encoder, Obs
 from pretrain.encoders import attention, mae, multimae, pixels
 from pretrain.frozen import export, save_encoder
 from pretrain.saliency import motion
+from tests.contracts.components import images
 
 SHAPE = (3, 32, 40)  # not square, so that swapped axes are noticed
 GRAY = (1, 36, 44)
 FORMS = ("tokens", "vector", "masked", "pixels")
-
-
-def images(count: int, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Tensor:
-    """Noise (count, C, H, W) uint8; the last frame is one object on an even ground, so that fewer
-    of its patches are selected.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-    thing = frames[-1, :, 8:16, 8:16].clone()
-    frames[-1] = 90
-    frames[-1, :, 8:16, 8:16] = thing
-    return frames
 
 
 def encoder_of(form: str) -> Encoder:
@@ -42,7 +30,7 @@ def encoder_of(form: str) -> Encoder:
         return mae.Pretraining(small, SHAPE).encoder()
     if form == "vector":
         config = multimae.Config(dim=8, depth=1, heads=2, decoder_dim=8, decoder_depth=1)
-        source = motion.fit(motion.Config(), images(7, seed=1))
+        source = motion.fit(motion.Config(), images(7, seed=1, shape=SHAPE))
         return multimae.Pretraining(config, SHAPE).encoder(None, source)
     if form == "masked":
         return attention.Pretraining(attention.Config(), GRAY).encoder()
@@ -73,7 +61,7 @@ def write(form: str, folder: Path) -> Encoder:
     shutil.copyfile(fovea_encoder.__file__, folder / "fovea_encoder.py")
     (folder / "images.json").write_text(json.dumps({"env": "atari/Pong"}))
     seal(folder)
-    image = images(3, encoder.image_shape)
+    image = images(3, shape=encoder.image_shape)
     obs = encoder(image)
     flat = torch.tensor([flat_by_hand(form, obs, frame) for frame in range(len(image))])
     torch.save((image, obs, flat), folder.with_name(f"{folder.name}-example.pt"))

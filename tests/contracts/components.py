@@ -76,12 +76,12 @@ def small(config: Callable[..., Any], **required: Any) -> Any:
     return config(**{key: value for key, value in SMALL.items() if key in known} | required)
 
 
-def images(count: int = 4, seed: int = 0) -> Tensor:
-    """Frames (count, *SHAPE) of noise; the last is one object on an even ground, so that few of its
+def images(count: int = 4, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Tensor:
+    """Frames (count, *shape) of noise; the last is one object on an even ground, so that few of its
     patches are selected.
     """
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+    noise = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
     thing = noise[-1, :, 8:16, 8:16].clone()
     noise[-1] = 90
     noise[-1, :, 8:16, 8:16] = thing

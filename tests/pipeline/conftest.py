@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pipeline.config import closure
 from pipeline.config.tables import COMMITTED, Params
 from pipeline.runtime.artifact import ROOT as ARTIFACTS
 from pipeline.runtime.artifact import seal
+from pipeline.runtime.parallel import Task
 from tests.pipeline.results.some_records import small_recipe
 
 CODE = Path(__file__).parent.parent.parent
@@ -186,6 +187,12 @@ def write_stamps(folder: Path) -> Params:
         patch.chdir(folder)
         patch.setattr(closure, "CODE", folder)
         return params.write_stamps()
+
+
+def run_here(tasks: Sequence[Task], **_: object) -> None:
+    """`run_parallel` in this process, in which a test may have replaced something."""
+    for task in tasks:
+        task(lambda *_: None)
 
 
 def with_python() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from pretrain.metrics.keypoints import detection, keypoints
 from rl.occlusion import changes
 from rl.policy import Policy, save_policy
 from rl.watch import watch
+from tests.pipeline.conftest import run_here
 
 ENV = '"atari/MsPacman?screen=gray84"'
 PARAMS = f"""
@@ -268,12 +269,8 @@ def test_a_policy_labels_frames_by_the_attention_of_its_first_seed(
             processed.append(stream)
             yield one
 
-    def here(tasks: Sequence[label.Label], **_: object) -> None:
-        for task in tasks:
-            task(lambda _: None)
-
     monkeypatch.setattr(watched, "watch", counted)
-    monkeypatch.setattr(label, "run_parallel", here)
+    monkeypatch.setattr(label, "run_parallel", run_here)
     metrics = build("saliency/masked", label.run)
     assert len(processed) == 40, "a shard began at the start of its stream again"
     folder = open_artifact("saliency/masked").folder

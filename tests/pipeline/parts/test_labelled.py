@@ -19,6 +19,7 @@ from pipeline.runtime import artifact
 from pipeline.runtime.stage import Stage
 from pretrain.frozen import load_encoder
 from tests.datasets.test_shards import frames as noise
+from tests.pipeline.conftest import run_here
 
 TINY = """
 frames:
@@ -93,6 +94,7 @@ def test_labelled_shards_are_not_labelled_again(
         real(path, frames, indices, maps)
 
     monkeypatch.setattr(label, "write_saliency_shard", counted)
+    monkeypatch.setattr(label, "run_parallel", run_here)
     monkeypatch.setattr(label, "SHARD", 5)
     entry = params.load().entry("saliency", "motion")
     inputs = {key: artifact.open_artifact(value) for key, value in entry.inputs().items()}
